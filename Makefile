@@ -1,0 +1,66 @@
+# Two commands do everything on a fresh machine, each with its own set-up: `make demo` and `make test`.
+# A second call is instant: .venv is rebuilt only when pyproject.toml changes.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+RUN    := $(VENV)/.runtime-installed
+DEV    := $(VENV)/.dev-installed
+PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet install
+
+.PHONY: help demo test lint format types bench test-gpu test-lowest clean
+
+help:
+	@echo "make demo       set up, then record a built-in model and one with a planted fault, and compare them"
+	@echo "make test       set up, then run the tests"
+	@echo "make lint       ruff check and ruff format --check      make format  apply both"
+	@echo "make types      pyright"
+	@echo "make bench      measure against the peers; reports/     (BENCH='--help' for its options)"
+	@echo "make test-gpu   the tests that need an NVIDIA GPU"
+	@echo "make test-lowest  the tests with the oldest dependencies pyproject.toml allows"
+
+$(RUN): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("probe needs Python 3.11 or newer, $(PYTHON) is " + sys.version.split()[0] + ": try make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
+	@echo "setting up $(VENV) (once)" >&2
+	@rm -rf $(VENV)
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) --editable .
+	@touch $@
+
+$(DEV): $(RUN)
+	@$(PIP) --editable '.[dev]'
+	@touch $@
+
+demo: $(RUN)
+	@$(BIN)/probe demo
+
+test: $(DEV)
+	@$(BIN)/python -m pytest -n auto
+
+lint: $(DEV)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+format: $(DEV)
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+types: $(DEV)
+	@$(BIN)/pyright
+
+test-gpu: $(DEV)
+	@$(PIP) --editable '.[cuda]'
+	@$(BIN)/python -m pytest -m gpu
+
+# Benchmarks run alone: nothing else on the machine, no xdist.
+bench: $(DEV)
+	@$(BIN)/python tests/bench/record_and_compare.py $(BENCH)
+
+test-lowest:
+	@rm -rf $(VENV)-lowest
+	@$(PYTHON) -m venv $(VENV)-lowest
+	@$(VENV)-lowest/bin/python -m pip --quiet --quiet install --constraint tests/lowest.txt --editable '.[dev]'
+	@$(VENV)-lowest/bin/python -m pytest -n auto
+
+clean:
+	rm -rf $(VENV) $(VENV)-lowest build dist .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,53 @@
+"""Where the real models are, and how the tests are split over machines."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """``PROBE_SHARD=i/n`` keeps the i-th of n parts. A test's part depends on its own name only, so parts stay put when tests are added."""
+    text = os.environ.get("PROBE_SHARD", "1/1")
+    try:
+        index, count = (int(part) for part in text.split("/"))
+        if not 1 <= index <= count:
+            raise ValueError(text)
+    except ValueError:
+        raise pytest.UsageError(f"PROBE_SHARD={text!r}: expected i/n with 1 <= i <= n, such as 2/3") from None
+    if count == 1:
+        return
+    mine, others = [], []
+    for item in items:
+        (mine if zlib.crc32(item.nodeid.encode()) % count == index - 1 else others).append(item)
+    items[:] = mine
+    config.hook.pytest_deselected(items=others)
+
+
+def _folder(variable: str, beside: str) -> Path | None:
+    named = os.environ.get(variable)
+    folder = Path(named) if named else ROOT.parent / "shared" / beside
+    return folder if (folder / "MANIFEST.json").is_file() else None
+
+
+@pytest.fixture(scope="session")
+def models() -> Path:
+    """Folder of public models: ``models/NAME.onnx``, ``data/NAME__TAG.npz``, ``MANIFEST.json``. Skips where it is absent."""
+    folder = _folder("PROBE_MODELS", "models")
+    if folder is None:
+        pytest.skip("no public models: set PROBE_MODELS to their folder, or put them in ../shared/models")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def exports() -> Path:
+    """Folder of exported models, laid out as ``models``. Skips where it is absent."""
+    folder = _folder("PROBE_EXPORTS", "exports")
+    if folder is None:
+        pytest.skip("no exported models: set PROBE_EXPORTS to their folder, or put them in ../shared/exports")
+    return folder
