@@ -1,0 +1,143 @@
+"""Polygraphy's JSON: saved outputs (``RunResults``) and saved inputs, read without decoding more than one tensor at a time.
+
+Arrays stand in the file as base64 text of ``.npy`` bytes. msgspec leaves them where they are in the mapped file (``Raw``), so a
+1.6 GB file costs no more memory than its largest tensor. Format: Polygraphy 0.49 to 0.53 (``json/serde.py``).
+"""
+
+from __future__ import annotations
+
+import binascii
+import io
+import mmap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from probe.errors import InputError
+from probe.results.tensors import RunHeader, TensorInfo
+from probe.store.numpy_files import ArrayReader, _npy_header
+
+_HEADER_TEXT = 4096  # base64 characters: more than any npy header
+
+
+class _Array(msgspec.Struct):
+    array: msgspec.Raw
+    polygraphy_class: str = "ndarray"
+
+
+class _Lazy(msgspec.Struct):
+    values: _Array
+
+
+class _Iteration(msgspec.Struct):
+    outputs: dict[str, msgspec.Raw]
+    runner_name: str | None = None
+
+
+class _RunResults(msgspec.Struct):
+    lst: list[tuple[str, list[_Iteration]]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    row: TensorInfo
+    text: msgspec.Raw
+
+
+class PolygraphyJson:
+    """One runner of a ``--save-outputs`` file (iterations are inputs ``iteration-K``), or a ``--save-inputs`` file.
+
+    Args:
+        runner: which runner, when the file holds several; a prefix that fits one of them is enough.
+
+    Raises:
+        InputError: not Polygraphy's JSON, several runners and none named, or arrays that are no numpy arrays.
+    """
+
+    kind = "polygraphy"
+
+    def __init__(self, path: str | Path, runner: str = "") -> None:
+        self.path = str(path)
+        self.header = RunHeader()
+        content = _map(Path(path))
+        try:
+            if bytes(content[:64]).lstrip()[:1] == b"[":
+                self.roles_known = True
+                sets = msgspec.json.decode(content, type=list[dict[str, msgspec.Raw]])
+                self._places = [p for k, feeds in enumerate(sets) for p in self._index(feeds, k, len(sets), "input")]
+            else:
+                self.roles_known = False
+                name, iterations = self._pick(msgspec.json.decode(content, type=_RunResults).lst, runner)
+                self.header = RunHeader(runner=name)
+                self._places = [
+                    p
+                    for k, one in enumerate(iterations)
+                    for p in self._index(one.outputs, k, len(iterations), "internal")
+                ]
+        except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+            raise InputError(
+                f"cannot read {path} as Polygraphy JSON: {error}",
+                hint="files written by polygraphy run --save-outputs or --save-inputs are read here",
+            ) from error
+        self._by_key = {(p.row.name, p.row.input_id): p.text for p in self._places}
+
+    def _pick(self, runs: list[tuple[str, list[_Iteration]]], wanted: str) -> tuple[str, list[_Iteration]]:
+        fitting = [run for run in runs if run[0].startswith(wanted)]
+        if len(fitting) == 1:
+            return fitting[0]
+        names = ", ".join(name for name, _ in runs) or "none"
+        problem = f"no runner {wanted!r}" if not fitting else f"{len(fitting)} runners"
+        raise InputError(f"{problem} in {self.path}", where=f"runners: {names}", hint=f"pick one: {self.path}#NAME")
+
+    def _index(self, arrays: dict[str, msgspec.Raw], number: int, total: int, role: str) -> list[_Place]:
+        identity = f"iteration-{number}" if total > 1 else ""
+        places = []
+        for name, raw in arrays.items():
+            try:
+                array = msgspec.json.decode(raw, type=_Array)
+            except msgspec.ValidationError:
+                array = msgspec.json.decode(raw, type=_Lazy).values
+            if array.polygraphy_class != "ndarray":
+                info = TensorInfo(name, "float32", (), identity, role=role, status="unsupported",  # type: ignore[arg-type]
+                                  note=f"stored as a torch {array.polygraphy_class}; save numpy arrays")  # fmt: skip
+            else:
+                head = self._decode(name, array.array, _HEADER_TEXT)
+                dtype, shape = _npy_header(io.BytesIO(head), self.path, name)
+                info = TensorInfo(name, dtype, shape, identity, role=role)  # type: ignore[arg-type]
+            places.append(_Place(info, array.array))
+        return places
+
+    def _decode(self, name: str, text: msgspec.Raw, limit: int | None = None) -> bytes:
+        view = memoryview(text)[1:-1]  # the quotes
+        try:
+            return binascii.a2b_base64(view if limit is None else view[:limit])
+        except binascii.Error as error:
+            raise InputError(f"tensor {name!r} is not base64 text: {error}", where=self.path) from error
+
+    def rows(self) -> Sequence[TensorInfo]:
+        return [place.row for place in self._places]
+
+    def open(self, row: TensorInfo) -> ArrayReader:
+        if row.status != "recorded":
+            raise InputError(f"tensor {row.name!r} cannot be read: {row.note}", where=self.path)
+        content = self._decode(row.name, self._by_key[row.name, row.input_id])
+        try:
+            return ArrayReader(np.lib.format.read_array(io.BytesIO(content), allow_pickle=False))
+        except (ValueError, EOFError, MemoryError) as error:
+            raise InputError(f"tensor {row.name!r} is damaged: {error}", where=self.path) from error
+
+    def close(self) -> None:
+        return None  # the mapping lives as long as the rows that point into it
+
+
+def _map(path: Path) -> mmap.mmap | bytes:
+    try:
+        with path.open("rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except ValueError:
+        return b""  # an empty file cannot be mapped
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
