@@ -1,0 +1,1 @@
+"""Two sets of tensors in, a verdict out."""
