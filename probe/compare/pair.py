@@ -7,12 +7,12 @@ from dataclasses import dataclass, field, replace
 from functools import reduce
 
 from probe.metrics.acceptance import Judgement, default_acceptance, judge
-from probe.metrics.formulas import metrics_of, range_rel, worst_elements
+from probe.metrics.formulas import cosine, metrics_of, range_rel, worst_elements
 from probe.metrics.measure import Spec, Workspace, measure, storage_of
 from probe.metrics.presets import Rule, default_rule, rule_of
 from probe.metrics.sums import Sums
 from probe.precision import kind_of
-from probe.results.diff import Criterion, Status, TensorDiff, Verdict
+from probe.results.diff import Criterion, InputDiff, Status, TensorDiff, Verdict
 from probe.results.tensors import Role, TensorInfo
 from probe.store.source import TensorSource
 
@@ -126,6 +126,7 @@ def _merged(
             worst=worst_elements(total),
             worst_input=worst[0] if several else None,
             failing_inputs=failing if several else (),
+            per_input=_per_input(found) if several and base.role == "output" else (),
             inputs=len(found),
             beyond=verdict == "failed",
             reasons=tuple(reasons),
@@ -133,6 +134,13 @@ def _merged(
         total,
         whole.near,
         criteria,
+    )
+
+
+def _per_input(found: Sequence[tuple[str, Sums, Judgement]]) -> tuple[InputDiff, ...]:
+    return tuple(
+        InputDiff(label, one.verdict, range_rel(s), cosine(s), s.max_abs, s.nonfinite_mismatch)
+        for label, s, one in found
     )
 
 

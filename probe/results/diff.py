@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from probe.results.tensors import InputInfo, Role
+
+if TYPE_CHECKING:
+    import polars as pl
 
 Verdict = Literal["passed", "warned", "failed", "not_judged"]
 Status = Literal[
@@ -97,6 +100,18 @@ class Metrics:
 
 
 @dataclass(frozen=True, slots=True)
+class InputDiff:
+    """One output for one input of a dataset: enough to find the inputs worth looking at."""
+
+    input_id: str
+    verdict: Verdict
+    range_rel: float
+    cosine: float
+    max_abs: float
+    nonfinite_mismatch: int
+
+
+@dataclass(frozen=True, slots=True)
 class TensorDiff:
     """One golden tensor (or an extra of actual), over all inputs. ``beyond``: outside the acceptance of an output."""
 
@@ -118,6 +133,7 @@ class TensorDiff:
     worst: tuple[WorstElement, ...] = ()
     worst_input: str | None = None
     failing_inputs: tuple[str, ...] = ()
+    per_input: tuple[InputDiff, ...] = ()  # outputs of datasets only
     inputs: int = 0  # inputs compared
     beyond: bool = False
     reasons: tuple[str, ...] = ()
@@ -181,6 +197,12 @@ class DiffResult:
 
     def __bool__(self) -> bool:
         return self.verdict in ("passed", "warned")
+
+    def frame(self) -> pl.DataFrame:
+        """The tensors as a polars frame, a row each; outputs of a dataset have one more for every input (``probe.results.frames``)."""
+        from probe.results.frames import diff_frame
+
+        return diff_frame(self)
 
     @property
     def outputs(self) -> tuple[TensorDiff, ...]:

@@ -1,0 +1,76 @@
+"""Results as polars frames: one row a tensor, ready for ``write_parquet`` or a notebook. polars is imported only here, when asked."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from probe.errors import InputError
+from probe.results.diff import DiffResult, Metrics, TensorDiff
+
+if TYPE_CHECKING:
+    import polars as pl
+
+_TEXT = (
+    "name",
+    "input",
+    "role",
+    "status",
+    "verdict",
+    "precision",
+    "dtype_actual",
+    "dtype_golden",
+    "layer",
+    "nodes",
+    "tactic",
+)
+_WHOLE = frozenset(f.name for f in fields(Metrics) if "int" in str(f.type))
+
+
+def diff_frame(result: DiffResult) -> pl.DataFrame:
+    """Columns: identity and status, ``shape`` as text, then every metric by its name; null where a metric is not defined.
+
+    ``input`` is null in the row of the merged inputs. Rows of single inputs (outputs of datasets) hold range_rel, cosine, max_abs
+    and nonfinite_mismatch.
+    """
+    import polars as pl
+
+    rows = [row for tensor in result.tensors for row in _rows(tensor)]
+    schema: dict[str, Any] = dict.fromkeys(_TEXT, pl.String)
+    schema |= {"shape": pl.String, "inputs": pl.Int64}
+    schema |= {f.name: pl.Int64 if f.name in _WHOLE else pl.Float64 for f in fields(Metrics)}
+    return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+def save_frame(result: DiffResult, path: str | Path) -> None:
+    """Write the frame as ``.parquet`` or ``.csv``, whole or not at all.
+
+    Raises:
+        InputError: another suffix, or the file cannot be written.
+    """
+    path = Path(path)
+    if path.suffix not in (".parquet", ".csv"):
+        raise InputError(f"{path}: a table is written as .parquet or .csv")
+    frame = result.frame()
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        (frame.write_parquet if path.suffix == ".parquet" else frame.write_csv)(partial)
+        os.replace(partial, path)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _rows(tensor: TensorDiff) -> list[dict[str, Any]]:
+    identity = {name: getattr(tensor, name) for name in _TEXT if name not in ("input", "nodes")}
+    identity["nodes"] = " + ".join(tensor.nodes)
+    identity["shape"] = "x".join(map(str, tensor.shape))
+    merged = asdict(tensor.metrics) if tensor.metrics is not None else {}
+    rows = [{**identity, "input": None, "inputs": tensor.inputs, **merged}]
+    for one in tensor.per_input:
+        numbers = {k: v for k, v in asdict(one).items() if k not in ("input_id", "verdict")}
+        rows.append({**identity, "input": one.input_id, "inputs": 1, "verdict": one.verdict, **numbers})
+    return rows
