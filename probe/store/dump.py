@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import mmap
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from probe.results.tensors import RunHeader, TensorInfo
 from probe.store.source import Array
 from probe.store.writer import ALIGNMENT, FORMAT, data_file
 
+_MAX_DATA_FILES = 1_000_000
 _POPULATE_READ = 22  # MADV_POPULATE_READ, which Python's mmap does not name yet
 _BROKEN = "the recording was damaged or changed after it was made; record it again"
 
@@ -64,10 +67,8 @@ class Dump:
 
     def close(self) -> None:
         for mapping in self._maps.values():
-            try:
+            with suppress(BufferError):  # a caller still holds a window; the mapping goes with the last of them
                 mapping.close()
-            except BufferError:
-                pass  # a caller still holds a window; the mapping goes with the last of them
         self._maps.clear()
 
     def _map(self, number: int) -> mmap.mmap:
@@ -88,13 +89,19 @@ class Dump:
             if (row.name, row.input_id) in seen:
                 raise InputError("a tensor appears twice for one input", where=where, hint=_BROKEN)
             seen.add((row.name, row.input_id))
-            if any(extent < 0 for extent in row.shape):
-                raise InputError(f"negative extent in shape {list(row.shape)}", where=where, hint=_BROKEN)
-            itemsize = numpy_dtype(row.dtype).itemsize if row.status == "recorded" else 0
+            if not _possible(row.shape):
+                raise InputError(f"no tensor has the shape {list(row.shape)}", where=where, hint=_BROKEN)
             if row.status != "recorded":
                 continue
+            try:
+                itemsize = numpy_dtype(row.dtype).itemsize
+            except InputError as error:
+                raise InputError(error.what, where=where, hint=_BROKEN) from error
             if row.bytes is None or row.data is None or row.offset is None:
                 raise InputError("a recorded tensor has no position in the data files", where=where, hint=_BROKEN)
+            if row.bytes < 0 or not 0 <= row.data < _MAX_DATA_FILES:
+                what = f"{row.bytes} bytes in data file {row.data} is no position"
+                raise InputError(what, where=where, hint=_BROKEN)
             if row.dtype != "string" and row.bytes != row.count * itemsize:
                 raise InputError(
                     f"{row.bytes} bytes cannot hold {row.dtype}{list(row.shape)}", where=where, hint=_BROKEN
@@ -110,6 +117,13 @@ class Dump:
                     where=where,
                     hint=_BROKEN,
                 )
+
+
+def _possible(shape: tuple[int, ...]) -> bool:
+    """Whether numpy can have an array of this shape: 64 axes, 2^63 bytes even where an extent of zero leaves no element."""
+    if len(shape) > 64 or any(extent < 0 for extent in shape):
+        return False
+    return math.prod(extent or 1 for extent in shape) < 1 << 59  # 16 bytes an element at most
 
 
 class MappedReader:
@@ -189,8 +203,11 @@ class TextReader:
         broken = InputError(f"the text of tensor {row.name!r} is not what was recorded", where=path, hint=_BROKEN)
         if hashlib.sha256(payload).hexdigest() != row.sha256:
             raise broken
-        texts = json.loads(payload)
-        if len(texts) != row.count:
+        try:
+            texts = json.loads(payload)
+        except (ValueError, RecursionError) as error:
+            raise broken from error
+        if not isinstance(texts, list) or len(texts) != row.count or not all(isinstance(x, str) for x in texts):
             raise broken
         self._values = np.array(texts, dtype=object)
 
@@ -212,23 +229,30 @@ def _read_manifest(path: Path) -> tuple[RunHeader, list[TensorInfo]]:
     try:
         if len(lines) < 2 or not lines[-1].endswith(b"\n"):
             raise ValueError("no end line: the file is truncated")
-        head: dict[str, Any] = msgspec.json.decode(lines[0])
-        end: dict[str, Any] = msgspec.json.decode(lines[-1])
-        if not isinstance(head, dict) or head.pop("kind", None) != "run":
+        head, end = _decode(lines[0]), _decode(lines[-1])
+        if head.pop("kind", None) != "run":
             raise ValueError("the first line is not a run header")
         if (version := head.pop("format", None)) != FORMAT:
             raise ValueError(f"format {version!r}; this probe reads {FORMAT}")
-        if not isinstance(end, dict) or end.get("kind") != "end":
+        if end.get("kind") != "end":
             raise ValueError("no end line: the file is truncated")
         if hashlib.sha256(content[: len(content) - len(lines[-1])]).hexdigest() != end.get("sha256"):
             raise ValueError("its SHA-256 is not the one in its end line")
         if end.get("tensors") != len(lines) - 2:
             raise ValueError(f"{len(lines) - 2} rows, {end.get('tensors')} promised")
-        decoder = msgspec.json.Decoder(TensorInfo)
-        return msgspec.convert(head, RunHeader), [decoder.decode(line) for line in lines[1:-1]]
-    except (
-        ValueError,
-        msgspec.MsgspecError,
-        RecursionError,
-    ) as error:  # ValidationError and DecodeError are ValueErrors
+        rows = [_decode(line) for line in lines[1:-1]]
+        if any(row.pop("kind", None) != "tensor" for row in rows):
+            raise ValueError("a line between header and end is no tensor")
+        return msgspec.convert(head, RunHeader), msgspec.convert(rows, list[TensorInfo])
+    except (ValueError, msgspec.MsgspecError, RecursionError) as error:  # ValidationError is a ValueError
         raise InputError(f"not a whole recording: {error}", where=str(path), hint=_BROKEN) from error
+
+
+def _decode(line: bytes) -> dict[str, Any]:
+    # Not msgspec's parser, which refuses lone surrogates: paths and input ids that are no UTF-8 give them.
+    value = json.loads(line, parse_constant=_refuse)
+    return value if isinstance(value, dict) else _refuse(f"{line[:20]!r}")
+
+
+def _refuse(what: str) -> Any:
+    raise ValueError(f"{what} stands where a JSON object or number should")

@@ -12,7 +12,7 @@ import numpy as np
 
 from probe.errors import InputError
 from probe.precision import dtype_name
-from probe.store.opening import open_source, read_array
+from probe.store.opening import is_folder, open_source, read_array
 from probe.store.writer import stored_bytes
 
 Array = np.ndarray[Any, Any]
@@ -52,8 +52,11 @@ def read_input_sets(path: str | Path) -> list[InputSet]:
         InputError: nothing there, nothing readable, or no inputs in it.
     """
     path = Path(path)
-    if path.is_dir() and not (path / "manifest.jsonl").exists():
+    if is_folder(path) and not (path / "manifest.jsonl").exists():
         files = sorted(path.glob("*.npz"))
+        if files and any(path.glob("*.npy")):
+            what = f"{path} holds .npz files, a set each, and .npy files, which are one set together"
+            raise InputError(what, hint="put them into two folders")
         if files:
             return [one for file in files for one in read_input_sets(file)]
     source = open_source(path)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import os
+import lzma
+import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
@@ -17,7 +20,14 @@ from probe.errors import InputError
 from probe.precision import ML_DTYPES, dtype_name
 from probe.results.tensors import Role, RunHeader, TensorInfo
 from probe.store.source import Array
+from probe.store.target import Target, disk_errors, lock
+from probe.store.writer import is_text, text_of
 
+# What the standard library and numpy raise on bytes that are no archive and no array.
+DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, OSError, NotImplementedError, RuntimeError,
+           ValueError, OverflowError, MemoryError)  # fmt: skip
+_MEMBER_LIMIT = 65535  # bytes of a name in a zip archive
+_MORE = "there is more data than its header speaks of"
 _BROKEN = "the file is damaged or not what its name says; write it again with numpy"
 
 
@@ -29,10 +39,11 @@ class ArrayReader:
         self.shape = array.shape
         self._flat = array.reshape(-1)
         if self.dtype == "string":
-            self._flat = np.array([x.decode() if isinstance(x, bytes) else str(x) for x in self._flat], dtype=object)
+            self._flat = np.array([text_of(x) for x in self._flat], dtype=object)
 
     def window(self, start: int, stop: int) -> Array:
-        return np.ascontiguousarray(self._flat[start:stop])
+        window = self._flat[start:stop]  # native byte order: what measures it looks at bits
+        return np.ascontiguousarray(window, window.dtype.newbyteorder("="))
 
     def close(self) -> None:
         return None
@@ -64,9 +75,9 @@ class Npz:
                     raise InputError(f"two arrays are called {name!r}", where=self.path)
                 self._members[name] = member
                 with self._zip.open(member) as file:
-                    dtype, shape = _npy_header(file, self.path, member)
+                    dtype, shape = npy_header(file, self.path, member)
                 self._rows.append(TensorInfo(name=name, dtype=dtype, shape=shape, role=role))
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError) as error:
+        except DAMAGE as error:
             raise InputError(f"cannot read {path}: {error}", hint=_BROKEN) from error
 
     def _split(self, key: str) -> tuple[str, Role]:
@@ -84,8 +95,8 @@ class Npz:
         member = self._members[row.name]
         try:
             with self._zip.open(member) as file:
-                return ArrayReader(np.lib.format.read_array(file, allow_pickle=False))  # the archive's CRC is checked
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, MemoryError) as error:
+                return ArrayReader(read_whole(file))  # the archive's CRC is checked
+        except DAMAGE as error:
             raise InputError(f"cannot read array {row.name!r}: {error}", where=self.path, hint=_BROKEN) from error
 
     def close(self) -> None:
@@ -114,7 +125,7 @@ class NpyFolder:
             self._files[name] = file
             try:
                 with file.open("rb") as opened:
-                    dtype, shape = _npy_header(opened, str(file), file.name)
+                    dtype, shape = npy_header(opened, str(file), file.name)
             except OSError as error:
                 raise InputError(f"cannot read {file}: {error.strerror}") from error
             self._rows.append(TensorInfo(name=name, dtype=dtype, shape=shape))
@@ -125,9 +136,14 @@ class NpyFolder:
     def open(self, row: TensorInfo) -> ArrayReader:
         file = self._files[row.name]
         try:
-            text_or_empty = row.dtype == "string" or row.count == 0
-            return ArrayReader(np.load(file, mmap_mode=None if text_or_empty else "r", allow_pickle=False))
-        except (OSError, ValueError, EOFError, MemoryError) as error:
+            if row.dtype != "string" and row.count:
+                array = np.load(file, mmap_mode="r", allow_pickle=False)
+                if file.stat().st_size != array.offset + array.nbytes:
+                    raise ValueError(_MORE)
+                return ArrayReader(array)
+            with file.open("rb") as opened:
+                return ArrayReader(read_whole(opened))
+        except DAMAGE as error:
             raise InputError(f"cannot read {file}: {error}", hint=_BROKEN) from error
 
     def close(self) -> None:
@@ -152,16 +168,22 @@ class NpzWriter:
         InputError: a second input set (an ``.npz`` holds one), or the file cannot be written.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, overwrite: bool = False) -> None:
         self._path = path
-        self._partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+        self._target = Target(path, overwrite=overwrite, is_folder=False)
         self._input_id: str | None = None
+        self._names: set[str] = set()
 
     def __enter__(self) -> Self:
         try:
-            self._zip = zipfile.ZipFile(self._partial, "w", zipfile.ZIP_STORED, allowZip64=True)
-        except OSError as error:
-            raise InputError(f"cannot write {self._path}: {error.strerror}") from error
+            with disk_errors(self._path):
+                self._target.prepare()
+                self._file = self._target.partial.open("xb")
+                lock(self._file)
+                self._zip = zipfile.ZipFile(self._file, "w", zipfile.ZIP_STORED, allowZip64=True)
+        except BaseException:
+            self._target.discard()
+            raise
         return self
 
     def replace_header(self, header: RunHeader) -> None:
@@ -173,44 +195,79 @@ class NpzWriter:
         self._input_id = info.input_id
         if array is None:
             return info
-        prefix = {"input": "in/", "output": "out/", "internal": ""}[info.role]
-        try:
-            with self._zip.open(f"{prefix}{info.name}.npy", "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, portable(array), allow_pickle=False)
-        except OSError as error:
-            raise InputError(f"cannot write {self._path}: {error.strerror}") from error
+        member = {"input": "in/", "output": "out/", "internal": ""}[info.role] + f"{info.name}.npy"
+        if info.role == "internal" and info.name.startswith(("in/", "out/")):
+            what = f"tensor {info.name!r} inside the network would be read back as one of its inputs or outputs"
+            raise InputError(what, where=str(self._path), hint="name a folder with -o, or leave it out with --select")
+        _check_member(member, info.name, self._names, self._path)
+        self._names.add(info.name)
+        stored = portable(array)
+        if stored.dtype.kind == "U" and any(text_of(x).endswith("\0") for x in array.reshape(-1)):
+            what = f"a text of tensor {info.name!r} ends in a zero character, which numpy files drop"
+            raise InputError(what, where=str(self._path), hint="name a folder with -o")
+        with disk_errors(self._path), self._zip.open(member, "w", force_zip64=True) as opened:
+            np.lib.format.write_array(opened, stored, allow_pickle=False)
         return info
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            self._zip.close()
             if kind is None:
-                os.replace(self._partial, self._path)
-        except OSError as failure:
-            if kind is None:
-                raise InputError(f"cannot write {self._path}: {failure.strerror}") from failure
+                with disk_errors(self._path):
+                    self._zip.close()
+                    self._file.flush()
+                    self._target.publish()
         finally:
-            self._partial.unlink(missing_ok=True)
+            self._zip.fp = None  # an archive that is given up is not completed when Python collects it
+            with suppress(OSError):
+                self._file.close()
+            self._target.discard()
+
+
+def _check_member(member: str, name: str, taken: set[str], path: Path) -> None:
+    """What zip would cut off, mix up or fail on."""
+    if not is_text(member):
+        problem = "is not Unicode text, which an .npz needs"
+    elif len(member.encode()) > _MEMBER_LIMIT:
+        problem = "is too long for an .npz"
+    elif "\0" in member:
+        problem = "holds a zero character, which an .npz cannot"
+    elif name in taken:
+        problem = "appears twice, which an .npz cannot hold"
+    else:
+        return
+    raise InputError(f"tensor name {name[:80]!r} {problem}", where=str(path), hint="name a folder with -o")
+
+
+def read_whole(file: BinaryIO | Any) -> Array:
+    """The array in an open ``.npy`` that must hold nothing else: a damaged header would otherwise hide half of its data.
+
+    Raises:
+        ValueError: and others; see ``DAMAGE``.
+    """
+    array = np.lib.format.read_array(file, allow_pickle=False)
+    if file.read(1):
+        raise ValueError(_MORE)
+    return array
 
 
 def portable(array: Array) -> Array:
     """The array in a type every reader of numpy files knows: text fixed-width, ml_dtypes floats as float32, int4 as int8."""
     if array.dtype.kind in "OSUT":
-        return np.array([str(x) for x in array.reshape(-1)], dtype=str).reshape(array.shape)
+        return np.array([text_of(x) for x in array.reshape(-1)], dtype=str).reshape(array.shape)
     if array.dtype.name in ML_DTYPES:
         return array.astype(np.int8 if "int" in array.dtype.name else np.float32)
     return np.asarray(array, order="C")  # ascontiguousarray would make a scalar 1-D
 
 
-def _npy_header(file: BinaryIO | Any, path: str, member: str) -> tuple[str, tuple[int, ...]]:
+def npy_header(file: BinaryIO | Any, path: str, member: str) -> tuple[str, tuple[int, ...]]:
     """Type name and shape from a ``.npy`` header, without reading the values."""
     try:
         version = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, dtype = read(file)
-    except (ValueError, EOFError, SyntaxError, TypeError) as error:
+    except (*DAMAGE, SyntaxError, TypeError, tokenize.TokenError) as error:
         raise InputError(f"{member} is not a numpy array: {error}", where=path, hint=_BROKEN) from error
     if dtype.hasobject:
         raise InputError(f"{member} holds pickled Python objects", where=path, hint="save text with dtype=str")
@@ -220,4 +277,6 @@ def _npy_header(file: BinaryIO | Any, path: str, member: str) -> tuple[str, tupl
             where=path,
             hint="numpy cannot store bfloat16 or float8: convert to float32 before saving, or use .safetensors",
         )
+    if any(extent < 0 for extent in shape):
+        raise InputError(f"{member} has the shape {shape}", where=path, hint=_BROKEN)
     return dtype_name(dtype), tuple(int(extent) for extent in shape)

@@ -30,10 +30,9 @@ class Sink(Protocol):
 def is_recording(path: str | Path) -> bool:
     """Whether ``open_source`` has a reader for this path; decided by name and first bytes, nothing is read in full."""
     path = Path(path)
-    if path.is_dir():
+    if is_folder(path):
         return (path / "manifest.jsonl").exists() or any(path.rglob("*.npy"))
-    name, _, _ = path.name.partition("#")
-    return Path(name).suffix in (".npz", ".npy", ".safetensors", ".json", ".gz")
+    return _file_and_pick(path)[0].suffix in (".npz", ".npy", ".safetensors", ".json")
 
 
 def open_source(path: str | Path) -> TensorSource:
@@ -43,7 +42,7 @@ def open_source(path: str | Path) -> TensorSource:
         InputError: nothing there, or no format probe knows.
     """
     path = Path(path)
-    if path.is_dir():
+    if is_folder(path):
         if (path / "manifest.jsonl").exists():
             from probe.store.dump import Dump
 
@@ -51,8 +50,8 @@ def open_source(path: str | Path) -> TensorSource:
         from probe.store.numpy_files import NpyFolder
 
         return NpyFolder(path)
-    file = path if path.exists() else path.with_name(path.name.partition("#")[0])
-    if not file.is_file():
+    file, pick = _file_and_pick(path)
+    if not _is_file(file):
         raise InputError(f"{path} does not exist", hint=f"name {_READS}")
     match file.suffix:
         case ".npz":
@@ -67,11 +66,36 @@ def open_source(path: str | Path) -> TensorSource:
             from probe.store.safetensors_file import Safetensors
 
             return Safetensors(file)
-        case ".json" | ".gz":
+        case ".json":
             from probe.store.polygraphy import PolygraphyJson
 
-            return PolygraphyJson(file, runner=path.name.partition("#")[2] if file != path else "")
+            return PolygraphyJson(file, runner=pick)
     raise InputError(f"{path} is no recording probe can read", hint=f"name {_READS}")
+
+
+def _file_and_pick(path: Path) -> tuple[Path, str]:
+    """``FILE#PICK`` taken apart at the '#' before which there is a file; a name of Polygraphy's runners may hold '/' and '#'."""
+    text = str(path)
+    cuts = [at for at, letter in enumerate(text) if letter == "#"]
+    for at in cuts if not _is_file(path) else ():
+        if _is_file(Path(text[:at])):
+            return Path(text[:at]), text[at + 1 :]
+    return path, ""
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is a folder; also for names that the file system calls too long."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name too long for the file system
+        return False
 
 
 def open_sink(path: str | Path, header: RunHeader, *, overwrite: bool = False, stats_only: bool = False) -> Sink:
@@ -87,15 +111,13 @@ def open_sink(path: str | Path, header: RunHeader, *, overwrite: bool = False, s
         return DumpWriter(path, header, overwrite=overwrite, stats_only=stats_only)
     if stats_only:
         raise InputError(f"{path.suffix} files hold no statistics", hint="name a folder with -o for --stats-only")
-    if path.exists() and not overwrite:
-        raise InputError(f"{path} exists", hint="choose another -o, or pass --overwrite")
     if path.suffix == ".npz":
         from probe.store.numpy_files import NpzWriter
 
-        return NpzWriter(path)
+        return NpzWriter(path, overwrite=overwrite)
     from probe.store.safetensors_file import SafetensorsWriter
 
-    return SafetensorsWriter(path)
+    return SafetensorsWriter(path, overwrite=overwrite)
 
 
 def read_array(source: TensorSource, row: TensorInfo) -> Array:

@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
-import numpy as np
 
 from probe.errors import InputError
 from probe.results.tensors import RunHeader, TensorInfo
-from probe.store.numpy_files import ArrayReader, _npy_header
+from probe.store.numpy_files import DAMAGE, ArrayReader, npy_header, read_whole
 
 _HEADER_TEXT = 4096  # base64 characters: more than any npy header
 
@@ -85,7 +84,7 @@ class PolygraphyJson:
         self._by_key = {(p.row.name, p.row.input_id): p.text for p in self._places}
 
     def _pick(self, runs: list[tuple[str, list[_Iteration]]], wanted: str) -> tuple[str, list[_Iteration]]:
-        fitting = [run for run in runs if run[0].startswith(wanted)]
+        fitting = [run for run in runs if run[0] == wanted] or [run for run in runs if run[0].startswith(wanted)]
         if len(fitting) == 1:
             return fitting[0]
         names = ", ".join(name for name, _ in runs) or "none"
@@ -105,7 +104,7 @@ class PolygraphyJson:
                                   note=f"stored as a torch {array.polygraphy_class}; save numpy arrays")  # fmt: skip
             else:
                 head = self._decode(name, array.array, _HEADER_TEXT)
-                dtype, shape = _npy_header(io.BytesIO(head), self.path, name)
+                dtype, shape = npy_header(io.BytesIO(head), self.path, name)
                 info = TensorInfo(name, dtype, shape, identity, role=role)  # type: ignore[arg-type]
             places.append(_Place(info, array.array))
         return places
@@ -113,8 +112,11 @@ class PolygraphyJson:
     def _decode(self, name: str, text: msgspec.Raw, limit: int | None = None) -> bytes:
         view = memoryview(text)[1:-1]  # the quotes
         try:
-            return binascii.a2b_base64(view if limit is None else view[:limit])
-        except binascii.Error as error:
+            try:  # strict: otherwise characters that are no base64 are skipped, and what follows them shifted
+                return binascii.a2b_base64(view[:limit], strict_mode=True)
+            except binascii.Error:  # some writers escape "/"
+                return binascii.a2b_base64(msgspec.json.decode(text, type=str).encode()[:limit], strict_mode=True)
+        except (ValueError, msgspec.MsgspecError) as error:
             raise InputError(f"tensor {name!r} is not base64 text: {error}", where=self.path) from error
 
     def rows(self) -> Sequence[TensorInfo]:
@@ -125,8 +127,8 @@ class PolygraphyJson:
             raise InputError(f"tensor {row.name!r} cannot be read: {row.note}", where=self.path)
         content = self._decode(row.name, self._by_key[row.name, row.input_id])
         try:
-            return ArrayReader(np.lib.format.read_array(io.BytesIO(content), allow_pickle=False))
-        except (ValueError, EOFError, MemoryError) as error:
+            return ArrayReader(read_whole(io.BytesIO(content)))
+        except DAMAGE as error:
             raise InputError(f"tensor {row.name!r} is damaged: {error}", where=self.path) from error
 
     def close(self) -> None:

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from probe.errors import InputError
-from probe.results.tensors import RunHeader, TensorInfo
+from probe.results.tensors import TensorInfo
 from probe.store.opening import read_array
 from probe.store.source import Array, TensorReader, TensorSource
 
@@ -23,17 +23,13 @@ class Recording(Mapping[str, Array]):
         self._source = source
         self.path = source.path
         self.kind = source.kind
+        self.header = source.header  # where it came from: runner, model, precision, inputs, environment
         self.roles_known = source.roles_known
         self._by_key: dict[tuple[str, str], TensorInfo] = {}
         self._by_name: dict[str, TensorInfo] = {}
         for row in source.rows():
             self._by_key[row.name, row.input_id] = row
             self._by_name.setdefault(row.name, row)
-
-    @property
-    def header(self) -> RunHeader:
-        """Where the recording came from: runner, model, precision, inputs, environment."""
-        return self._source.header
 
     @property
     def input_ids(self) -> tuple[str, ...]:

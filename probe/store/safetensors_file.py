@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
+import json
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -11,12 +12,17 @@ from typing import Any, Self
 import numpy as np
 
 from probe.errors import InputError
+from probe.precision import ML_DTYPES, dtype_name, numpy_dtype
 from probe.results.tensors import RunHeader, TensorInfo
 from probe.store.numpy_files import ArrayReader
 from probe.store.source import Array
+from probe.store.target import Target, disk_errors
+from probe.store.writer import is_text
 
 _DTYPES = {
-    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2",
+    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "C64": "complex64",
+    "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2", "F8_E4M3FNUZ": "float8_e4m3fnuz", "F8_E5M2FNUZ": "float8_e5m2fnuz",
+    "F8_E8M0": "float8_e8m0fnu",
     "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8",
     "U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8", "BOOL": "bool",
 }  # fmt: skip
@@ -54,7 +60,24 @@ class Safetensors:
         return self._rows
 
     def open(self, row: TensorInfo) -> ArrayReader:
-        return ArrayReader(self._file.get_tensor(row.name))
+        dtype = numpy_dtype(row.dtype)
+        if row.dtype not in ML_DTYPES or row.dtype == "bfloat16":
+            return ArrayReader(self._file.get_tensor(row.name))
+        # The library has no numpy type for float8, but it checked the offsets.
+        start, stop = self._places[row.name]["data_offsets"]
+        with open(self.path, "rb") as file:
+            file.seek(start + self._data_start)
+            return ArrayReader(np.frombuffer(file.read(stop - start), dtype).reshape(row.shape))
+
+    @cached_property
+    def _data_start(self) -> int:
+        with open(self.path, "rb") as file:
+            return 8 + int.from_bytes(file.read(8), "little")
+
+    @cached_property
+    def _places(self) -> dict[str, Any]:
+        with open(self.path, "rb") as file:
+            return json.loads(file.read(self._data_start)[8:])
 
     def close(self) -> None:
         self._file = None
@@ -67,8 +90,9 @@ class SafetensorsWriter:
         InputError: text tensors, two input sets, or the file cannot be written.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, overwrite: bool = False) -> None:
         self._path = path
+        self._target = Target(path, overwrite=overwrite, is_folder=False)
         self._tensors: dict[str, Array] = {}
         self._input_id: str | None = None
 
@@ -86,10 +110,15 @@ class SafetensorsWriter:
         self._input_id = info.input_id
         if array is None:
             return info
-        if array.dtype.kind in "OSUTc":
-            raise InputError(f"tensor {info.name!r} is {info.dtype}, which .safetensors cannot hold",
+        if array.dtype.kind in "OSUT" or array.dtype.name not in _DTYPES.values():
+            raise InputError(f"tensor {info.name!r} is {dtype_name(array.dtype)}, which .safetensors cannot hold",
                              where=str(self._path), hint="name a folder with -o, or leave it out with --select")  # fmt: skip
-        self._tensors[info.name] = np.asarray(array, order="C")
+        if info.name in self._tensors or info.name == "__metadata__" or not is_text(info.name):
+            why = "appears twice" if info.name in self._tensors else "is reserved or not Unicode text"
+            raise InputError(f"tensor name {info.name!r} {why} in a .safetensors file", where=str(self._path),
+                             hint="name a folder with -o")  # fmt: skip
+        # Little-endian, and a copy: a runner may reuse its buffer for the next tensor.
+        self._tensors[info.name] = np.array(array, array.dtype.newbyteorder("<"), order="C")
         return info
 
     def __exit__(
@@ -100,11 +129,12 @@ class SafetensorsWriter:
         import safetensors
         from safetensors.numpy import save_file
 
-        partial = self._path.with_name(f".{self._path.name}.partial-{os.getpid()}")
         try:
-            save_file(self._tensors, str(partial))
-            os.replace(partial, self._path)
-        except (OSError, safetensors.SafetensorError, KeyError) as failure:
-            raise InputError(f"cannot write {self._path}: {failure}") from failure
+            with disk_errors(self._path):
+                self._target.prepare()
+                save_file(self._tensors, str(self._target.partial))
+                self._target.publish()
+        except safetensors.SafetensorError as failure:
+            raise InputError(f"cannot write {self._path}: {failure}", hint="choose another -o") from failure
         finally:
-            partial.unlink(missing_ok=True)
+            self._target.discard()

@@ -32,6 +32,8 @@ def range_statistics(array: Array) -> RangeStatistics:
     if array.dtype.kind in "OSUTc":
         return RangeStatistics(min=None, max=None, absmax_finite=None, min_abs_nonzero=None, mean=None, nan=0, inf=0)
     flat = array.reshape(-1)
+    if not flat.dtype.isnative:
+        flat = flat.astype(flat.dtype.newbyteorder("="))
     low, high, tiny, total = math.inf, -math.inf, math.inf, 0.0
     finite = nan = inf = 0
     for start in range(0, flat.size, BLOCK):
@@ -48,18 +50,30 @@ def range_statistics(array: Array) -> RangeStatistics:
         finite += block.size
         low, high = min(low, smallest), max(high, largest)
         tiny = min(tiny, _smallest_nonzero(block))
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             part = float(block.sum())
-        total += part if math.isfinite(part) else float(block.sum(dtype=np.float64))
+            total += part if math.isfinite(part) else float(block.sum(dtype=np.float64))
     return RangeStatistics(
         min=low if finite else None,
         max=high if finite else None,
         absmax_finite=max(abs(low), abs(high)) if finite else None,
         min_abs_nonzero=tiny if math.isfinite(tiny) else None,
-        mean=total / finite if finite else None,
+        mean=(total / finite if math.isfinite(total) else min(max(_scaled_mean(flat, finite), low), high))
+        if finite
+        else None,
         nan=nan,
         inf=inf - nan,
     )
+
+
+def _scaled_mean(flat: Array, finite: int) -> float:
+    """Mean of float64 values whose sum overflows: a second pass, over values divided by their count first."""
+    total = 0.0
+    for start in range(0, flat.size, BLOCK):
+        block = flat[start : start + BLOCK]
+        with np.errstate(over="ignore"):  # rounding may carry the mean of largest numbers beyond them
+            total += float((block[np.isfinite(block)] / finite).sum())
+    return total
 
 
 def _as_numbers(block: Array) -> Array:

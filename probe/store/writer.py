@@ -1,18 +1,16 @@
-"""Writing a recording: streams tensors to a hidden folder, which gets its name by one rename when it is whole.
+"""Writing a recording: streams tensors to a hidden folder, which gets its name by one rename when it is whole (``target``).
 
-A process killed at any moment leaves ``.NAME.partial-PID-TOKEN`` and never ``NAME``; the next recording to the same place removes
-what dead processes left. Data is not fsynced: the hashes in the manifest, checked on reading, tell a torn file from a whole one.
+Data is not fsynced: the hashes in the manifest, checked on reading, tell a torn file from a whole one.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
-import re
-import secrets
-import shutil
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +22,7 @@ from probe.errors import InputError
 from probe.precision import dtype_name
 from probe.results.tensors import RunHeader, TensorInfo
 from probe.store.statistics import range_statistics
+from probe.store.target import LOCKED, Target, disk_errors, lock
 
 Array = np.ndarray[Any, Any]
 
@@ -47,9 +46,8 @@ class DumpWriter:
         self.path = Path(path)
         self._header = replace(header, stats_only=stats_only)
         self._stats_only = stats_only
-        self._overwrite = overwrite
-        _refuse_to_clobber(self.path, overwrite)
-        self._partial = self.path.parent / f".{self.path.name}.partial-{os.getpid()}-{secrets.token_hex(4)}"
+        self._target = Target(self.path, overwrite=overwrite, is_folder=True)
+        self._partial = self._target.partial
         self._rows: BinaryIO | None = None
         self._data: BinaryIO | None = None
         self._data_number = -1
@@ -59,11 +57,14 @@ class DumpWriter:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="probe-sha256")
 
     def __enter__(self) -> Self:
-        _remove_what_dead_processes_left(self.path)
-        with _disk_errors(self.path):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._partial.mkdir()
-            self._rows = (self._partial / "rows").open("wb")
+        try:
+            with disk_errors(self.path):
+                self._target.prepare()
+                self._rows = (self._partial / LOCKED).open("wb")
+                lock(self._rows)
+        except BaseException:
+            self._target.discard()
+            raise
         return self
 
     def replace_header(self, header: RunHeader) -> None:
@@ -79,27 +80,32 @@ class DumpWriter:
             InputError: this tensor was already added for this input, or the disk is full.
         """
         key = (info.name, info.input_id)
-        if not _is_text(info.name):
+        if not is_text(info.name):
             raise InputError(f"tensor name {info.name!r} is not Unicode text", hint="rename the file or the tensor")
         if key in self._seen:
             raise InputError(
                 f"tensor {info.name!r} was recorded twice for input {info.input_id!r}", where=str(self.path)
             )
-        self._seen.add(key)
+        if info.step is not None and not math.isfinite(info.step):
+            info = replace(info, step=None)  # the scale of a damaged model: no step to measure errors in
+        assert array is not None or info.status != "recorded", f"{info.name!r} has no values and no reason why"
         row = info if array is None else self._store(info, array)
-        with _disk_errors(self.path):
+        self._seen.add(key)
+        with disk_errors(self.path):
             assert self._rows is not None, "DumpWriter is used outside its with block"
             self._rows.write(_line({"kind": "tensor", **_without_defaults(row)}))
         self._count += 1
         return row
 
     def _store(self, info: TensorInfo, array: Array) -> TensorInfo:
+        dtype = dtype_name(array.dtype)
+        array = np.asarray(array, order="C")  # once, for the bytes and for the statistics
         payload = stored_bytes(array)
         hashing = self._pool.submit(lambda: hashlib.sha256(payload).hexdigest())
         number, offset = (None, None) if self._stats_only else self._append(payload)
         return replace(
             info,
-            dtype=dtype_name(array.dtype),
+            dtype=dtype,
             shape=tuple(array.shape),
             status="stats_only" if self._stats_only else "recorded",
             data=number,
@@ -110,7 +116,7 @@ class DumpWriter:
         )
 
     def _append(self, payload: memoryview) -> tuple[int, int]:
-        with _disk_errors(self.path):
+        with disk_errors(self.path):
             if self._data is None or self._offset + payload.nbytes > MAX_DATA_FILE:
                 if self._data is not None:
                     self._data.close()
@@ -134,17 +140,18 @@ class DumpWriter:
         finally:
             for file in (self._rows, self._data):
                 if file is not None:
-                    _close_quietly(file)
-            shutil.rmtree(self._partial, ignore_errors=True)
+                    with suppress(OSError):  # the folder is being removed, or everything in it was closed before
+                        file.close()
+            self._target.discard()
 
     def _publish(self) -> None:
         assert self._rows is not None
-        with _disk_errors(self.path):
+        with disk_errors(self.path):
             if self._data is not None:
                 self._data.close()
-            self._rows.close()
+            self._rows.flush()  # and not closed: it is the sign of life until the folder has its name
             digest = hashlib.sha256()
-            with (self._partial / "manifest.jsonl").open("wb") as manifest, (self._partial / "rows").open("rb") as rows:
+            with (self._partial / "manifest.jsonl").open("wb") as manifest, (self._partial / LOCKED).open("rb") as rows:
                 head = _line({"kind": "run", "format": FORMAT, **asdict(self._header)})
                 manifest.write(head)
                 digest.update(head)
@@ -154,11 +161,12 @@ class DumpWriter:
                 manifest.write(_line({"kind": "end", "tensors": self._count, "sha256": digest.hexdigest()}))
                 manifest.flush()
                 os.fsync(manifest.fileno())
-            (self._partial / "rows").unlink()
-            _swap_in(self._partial, self.path, self._overwrite)
+            (self._partial / LOCKED).unlink()
+            self._target.publish()
 
 
-def _is_text(name: str) -> bool:
+def is_text(name: str) -> bool:
+    """Whether a name can be written as UTF-8."""
     try:
         name.encode()
     except UnicodeEncodeError:  # a lone surrogate, as file names that are no UTF-8 give
@@ -174,16 +182,20 @@ def data_file(number: int) -> str:
 def stored_bytes(array: Array) -> memoryview:
     """The bytes a dump holds for an array: C order, little-endian; strings as a JSON array of text in UTF-8."""
     if array.dtype.kind in "OSUT":
-        texts = [x.decode("utf-8", "surrogateescape") if isinstance(x, bytes) else str(x) for x in array.reshape(-1)]
-        return memoryview(json.dumps(texts).encode())
+        return memoryview(json.dumps([text_of(x) for x in array.reshape(-1)]).encode())
     if array.dtype.byteorder == ">":
         array = array.astype(array.dtype.newbyteorder("<"))
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
+def text_of(element: Any) -> str:
+    """An element of a text tensor; bytes that are no UTF-8 keep their identity as lone surrogates."""
+    return element.decode("utf-8", "surrogateescape") if isinstance(element, bytes) else str(element)
+
+
 def _line(row: dict[str, Any]) -> bytes:
     # Non-finite statistics cannot occur (they are over finite elements), so allow_nan=False is a check and not a loss.
-    # ensure_ascii: a lone surrogate in a hostile name stays representable.
+    # ensure_ascii: a lone surrogate, as paths that are no UTF-8 give, stays representable.
     return json.dumps(row, allow_nan=False, separators=(",", ":")).encode() + b"\n"
 
 
@@ -198,69 +210,3 @@ def _without_defaults(row: TensorInfo) -> dict[str, Any]:
 def _write_all(file: BinaryIO, payload: memoryview) -> None:
     while payload.nbytes:  # an unbuffered write may be short, at 2 GiB or on a nearly full disk
         payload = payload[file.write(payload) :]
-
-
-def _close_quietly(file: BinaryIO) -> None:
-    try:
-        file.close()
-    except OSError:
-        pass  # the folder is being removed, or everything in it was closed before
-
-
-def _refuse_to_clobber(path: Path, overwrite: bool) -> None:
-    if path.is_symlink() or (path.exists() and not path.is_dir()):
-        raise InputError(f"{path} exists and is not a folder", hint="choose another -o")
-    if not path.exists() or not any(path.iterdir()):
-        return
-    if not overwrite:
-        raise InputError(f"{path} exists", hint="choose another -o, or pass --overwrite")
-    if not (path / "manifest.jsonl").is_file():
-        raise InputError(f"{path} is not a recording; it will not be overwritten", hint="choose another -o")
-
-
-def _swap_in(partial: Path, path: Path, overwrite: bool) -> None:
-    if not overwrite or not path.exists():
-        os.rename(partial, path)
-        return
-    old = path.parent / f".{path.name}.old-{os.getpid()}-{secrets.token_hex(4)}"
-    os.rename(path, old)
-    os.rename(partial, path)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _remove_what_dead_processes_left(path: Path) -> None:
-    mark = re.compile(re.escape(f".{path.name}.partial-") + r"(\d+)-[0-9a-f]{8}")
-    if not path.parent.is_dir():
-        return
-    for entry in path.parent.iterdir():
-        match = mark.fullmatch(entry.name)
-        if match and not _alive(int(match[1])):
-            shutil.rmtree(entry, ignore_errors=True)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):
-        pass
-    return True
-
-
-class _disk_errors:  # noqa: N801  (reads as a statement)
-    """Turn OSError into the user's error: full disk, read-only folder, no permission."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, OSError):
-            raise InputError(
-                f"cannot write the recording: {error.strerror or error}",
-                where=str(self._path),
-                hint="free some space, choose another -o, or record less with --select or --stats-only",
-            ) from error
