@@ -1,0 +1,1 @@
+"""Record and inspect: what a command of probe does, as one function call."""

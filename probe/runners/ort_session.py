@@ -1,0 +1,152 @@
+"""An ONNX Runtime session that computes what the graph says: optimisation off, only the providers asked for, memory given back."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from probe.errors import InputError
+from probe.runners.ort_errors import explain, is_ort_error
+from probe.runners.protocol import RunnerOptions
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+    from probe.model.model import Model
+
+CPU = "CPUExecutionProvider"
+_SHORT = {
+    "cpu": CPU,
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "rocm": "ROCMExecutionProvider",
+}
+# A golden is FP32: TF32, which CUDA's provider would use, keeps 10 bits of mantissa.
+_PROVIDER_OPTIONS = {"CUDAExecutionProvider": {"use_tf32": "0"}}
+_SILENT = 4  # only fatal messages: refusals reach the user as exceptions
+_MISSING = re.compile(r"with error: (.+?)(?:\x1b|\n|$)")
+
+
+def resolve_providers(names: Sequence[str]) -> list[str]:
+    """ONNX Runtime's names for ``cpu``, ``cuda``, ``CUDAExecutionProvider``...
+
+    Raises:
+        InputError: this onnxruntime was built without it.
+    """
+    import onnxruntime
+
+    available = onnxruntime.get_available_providers()
+    full = list(dict.fromkeys(_SHORT.get(name.lower(), name) for name in names)) or [CPU]
+    for name in full:
+        if name not in available:
+            raise InputError(
+                f"this onnxruntime has no provider {name!r}", where="--providers", hint=f"it has {', '.join(available)}"
+            )
+    return full
+
+
+def build_session(
+    model: Model, content: bytes, external_dir: Path | None, options: RunnerOptions, providers: Sequence[str]
+) -> onnxruntime.InferenceSession:
+    """A session on ``content``, a form of ``model``.
+
+    Raises:
+        InputError: ONNX Runtime refuses the model, a custom-operator library, or a provider does not start (never another one instead).
+    """
+    import onnxruntime
+
+    settings = session_options(options)
+    if external_dir is not None:
+        settings.add_session_config_entry("session.model_external_initializers_file_folder_path", str(external_dir))
+    arguments: list[Any] = [
+        (name, _PROVIDER_OPTIONS[name]) if name in _PROVIDER_OPTIONS else name for name in providers
+    ]
+    foreign = [name for name in providers if name != CPU]
+    with _captured_stderr() if foreign else contextlib.nullcontext([""]) as said:
+        try:
+            session = onnxruntime.InferenceSession(content, settings, providers=arguments, enable_fallback=0)
+        except Exception as error:
+            if not is_ort_error(error):
+                raise
+            raise explain(error, model, "load the model") from error
+    active = session.get_providers()
+    silent = [name for name in providers if name not in active]
+    if silent:
+        reason = _MISSING.search(said[0])
+        raise InputError(
+            f"the provider {silent[0]} does not start" + (f": {reason[1].strip()}" if reason else ""),
+            where="--providers",
+            hint=f"install what it needs, or run on {', '.join(active)}: probe does not switch by itself",
+        )
+    return session
+
+
+def session_options(options: RunnerOptions) -> onnxruntime.SessionOptions:
+    """Settings every session shares.
+
+    Raises:
+        InputError: a custom-operator library is not there or cannot be loaded.
+    """
+    import onnxruntime
+
+    settings = onnxruntime.SessionOptions()
+    settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    settings.log_severity_level = _SILENT
+    settings.use_deterministic_compute = True
+    settings.intra_op_num_threads = options.threads
+    # Spinning threads gain nothing for one run (measured) and slow down whoever hashes and writes meanwhile.
+    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    settings.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    # Without arena and pattern each tensor is its own allocation: memory falls as tensors are consumed (with them it stays until the
+    # session ends). No slower where every tensor is handed out.
+    settings.enable_cpu_mem_arena = False
+    settings.enable_mem_pattern = False
+    for library in options.custom_op_libs:
+        if not library.is_file():
+            raise InputError(f"no such file: {library}", where="--custom-op-lib")
+        try:
+            settings.register_custom_ops_library(str(library.resolve()))
+        except Exception as error:
+            if not is_ort_error(error):
+                raise
+            said = " ".join(str(error).split())
+            raise InputError(
+                f"{library} cannot be loaded: {said[:400]}",
+                where="--custom-op-lib",
+                hint="it must be a shared library for this machine that exports RegisterCustomOps",
+            ) from error
+    return settings
+
+
+def small_session(content: bytes) -> onnxruntime.InferenceSession:
+    """A session on a model of probe's own."""
+    import onnxruntime
+
+    return onnxruntime.InferenceSession(content, session_options(RunnerOptions(threads=1)), providers=[CPU])
+
+
+@contextlib.contextmanager
+def _captured_stderr() -> Iterator[list[str]]:
+    """Catch what native code writes to stderr. A provider that does not start tells the reason there and nowhere else."""
+    said = [""]
+    try:
+        sys.stderr.flush()
+        saved = os.dup(2)
+    except (OSError, AttributeError):
+        yield said
+        return
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 2)
+        try:
+            yield said
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+            file.seek(0)
+            said[0] = file.read().decode(errors="replace")
