@@ -1,0 +1,143 @@
+"""``probe diff``: two recordings, or two saved results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from probe.cli.options import Json, Quiet, Select, Verbose
+from probe.errors import EXIT_FAILED, EXIT_PASSED, InputError
+
+if TYPE_CHECKING:
+    from probe.results.diff import DiffResult, RegressionResult
+
+
+def diff(
+    actual: Annotated[
+        str,
+        typer.Argument(metavar="ACTUAL", help="What is judged; of two saved results, the earlier.", show_default=False),
+    ],
+    golden: Annotated[
+        str,
+        typer.Argument(metavar="GOLDEN", help="The reference; of two saved results, the later.", show_default=False),
+    ],
+    accept: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CRITERION", help='What is good enough: "cosine>=0.999", "range_rel<=0.01 @ OUTPUT". Repeatable.'
+        ),
+    ] = None,
+    preset: Annotated[
+        Literal["torch", "numpy", "trtexec", "polygraphy"] | None,
+        typer.Option(metavar="NAME", help="Judge as that tool does: torch, numpy, trtexec or polygraphy."),
+    ] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="fp32, tf32, fp16 or bf16: which default acceptance applies, when ACTUAL does not say."
+        ),
+    ] = None,
+    map_: Annotated[
+        Path | None,
+        typer.Option("--map", metavar="FILE", help='Names that differ: JSON {"name in ACTUAL": "name in GOLDEN"}.'),
+    ] = None,
+    select: Select = None,
+    worst: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Rows a table shows, and worst elements kept of a tensor.")
+    ] = 10,
+    metrics: Annotated[
+        Literal["default", "all"], typer.Option(metavar="default|all", help="all: every metric of the tensors shown.")
+    ] = "default",
+    smallest_tolerance: Annotated[
+        bool, typer.Option("--smallest-tolerance", help="Also find the smallest atol and rtol that would pass.")
+    ] = False,
+    strict_layers: Annotated[
+        bool, typer.Option("--strict-layers", help="Tensors inside the network count in the verdict as outputs do.")
+    ] = False,
+    worse_factor: Annotated[
+        float, typer.Option(metavar="X", min=1.0, help="Two saved results: an error X times larger is a regression.")
+    ] = 2.0,
+    json: Json = None,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Compare two recordings, or two saved results.
+
+    Recordings are folders made by probe dump, .npz, .npy or folders of them, .safetensors, and Polygraphy's JSON. Two results saved with
+    --json are compared as before and after; a regression fails. Exit code 0: passed or warned, 1: failed or not judged.
+
+    Example: probe diff engine-fp16 golden --accept "range_rel<=0.02" --json diff.json
+    """
+    from probe.cli.output import check_json, show
+    from probe.results.json import is_result
+
+    check_json(json)
+    saved = [path for path in (actual, golden) if is_result(path)]
+    if len(saved) == 1:
+        raise InputError(
+            f"{saved[0]} is a saved result and the other is not",
+            hint="compare two recordings, or two results saved with --json",
+        )
+    if saved:
+        result: DiffResult | RegressionResult = _results(actual, golden, worse_factor)
+    else:
+        result = _recordings(
+            actual, golden, accept=accept or [], preset=preset, precision=precision, map_file=map_, select=select, worst=worst,
+            smallest_tolerance=smallest_tolerance, strict_layers=strict_layers, quiet=quiet,
+        )  # fmt: skip
+    show(result, json, rows=worst, all_metrics=metrics == "all", verbose=verbose, quiet=quiet)
+    raise typer.Exit(EXIT_PASSED if result else EXIT_FAILED)
+
+
+def _results(before: str, after: str, worse_factor: float) -> RegressionResult:
+    from probe.compare.regression import diff_results
+    from probe.results.diff import DiffResult
+    from probe.results.json import load
+
+    loaded = []
+    for path in (before, after):
+        result = load(path)
+        if not isinstance(result, DiffResult):
+            raise InputError(f"{path} holds a {result.schema}", hint="compare results that probe diff saved")
+        loaded.append(result)
+    return diff_results(*loaded, worse_factor=worse_factor, names=(before, after))
+
+
+def _recordings(
+    actual: str,
+    golden: str,
+    *,
+    accept: list[str],
+    preset: str | None,
+    precision: str | None,
+    map_file: Path | None,
+    select: str | None,
+    worst: int,
+    smallest_tolerance: bool,
+    strict_layers: bool,
+    quiet: bool,
+) -> DiffResult:
+    from contextlib import closing
+
+    from probe import api
+    from probe.cli.options import parse_select, read_map, typed_command
+    from probe.cli.progress import Progress, watched
+    from probe.store.opening import open_source
+
+    pattern, name_map = parse_select(select), read_map(map_file)
+    with closing(open_source(golden)) as theirs, Progress("comparing", len(theirs.rows()), quiet=quiet) as progress:
+        return api.diff(
+            actual,
+            watched(theirs, "open", progress),
+            accept=accept,
+            precision=precision,
+            preset=preset,
+            name_map=name_map,
+            select=pattern,
+            strict_layers=strict_layers,
+            worst=worst,
+            smallest_tolerance=smallest_tolerance,
+            command=typed_command(),
+        )

@@ -1,0 +1,135 @@
+"""``probe dump``: record every tensor of a model, or copy a recording."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from probe.cli.options import Json, Quiet, Select, Verbose
+from probe.errors import InputError
+
+
+def dump(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help="An ONNX model, or a recording to copy into another format.", show_default=False
+        ),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "-o", "--output", metavar="DIR|X.npz|X.safetensors", help="Where the recording goes.", show_default=False
+        ),
+    ],
+    runner: Annotated[
+        str, typer.Option(metavar="SPEC", help='What computes: ort, files:PATH, python:module.fn, "command: ...".')
+    ] = "ort",
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE|DIR", help="Network inputs: .npz, a folder of them, a dump, Polygraphy JSON. Repeatable."
+        ),
+    ] = None,
+    input_shapes: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME:[N,...]", help='Extents of dynamic inputs: "x:[1,3,224,224]". Repeatable.'),
+    ] = None,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of the made-up inputs, without --inputs.")] = 0,
+    val_range: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME:[LO,HI]", help='Their values: "x:[0,1]", or "[0,1]" for all. Repeatable.'),
+    ] = None,
+    select: Select = None,
+    stats_only: Annotated[
+        bool, typer.Option("--stats-only", help="Ranges and hashes instead of values: small, and enough to look.")
+    ] = False,
+    as_is: Annotated[
+        bool,
+        typer.Option(
+            "--as-is", help="Run an FP16 or BF16 model as it is typed; else it is upcast to FP32 to make a fair golden."
+        ),
+    ] = False,
+    threads: Annotated[int, typer.Option(metavar="N", min=0, help="0: as many as there are cores.")] = 0,
+    providers: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="ONNX Runtime execution providers, in order: cpu, cuda. Repeatable."),
+    ] = None,
+    custom_op_lib: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="Shared library of custom operators. Repeatable.")
+    ] = None,
+    memory_limit: Annotated[
+        str | None, typer.Option(metavar="SIZE", help='Record in several sessions to stay below: "2G", "512MiB".')
+    ] = None,
+    timeout: Annotated[
+        float | None, typer.Option(metavar="SECONDS", min=0.0, help="Of one run of a command: runner; none without.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing recording.")] = False,
+    json: Json = None,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Record every tensor of a model, or copy a recording.
+
+    Tensors stand in execution order, with ranges and hashes. The runner is ONNX Runtime with optimisation off, which makes a golden; or your own engine. Without --inputs, realistic seeded data is
+    made up, which can hide failures. The recording appears when it is whole, or not at all.
+
+    Example: probe dump model.onnx --inputs cat.npz -o golden
+    """
+    import time
+
+    from probe.cli.options import parse_bytes, parse_select, typed_command
+    from probe.cli.output import check_json, show
+    from probe.debug.inspect import describe_dump
+    from probe.store.opening import is_recording
+
+    check_json(json)
+    pattern, limit, started = parse_select(select), parse_bytes(memory_limit), time.perf_counter()
+    command = typed_command()
+    header, made_up = None, False
+    if is_recording(model):
+        from probe.debug.convert import convert
+
+        if runner != "ort" or inputs:
+            raise InputError(f"{model} is a recording: it is copied, and takes no --runner and no --inputs")
+        convert(model, output, select=pattern, stats_only=stats_only, overwrite=overwrite)
+    else:
+        from contextlib import closing
+        from typing import cast
+
+        from probe import api
+        from probe.cli.progress import Progress, WatchedRunner
+        from probe.model.feeds import parse_ranges, parse_shapes
+        from probe.runners.protocol import DEFAULT_OPTIONS, Runner, RunnerOptions, open_runner
+
+        shapes, ranges = parse_shapes(input_shapes or ()), parse_ranges(val_range or ())
+        options = RunnerOptions(
+            providers=tuple(providers) if providers else DEFAULT_OPTIONS.providers,
+            threads=threads,
+            custom_op_libs=tuple(custom_op_lib or ()),
+            as_is=as_is,
+            memory_limit=limit,
+            select=None if pattern is None else lambda name: pattern.search(name) is not None,
+            timeout=timeout,
+        )
+        loaded = api.load(model)
+        with closing(open_runner(runner, loaded, options)) as opened, Progress("recording", quiet=quiet) as progress:
+            api.dump(
+                loaded,
+                output,
+                inputs=list(inputs) if inputs else None,
+                runner=cast(Runner, WatchedRunner(opened, progress)),
+                seed=seed,
+                input_shapes=shapes,
+                val_range=ranges,
+                select=pattern,
+                stats_only=stats_only,
+                overwrite=overwrite,
+                command=command,
+            ).close()
+            header, made_up = opened.header, not inputs and bool(loaded.inputs)
+    seconds = time.perf_counter() - started
+    result = describe_dump(output, header=header, seconds=seconds, command=command, random_inputs=made_up)
+    show(result, json, verbose=verbose, quiet=quiet)

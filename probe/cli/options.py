@@ -1,0 +1,107 @@
+"""Options that several commands share: same name, same meaning, same help everywhere."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from probe.errors import InputError
+
+Select = Annotated[
+    str | None,
+    typer.Option(
+        "--select",
+        "--layers",
+        metavar="REGEX|@FILE",
+        help="Only tensors whose name the regular expression is found in, or that are listed in FILE, one a line.",
+    ),
+]
+Json = Annotated[
+    str | None,
+    typer.Option("--json", metavar="FILE", help="Also write the whole result as JSON; - for standard output."),
+]
+Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Say everything: no bound on tables, all notes.")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Say only the verdict; no progress.")]
+
+
+def parse_select(text: str | None) -> re.Pattern[str] | None:
+    """The pattern of ``--select``; ``@FILE`` becomes one that matches exactly the names listed (a line each, or a JSON array).
+
+    Raises:
+        InputError: not a regular expression, or the file cannot be read or is empty.
+    """
+    if text is None:
+        return None
+    if not text.startswith("@"):
+        try:
+            return re.compile(text)
+        except re.error as error:
+            raise InputError(
+                f"--select {text!r} is not a regular expression: {error}",
+                hint="put names with special characters in a file, one a line, and pass --select @FILE",
+            ) from None
+    names = _names_in(Path(text[1:]))
+    if not names:
+        raise InputError(f"no names in {text[1:]}", where="--select", hint="one tensor name a line")
+    return re.compile("^(?:" + "|".join(re.escape(n) for n in names) + r")\Z")
+
+
+def _names_in(path: Path) -> list[str]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        if text.lstrip().startswith("["):
+            listed = json.loads(text)
+            if all(isinstance(n, str) for n in listed):
+                return listed
+            raise InputError(f"{path} is a JSON array of something else than names", where="--select")
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {path}: {error}", where="--select") from error
+    return [line for line in text.splitlines() if line.strip()]
+
+
+def read_map(path: Path | None) -> dict[str, str] | None:
+    """The JSON object of ``--map``: {name in ACTUAL: name in GOLDEN}.
+
+    Raises:
+        InputError: not readable, not such an object, or two names mapped to one.
+    """
+    if path is None:
+        return None
+    hint = 'write {"name in ACTUAL": "name in GOLDEN", ...}'
+    try:
+        mapping = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read the map {path}: {error}", hint=hint) from error
+    if not isinstance(mapping, dict) or not all(isinstance(v, str) for v in mapping.values()):
+        raise InputError(f"{path} is not a map of names", hint=hint)
+    targets = list(mapping.values())
+    twice = sorted({t for t in targets if targets.count(t) > 1}) if len(set(targets)) < len(targets) else []
+    if twice:
+        raise InputError(f"the map gives {twice[0]!r} two partners", where=str(path), hint=hint)
+    return mapping
+
+
+def parse_bytes(text: str | None) -> int | None:
+    """``2G``, ``512M``, ``1.5GB``, ``2GiB``, ``800000``: bytes; K, M, G, T are powers of 1000, Ki... of 1024.
+
+    Raises:
+        InputError: not a size.
+    """
+    if text is None:
+        return None
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?\s*", text, re.IGNORECASE)
+    if match is None or float(match[1]) <= 0 or (match[3] and not match[2]):
+        raise InputError(f"{text!r} is not a size in bytes", where="--memory-limit", hint="write 2G, 512M or 2GiB")
+    power = " kmgt".index(match[2].lower() or " ")
+    return int(float(match[1]) * (1024 if match[3] else 1000) ** power)
+
+
+def typed_command() -> str:
+    """The command line as it was typed, for the result's ``command``."""
+    return shlex.join(["probe", *sys.argv[1:]])

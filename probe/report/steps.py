@@ -1,0 +1,111 @@
+"""What to do after a diff: at most four exact commands, most useful first."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from probe.report.text import escape, quote
+from probe.results.diff import DiffResult, TensorDiff
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A reason and the words of a shell command; ``raw`` is a command line that cannot be quoted word by word."""
+
+    why: str
+    words: tuple[str, ...] = ()
+    raw: str = ""
+
+
+def next_steps(result: DiffResult) -> list[Step]:
+    """Empty for a plain pass: then there is nothing to do."""
+    steps: list[Step] = []
+    diff = ("probe", "diff", result.actual.path, result.golden.path)
+    if result.suggestions:
+        best = {s.golden: s.actual for s in reversed(result.suggestions[:3])}
+        pairs = json.dumps(dict(sorted((a, g) for g, a in best.items())))
+        more = "; all suggestions are in --json FILE" if len(result.suggestions) > len(best) else ""
+        steps.append(
+            Step(
+                "If these pairs are right, say so in a map {actual: golden}" + more + ".",
+                raw=f"echo {quote(pairs)} > map.json",
+            )
+        )
+        steps.append(Step("Then compare with it.", (*diff, "--map", "map.json")))
+    if result.verdict in ("failed", "warned"):
+        steps += _look_at_the_first(result)
+    if result.verdict == "not_judged" and any(t.status == "compared" for t in result.tensors):
+        steps.append(Step("Say what is good enough.", (*diff, "--accept", "range_rel<=0.01")))
+    steps += _record_again(result)
+    return steps[:4]
+
+
+def _look_at_the_first(result: DiffResult) -> list[Step]:
+    if result.first_divergence:
+        first = result.first_divergence[0]
+        row = next((t for t in result.tensors if t.name == first), None)
+        there = {t.name for t in result.tensors if t.status == "compared"}
+        names = [first, *(r for r in (row.reads if row else ()) if r in there)][:3]
+        select = exactly(names)
+        steps = [Step("Compare what diverges first with what it reads, every metric.",
+                      ("probe", "diff", result.actual.path, result.golden.path, "--select", select, "--metrics", "all"))]  # fmt: skip
+        inspected = exactly([row.actual_name or first if row else first])
+        steps.append(
+            Step(
+                "Look at its values.", ("probe", "inspect", result.actual.path, "--select", inspected, "--values", "8")
+            )
+        )
+        return steps
+    if not any(t.role == "internal" for t in result.tensors) and result.roles_known:
+        model = result.golden.model or result.actual.model or "MODEL.onnx"
+        return [
+            Step(
+                "Only outputs were recorded. Record every tensor on both sides to see where it starts; for the golden:",
+                ("probe", "dump", model, "-o", "golden"),
+            )
+        ]
+    return []
+
+
+def _record_again(result: DiffResult) -> list[Step]:
+    steps: list[Step] = []
+    stats_only = [t for t in result.tensors if t.status == "stats_only"]
+    model = result.golden.model or result.actual.model
+    if stats_only and model:
+        names = [t.name for t in stats_only[:2]]
+        steps.append(
+            Step("Record values instead of statistics for the tensors in question.",
+                 ("probe", "dump", model, "--select", exactly(names), "-o", "selected"))
+        )  # fmt: skip
+    return steps
+
+
+def is_random(result: DiffResult) -> bool:
+    """Whether a side says its inputs came from a seed."""
+    return any(i.source.startswith("seed") for side in (result.actual, result.golden) for i in side.inputs)
+
+
+def exactly(names: Sequence[str]) -> str:
+    r"""A regular expression matching these names and no other: ``^(conv1|x\.y)$``; control characters as escapes."""
+    parts = [_literal(n) for n in dict.fromkeys(names)]
+    return f"^{parts[0]}$" if len(parts) == 1 else f"^({'|'.join(parts)})$"
+
+
+def _literal(name: str) -> str:
+    special = set(r"\.^$*+?{}[]|()")
+    escaped = "".join("\\" + c if c in special else c for c in name)
+    return escape(escaped) if name else ""
+
+
+def unmatched(result: DiffResult) -> tuple[list[TensorDiff], list[TensorDiff]]:
+    """Golden tensors without a partner, outputs first, and tensors only the actual side has.
+
+    Both are empty when all outputs met and nothing is extra: then the rest was simply not recorded.
+    """
+    gone = [t for t in result.tensors if t.status in ("missing", "not_recorded") and t.actual_name is None]
+    extra = [t for t in result.tensors if t.status == "extra"]
+    if not extra and not any(t.status == "missing" for t in gone):
+        return [], []
+    return sorted(gone, key=lambda t: t.status != "missing"), extra

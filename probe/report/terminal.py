@@ -1,0 +1,70 @@
+"""Results as text for a terminal or a pipe: 80 columns unless the terminal is wider or narrower, colour only where it is wanted."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import Any, TextIO
+
+from probe.report.text import Page
+
+
+def page_for(stream: TextIO) -> Page:
+    """Width and colour for a stream: a terminal's own width (72 to 160), 80 and no colour for pipes, files, ``NO_COLOR``, ``TERM=dumb``."""
+    if not stream.isatty():
+        return Page()
+    width = shutil.get_terminal_size((80, 24)).columns
+    colour = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return Page(width=min(160, max(72, width)), colour=colour)
+
+
+def render(
+    result: Any,
+    page: Page | None = None,
+    *,
+    rows: int | None = None,
+    all_metrics: bool = False,
+    verbose: bool = False,
+    quiet: bool = False,
+) -> str:
+    """Text of any result, ending in a newline.
+
+    Args:
+        rows: lines a table may have; None: what suits the result.
+        all_metrics: for diffs, every metric of every output.
+        verbose: no bound on rows, and what is normally only counted.
+        quiet: the verdict line alone (its wrapped sentence), or the summary of what has none.
+
+    Raises:
+        TypeError: not a result of probe.
+    """
+    page = page or Page()
+    bound = {} if rows is None else {"rows": rows}
+    match type(result).__name__:
+        case "DiffResult":
+            from probe.report.diff_page import diff_page, headline
+            from probe.report.words import verdict_lines
+
+            lines = (
+                verdict_lines(result.verdict, headline(result), page)
+                if quiet
+                else diff_page(result, page, all_metrics=all_metrics, verbose=verbose, **bound)
+            )
+        case "RegressionResult":
+            from probe.report.regression_page import regression_page
+
+            lines = regression_page(result, page, verbose=verbose, **bound)
+            lines = lines[: lines.index("")] if quiet else lines
+        case "InspectResult":
+            from probe.report.inspect_page import inspect_page
+
+            lines = inspect_page(result, page, verbose=verbose, **bound)
+            lines = lines[: lines.index("")] if quiet else lines
+        case "DumpResult":
+            from probe.report.inspect_page import dump_page
+
+            lines = dump_page(result, page, verbose=verbose)
+            lines = lines[: lines.index("")] if quiet else lines
+        case other:
+            raise TypeError(f"cannot render a {other}")
+    return "\n".join(lines) + "\n"

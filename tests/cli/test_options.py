@@ -1,0 +1,113 @@
+"""Parsing of the options several commands share."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from probe.cli.options import parse_bytes, parse_select, read_map
+from probe.cli.progress import Progress, watched
+from probe.errors import InputError
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("2G", 2_000_000_000), ("2GB", 2_000_000_000), ("2GiB", 2 << 30), ("512m", 512_000_000), ("1.5k", 1500), ("800000", 800_000), (" 1 Ki ", 1024),
+     ("1T", 10**12)],
+)  # fmt: skip
+def test_sizes(text: str, size: int) -> None:
+    assert parse_bytes(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "G", "-1G", "0", "1X", "1.2.3G", "1iB", "inf", "nan", "1e9"])
+def test_what_is_no_size(text: str) -> None:
+    with pytest.raises(InputError, match="not a size"):
+        parse_bytes(text)
+
+
+def test_patterns_are_searched_for() -> None:
+    pattern = parse_select("conv[12]")
+    assert pattern is not None
+    assert pattern.search("net/conv1/out") and not pattern.search("conv3")
+    assert parse_select(None) is None
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), min_size=1, max_size=5), st.text())
+def test_listed_names_match_exactly(tmp_path_factory: pytest.TempPathFactory, names: list[str], other: str) -> None:
+    file = tmp_path_factory.mktemp("names") / "names.json"
+    file.write_text(json.dumps(names), encoding="utf-8")
+    pattern = parse_select(f"@{file}")
+    assert pattern is not None
+    assert all(pattern.search(name) for name in names)
+    assert (pattern.search(other) is not None) == (other in names)
+
+
+def test_names_a_line(tmp_path: Path) -> None:
+    file = tmp_path / "names.txt"
+    file.write_text("a.b\n\nconv(1)\n a b \n")
+    pattern = parse_select(f"@{file}")
+    assert pattern is not None
+    assert [n for n in ("a.b", "axb", "conv(1)", " a b ", "a b", "xa.b") if pattern.search(n)] == [
+        "a.b",
+        "conv(1)",
+        " a b ",
+    ]
+
+
+@pytest.mark.parametrize("content", ["", "\n\n", "[1, 2]", "[", b"\xff\xfe"])
+def test_bad_name_files(content: str | bytes, tmp_path: Path) -> None:
+    file = tmp_path / "names"
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(InputError):
+        parse_select(f"@{file}")
+
+
+def test_no_name_file(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot read"):
+        parse_select(f"@{tmp_path / 'none'}")
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"a": 1}', '{"a": null}', '{"a": "x", "b": "x"}', "nonsense"])
+def test_bad_maps(content: str, tmp_path: Path) -> None:
+    file = tmp_path / "map.json"
+    file.write_text(content)
+    with pytest.raises(InputError):
+        read_map(file)
+
+
+def test_a_map(tmp_path: Path) -> None:
+    file = tmp_path / "map.json"
+    file.write_text('{"a\\nb": "c"}')
+    assert read_map(file) == {"a\nb": "c"}
+    assert read_map(None) is None
+
+
+class Source:
+    path = "x"
+
+    def open(self, row: object) -> str:
+        return f"opened {row}"
+
+
+def test_progress_is_silent_in_a_pipe_and_drawn_on_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sys
+
+    with Progress("comparing", 2) as progress:
+        source = watched(Source(), "open", progress)
+        assert (source.path, source.open(1)) == ("x", "opened 1")
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with Progress("comparing", 2) as progress:
+        watched(Source(), "open", progress).open(1)
+        progress.step("a\x1b[2Jb")
+    drawn = capsys.readouterr().err
+    assert drawn.startswith("\r\x1b[Kcomparing 1/2") and drawn.endswith("\r\x1b[K")
+    with Progress("comparing", 2, quiet=True) as progress:
+        progress.step()
+    assert capsys.readouterr().err == ""
