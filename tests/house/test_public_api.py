@@ -1,0 +1,86 @@
+"""What ``import probe`` promises: these names, no others, with their types visible."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import probe
+
+NAMES = [
+    "Criterion",
+    "DiffResult",
+    "InputError",
+    "Metrics",
+    "ProbeError",
+    "__version__",
+    "diff",
+    "dump",
+    "load",
+    "load_result",
+    "open_recording",
+]
+
+
+def test_the_names_are_these() -> None:
+    assert sorted(probe.__all__) == NAMES
+    assert len(NAMES) <= 15
+    assert dir(probe) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_name_is_there_and_documented(name: str) -> None:
+    value = getattr(probe, name)
+    assert name == "__version__" or (value.__doc__ or "").strip()
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'comparee'"):
+        _ = probe.comparee
+
+
+def test_type_checkers_see_the_types(tmp_path: Path) -> None:
+    """The lazy names resolve to the real ones: a wrong argument is an error, a right one is not."""
+    pytest.importorskip("pyright")
+    (tmp_path / "user.py").write_text(
+        "import probe\n"
+        "result: probe.DiffResult = probe.diff('a', 'b', accept=['cosine>=0.9'])\n"
+        "shape: int = result.tensors[0].metrics.count if result.tensors[0].metrics else 0\n"
+        "model = probe.load('m.onnx')\n"
+        "probe.diff('a', 'b', accept=3)\n"
+        "probe.comparee\n"
+    )
+    (tmp_path / "pyrightconfig.json").write_text(json.dumps({"extraPaths": [str(Path(probe.__file__).parents[1])]}))
+    done = subprocess.run(
+        [sys.executable, "-m", "pyright", "--outputjson", "--pythonpath", sys.executable, "user.py"],
+        capture_output=True, text=True, cwd=tmp_path, check=False,
+    )  # fmt: skip
+    found = json.loads(done.stdout)["generalDiagnostics"]
+    errors = {one["range"]["start"]["line"]: one["message"] for one in found if one["severity"] == "error"}
+    assert errors.keys() == {4, 5}, errors
+
+
+DOCTESTED = [
+    "probe",
+    "probe.api",
+    *(
+        ".".join(path.relative_to(Path(probe.__file__).parents[1]).with_suffix("").parts)
+        for path in sorted(Path(probe.__file__).parent.rglob("*.py"))
+        if ">>> " in path.read_text(encoding="utf-8") and path.name not in ("__init__.py", "api.py")
+    ),
+]
+
+
+@pytest.mark.parametrize("module", DOCTESTED)
+def test_docstring_examples_run(module: str) -> None:
+    result = doctest.testmod(
+        importlib.import_module(module), optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    )
+    assert result.attempted
+    assert not result.failed
