@@ -9,6 +9,7 @@ from probe.cli.diff import diff
 from probe.cli.dump import dump
 from probe.cli.inspect import inspect
 
+HELP = ("-h", "--help")
 COMMANDS = (dump, diff, inspect, demo)
 
 app = typer.Typer(
@@ -17,7 +18,7 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,  # plain help: rich costs more to import than everything else here
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings={"help_option_names": list(HELP)},
 )
 
 
@@ -33,4 +34,4 @@ def probe(
 
 
 for _command in COMMANDS:
-    app.command()(_command)
+    app.command(context_settings={"help_option_names": list(HELP)})(_command)

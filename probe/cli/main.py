@@ -45,10 +45,15 @@ def _options(arguments: Sequence[str]) -> Sequence[str]:
 def _run(arguments: Sequence[str]) -> int:
     import typer
 
-    from probe.cli.app import app
+    from probe.cli.app import HELP, app
 
+    program = typer.main.get_command(app)
+    if set(HELP) & set(_options(arguments)) and (chosen := getattr(program, "commands", {}).get(arguments[0])):
+        # Parsing would first load what checks values, which costs more than all the rest of --help.
+        print(chosen.get_help(typer.Context(chosen, info_name=f"probe {arguments[0]}", help_option_names=list(HELP))))
+        return 0
     try:
-        code = typer.main.get_command(app).main(list(arguments), prog_name="probe", standalone_mode=False)
+        code = program.main(list(arguments), prog_name="probe", standalone_mode=False)
     except Exception as error:
         show = getattr(
             error, "show", None
@@ -79,6 +84,7 @@ def guard(run: Callable[[], int], arguments: Sequence[str], *, debug: bool = Fal
 
             traceback.print_exc()
         if type(error).__name__ == "Abort" and type(error).__module__.startswith(("typer", "click")):
+            print("\ninterrupted", file=sys.stderr)
             return EXIT_INTERRUPTED
         message, code = explain(error, arguments)
         print(message, file=sys.stderr)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -39,7 +39,8 @@ def modules_after(*words: str, cwd: Path) -> tuple[int, set[str]]:
     [
         (("--version",), 0, ("typer", "numpy", "rich")),
         (("--help",), 0, ("numpy", "rich", "msgspec")),
-        (("diff", "--help"), 0, ("numpy", "rich.console", "msgspec")),
+        (("diff", "--help"), 0, ("numpy", "rich", "msgspec", "pydantic")),
+        (("dump", "x", "-h"), 0, ("numpy", "rich", "msgspec", "pydantic")),
         (("diff", "fails.npz", "golden.npz"), 1, ("rich.console",)),
         (("diff", "same.npz", "golden.npz", "--json", "{tmp}/r.json"), 0, ("ml_dtypes",)),
         (("inspect", "golden.npz", "--values", "2"), 0, ("ml_dtypes",)),
@@ -72,19 +73,16 @@ def test_command_modules_are_light() -> None:
     assert set(done.stdout.split()).isdisjoint((*HEAVY, "numpy", "msgspec", "rich"))
 
 
-@pytest.mark.bench
-@pytest.mark.parametrize("word", ["--version", "--help"])
-def test_starting_takes_at_most_150_ms(word: str, tmp_path: Path) -> None:
-    def once() -> float:
-        started = time.perf_counter()
-        subprocess.run(
-            [sys.executable, "-m", "probe", word],
-            cwd=tmp_path,
-            env=environment(),
-            capture_output=True,
-            check=True,
-            timeout=60,
-        )
-        return time.perf_counter() - started
+@pytest.mark.parametrize("words", ["--version", "--help", "diff --help"])
+def test_starting_takes_at_most_150_ms(words: str, tmp_path: Path) -> None:
+    """Processor time, which other tests running beside this one disturb least; the best of up to ten starts counts."""
+    command = [sys.executable, "-m", "probe", *words.split()]
 
-    assert min(once() for _ in range(5)) <= 0.15
+    def once() -> float:
+        process = subprocess.Popen(command, cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        assert process.returncode == 0
+        return usage.ru_utime + usage.ru_stime
+
+    assert any(once() <= 0.15 for _ in range(10))
