@@ -59,6 +59,9 @@ def diff(
     worse_factor: Annotated[
         float, typer.Option(metavar="X", min=1.0, help="Two saved results: an error X times larger is a regression.")
     ] = 2.0,
+    table: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also write all tensors x metrics as .parquet or .csv.")
+    ] = None,
     json: Json = None,
     verbose: Verbose = False,
     quiet: Quiet = False,
@@ -80,6 +83,8 @@ def diff(
             f"{saved[0]} is a saved result and the other is not",
             hint="compare two recordings, or two results saved with --json",
         )
+    if saved and table is not None:
+        raise InputError("--table is for recordings", hint="name two recordings, or leave --table out")
     if saved:
         result: DiffResult | RegressionResult = _results(actual, golden, worse_factor)
     else:
@@ -87,6 +92,12 @@ def diff(
             actual, golden, accept=accept or [], preset=preset, precision=precision, map_file=map_, select=select, worst=worst,
             smallest_tolerance=smallest_tolerance, strict_layers=strict_layers, quiet=quiet,
         )  # fmt: skip
+    if table is not None:
+        from probe.results.diff import DiffResult as Tensors
+        from probe.results.frames import save_frame
+
+        assert isinstance(result, Tensors)
+        save_frame(result, table)
     show(result, json, rows=worst, all_metrics=metrics == "all", verbose=verbose, quiet=quiet)
     raise typer.Exit(EXIT_PASSED if result else EXIT_FAILED)
 
@@ -122,11 +133,12 @@ def _recordings(
     from contextlib import closing
 
     from probe import api
-    from probe.cli.options import parse_select, read_map, typed_command
+    from probe.cli.options import parse_select, typed_command
     from probe.cli.progress import Progress, watched
+    from probe.compare.align import read_map
     from probe.store.opening import open_source
 
-    pattern, name_map = parse_select(select), read_map(map_file)
+    pattern, name_map = parse_select(select), read_map(map_file) if map_file is not None else None
     with closing(open_source(golden)) as theirs, Progress("comparing", len(theirs.rows()), quiet=quiet) as progress:
         return api.diff(
             actual,

@@ -65,28 +65,6 @@ def _names_in(path: Path) -> list[str]:
     return [line for line in text.splitlines() if line.strip()]
 
 
-def read_map(path: Path | None) -> dict[str, str] | None:
-    """The JSON object of ``--map``: {name in ACTUAL: name in GOLDEN}.
-
-    Raises:
-        InputError: not readable, not such an object, or two names mapped to one.
-    """
-    if path is None:
-        return None
-    hint = 'write {"name in ACTUAL": "name in GOLDEN", ...}'
-    try:
-        mapping = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read the map {path}: {error}", hint=hint) from error
-    if not isinstance(mapping, dict) or not all(isinstance(v, str) for v in mapping.values()):
-        raise InputError(f"{path} is not a map of names", hint=hint)
-    targets = list(mapping.values())
-    twice = sorted({t for t in targets if targets.count(t) > 1}) if len(set(targets)) < len(targets) else []
-    if twice:
-        raise InputError(f"the map gives {twice[0]!r} two partners", where=str(path), hint=hint)
-    return mapping
-
-
 def parse_bytes(text: str | None) -> int | None:
     """``2G``, ``512M``, ``1.5GB``, ``2GiB``, ``800000``: bytes; K, M, G, T are powers of 1000, Ki... of 1024.
 

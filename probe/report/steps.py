@@ -23,6 +23,8 @@ def next_steps(result: DiffResult) -> list[Step]:
     """Empty for a plain pass: then there is nothing to do."""
     steps: list[Step] = []
     diff = ("probe", "diff", result.actual.path, result.golden.path)
+    if any(f.kind == "inputs_differ" for f in result.findings):
+        steps.append(_same_inputs(result))
     if result.suggestions:
         best = {s.golden: s.actual for s in reversed(result.suggestions[:3])}
         pairs = json.dumps(dict(sorted((a, g) for g, a in best.items())))
@@ -40,6 +42,14 @@ def next_steps(result: DiffResult) -> list[Step]:
         steps.append(Step("Say what is good enough.", (*diff, "--accept", "range_rel<=0.01")))
     steps += _record_again(result)
     return steps[:4]
+
+
+def _same_inputs(result: DiffResult) -> Step:
+    """A dump holds its inputs, so it can be the ``--inputs`` of the other side."""
+    why = "The two sides were fed different inputs. Record one again with the other's, then compare."
+    model = result.actual.model or result.golden.model or "MODEL.onnx"
+    holds_inputs = result.golden.path if result.golden.kind == "dump" else "INPUTS.npz"
+    return Step(why, ("probe", "dump", model, "-o", "again", "--inputs", holds_inputs))
 
 
 def _look_at_the_first(result: DiffResult) -> list[Step]:
@@ -102,10 +112,11 @@ def _literal(name: str) -> str:
 def unmatched(result: DiffResult) -> tuple[list[TensorDiff], list[TensorDiff]]:
     """Golden tensors without a partner, outputs first, and tensors only the actual side has.
 
-    Both are empty when all outputs met and nothing is extra: then the rest was simply not recorded.
+    Both are empty when all outputs met and no other output is extra: then the rest was simply not recorded on one side.
     """
     gone = [t for t in result.tensors if t.status in ("missing", "not_recorded") and t.actual_name is None]
     extra = [t for t in result.tensors if t.status == "extra"]
-    if not extra and not any(t.status == "missing" for t in gone):
+    named_apart = bool(gone) and bool(extra)  # tensors inside: possibly the same under two names
+    if not named_apart and not any(t.status == "missing" or t.role == "output" for t in (*gone, *extra)):
         return [], []
     return sorted(gone, key=lambda t: t.status != "missing"), extra

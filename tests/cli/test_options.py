@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from probe.cli.options import parse_bytes, parse_select, read_map
+from probe.cli.options import parse_bytes, parse_select
 from probe.cli.progress import Progress, watched
 from probe.errors import InputError
 
@@ -69,21 +69,6 @@ def test_bad_name_files(content: str | bytes, tmp_path: Path) -> None:
 def test_no_name_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot read"):
         parse_select(f"@{tmp_path / 'none'}")
-
-
-@pytest.mark.parametrize("content", ["", "[]", '{"a": 1}', '{"a": null}', '{"a": "x", "b": "x"}', "nonsense"])
-def test_bad_maps(content: str, tmp_path: Path) -> None:
-    file = tmp_path / "map.json"
-    file.write_text(content)
-    with pytest.raises(InputError):
-        read_map(file)
-
-
-def test_a_map(tmp_path: Path) -> None:
-    file = tmp_path / "map.json"
-    file.write_text('{"a\\nb": "c"}')
-    assert read_map(file) == {"a\nb": "c"}
-    assert read_map(None) is None
 
 
 class Source:
