@@ -111,9 +111,9 @@ def read_map(path: str | Path) -> dict[str, str]:
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
+        raise InputError(f"cannot read the map {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not JSON: {error}", hint='{"name in actual": "name in golden"}') from error
+        raise InputError(f"cannot read the map {path}: {error}", hint='{"name in actual": "name in golden"}') from error
     if not isinstance(content, dict) or not all(isinstance(v, str) for v in content.values()):
         raise InputError(f"{path} is not an object of names", hint='{"name in actual": "name in golden"}')
     targets = list(content.values())

@@ -41,9 +41,13 @@ def tensor_bytes(exposure: Exposure, feeds: Mapping[str, Array]) -> dict[str, in
     try:
         inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True)
     except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
-        return dict.fromkeys((tensor.name for tensor in exposure.tensors), 0)  # whether it runs is ONNX Runtime's to say
+        return dict.fromkeys(
+            (tensor.name for tensor in exposure.tensors), 0
+        )  # whether it runs is ONNX Runtime's to say
     known: dict[str, int] = {}
-    inside: dict[str, int] = {}  # by the name in a body: what an If hands out may be empty, so its own shape says nothing
+    inside: dict[
+        str, int
+    ] = {}  # by the name in a body: what an If hands out may be empty, so its own shape says nothing
     for number, graph in enumerate(_graphs(inferred.graph)):
         table = inside if number else known
         for value in (*graph.value_info, *graph.output):

@@ -118,7 +118,10 @@ class OrtRunner:
         Raises:
             InputError: the inputs do not fit, or ONNX Runtime refuses the model or fails.
         """
-        checked = check_feeds(self._original, feeds, notes=self._notes)
+        said: list[str] = []
+        checked = check_feeds(self._original, feeds, notes=said)
+        for note in said:
+            self._note(note)
         # Widening FP16 inputs to the upcast model's FP32 is exact; anything else was said above.
         model_feeds = check_feeds(self._model, checked)
         plan = self._plan(model_feeds)
@@ -168,12 +171,14 @@ class OrtRunner:
         """Bytes left for tensors that are handed out together: the limit, less what is there now, the weights, and what runs besides."""
         limit = self._options.memory_limit or default_limit()
         external = sum(path.stat().st_size for path in self._model.external_files)
-        # While a session is built ONNX Runtime holds the weights in the file twice, beside our copy; external data once.
-        weights = 3 * len(whole.model_bytes) + external
+        weights = len(whole.model_bytes) + external
+        there = resident_bytes() - len(whole.model_bytes)  # ours goes once the session is built
+        if there + 2 * len(whole.model_bytes) + weights > limit:
+            self._note("the memory limit is below what ONNX Runtime takes to read the weights: it may be exceeded")
         order = [((tensor.name,), tensor.reads) for tensor in whole.tensors]
         # Kernels take room to work in, as a rule up to the size of what they make.
         room = peak_of_live_tensors(order, sizes) + max(sizes.values(), default=0) + _OVERHEAD
-        return limit - resident_bytes() - weights + len(whole.model_bytes) - room
+        return limit - there - weights - room
 
     def _expose(self, select: Callable[[str], bool] | None) -> Exposure:
         return expose(self._model, select=select, bodies=self._bodies, loop_bodies=self._loop_bodies)
@@ -204,6 +209,7 @@ class OrtRunner:
 
     def _part(self, plan: _Plan, names: tuple[str, ...]) -> _Part:
         if names in self._parts:
+            plan.whole = None
             return self._parts[names]
         if self._weight_bytes > _MANY:
             self._parts.clear()  # before the next is built: two sessions hold the weights twice
@@ -214,8 +220,12 @@ class OrtRunner:
         session = build_session(
             self._model, exposure.model_bytes, exposure.external_dir, self._options, self._providers
         )
-        self._parts[names] = _Part(session, exposure.tensors, exposure.conditions, dict(exposure.not_exposed))
-        return self._parts[names]
+        part = _Part(session, exposure.tensors, exposure.conditions, dict(exposure.not_exposed))
+        self._parts[names] = part
+        del exposure
+        if self._limited:
+            return_freed_memory()  # what reading the weights took
+        return part
 
     @property
     def _weight_bytes(self) -> int:

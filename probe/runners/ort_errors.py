@@ -74,11 +74,11 @@ def explain(error: BaseException, model: Model, doing: str) -> InputError:
     if running:
         op, name = running[-1].groups()
         return InputError(
-            f"{op} failed: {_tidy(text[running[-1].end() :])}",
+            f"{op} failed: {tidy(text[running[-1].end() :])}",
             where=f"{where}, {_nodes(model, op, name)}",
             hint=_hint(text),
         )
-    return InputError(f"{own} cannot {doing}: {_tidy(text)}", where=where, hint=_hint(text))
+    return InputError(f"{own} cannot {doing}: {tidy(text)}", where=where, hint=_hint(text))
 
 
 def _nodes(model: Model, op: str, name: str) -> str:
@@ -92,7 +92,7 @@ def _nodes(model: Model, op: str, name: str) -> str:
     return f"one of {len(same)} unnamed {op} nodes, such as {same[0]}" if same else f"a node of type {op}"
 
 
-def _tidy(text: str) -> str:
+def tidy(text: str) -> str:
     """One line without what is for ONNX Runtime's own developers: "x.h:91 onnxruntime::F::F(const A&, bool) a == b was false. Too long"
     becomes "Too long"."""
     line = " ".join(_CODE.sub("", text).split())

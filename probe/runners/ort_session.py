@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import re
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from probe.errors import InputError
-from probe.runners.ort_errors import explain, is_ort_error
+from probe.runners.ort_errors import explain, is_ort_error, tidy
 from probe.runners.protocol import RunnerOptions
 
 if TYPE_CHECKING:
@@ -30,6 +31,9 @@ _SHORT = {
 # A golden is FP32: TF32, which CUDA's provider would use, keeps 10 bits of mantissa.
 _PROVIDER_OPTIONS = {"CUDAExecutionProvider": {"use_tf32": "0"}}
 _SILENT = 4  # only fatal messages: refusals reach the user as exceptions
+_PROVIDER_FAILED = re.compile(
+    r"Please install|EP Error|ExecutionProvider|no CUDA-capable device|CUDA failure|cudaError"
+)
 _MISSING = re.compile(r"with error: (.+?)(?:\x1b|\n|$)")
 
 
@@ -68,23 +72,36 @@ def build_session(
         (name, _PROVIDER_OPTIONS[name]) if name in _PROVIDER_OPTIONS else name for name in providers
     ]
     foreign = [name for name in providers if name != CPU]
+    if foreign and hasattr(onnxruntime, "preload_dlls"):
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find; what matters is said below
+            onnxruntime.preload_dlls()  # CUDA and cuDNN from NVIDIA's wheels, where the system has none
     with _captured_stderr() if foreign else contextlib.nullcontext([""]) as said:
         try:
             session = onnxruntime.InferenceSession(content, settings, providers=arguments, enable_fallback=0)
         except Exception as error:
             if not is_ort_error(error):
                 raise
+            if foreign and _PROVIDER_FAILED.search(str(error)):
+                raise _does_not_start(foreign[0], str(error), [CPU]) from error
             raise explain(error, model, "load the model") from error
+    # Kept for switching providers, which probe never does: a second copy of the weights for as long as the session lives.
+    if hasattr(session, "_model_bytes"):
+        session._model_bytes = b""  # noqa: SLF001 - no public way
     active = session.get_providers()
     silent = [name for name in providers if name not in active]
     if silent:
         reason = _MISSING.search(said[0])
-        raise InputError(
-            f"the provider {silent[0]} does not start" + (f": {reason[1].strip()}" if reason else ""),
-            where="--providers",
-            hint=f"install what it needs, or run on {', '.join(active)}: probe does not switch by itself",
-        )
+        raise _does_not_start(silent[0], reason[1] if reason else "", active)
     return session
+
+
+def _does_not_start(provider: str, reason: str, active: Sequence[str]) -> InputError:
+    why = tidy(reason)
+    return InputError(
+        f"the provider {provider} does not start" + (f": {why}" if why else ""),
+        where="--providers",
+        hint=f"install what it needs, or run on {', '.join(active)}: probe does not switch by itself",
+    )
 
 
 def session_options(options: RunnerOptions) -> onnxruntime.SessionOptions:

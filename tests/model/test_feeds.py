@@ -113,7 +113,11 @@ def test_text_of_any_kind(tmp_path):
 
 def test_sequences_are_fed_by_their_elements(tmp_path):
     kind = onnx.helper.make_sequence_type_proto(onnx.helper.make_tensor_type_proto(FLOAT, None))
-    proto = model([node("SequenceLength", ["s"], ["y"])], [onnx.helper.make_value_info("s", kind)], [onnx.ValueInfoProto(name="y")])
+    proto = model(
+        [node("SequenceLength", ["s"], ["y"])],
+        [onnx.helper.make_value_info("s", kind)],
+        [onnx.ValueInfoProto(name="y")],
+    )
     loaded = load(save(proto, tmp_path / "m.onnx"))
     checked = check_feeds(loaded, {"s[1]": X, "s[0]": X[0]})
     assert list(checked) == ["s[0]", "s[1]"]

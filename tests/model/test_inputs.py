@@ -14,7 +14,21 @@ from hypothesis import strategies as st
 from probe.errors import InputError
 from probe.model import load
 from probe.model.inputs import make_inputs, parse_ranges, parse_shapes
-from tests.model.builders import BOOL, FLOAT, FLOAT16, INT64, STRING, graph, model, node, optional_input, save, sequence, value, weight
+from tests.model.builders import (
+    BOOL,
+    FLOAT,
+    FLOAT16,
+    INT64,
+    STRING,
+    graph,
+    model,
+    node,
+    optional_input,
+    save,
+    sequence,
+    value,
+    weight,
+)
 
 INT32, UINT8, INT8, BFLOAT16 = (getattr(onnx.TensorProto, name) for name in ("INT32", "UINT8", "INT8", "BFLOAT16"))
 
@@ -85,7 +99,11 @@ def test_ids_inside_a_function_and_a_loop_body_are_recognised(tmp_path):
     opsets = [onnx.helper.make_opsetid("", 17)]
     embed = onnx.helper.make_function("here", "Embed", ["i"], ["o"], [held, node("Gather", ["w", "i"], ["o"])], opsets)
     body = graph(
-        [node("Gather", ["w", "mine"], ["g"]), node("Identity", ["go"], ["go_on"]), node("Identity", ["mine"], ["next"])],
+        [
+            node("Gather", ["w", "mine"], ["g"]),
+            node("Identity", ["go"], ["go_on"]),
+            node("Identity", ["mine"], ["next"]),
+        ],
         [value("i", (), INT64), value("go", (), BOOL), value("mine", None, INT64)],
         [value("go_on", (), BOOL), value("next", None, INT64), value("g", None)],
     )
@@ -153,7 +171,10 @@ MEANS = weight("c", np.array([123.7, 116.8, 103.9], np.float32).reshape(1, 3, 1,
         ([node("Add", ["x", "c"], ["y"])], [weight("c", -np.float32(127.5))]),
         ([node("Div", ["x", "c"], ["y"])], [weight("c", np.float32(255))]),
         ([node("Mul", ["x", "c"], ["y"])], [weight("c", np.float32(1 / 255))]),
-        ([node("Transpose", ["x"], ["t"], perm=[0, 1, 3, 2]), node("Div", ["t", "c"], ["y"])], [weight("c", np.float32(127.5))]),
+        (
+            [node("Transpose", ["x"], ["t"], perm=[0, 1, 3, 2]), node("Div", ["t", "c"], ["y"])],
+            [weight("c", np.float32(127.5))],
+        ),
         ([node("Mul", ["x", "one"], ["m"]), node("Sub", ["m", "c"], ["y"])], [weight("one", np.float32(1)), MEANS]),
         (
             [node("BatchNormalization", ["x", "s", "s", "m", "s"], ["y"])],
@@ -176,7 +197,9 @@ def test_an_image_normalised_with_unit_means_stays_in_0_to_1(tmp_path, constant)
 
 def test_a_quantised_network_gets_the_range_it_was_calibrated_for(tmp_path):
     nodes = [node("QuantizeLinear", ["x", "s", "z"], ["y"])]
-    data, line = one(tmp_path, "x", FLOAT, (1, 3, 16, 16), nodes, [weight("s", np.float32(0.5)), weight("z", np.uint8(128))])
+    data, line = one(
+        tmp_path, "x", FLOAT, (1, 3, 16, 16), nodes, [weight("s", np.float32(0.5)), weight("z", np.uint8(128))]
+    )
     assert (data.min(), data.max()) == (-64, 63.5) and "QuantizeLinear" in line
 
 
@@ -196,7 +219,9 @@ def test_logarithm_gets_positive_values(tmp_path):
 def test_recurrent_state_is_recognised_by_its_use(tmp_path):
     nodes = [node("GRU", ["x", "w", "r", "", "", "first"], ["y"], hidden_size=5)]
     weights = [weight("w", np.ones((1, 15, 3), np.float32)), weight("r", np.ones((1, 15, 5), np.float32))]
-    proto = model(nodes, [value("x", (None, None, None)), value("first", (1, 1, 5))], [onnx.ValueInfoProto(name="y")], weights)
+    proto = model(
+        nodes, [value("x", (None, None, None)), value("first", (1, 1, 5))], [onnx.ValueInfoProto(name="y")], weights
+    )
     feeds, lines = made(tmp_path, proto)
     assert "initial state of GRU" in lines["first"] and 0 < np.abs(feeds["first"]).max() <= 1
     assert feeds["x"].shape[2] == 3  # from W
@@ -204,15 +229,24 @@ def test_recurrent_state_is_recognised_by_its_use(tmp_path):
 
 def test_lengths_and_image_sizes_follow_the_other_inputs(tmp_path):
     nodes = [node("Identity", [n], [n + "_"]) for n in ("features", "lengths", "im", "im_shape")]
-    inputs = [value("features", (1, 33, 40)), value("lengths", (1,), INT64), value("im", (1, 3, 20, 30)), value("im_shape", (1, 2))]
+    inputs = [
+        value("features", (1, 33, 40)),
+        value("lengths", (1,), INT64),
+        value("im", (1, 3, 20, 30)),
+        value("im_shape", (1, 2)),
+    ]
     feeds, lines = made(tmp_path, model(nodes, inputs, [onnx.ValueInfoProto(name="im_")]))
     assert feeds["im_shape"].tolist() == [[20, 30]] and "20 x 30" in lines["im_shape"]
     assert feeds["lengths"].tolist() == [33] and "33" in lines["lengths"]
 
 
 def test_sequences_and_optionals_get_elements(tmp_path):
-    seq = onnx.helper.make_value_info("s", onnx.helper.make_sequence_type_proto(onnx.helper.make_tensor_type_proto(FLOAT, (2, 3))))
-    feeds, lines = made(tmp_path, model([node("ConcatFromSequence", ["s"], ["y"], axis=0)], [seq], [onnx.ValueInfoProto(name="y")]))
+    seq = onnx.helper.make_value_info(
+        "s", onnx.helper.make_sequence_type_proto(onnx.helper.make_tensor_type_proto(FLOAT, (2, 3)))
+    )
+    feeds, lines = made(
+        tmp_path, model([node("ConcatFromSequence", ["s"], ["y"], axis=0)], [seq], [onnx.ValueInfoProto(name="y")])
+    )
     assert set(feeds) == {"s[0]", "s[1]"} and "sequence of 2" in lines["s"]
     assert not np.array_equal(feeds["s[0]"], feeds["s[1]"])
     assert set(made(tmp_path, sequence())[0]) == {"x"}
@@ -304,8 +338,6 @@ def test_the_numbers_of_seed_0_never_change(tmp_path):
     feeds, _ = made(tmp_path, pair((3,), (1, 3, 8, 8)))
     np.testing.assert_allclose(feeds["a"], [0.5465059, -0.338143, 0.0515682], rtol=1e-6)
     np.testing.assert_allclose(feeds["b"][0, :, 2, 3], [0.499372, 0.501133, 0.345435], rtol=1e-4)
-
-
 
 
 @given(low=st.floats(-1e6, 1e6), span=st.floats(0, 1e6))

@@ -26,7 +26,9 @@ def load_proto(tmp_path: Path, proto: onnx.ModelProto):
     return load(b.save(proto, tmp_path / "m.onnx"))
 
 
-def rows_of(tmp_path: Path, proto: onnx.ModelProto, feeds, options: RunnerOptions = DEFAULT, notes: list[str] | None = None):
+def rows_of(
+    tmp_path: Path, proto: onnx.ModelProto, feeds, options: RunnerOptions = DEFAULT, notes: list[str] | None = None
+):
     """Rows by name, with their arrays."""
     runner = OrtRunner(load_proto(tmp_path, proto), options)
     made = {tensor.info.name: tensor for tensor in runner.run(feeds, "one")}
@@ -76,12 +78,20 @@ def test_every_element_type_arrives_as_it_is_and_is_fed_as_it_is(tmp_path, name,
     values = NUMBERS.reshape(-1)[: int(np.prod(shape))].reshape(shape)
     if name == "INT4":
         values = -values
-    out = b.model([b.node("Cast", ["x"], ["y"], to=number)], [b.value("x", shape)], [b.value("y", shape, number)], opset=opset, ir=10)
+    out = b.model(
+        [b.node("Cast", ["x"], ["y"], to=number)],
+        [b.value("x", shape)],
+        [b.value("y", shape, number)],
+        opset=opset,
+        ir=10,
+    )
     made = rows_of(tmp_path, out, {"x": values}, replace(DEFAULT, as_is=True))["y"]
     assert made.array is not None and made.array.dtype == np.dtype(dtype) and made.info.shape == shape
     assert np.array_equal(made.array.astype(np.float32), values.astype(dtype).astype(np.float32))
 
-    back = b.model([b.node("Cast", ["x"], ["y"], to=1)], [b.value("x", shape, number)], [b.value("y", shape)], opset=opset, ir=10)
+    back = b.model(
+        [b.node("Cast", ["x"], ["y"], to=1)], [b.value("x", shape, number)], [b.value("y", shape)], opset=opset, ir=10
+    )
     made = rows_of(tmp_path, back, {"x": values.astype(dtype)}, replace(DEFAULT, as_is=True))["y"]
     assert np.array_equal(made.array, values.astype(dtype).astype(np.float32))
 
@@ -106,18 +116,27 @@ def test_sequences_give_a_row_an_element(tmp_path):
     assert made["y"].info.reads == ("s[0]", "s[1]")  # a reader follows the rows that are there
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "string"])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "string"])
 def test_an_empty_sequence_and_one_as_input(tmp_path, dtype):
-    number = {"float32": 1, "bfloat16": 16, "string": 8}[dtype]
-    seq = b.helper.make_value_info("s", b.helper.make_sequence_type_proto(b.helper.make_tensor_type_proto(number, None)))
-    out = b.helper.make_value_info("t", b.helper.make_sequence_type_proto(b.helper.make_tensor_type_proto(number, None)))
+    number = {"float32": 1, "float16": 10, "string": 8}[dtype]
+    seq = b.helper.make_value_info(
+        "s", b.helper.make_sequence_type_proto(b.helper.make_tensor_type_proto(number, None))
+    )
+    out = b.helper.make_value_info(
+        "t", b.helper.make_sequence_type_proto(b.helper.make_tensor_type_proto(number, None))
+    )
     proto = b.model([b.node("Identity", ["s"], ["t"])], [seq], [out])
     options = replace(DEFAULT, as_is=True)
     (empty,) = rows_of(tmp_path, proto, {}, options).values()
-    assert (empty.info.name, empty.info.shape, empty.info.dtype, empty.info.note) == ("t", (0,), dtype, "an empty sequence")
+    assert (empty.info.name, empty.info.shape, empty.info.dtype, empty.info.note) == (
+        "t",
+        (0,),
+        dtype,
+        "an empty sequence",
+    )
     feeds = {"s[0]": np.array(["a"], object), "s[1]": np.array(["b", "c"], object)} if dtype == "string" else {
-        "s[0]": np.ones(2, ml_dtypes.bfloat16 if dtype == "bfloat16" else np.float32),
-        "s[1]": np.zeros((2, 2), ml_dtypes.bfloat16 if dtype == "bfloat16" else np.float32),
+        "s[0]": np.ones(2, dtype),
+        "s[1]": np.zeros((2, 2), dtype),
     }  # fmt: skip
     made = rows_of(tmp_path, proto, feeds, options)
     assert list(made) == ["t[0]", "t[1]"]
@@ -129,7 +148,10 @@ def test_maps_and_empty_optionals_are_said(tmp_path):
     assert (made.info.status, made.array) == ("unsupported", None) and "map" in made.info.note
     kind = b.helper.make_optional_type_proto(b.helper.make_tensor_type_proto(1, (2,)))
     proto = b.model(
-        [b.node("Optional", [], ["o"], type=b.helper.make_tensor_type_proto(1, (2,)))], [], [b.helper.make_value_info("o", kind)], opset=18
+        [b.node("Optional", [], ["o"], type=b.helper.make_tensor_type_proto(1, (2,)))],
+        [],
+        [b.helper.make_value_info("o", kind)],
+        opset=18,
     )
     made = rows_of(tmp_path, proto, {})["o"]
     assert made.info.status == "unsupported" and "without a value" in made.info.note
@@ -143,12 +165,9 @@ def test_optional_inputs(tmp_path):
 
 def test_arrays_hold_their_own_memory_only(tmp_path):
     """Dropping one array must free it while the others of the same run live on."""
-    import onnxruntime
-
-    elements = 4_000_000
+    elements = 9_000_000  # over 32 MB: below, the C library may keep what is freed for itself
     nodes = [b.node("Relu", ["x"], ["a0"]), *(b.node("Relu", [f"a{i}"], [f"a{i + 1}"]) for i in range(7))]
     runner = OrtRunner(load_proto(tmp_path, b.model(nodes, [b.value("x", (elements,))], [b.value("a7", (elements,))])))
-    assert onnxruntime is not None
 
     def resident() -> int:
         return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
@@ -165,7 +184,9 @@ def test_arrays_hold_their_own_memory_only(tmp_path):
 # --- bodies ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("taken", "ran", "idle"), [(True, "negated", "exponential"), (False, "exponential", "negated")])
+@pytest.mark.parametrize(
+    ("taken", "ran", "idle"), [(True, "negated", "exponential"), (False, "exponential", "negated")]
+)
 def test_the_branch_that_did_not_run_is_said(tmp_path, taken, ran, idle):
     made = rows_of(tmp_path, b.if_else(), {"x": X, "c": np.array(taken)})
     expected = -X if taken else np.exp(X)
@@ -176,10 +197,15 @@ def test_the_branch_that_did_not_run_is_said(tmp_path, taken, ran, idle):
 
 def test_nested_branches(tmp_path):
     def statuses(c, x):
-        return {name: tensor.info.status for name, tensor in rows_of(tmp_path, b.nested_if(), {"x": x, "c": np.array(c)}).items()}
+        return {
+            name: tensor.info.status
+            for name, tensor in rows_of(tmp_path, b.nested_if(), {"x": x, "c": np.array(c)}).items()
+        }
 
     outside = statuses(c=False, x=X)
-    assert outside["else_y"] == "recorded" and {outside[n] for n in ("total", "mid", "deep_then", "deep_else")} == {"not_run"}
+    assert outside["else_y"] == "recorded" and {outside[n] for n in ("total", "mid", "deep_then", "deep_else")} == {
+        "not_run"
+    }
     inside = statuses(c=True, x=np.abs(X))
     assert (inside["deep_then"], inside["deep_else"], inside["else_y"]) == ("recorded", "not_run", "not_run")
     inside = statuses(c=True, x=-np.abs(X))
@@ -277,14 +303,22 @@ def test_a_run_time_failure_names_the_node(tmp_path):
 
 
 def test_an_unnamed_node_that_fails_goes_by_its_identity(tmp_path):
-    proto = b.model([b.node("Gather", ["x", "i"], ["y"])], [b.value("x", ("n", 3)), b.value("i", (1,), b.INT64)], [b.value("y", (1, 3))])
+    proto = b.model(
+        [b.node("Gather", ["x", "i"], ["y"])],
+        [b.value("x", ("n", 3)), b.value("i", (1,), b.INT64)],
+        [b.value("y", (1, 3))],
+    )
     error = refused(tmp_path, proto, {"x": X, "i": np.array([7])})
     assert "Gather(y)" in error.where and "out of" in error.what
 
 
 def test_an_unknown_operator_asks_for_its_library(tmp_path):
     error = refused(tmp_path, b.custom_domain(), {"x": X})
-    assert "does not know the operator my.ops:Mystery" in error.what and "mystery" in error.where and "--custom-op-lib" in error.hint
+    assert (
+        "does not know the operator my.ops:Mystery" in error.what
+        and "mystery" in error.where
+        and "--custom-op-lib" in error.hint
+    )
 
 
 def test_a_missing_kernel_is_named(tmp_path):
@@ -306,12 +340,19 @@ def test_a_provider_that_does_not_start_is_an_error_and_never_another_one(tmp_pa
         error = refused(tmp_path, b.mlp(), {"x": X}, replace(DEFAULT, providers=(name,)))
         assert "has no provider" in error.what
         return
+    error = None
     try:
         rows_of(tmp_path, b.mlp(), {"x": X}, replace(DEFAULT, providers=(name,)))
-    except InputError as error:
-        assert error.what.startswith("the provider CUDAExecutionProvider does not start") and "does not switch" in error.hint
-    out = capfd.readouterr()
-    assert out.out == "" and out.err == ""  # nothing of ONNX Runtime's own on the terminal
+    except InputError as caught:
+        error = caught
+    said = capfd.readouterr()
+    assert (said.out, said.err) == ("", "")  # nothing of ONNX Runtime's own on the terminal
+    if error is None:
+        pytest.skip("CUDA's provider works here")
+    assert error.what.startswith(
+        "the provider CUDAExecutionProvider does not start: "
+    )  # and the library that is missing
+    assert "does not switch" in error.hint
 
 
 def test_an_unknown_provider_lists_what_there_is(tmp_path):
