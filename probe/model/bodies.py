@@ -7,7 +7,7 @@ which branch ran. Loop and Scan: the tensor becomes a scan output, stacked over 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
@@ -16,6 +16,7 @@ from probe.model.elements import element_name
 from probe.model.model import Model
 from probe.model.names import TensorNames
 from probe.model.scopes import Scope, Step, build_scopes, repeated_names
+from probe.model.shapes import inline_indices
 
 if TYPE_CHECKING:
     import onnx
@@ -56,7 +57,7 @@ class Surgery:
 def expose_bodies(
     model: Model, names: TensorNames, wanted: Callable[[str], bool], *, bodies: bool, loop_bodies: bool
 ) -> Surgery:
-    """The whole model, nodes sorted and no node name used twice in a graph, with the wanted tensors of all bodies made outputs of the top-level nodes that own them.
+    """The whole model as ONNX Runtime takes it, nodes sorted and no node name used twice in a graph, with the wanted tensors of all bodies made outputs of the top-level nodes that own them.
 
     The graph's own outputs are not extended: that is the caller's, who knows which of its tensors are wanted.
     """
@@ -71,6 +72,7 @@ def expose_bodies(
     for scope in root.walk():
         for step in repeated_names(scope):
             step.node.ClearField("name")  # identities were given before
+    inline_indices(proto.graph, model.base_dir)
     for mine, known in zip(root.walk(), model.root.walk(), strict=True):
         mine.types = known.types
     names = TensorNames(root, constants=names.constants)
@@ -124,7 +126,7 @@ class _Lifter:
             for step in body.in_execution_order():
                 self._leave_out(((step.scope, name) for name in step.outputs if self._names.counts(step)), reason)
 
-    def _leave_out(self, tensors, reason: str) -> None:  # noqa: ANN001 - Iterable[tuple[Scope, str]]
+    def _leave_out(self, tensors: Iterable[tuple[Scope, str]], reason: str) -> None:
         for scope, name in tensors:
             shown = self._names.of(scope, name)
             if self._wanted(shown):
@@ -166,7 +168,6 @@ class _Lifter:
         looped = any(
             scope.owner is not None and scope.owner.node.op_type in _LOOPS for scope in owner.scope.enclosing()
         )
-        self._pad_outputs(owner, len(sides[0].graph.output))
         condition: BodyTensor | None = None
         lifted: list[BodyTensor] = []
         for i, tensors in enumerate(found):
@@ -195,11 +196,9 @@ class _Lifter:
 
     def _lift_loop(self, owner: Step) -> list[BodyTensor]:
         (body,) = owner.bodies
-        op = owner.node.op_type
         tensors = self._collect(body)
         if not tensors:
             return []
-        self._pad_outputs(owner, len(body.graph.output) - (1 if op == "Loop" else 0))
         for tensor in tensors:
             self._return(body, tensor.output_name)
             self._hand_over(owner, tensor)
@@ -224,11 +223,6 @@ class _Lifter:
     def _hand_over(self, owner: Step, tensor: BodyTensor) -> None:
         tensor.output_name = self._fresh()
         owner.node.output.append(tensor.output_name)
-
-    def _pad_outputs(self, owner: Step, count: int) -> None:
-        """Outputs that the node leaves away at its end get names: new ones must come after them, and ORT refuses empty ones."""
-        while len(owner.node.output) < count:
-            owner.node.output.append(self._fresh())
 
     def _empty(self, body: Scope, like: BodyTensor) -> str:
         """Add an empty constant of the tensor's type (and rank, where known) to a body."""

@@ -200,7 +200,9 @@ def _raise_cycle(scope: Scope, needs: list[set[int]], done: set[int], path: str)
     while at not in trail:  # every node that is left waits for another one that is left
         trail.append(at)
         at = min(j for j in needs[at] if j not in done)
-    cycle = [scope.steps[i].identity for i in reversed(trail[trail.index(at) :])]
+    indices = list(reversed(trail[trail.index(at) :]))
+    first = indices.index(min(indices))
+    cycle = [scope.steps[i].identity for i in (*indices[first:], *indices[:first])]
     shown = " -> ".join([*cycle[:8], *(["..."] if len(cycle) > 8 else []), cycle[0]])
     where = f"{path}, body {scope.path}" if scope.path else path
     raise InputError(f"the graph has a cycle of {len(cycle)} nodes: {shown}", where=where, hint=_REEXPORT)

@@ -7,8 +7,8 @@ bytes plus a small message that lists more graph outputs *is* the exposed model.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -50,7 +50,7 @@ class ExposedTensor:
 class Exposure:
     """A model whose tensors are graph outputs."""
 
-    model_bytes: bytes  # for ONNX Runtime
+    model_bytes: bytes = field(repr=False)  # for ONNX Runtime
     external_dir: Path | None  # where external data lies: session.model_external_initializers_file_folder_path
     tensors: tuple[ExposedTensor, ...]  # in execution order; graph inputs are not among them
     not_exposed: tuple[tuple[str, str], ...]  # (name, reason)
@@ -102,16 +102,15 @@ def expose(
             tensors += [_top_tensor(name, top, names, outputs, steps) for name in top.outputs if wanted(name)]
     made = root.producers
     for name in dict.fromkeys(root.outputs):
-        if name in root.inputs:
+        if name in root.inputs and wanted(name):
             missing.append((name, "a graph input passed through; recorded as an input"))
-        elif wanted(name) and (name not in made or not names.counts(made[name])):
+        elif name not in root.inputs and wanted(name) and (name not in made or not names.counts(made[name])):
             tensors.append(ExposedTensor(name, name, "output", (), ()))  # a weight or constant the graph returns
 
     extra = [t.output_name for t in tensors] + [b.condition for t in tensors for b in t.branch]
     suffix = _outputs_message(name for name in dict.fromkeys(extra) if name not in outputs)
     if content is None:
-        with model.data() as view:
-            content = b"".join((view, suffix))
+        content = model.proto_bytes(suffix)
     else:
         content += suffix
     if len(content) > _PROTOBUF_LIMIT:
@@ -132,7 +131,7 @@ def _body_tensor(found: BodyTensor, steps: dict[str, float]) -> ExposedTensor:
     return ExposedTensor(found.name, found.output_name, "internal", found.nodes, found.reads, step, branch, found.note)
 
 
-def _outputs_message(names) -> bytes:  # noqa: ANN001 - Iterable[str]
+def _outputs_message(names: Iterable[str]) -> bytes:
     """A serialised model that holds nothing but graph outputs with these names. ONNX Runtime infers their types itself."""
     import onnx
 

@@ -66,6 +66,12 @@ def make_inputs(
         for made in ports
     }
     concrete, chosen = resolve(declared, roles, implied, given)
+    for name, shape in concrete.items():
+        if math.prod(shape) > _MOST_ELEMENTS:
+            raise InputError(
+                f"input {name!r} would have {math.prod(shape)} elements: {list(shape)}",
+                hint=f'give its shape: --input-shapes "{name}:[...]", or data: --inputs FILE',
+            )
     feeds: dict[str, Array] = {}
     lines: list[str] = []
     for made in ports:

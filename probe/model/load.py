@@ -64,7 +64,6 @@ def read_model(
     base_dir: Path | None = None,
     origin: str = "",
     source: Model | None = None,
-    keep: object = None,
 ) -> Model:
     """``load`` for bytes already at hand; ``content`` is kept by the model when no file holds them.
 
@@ -92,10 +91,12 @@ def read_model(
     check_shadowing(root, where)
     check_functions(proto.functions, root, where)
     custom = check_operators(root, opset, proto.functions, where)
-    files = ExternalFiles(base_dir if base_dir is not None else path.parent)
+    folder = base_dir if base_dir is not None else path.parent
+    files = ExternalFiles(folder)
     check_tensors(root, proto.functions, files, data, where)
     _check_inputs(root, where)
-    notes += infer_types(proto, root, where)
+    inference_notes, inlined = infer_types(proto, root, where, folder)
+    notes += inference_notes
     numerics, half = _numerics(root, proto)
     return Model(
         path,
@@ -111,12 +112,11 @@ def read_model(
         external_files=files.paths,
         notes=tuple(notes),
         origin=origin,
-        needs_rewrite=needs_rewrite,
+        needs_rewrite=needs_rewrite or inlined,
         stamp=stamp,
         content=content,
         base_dir=base_dir,
         source=source,
-        keep=keep,
     )
 
 

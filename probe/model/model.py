@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import mmap
+import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -85,7 +88,8 @@ class Model:
         custom_domains: domains of operators that are neither standard nor defined in the model.
         external_files: files beside the model that hold weights.
         notes: what was noticed and tolerated, a sentence each.
-        needs_rewrite: whether ONNX Runtime may refuse the file as it is, for the order or the names of its nodes. ``expose`` writes it
+        needs_rewrite: whether ONNX Runtime may refuse the file as it is, for the order or the names of its nodes
+            or for shapes that depend on external data. ``expose`` writes it
             anew then; ``proto_bytes`` and ``ir`` have it as it is.
         origin: "" for a file as it is, else how it was derived: "upcast from float16".
         proto: the model as protobuf without the data of its large tensors: for reading structure, never for running.
@@ -113,7 +117,6 @@ class Model:
         content: bytes | None = None,
         base_dir: Path | None = None,
         source: Model | None = None,
-        keep: object = None,
     ) -> None:
         self.path = path
         self.base_dir = base_dir if base_dir is not None else path.parent
@@ -133,7 +136,6 @@ class Model:
         self._stamp = stamp
         self._content = content
         self._source = source
-        self._keep = keep  # a temporary folder lives as long as the model that reads from it
 
     def __repr__(self) -> str:
         return f"Model({str(self.path)!r}, {len(self.nodes)} nodes{', ' + self.origin if self.origin else ''})"
@@ -160,14 +162,25 @@ class Model:
                 raise InputError(f"cannot read {path}: {error.strerror}", where=str(self.path)) from None
         return digest.hexdigest()
 
-    def proto_bytes(self) -> bytes:
-        """The serialised model as on disk; external data is referred to, not included.
+    def proto_bytes(self, suffix: bytes = b"") -> bytes:
+        """The serialised model as on disk, ``suffix`` appended, in one piece of memory; external data is referred to, not included.
 
         Raises:
             InputError: the file was changed or removed since it was loaded.
         """
-        with self.data() as view:
-            return bytes(view)
+        if self._content is not None:
+            return self._content + suffix
+        buffer = io.BytesIO()  # grows in place and hands its memory out: mapping or joining would hold the model twice
+        try:
+            with self.path.open("rb") as file:
+                status = os.fstat(file.fileno())
+                shutil.copyfileobj(file, buffer, 1 << 20)
+        except OSError as error:
+            raise InputError(f"cannot read the model: {error.strerror}", where=str(self.path)) from None
+        if self._stamp is not None and Stamp(status.st_size, status.st_mtime_ns) != self._stamp:
+            raise _changed(self.path)
+        buffer.write(suffix)
+        return buffer.getvalue()
 
     @contextmanager
     def data(self) -> Iterator[memoryview]:
@@ -252,3 +265,7 @@ def map_file(path: Path, expected: Stamp | None) -> Iterator[memoryview]:
         )
     # Unmapped when the last slice of it is gone: closing it here would fail while an error's traceback still holds one.
     yield memoryview(mapped)
+
+
+def _changed(path: Path) -> InputError:
+    return InputError("the model was changed while probe was using it", where=str(path), hint="run the command again")

@@ -160,7 +160,9 @@ class _Rules:
             inputs=(schema.min_input, schema.max_input),
             outputs=(schema.min_output, schema.max_output),
             needed_inputs=tuple(i for i, formal in enumerate(schema.inputs) if formal.option == single),
-            attribute_types={name: attribute.type.name for name, attribute in schema.attributes.items()},
+            attribute_types={
+                name: str(attribute.type).rpartition(".")[2] for name, attribute in schema.attributes.items()
+            },
             needed_attributes=tuple(name for name, attribute in schema.attributes.items() if attribute.required),
         )
 
@@ -188,7 +190,9 @@ def _check_node(step: Step, rules: _Rules, path: str) -> None:
             expected = rules.attribute_types.get(name)
             if expected is None or attribute.ref_attr_name:  # not in the standard: ONNX Runtime decides
                 continue
-            if onnx.AttributeProto.AttributeType.Name(attribute.type) != expected or not _is_filled(attribute, expected):
+            if onnx.AttributeProto.AttributeType.Name(attribute.type) != expected or not _is_filled(
+                attribute, expected
+            ):
                 problem = f"has an attribute {name!r} that is no {expected}"
         if not problem and node.op_type == "Split" and "num_outputs" in attributes:
             parts = attributes["num_outputs"].i

@@ -6,16 +6,21 @@ the number of nodes and not the size of the file.
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from probe.errors import InputError
+from probe.model.external import is_external
 from probe.model.scopes import Scope, Step
 
 if TYPE_CHECKING:
     import onnx
 
-_CONFLICT = re.compile(r"\(op_type:([^,)]+)(?:, node name: (.*?))?\): (?:\[(\w+)\] )?(.*)")
+# One line an error; a conflict inside a body comes wrapped in one of the node that owns it, so the last match of a line counts.
+_CONFLICT = re.compile(r".*\(op_type:([^,)]+)(?:, node name: (.*?))?\): (?:\[(\w+)\] )?(.*)")
 # Inference wanted the data of a tensor that is large or external. ONNX Runtime will check with the data at hand.
 _NEEDS_DATA = re.compile(
     r"Cannot parse data from external|external (data|tensor)|data type of initializer", re.IGNORECASE
@@ -25,30 +30,43 @@ _NEEDS_DATA = re.compile(
 _FRAGILE = frozenset(("DictVectorizer", "EyeLike", "LabelEncoder", "RegexFullMatch", "TreeEnsemble"))
 _HIDDEN = "probe.hidden"
 
+_INDEX_TYPES = (6, 7)  # int32, int64
+_SMALL = 1024  # elements
+_INLINED = (
+    "shapes depend on small constants in external data, which ONNX Runtime cannot use; they are read into the model"
+)
 
-def infer_types(proto: onnx.ModelProto, root: Scope, path: str) -> list[str]:
-    """Fill ``types`` of every scope with what inference finds. ``proto`` holds the graph of ``root``, nodes sorted.
+
+def infer_types(proto: onnx.ModelProto, root: Scope, path: str, folder: Path) -> tuple[list[str], bool]:
+    """Fill ``types`` of every scope with what inference finds.
+
+    Models with custom operators are not checked for conflicts: what those make is unknown, and onnx then keeps its errors to itself.
+
+    Args:
+        proto: holds the graph of ``root``, nodes sorted, data sizes checked.
+        path: of the model, for errors.
+        folder: where its external data lies; small integer tensors such as Reshape targets are read from there if need be.
 
     Returns:
-        Notes: declared shapes that are wrong and were ignored, as ONNX Runtime ignores them.
+        Notes, such as declared shapes that are wrong and were ignored, as ONNX Runtime ignores them; and whether small constants
+        had to be read from external data, where ONNX Runtime does not find them.
 
     Raises:
         InputError: two tensors of one node do not fit together, or a node's inputs have types it does not take.
     """
-    import onnx
-
     copy = _prepare(proto, root)
     hidden = _hide_fragile(copy, root)
     notes: list[str] = []
     while True:
-        notes = notes or _infer_strictly(copy, root, path)
-        before = len(hidden)
-        hidden = [entry for entry in hidden if not _reveal(*entry)]
-        if not hidden or len(hidden) == before:
-            return notes
+        found = _infer_strictly(copy, root, path, folder)
+        notes = notes or found
+        still = [entry for entry in hidden if not _reveal(*entry)]
+        if len(still) == len(hidden):
+            return notes, _INLINED in notes
+        hidden = still
 
 
-def _infer_strictly(copy: onnx.ModelProto, root: Scope, path: str) -> list[str]:
+def _infer_strictly(copy: onnx.ModelProto, root: Scope, path: str, folder: Path) -> list[str]:
     import onnx
 
     try:
@@ -56,6 +74,8 @@ def _infer_strictly(copy: onnx.ModelProto, root: Scope, path: str) -> list[str]:
         return []
     except onnx.shape_inference.InferenceError as error:
         first = error
+    if _NEEDS_DATA.search(str(first)) and inline_indices(copy.graph, folder):
+        return [_INLINED, *_infer_strictly(copy, root, path, folder)]
     # Exporters and batch-size edits leave declarations behind that contradict the graph. Without them, is there still a conflict?
     _drop_declarations(copy.graph)
     for scope in root.walk():
@@ -78,8 +98,29 @@ def _infer_strictly(copy: onnx.ModelProto, root: Scope, path: str) -> list[str]:
     return [f"declared shapes contradict the graph and are ignored (first at node {name}: {_conflict_text(match)})"]
 
 
+def inline_indices(graph: onnx.GraphProto, folder: Path) -> bool:
+    """Read small external integer tensors (Reshape targets, Slice bounds) into a graph and its bodies. Returns whether there were any.
+
+    ONNX Runtime refuses a model in which they are external and shape inference needs them.
+    """
+    import onnx
+
+    fetched = False
+    for tensor in graph.initializer:
+        if tensor.data_type in _INDEX_TYPES and math.prod(tensor.dims) <= _SMALL and is_external(tensor):
+            tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor, str(folder)), tensor.name))
+            fetched = True
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                fetched |= inline_indices(attribute.g, folder)
+    return fetched
+
+
 def _rejected(text: str, path: str) -> InputError:
-    return InputError(f"the types and shapes of the model do not fit: {text}", where=path, hint="export the model again")
+    return InputError(
+        f"the types and shapes of the model do not fit: {text}", where=path, hint="export the model again"
+    )
 
 
 def _infer(proto: onnx.ModelProto, path: str, *, strict: bool) -> onnx.ModelProto:
@@ -87,7 +128,11 @@ def _infer(proto: onnx.ModelProto, path: str, *, strict: bool) -> onnx.ModelProt
 
     try:
         return onnx.shape_inference.infer_shapes(proto, check_type=strict, strict_mode=strict, data_prop=False)
-    except (ValueError, IndexError) as error:  # what C++ throws at types that no release has given out
+    except (
+        ValueError,
+        IndexError,
+        onnx.checker.ValidationError,
+    ) as error:  # types that no release has given out, and such
         raise _rejected(str(error), path) from None
 
 
@@ -108,7 +153,9 @@ def _reveal(node: onnx.NodeProto, step: Step) -> bool:
     """Undo ``_hide_fragile`` for a node if the types of all its inputs are known by now."""
     for name in step.inputs:
         home = step.scope.find(name)
-        if home is None or not (name in home.initialisers or (name in home.types and home.types[name].WhichOneof("value"))):
+        if home is None or not (
+            name in home.initialisers or (name in home.types and home.types[name].WhichOneof("value"))
+        ):
             return False
     node.domain = "" if step.node.domain == "ai.onnx" else step.node.domain
     return True
@@ -143,7 +190,7 @@ def _prepare(proto: onnx.ModelProto, root: Scope) -> onnx.ModelProto:
     return copy
 
 
-def _pairs(graph: onnx.GraphProto, scope: Scope):  # noqa: ANN202 - Iterator[tuple[GraphProto, Scope]]
+def _pairs(graph: onnx.GraphProto, scope: Scope) -> Iterator[tuple[onnx.GraphProto, Scope]]:
     """Every graph of a copy beside the scope it is a copy of."""
     yield graph, scope
     for node, step in zip(graph.node, scope.steps, strict=True):

@@ -7,7 +7,9 @@ in FP32, and differently when tensors are marked as outputs.)
 
 from __future__ import annotations
 
+import shutil
 import tempfile
+import weakref
 from collections import defaultdict
 from collections.abc import Iterable, MutableMapping
 from pathlib import Path
@@ -43,7 +45,8 @@ def upcast(model: Model) -> Model:
     half-precision tensors is returned as it is.
 
     Raises:
-        InputError: the graph uses the bits of half-precision numbers (BitCast), so no FP32 graph means the same.
+        InputError: the graph uses the bits of half-precision numbers (BitCast), so no FP32 graph means the same; or onnx-ir cannot
+            represent the model.
     """
     if not model.half:
         return model
@@ -52,19 +55,32 @@ def upcast(model: Model) -> Model:
     grown = _convert(ir)
     origin = f"upcast from {model.half}"
     if grown <= _IN_MEMORY_BYTES:
-        content, folder, keep = _serialise(ir), model.base_dir, None
-    else:
-        keep = tempfile.TemporaryDirectory(prefix="probe-upcast-")
-        content, folder = _save(ir, Path(keep.name)), Path(keep.name)
-    return read_model(
-        model.path, memoryview(content), content=content, base_dir=folder, origin=origin, source=model, keep=keep
-    )
+        content = _serialise(ir, str(model.path))
+        return read_model(
+            model.path, memoryview(content), content=content, base_dir=model.base_dir, origin=origin, source=model
+        )
+    folder = Path(tempfile.mkdtemp(prefix="probe-upcast-"))
+    try:
+        content = _save(ir, folder)
+        wide = read_model(
+            model.path, memoryview(content), content=content, base_dir=folder, origin=origin, source=model
+        )
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    weakref.finalize(wide, shutil.rmtree, folder, ignore_errors=True)
+    return wide
 
 
-def _serialise(ir: onnx_ir.Model) -> bytes:
+def _serialise(ir: onnx_ir.Model, path: str) -> bytes:
     import onnx_ir
 
-    return onnx_ir.to_proto(ir).SerializeToString()
+    try:
+        return onnx_ir.to_proto(ir).SerializeToString()
+    except onnx_ir.serde.SerdeError as error:
+        raise InputError(
+            f"onnx-ir cannot write the model: {error}", where=path, hint="export the model again"
+        ) from None
 
 
 def _save(ir: onnx_ir.Model, folder: Path) -> bytes:

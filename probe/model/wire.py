@@ -101,14 +101,15 @@ def _copy(data: memoryview, start: int, end: int, message: str, depth: int) -> b
     pieces: list[bytes | memoryview] = []
     marks: list[bytes] = []
     copied = at = start  # everything before `copied` is in `pieces` or left out
+    telling = False  # whether a field was seen that other files would hardly have
     while at < end:
         field_start = at
         key, at = _read_varint(data, at, end)
         number, wire_type = key >> 3, key & 7
         if message == "ModelProto" and _MODEL_FIELDS.get(number) != wire_type:
-            raise WireError(
-                f"no ONNX model has a field {number} of wire type {wire_type}", field_start, is_onnx=field_start > 0
-            )
+            what = f"no ONNX model has a field {number} of wire type {wire_type}"
+            raise WireError(what, field_start, is_onnx=telling)
+        telling = telling or wire_type == _BYTES
         if wire_type == _VARINT:
             _, at = _read_varint(data, at, end)
             continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
@@ -24,14 +25,19 @@ def untyped(name: str) -> onnx.ValueInfoProto:
 
 
 def weight(name: str, array: object) -> onnx.TensorProto:
-    return numpy_helper.from_array(np.asarray(array), name)
+    array = np.asarray(array)
+    if array.dtype == ml_dtypes.bfloat16:  # older releases of onnx do not know the type
+        return TensorProto(name=name, data_type=BFLOAT16, dims=array.shape, raw_data=array.tobytes())
+    return numpy_helper.from_array(array, name)
 
 
 def graph(nodes, inputs=(), outputs=(), weights=(), name="g") -> onnx.GraphProto:
     return helper.make_graph(list(nodes), name, list(inputs), list(outputs), list(weights))
 
 
-def model(nodes, inputs, outputs, weights=(), *, opset: int = 17, ir: int = 8, domains=(), functions=()) -> onnx.ModelProto:
+def model(
+    nodes, inputs, outputs, weights=(), *, opset: int = 17, ir: int = 8, domains=(), functions=()
+) -> onnx.ModelProto:
     """A model; ``domains`` are further operator sets, imported at version 1."""
     opsets = [helper.make_opsetid("", opset), *(helper.make_opsetid(domain, 1) for domain in domains)]
     return helper.make_model(
@@ -99,13 +105,18 @@ def optional_input() -> onnx.ModelProto:
     """A graph input of type optional(tensor(float))."""
     kind = helper.make_optional_type_proto(helper.make_tensor_type_proto(FLOAT, (2, 3)))
     return model(
-        [node("OptionalGetElement", ["x"], ["y"], name="get")], [helper.make_value_info("x", kind)], [value("y")], opset=18
+        [node("OptionalGetElement", ["x"], ["y"], name="get")],
+        [helper.make_value_info("x", kind)],
+        [value("y")],
+        opset=18,
     )
 
 
 def map_output() -> onnx.ModelProto:
     """ZipMap of ai.onnx.ml: the output is a sequence of maps."""
-    kind = helper.make_sequence_type_proto(helper.make_map_type_proto(INT64, helper.make_tensor_type_proto(FLOAT, None)))
+    kind = helper.make_sequence_type_proto(
+        helper.make_map_type_proto(INT64, helper.make_tensor_type_proto(FLOAT, None))
+    )
     proto = model(
         [node("ZipMap", ["x"], ["y"], name="zip", domain="ai.onnx.ml", classlabels_int64s=[4, 5, 6])],
         [value("x")],
@@ -176,7 +187,9 @@ def if_else(*, share_names: bool = False) -> onnx.ModelProto:
     """y = c ? relu(-x) : exp(x) * 2. ``share_names``: both branches call their inner tensor 'inner'."""
     inner = ("inner", "inner") if share_names else ("negated", "exponential")
     then_branch = graph(
-        [node("Neg", ["x"], [inner[0]], name="neg"), node("Relu", [inner[0]], ["then_y"], name="relu")], [], [value("then_y")]
+        [node("Neg", ["x"], [inner[0]], name="neg"), node("Relu", [inner[0]], ["then_y"], name="relu")],
+        [],
+        [value("then_y")],
     )
     else_branch = graph(
         [node("Exp", ["x"], [inner[1]], name="exp"), node("Mul", [inner[1], "two"], ["else_y"], name="double")],
@@ -239,12 +252,17 @@ def loop() -> onnx.ModelProto:
 def growing_loop() -> onnx.ModelProto:
     """The state doubles its first axis every iteration: its values cannot be stacked."""
     body = graph(
-        [node("Concat", ["state", "state"], ["next"], name="double", axis=0), node("Identity", ["going"], ["go_on"], name="go_on")],
+        [
+            node("Concat", ["state", "state"], ["next"], name="double", axis=0),
+            node("Identity", ["going"], ["go_on"], name="go_on"),
+        ],
         [value("i", (), INT64), value("going", (), BOOL), value("state", None)],
         [value("go_on", (), BOOL), value("next", None)],
     )
     return model(
-        [node("Loop", ["n", "", "x"], ["y"], name="loop", body=body)], [value("x"), value("n", (), INT64)], [value("y", None)]
+        [node("Loop", ["n", "", "x"], ["y"], name="loop", body=body)],
+        [value("x"), value("n", (), INT64)],
+        [value("y", None)],
     )
 
 
@@ -309,8 +327,8 @@ def half(kind: int = FLOAT16, *, opset: int = 17) -> onnx.ModelProto:
 
     x = 300 overflows FP16 at the product: 90000 > 65504.
     """
-    numpy_type = helper.tensor_dtype_to_np_dtype(kind)
-    one = numpy_helper.from_array(np.ones(1, numpy_type), "")
+    numpy_type = {FLOAT16: np.float16, BFLOAT16: ml_dtypes.bfloat16}[kind]
+    one = weight("", np.ones(1, numpy_type))
     then_branch = graph(
         [node("Cast", ["root"], ["r2"], name="cast_in_body", to=kind), node("Add", ["r2", "w"], ["then_y"], name="add")],
         [], [value("then_y", (2, 2), kind)], [weight("w", np.full((2, 2), 0.1, numpy_type))],
@@ -322,7 +340,7 @@ def half(kind: int = FLOAT16, *, opset: int = 17) -> onnx.ModelProto:
             node("Sqrt", ["square"], ["root"], name="root"),
             node("EyeLike", ["x"], ["eye"], name="eye", dtype=kind),
             node("ConstantOfShape", ["shape"], ["ones"], name="ones", value=one),
-            node("Constant", [], ["k"], name="k", value=numpy_helper.from_array(np.asarray(0.3, numpy_type), "")),
+            node("Constant", [], ["k"], name="k", value=weight("", np.asarray(0.3, numpy_type))),
             node("If", ["c"], ["chosen"], name="if", then_branch=then_branch, else_branch=else_branch),
             node("Sum", ["chosen", "eye", "ones", "k"], ["y"], name="sum"),
         ],
@@ -340,7 +358,9 @@ def external(folder: Path, *, elements: int = 4096, location: str = "weights.bin
     data = np.arange(elements, dtype=np.float32)
     (folder / location).parent.mkdir(parents=True, exist_ok=True)
     (folder / location).write_bytes(bytes(64) + data.tobytes())
-    return save(external_model(elements, {"location": location, "offset": "64", "length": str(data.nbytes)}), folder / name)
+    return save(
+        external_model(elements, {"location": location, "offset": "64", "length": str(data.nbytes)}), folder / name
+    )
 
 
 def external_model(elements: int, entries: dict[str, str]) -> onnx.ModelProto:
@@ -348,7 +368,9 @@ def external_model(elements: int, entries: dict[str, str]) -> onnx.ModelProto:
     tensor = onnx.TensorProto(name="w", data_type=FLOAT, dims=[elements], data_location=TensorProto.EXTERNAL)
     for key, text in entries.items():
         tensor.external_data.add(key=key, value=text)
-    return model([node("Add", ["x", "w"], ["y"], name="add")], [value("x", (elements,))], [value("y", (elements,))], [tensor])
+    return model(
+        [node("Add", ["x", "w"], ["y"], name="add")], [value("x", (elements,))], [value("y", (elements,))], [tensor]
+    )
 
 
 GOOD = {
