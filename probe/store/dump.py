@@ -91,6 +91,9 @@ class Dump:
             seen.add((row.name, row.input_id))
             if not _possible(row.shape):
                 raise InputError(f"no tensor has the shape {list(row.shape)}", where=where, hint=_BROKEN)
+            if not all(0 <= count <= row.count for count in (row.nan or 0, row.inf or 0)):
+                what = f"{row.nan} NaN and {row.inf} Inf among {row.count} elements"
+                raise InputError(what, where=where, hint=_BROKEN)
             if row.status != "recorded":
                 continue
             try:

@@ -26,6 +26,7 @@ from probe.store.writer import is_text, text_of
 # What the standard library and numpy raise on bytes that are no archive and no array.
 DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, OSError, NotImplementedError, RuntimeError,
            ValueError, OverflowError, MemoryError)  # fmt: skip
+_EMPTY_ARCHIVE = 22  # bytes of a zip archive without members
 _MEMBER_LIMIT = 65535  # bytes of a name in a zip archive
 _MORE = "there is more data than its header speaks of"
 _BROKEN = "the file is damaged or not what its name says; write it again with numpy"
@@ -66,6 +67,8 @@ class Npz:
         try:
             self._zip = zipfile.ZipFile(path)
             names = self._zip.namelist()
+            if not names and Path(path).stat().st_size > _EMPTY_ARCHIVE:
+                raise zipfile.BadZipFile("its directory is empty and it is not")
             self.roles_known = any(name.startswith("out/") for name in names)
             self._members: dict[str, str] = {}
             self._rows: list[TensorInfo] = []

@@ -174,19 +174,20 @@ def _stem(path: Path) -> str:
 def _tidy_up(path: Path) -> None:
     stem = _stem(path)
     mark = re.compile(re.escape(f".{stem}.") + r"(partial|old)-(\d+)-[0-9a-f]{8}")
-    if not path.parent.is_dir():
+    try:
+        entries = list(path.parent.iterdir())
+    except OSError:  # no folder yet, or one that may be written to and not listed
         return
-    for entry in list(path.parent.iterdir()):
+    for entry in entries:
         match = mark.fullmatch(entry.name)
         if match is None or _alive(int(match[2])) or _locked(entry):
             continue
-        if match[1] == "old" and stem == path.name and not path.exists():
-            with suppress(OSError):
+        with suppress(OSError):
+            if match[1] == "old" and stem == path.name and not path.exists():
                 os.rename(entry, path)
-        elif entry.is_dir():
-            shutil.rmtree(entry, ignore_errors=True)
-        else:
-            with suppress(OSError):
+            elif entry.is_dir():
+                shutil.rmtree(entry)
+            else:
                 entry.unlink()
 
 

@@ -37,9 +37,9 @@ def test_an_npz_of_input_names_is_one_set(tmp_path: Path) -> None:
 
 
 def test_of_an_npz_with_outputs_only_the_inputs_are_taken(tmp_path: Path) -> None:
-    np.savez(tmp_path / "cat.npz", **{"in/x": X, "out/y": MASK})  # pyright: ignore[reportArgumentType]
+    np.savez(tmp_path / "cat.npz", **{"in/x": X, "out/y": MASK})
     same(read_input_sets(tmp_path / "cat.npz"), {"cat": {"x": X}})
-    np.savez(tmp_path / "cat.npz", **{"in/x": X, "in/a/b": MASK})  # pyright: ignore[reportArgumentType]
+    np.savez(tmp_path / "cat.npz", **{"in/x": X, "in/a/b": MASK})
     same(read_input_sets(tmp_path / "cat.npz"), {"cat": {"x": X, "a/b": MASK}})
 
 
