@@ -56,10 +56,11 @@ def _change(old: TensorDiff | None, new: TensorDiff | None, factor: float) -> Te
 
 
 def _error(t: TensorDiff | None) -> float | None:
-    """range_rel; Inf where NaN or Inf differ, whatever the finite elements say."""
+    """range_rel; Inf where NaN or Inf differ, whatever the finite elements say, and where it is NaN itself."""
     if t is None or t.metrics is None:
         return None
-    return math.inf if t.metrics.nonfinite_mismatch else t.metrics.range_rel
+    unknown = t.metrics.nonfinite_mismatch or math.isnan(t.metrics.range_rel)
+    return math.inf if unknown else t.metrics.range_rel
 
 
 def _grew(first: float | None, second: float | None, factor: float) -> bool:

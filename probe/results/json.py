@@ -194,7 +194,7 @@ def loads(text: str | bytes, *, where: str = "") -> Any:
         raise InputError(error.what, where=where, hint=error.hint) from None
     try:
         return msgspec.convert(tree, cls, strict=False)  # not strict: "NaN" and "Infinity" become numbers
-    except (msgspec.ValidationError, RecursionError, OverflowError) as error:
+    except (ValueError, RecursionError, OverflowError) as error:  # a ValidationError is a ValueError
         raise InputError(f"damaged {tree['schema']} result: {error}", where=where) from error
 
 

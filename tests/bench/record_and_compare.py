@@ -1,6 +1,6 @@
 """probe against Polygraphy: recording and comparing every tensor of a network. Writes reports/DATE-record-and-compare.md.
 
-    make bench                                  everything, about 40 minutes on two cores
+    make bench                                  everything, about 20 minutes on two cores
     make bench BENCH='--only batch1 --repeats 3'
     python tests/bench/record_and_compare.py --peer-python ~/polygraphy/bin/python
 
@@ -175,7 +175,7 @@ def measure_startup(scratch: Path, peer_python: Path, repeats: int) -> Section:
     return section
 
 
-def page(sections: list[Section], command: str, repeats: int, peer_python: Path) -> str:
+def page(sections: list[Section], command: str, peer_python: Path) -> str:
     """The report as Markdown."""
     packages = ("numpy", "onnx", "onnx-ir", "onnxruntime-gpu", "onnxruntime")
     bars = [bar for section in sections for bar in section.bars]
@@ -189,7 +189,7 @@ def page(sections: list[Section], command: str, repeats: int, peer_python: Path)
         *(f"- {key}: {value}" for key, value in machine.describe().items()),
         f"- probe's environment: {machine.versions(sys.executable, ('probe-inference', *packages))}",
         f"- the peer's: {machine.versions(str(peer_python), ('polygraphy', *packages))}",
-        f"- {repeats} interleaved runs of each command; times and memory below are minima, memory is the largest resident set",
+        "- contestants take turns, as often as the tables list; times and memory are minima, memory is the largest resident set",
         "- all files in memory-backed storage; the two recordings come from seeds 1 and 2, so that every tensor differs",
         "",
     ]
@@ -250,7 +250,7 @@ def main() -> int:
     finally:
         shutil.rmtree(scratch)
     command = " ".join(["python tests/bench/record_and_compare.py", *(_anonymous(word) for word in sys.argv[1:])])
-    text = page(sections, command, options.repeats, peer_python)
+    text = page(sections, command, peer_python)
     out = options.out or ROOT / "reports" / f"{dt.datetime.now(dt.UTC).date()}-record-and-compare.md"
     out.write_text(text)
     print(text)

@@ -15,7 +15,7 @@ from probe import demo
 
 ROOT = Path(__file__).resolve().parents[2]
 
-pytestmark = pytest.mark.wheel
+pytestmark = [pytest.mark.wheel, pytest.mark.xdist_group("wheel")]  # one worker builds and installs, for all of them
 
 
 @pytest.fixture(scope="module")
