@@ -8,6 +8,16 @@ from pathlib import Path
 
 import pytest
 
+try:
+    from hypothesis import settings
+except ImportError:
+    pass  # a GPU machine that runs `pytest -m gpu` may not have it
+else:
+    # In CI the same examples every time: a failure there is of the change under test. Elsewhere new ones, which find new failures.
+    settings.register_profile("ci", derandomize=True, deadline=None)
+    settings.register_profile("here", deadline=None)
+    settings.load_profile("ci" if os.environ.get("CI") else "here")
+
 ROOT = Path(__file__).resolve().parent.parent
 
 

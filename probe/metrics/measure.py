@@ -268,6 +268,8 @@ class _Measurement:
 
     def _relative(self, error: Array, magnitude: Array) -> None:
         sums, spec = self.sums, self.spec
+        if error.dtype == np.float32 and self.floor < np.finfo(np.float32).tiny:
+            error, magnitude = error.astype(np.float64), magnitude.astype(np.float64)  # a subnormal floor has few bits
         scratch = self.space.take("relative", error.dtype, error.size)
         floor = error.dtype.type(self.floor)
         if floor > 0:
