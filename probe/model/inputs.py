@@ -5,6 +5,7 @@ Random inputs hide failures (real activations are larger and more structured), s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,8 @@ __all__ = ["check_feeds", "make_inputs", "parse_ranges", "parse_shapes"]
 
 Array = np.ndarray[Any, Any]
 Range = tuple[float, float]
+
+_MOST_ELEMENTS = 1 << 31  # of one input that is made up: beyond this an extent is a mistake, and would fill the memory
 
 RANDOM_INPUTS_WARNING = (
     "inputs are made up (seed {seed}): real data reaches larger values, so a pass here may hide failures"

@@ -6,7 +6,6 @@ import hashlib
 import io
 import mmap
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -170,16 +169,20 @@ class Model:
         """
         if self._content is not None:
             return self._content + suffix
-        buffer = io.BytesIO()  # grows in place and hands its memory out: mapping or joining would hold the model twice
         try:
-            with self.path.open("rb") as file:
+            with self.path.open("rb", buffering=0) as file:
                 status = os.fstat(file.fileno())
-                shutil.copyfileobj(file, buffer, 1 << 20)
+                at, size = 0, status.st_size
+                # Filled in place and handed out as it is: joining pieces would hold the model twice.
+                buffer = io.BytesIO(bytes(size + len(suffix)))
+                with buffer.getbuffer() as view:
+                    while at < size and (count := file.readinto(view[at:size])):
+                        at += count
+                    view[size:] = suffix
         except OSError as error:
             raise InputError(f"cannot read the model: {error.strerror}", where=str(self.path)) from None
-        if self._stamp is not None and Stamp(status.st_size, status.st_mtime_ns) != self._stamp:
+        if at < size or (self._stamp is not None and Stamp(size, status.st_mtime_ns) != self._stamp):
             raise _changed(self.path)
-        buffer.write(suffix)
         return buffer.getvalue()
 
     @contextmanager

@@ -64,7 +64,7 @@ class OrtRunner:
         self._original = model
         self._options = options
         self._providers = resolve_providers(options.providers)
-        self._upcast = model.numerics in ("float16", "bfloat16") and not options.as_is
+        self._upcast = bool(model.half) and not options.as_is
         self._model_to_run: Model | None = None
         self._notes: list[str] = list(model.notes)
         # What to expose inside bodies; taken back, with a note, where ONNX Runtime cannot hand it out.
@@ -73,23 +73,25 @@ class OrtRunner:
         self._parts: dict[tuple[str, ...], _Part] = {}
         self._limited = False  # memory is short
         self._elements: dict[str, tuple[str, ...]] = {}  # rows of the current run that stand for one sequence
-        if options.as_is and model.numerics in ("float16", "bfloat16"):
+        if options.as_is and model.half:
             self._note(
-                f"run as typed: ONNX Runtime's CPU provider computes {model.numerics} in FP32, so overflow inside is not shown"
+                f"run as typed: ONNX Runtime's CPU provider computes {model.half} in FP32, so overflow inside is not shown"
             )
 
     @property
     def header(self) -> RunHeader:
         import onnxruntime
 
-        numerics = self._original.numerics
-        stored = "float32" if self._upcast else numerics
+        numerics, half = self._original.numerics, self._original.half
+        stored = "float32" if self._upcast and numerics == half else numerics
+        made = [f"upcast from {half}"] if self._upcast else []
+        made += ["qdq kept"] if numerics == "qdq" else []
         return RunHeader(
             runner="ort",
             model=str(self._original.path),
             model_sha256=self._original.sha256,
             precision=precision_of(stored) or stored,
-            golden=f"upcast from {numerics}" if self._upcast else "qdq kept" if numerics == "qdq" else "as_is",
+            golden=", ".join(made) or "as_is",
             device="cpu" if self._providers == ["CPUExecutionProvider"] else ", ".join(self._providers),
             passes="none",
             fusion="none",

@@ -275,6 +275,21 @@ def test_quantised_models_keep_their_nodes_and_carry_steps(tmp_path):
     assert made["y"].info.step is None
 
 
+def test_quantised_models_in_half_precision_are_upcast_too(tmp_path):
+    nodes = [
+        b.node("Cast", ["x"], ["low"], to=b.FLOAT16),
+        b.node("Mul", ["low", "low"], ["squared"]),
+        b.node("Cast", ["squared"], ["wide"], to=1),
+        b.node("QuantizeLinear", ["wide", "s"], ["q"]),
+        b.node("DequantizeLinear", ["q", "s"], ["y"]),
+    ]
+    proto = b.model(nodes, [b.value("x", (1,))], [b.value("y", (1,))], [b.weight("s", np.float32(1000))])
+    runner = OrtRunner(load_proto(tmp_path, proto))
+    made = {tensor.info.name: tensor for tensor in runner.run({"x": np.array([300], np.float32)}, "one")}
+    assert made["squared"].array.dtype == np.float32 and made["squared"].array[0] == 90000
+    assert (runner.header.golden, runner.header.precision) == ("upcast from float16, qdq kept", "qdq")
+
+
 def test_header(tmp_path):
     import onnxruntime
 
