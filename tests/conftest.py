@@ -22,10 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """``PROBE_SHARD=i/n`` keeps the i-th of n parts.
-
-    A test's part depends on its own name only, so parts stay put when tests are added; tests of one ``xdist_group`` stay together.
-    """
+    """``PROBE_SHARD=i/n`` keeps the i-th of n parts. A test's part depends on its own name only, so parts stay put when tests are added."""
     text = os.environ.get("PROBE_SHARD", "1/1")
     try:
         index, count = (int(part) for part in text.split("/"))
@@ -37,9 +34,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return
     mine, others = [], []
     for item in items:
-        group = item.get_closest_marker("xdist_group")
-        name = group.args[0] if group else item.nodeid
-        (mine if zlib.crc32(name.encode()) % count == index - 1 else others).append(item)
+        (mine if zlib.crc32(item.nodeid.encode()) % count == index - 1 else others).append(item)
     items[:] = mine
     config.hook.pytest_deselected(items=others)
 

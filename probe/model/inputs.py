@@ -27,7 +27,7 @@ __all__ = ["check_feeds", "make_inputs", "parse_ranges", "parse_shapes"]
 Array = np.ndarray[Any, Any]
 Range = tuple[float, float]
 
-_MOST_ELEMENTS = 1 << 31  # of one input that is made up: beyond this an extent is a mistake, and would fill the memory
+_MOST_ELEMENTS = 1 << 28  # of one input that is made up: beyond this an extent is a mistake, and would fill the memory
 
 RANDOM_INPUTS_WARNING = (
     "inputs are made up (seed {seed}): real data reaches larger values, so a pass here may hide failures"

@@ -124,6 +124,10 @@ class InspectResult:
     command: str = ""
     schema: str = "probe.inspect/1"
 
+    def __post_init__(self) -> None:
+        if (self.model is None) == (self.recording is None):
+            raise ValueError("an inspection is of a model or of a recording")  # reading a damaged file makes it a ValidationError
+
 
 @dataclass(frozen=True, slots=True)
 class DumpResult:

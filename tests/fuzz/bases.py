@@ -61,9 +61,9 @@ def dump(path: Path, *, stats_only: bool = False) -> Path:
     return path
 
 
-def simple_dump(path: Path) -> Path:
+def simple_dump(path: Path, *, stats_only: bool = False) -> Path:
     """One unnamed input, one output, one tensor inside."""
-    with DumpWriter(path, RunHeader()) as writer:
+    with DumpWriter(path, RunHeader(), stats_only=stats_only) as writer:
         for name, role in (("inside", "internal"), ("y", "output")):
             writer.add(TensorInfo(name, "", (), role=role), tensors(1)["logits"])  # pyright: ignore[reportArgumentType]
     return path

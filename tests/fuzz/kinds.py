@@ -190,13 +190,20 @@ def _make(*functions: Callable[[Path], Path]) -> Callable[[Path], list[Path]]:
     return lambda folder: [function(folder) for function in functions]
 
 
+def _dumps(folder: Path) -> list[Path]:
+    return [
+        bases.dump(folder / "dump"), bases.simple_dump(folder / "simple"), bases.dump(folder / "stats", stats_only=True),
+        bases.simple_dump(folder / "simple-stats", stats_only=True),
+    ]  # fmt: skip
+
+
 KINDS: dict[str, Kind] = {
     "dump": Kind(
-        _make(lambda f: bases.dump(f / "dump"), lambda f: bases.simple_dump(f / "simple"), lambda f: bases.dump(f / "stats", stats_only=True)),
+        _dumps,
         _damage_file, _recording(sealed=True), 12,
     ),
     "dump rows": Kind(
-        _make(lambda f: bases.dump(f / "dump"), lambda f: bases.simple_dump(f / "simple"), lambda f: bases.dump(f / "stats", stats_only=True)),
+        _dumps,
         _damage_rows, _recording(sealed=False), 22,
     ),
     "npz": Kind(

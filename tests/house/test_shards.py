@@ -8,14 +8,7 @@ import pytest
 
 from tests.conftest import pytest_collection_modifyitems
 
-
-def item(i: int) -> SimpleNamespace:
-    """A test; every 50th belongs to a group."""
-    marker = SimpleNamespace(args=("slow set-up",)) if i % 50 == 0 else None
-    return SimpleNamespace(nodeid=f"tests/room/test_{i % 7}.py::test_{i}", get_closest_marker=lambda name: marker)
-
-
-ITEMS = [item(i) for i in range(200)]
+ITEMS = [SimpleNamespace(nodeid=f"tests/room/test_{i % 7}.py::test_{i}") for i in range(200)]
 
 
 def part(monkeypatch: pytest.MonkeyPatch, shard: str) -> list[str]:
@@ -31,12 +24,6 @@ def test_every_test_is_in_exactly_one_part(monkeypatch: pytest.MonkeyPatch, coun
     parts = [part(monkeypatch, f"{i + 1}/{count}") for i in range(count)]
     assert sorted(one for names in parts for one in names) == sorted(item.nodeid for item in ITEMS)
     assert min(len(one) for one in parts) > len(ITEMS) / count / 2, "the parts are very unequal"
-
-
-def test_a_group_stays_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    grouped = {one.nodeid for one in ITEMS if one.get_closest_marker("xdist_group")}
-    parts = [grouped & set(part(monkeypatch, f"{i + 1}/5")) for i in range(5)]
-    assert sorted(map(len, parts)) == [0, 0, 0, 0, 4]
 
 
 @pytest.mark.parametrize("shard", ["0/2", "3/2", "half", "1", "1/0"])
