@@ -44,7 +44,7 @@ def pair_inputs(actual: TensorSource, golden: TensorSource) -> tuple[list[InputP
     if len(ids_a) == 1 and len(ids_g) == 1:
         pairs = [InputPair(ids_a[0], ids_g[0])]
     else:
-        by_hash = {sha: one for one, sha in reversed(hashes_a.items())}
+        by_hash = {sha: one for one, sha in reversed(hashes_a.items()) if one in ids_a}
         partner = {g: by_hash.get(hashes_g.get(g, ""), g) for g in ids_g}
         pairs = [InputPair(a, g) for g, a in partner.items() if a in ids_a]
     if not pairs:

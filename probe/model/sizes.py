@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 
+_LONGEST_VECTOR = 1 << 16  # elements
+
 
 def tensor_bytes(exposure: Exposure, feeds: Mapping[str, Array]) -> dict[str, int]:
     """Bytes of the tensors of an exposed model, by recorded name. An estimate: what inference cannot tell (data-dependent shapes, what
@@ -39,7 +41,10 @@ def tensor_bytes(exposure: Exposure, feeds: Mapping[str, Array]) -> dict[str, in
     for value in proto.graph.output:
         value.ClearField("type")
     try:
-        inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True)
+        inferred = onnx.shape_inference.infer_shapes(proto, data_prop=False)
+        # Propagating values finds shapes that are computed. It takes some 200 bytes an element of any vector, were it a waveform.
+        if _longest_vector(inferred.graph) <= _LONGEST_VECTOR:
+            inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True)
     except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
         return dict.fromkeys(
             (tensor.name for tensor in exposure.tensors), 0
@@ -60,6 +65,14 @@ def tensor_bytes(exposure: Exposure, feeds: Mapping[str, Array]) -> dict[str, in
             found[tensor.name] = inside.get(tensor.name, inside.get(tensor.name.rpartition("/")[2]))
     largest = max((size for size in found.values() if size is not None), default=0)
     return {name: largest if size is None else size for name, size in found.items()}
+
+
+def _longest_vector(graph: onnx.GraphProto) -> int:
+    """Elements of the longest one-dimensional tensor of a graph and its bodies, as far as they are known."""
+    shapes = (
+        shape_of(value.type) or () for one in _graphs(graph) for value in (*one.input, *one.value_info, *one.output)
+    )
+    return max((shape[0] for shape in shapes if len(shape) == 1 and isinstance(shape[0], int)), default=0)
 
 
 def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:

@@ -126,7 +126,9 @@ class InspectResult:
 
     def __post_init__(self) -> None:
         if (self.model is None) == (self.recording is None):
-            raise ValueError("an inspection is of a model or of a recording")  # reading a damaged file makes it a ValidationError
+            raise ValueError(
+                "an inspection is of a model or of a recording"
+            )  # reading a damaged file makes it a ValidationError
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,7 +90,9 @@ def meaning(path: Path) -> Meaning:
         values = {(row.name, row.input_id): read_array(source, row) for row in rows if row.status == "recorded"}
         for row in rows:
             if row.status == "recorded" and values[row.name, row.input_id].shape != row.shape:
-                raise WrongError(f"{row.name!r} is announced as {row.shape} and read as {values[row.name, row.input_id].shape}")
+                raise WrongError(
+                    f"{row.name!r} is announced as {row.shape} and read as {values[row.name, row.input_id].shape}"
+                )
         outputs = {row.name for row in rows if row.role == "output"} if source.roles_known else None
         claims = {
             (row.name, row.input_id): (row.status, row.role, row.dtype, row.shape, row.sha256, row.nan, row.inf)
@@ -184,7 +186,9 @@ def _no_wrong_pass(actual: Meaning, golden: Meaning, result: DiffResult, *, exac
         if claim[0] == "stats_only" and claim[4] in (*recorded, *claimed):
             compared += 1
         elif not (left_out and input_id not in actual.ids):
-            raise WrongError(f"{result.verdict}, and output {name!r} of input {input_id!r} has no values that could be compared")
+            raise WrongError(
+                f"{result.verdict}, and output {name!r} of input {input_id!r} has no values that could be compared"
+            )
     if not compared:
         raise WrongError(f"{result.verdict}, and no output was compared")
     names = {name for name, _ in golden.values}
@@ -208,7 +212,11 @@ def alike(a: Array, g: Array, *, exact: bool) -> bool:
         if not exact and wide is np.float64:
             finite = np.isfinite(y)
             reach = float(np.abs(y[finite]).max()) if finite.any() else 0.0
-            coarse = 0.05 if "float16" in (a.dtype.name, g.dtype.name) or "bfloat16" in (a.dtype.name, g.dtype.name) else 1e-3
+            coarse = (
+                0.05
+                if "float16" in (a.dtype.name, g.dtype.name) or "bfloat16" in (a.dtype.name, g.dtype.name)
+                else 1e-3
+            )
             mask = (np.abs(x) >= 1e4) & (np.abs(y) >= 1e4) & (np.sign(x) == np.sign(y))
             same |= (np.abs(x - y) <= 1.01 * coarse * reach) | mask
     return bool(same.all())
@@ -266,7 +274,10 @@ def read_independently(path: Path) -> dict[Key, Array] | None:
     if path.is_dir() and (path / "manifest.jsonl").exists():
         return _dump(path)
     if path.is_dir():
-        return {(unquote(file.relative_to(path).as_posix()[:-4]), ""): _native(np.load(file)) for file in path.rglob("*.npy")}
+        return {
+            (unquote(file.relative_to(path).as_posix()[:-4]), ""): _native(np.load(file))
+            for file in path.rglob("*.npy")
+        }
     if path.suffix == ".npz":
         with np.load(path) as archive:
             keys = archive.files
@@ -322,7 +333,9 @@ def _safetensors(content: bytes) -> dict[Key, Array]:
     entries = json.loads(content[8 : 8 + length])
     entries.pop("__metadata__", None)
     return {
-        (name, ""): np.frombuffer(content[8 + length :][slice(*one["data_offsets"])], _dtype(_CODES[one["dtype"]])).reshape(one["shape"])
+        (name, ""): np.frombuffer(
+            content[8 + length :][slice(*one["data_offsets"])], _dtype(_CODES[one["dtype"]])
+        ).reshape(one["shape"])
         for name, one in entries.items()
     }
 

@@ -8,13 +8,13 @@ import numpy as np
 
 from probe import api
 from probe.errors import InputError
-from probe.model import load
+from probe.model import Model, load
 from probe.model.expose import expose
 from probe.report.terminal import render
 from probe.runners.protocol import RunnerOptions
+from probe.store.recording import Recording
 from tests.fuzz.sandbox import WrongError
 
-_LARGEST_RUN = 64 << 20  # bytes: damage to a shape may ask for more data than a test should make
 _OPTIONS = RunnerOptions(threads=1, memory_limit=2 << 30)
 
 
@@ -51,7 +51,7 @@ def judge_model(original: Path, damaged: Path, work: Path, seed: int) -> tuple[s
     return ("different" if changed else "same"), ""
 
 
-def _as_computed(path: Path, model, recording) -> None:
+def _as_computed(path: Path, model: Model, recording: Recording) -> None:
     """Graph outputs, bit by bit, against a plain session on the damaged file and the recorded inputs."""
     import onnxruntime
 
@@ -68,11 +68,15 @@ def _as_computed(path: Path, model, recording) -> None:
         computed = session.run(wanted, feeds)
     except Exception:
         return  # probe may repair what ONNX Runtime alone refuses: nodes in the wrong order
-    for name, value in zip(wanted, computed, strict=True):
+    for name, value in zip(wanted, map(np.asarray, computed), strict=True):
         if name not in recording or recording.info(name).status != "recorded":
             continue
         found = recording.read(name)
-        if found.shape != value.shape or found.dtype != value.dtype or found.tobytes() != np.ascontiguousarray(value).tobytes():
+        if (
+            found.shape != value.shape
+            or found.dtype != value.dtype
+            or found.tobytes() != np.ascontiguousarray(value).tobytes()
+        ):
             if np.array_equal(found, value, equal_nan=found.dtype.kind == "f"):
                 continue  # NaN payloads and the sign of zero may depend on how a kernel is cut
             raise WrongError(f"output {name!r} is not what the model computes")

@@ -26,6 +26,11 @@ class Kind:
     share: int  # of a hundred cases in a campaign
 
 
+# What decides about a verdict, and is lost among dozens of other fields.
+_ROW_FIELDS = ("name", "input_id", "role", "status", "dtype", "shape", "offset", "bytes", "sha256")
+_RESULT_FIELDS = ("verdict", "role", "status", "name", "range_rel", "nonfinite_mismatch", "tensors", "metrics")
+
+
 def _recording(*, sealed: bool) -> Judge:
     def judge(original: Path, damaged: Path, work: Path, seed: int) -> tuple[str, str]:
         from tests.fuzz.judge import judge_recording
@@ -81,7 +86,7 @@ def _damage_rows(path: Path, rng: random.Random) -> str:
             lines = [lines[0], *body]
             continue
         number = rng.randrange(len(lines)) if rng.random() < 0.9 else 0
-        tree, label = damage_json(json.loads(lines[number]), rng)
+        tree, label = damage_json(json.loads(lines[number]), rng, _ROW_FIELDS)
         lines[number] = json.dumps(tree).encode() + b"\n"
     if rng.random() < 0.15:
         _reuse_hash(path, lines, rng)
@@ -116,7 +121,7 @@ def _damage_tree(path: Path, rng: random.Random) -> str:
     tree = json.loads(path.read_text())
     label = ""
     for _ in range(rng.choice((1, 1, 1, 2, 4))):
-        tree, label = damage_json(tree, rng)
+        tree, label = damage_json(tree, rng, _RESULT_FIELDS)
     path.write_text(json.dumps(tree))
     return f"fields: {label}"
 
@@ -175,12 +180,15 @@ def _damage_safetensors(path: Path, rng: random.Random) -> str:
 
 
 def _damage_model(path: Path, rng: random.Random) -> str:
-    if path.is_dir():
-        return _damage_file(path, rng)
-    if rng.random() < 0.5:
+    way = rng.random()
+    if path.is_dir() or way < 0.4:
         return _damage_file(path, rng)
     from tests.fuzz.mutate_models import damage_model
+    from tests.model.mutations import mutate_message
 
+    if way < 0.6:
+        path.write_bytes(mutate_message(path.read_bytes(), rng))
+        return "message fields"
     data, label = damage_model(path.read_bytes(), rng)
     path.write_bytes(data)
     return f"graph: {label}"
@@ -228,7 +236,9 @@ def prepare(kind: str, seed: int, originals: list[Path], work: Path) -> tuple[Pa
     """Copy one of the sound files into ``work`` and damage the copy: original, damaged copy, what was done."""
     rng = random.Random(f"{kind} {seed}")  # a text: its hash is the same in every process
     original = originals[seed % len(originals)]
-    home = original.parent if original.name == "model.onnx" else None  # a model with external data comes with its folder
+    home = (
+        original.parent if original.name == "model.onnx" else None
+    )  # a model with external data comes with its folder
     if home is not None:
         shutil.copytree(home, work / home.name)
         damaged, target = work / home.name / original.name, work / home.name

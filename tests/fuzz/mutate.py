@@ -39,7 +39,9 @@ def _overwrite(data: bytes, rng: random.Random) -> bytes:
 
 
 def _truncate(data: bytes, rng: random.Random) -> bytes:
-    return data[: rng.randrange(len(data) + 1)] if rng.random() < 0.7 else data[: max(0, len(data) - rng.randrange(1, 40))]
+    return (
+        data[: rng.randrange(len(data) + 1)] if rng.random() < 0.7 else data[: max(0, len(data) - rng.randrange(1, 40))]
+    )
 
 
 def _behead(data: bytes, rng: random.Random) -> bytes:
@@ -79,7 +81,9 @@ def _swap(data: bytes, rng: random.Random) -> bytes:
     first, second = sorted((_span(data, rng), _span(data, rng)))
     if first[1] > second[0]:
         return data[first[0] :] + data[: first[0]]
-    return data[: first[0]] + data[slice(*second)] + data[first[1] : second[0]] + data[slice(*first)] + data[second[1] :]
+    return (
+        data[: first[0]] + data[slice(*second)] + data[first[1] : second[0]] + data[slice(*first)] + data[second[1] :]
+    )
 
 
 def _number(data: bytes, rng: random.Random) -> bytes:
@@ -118,8 +122,8 @@ def damage_lines(lines: list[bytes], rng: random.Random) -> tuple[list[bytes], s
             return out, "line moved"
 
 
-def damage_json(tree: Any, rng: random.Random) -> tuple[Any, str]:
-    """One change in a JSON tree, anywhere; the tree is changed in place where it can be."""
+def damage_json(tree: Any, rng: random.Random, favoured: tuple[str, ...] = ()) -> tuple[Any, str]:
+    """One change in a JSON tree, anywhere, a third of the time in one of the ``favoured`` fields; in place where it can be."""
     places: list[tuple[Any, Any]] = []
 
     def walk(node: Any) -> None:
@@ -133,7 +137,8 @@ def damage_json(tree: Any, rng: random.Random) -> tuple[Any, str]:
         return rng.choice(VALUES), "replaced"
     # Depth first reaches numbers in long lists far more often than the fields around them: every field name gets the same chance.
     keys = sorted({str(key) for _, key in places})
-    wanted = rng.choice(keys)
+    often = [key for key in favoured if key in keys]
+    wanted = rng.choice(often if often and rng.random() < 0.33 else keys)
     node, key = rng.choice([place for place in places if str(place[1]) == wanted])
     change = rng.choice(("value", "value", "value", "delete", "near", "type", "rename", "twice", "swap", "deep"))
     return tree, _change(node, key, change, rng)

@@ -29,16 +29,26 @@ def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
 
 def _change(model: onnx.ModelProto, rng: random.Random) -> str:
     graph = rng.choice(list(_graphs(model.graph)))
-    names = [name for node in graph.node for name in (*node.input, *node.output)] + [w.name for w in graph.initializer] + ["", "nowhere"]
+    names = (
+        [name for node in graph.node for name in (*node.input, *node.output)]
+        + [w.name for w in graph.initializer]
+        + ["", "nowhere"]
+    )
     node = rng.choice(graph.node) if graph.node else None
     weight = rng.choice(graph.initializer) if graph.initializer else None
     ports = [*graph.input, *graph.output, *graph.value_info]
     port = rng.choice(ports) if ports else None
     number = rng.choice([x for x in NUMBERS if -(2**63) <= x < 2**63])
     changes = ["opset", "shuffle"]
-    changes += ["node deleted", "node twice", "op", "domain", "input", "input dropped", "output", "node name"] if node is not None else []
+    changes += (
+        ["node deleted", "node twice", "op", "domain", "input", "input dropped", "output", "node name"]
+        if node is not None
+        else []
+    )
     changes += ["attribute", "attribute deleted", "attribute type"] if node is not None and node.attribute else []
-    changes += ["dims", "element type", "data", "weight name", "weight deleted", "location"] if weight is not None else []
+    changes += (
+        ["dims", "element type", "data", "weight name", "weight deleted", "location"] if weight is not None else []
+    )
     changes += ["port shape", "port type", "port name", "port deleted"] if port is not None else []
     change = rng.choice(changes)
     match change:
@@ -55,7 +65,9 @@ def _change(model: onnx.ModelProto, rng: random.Random) -> str:
         case "node twice" if node is not None:
             graph.node.append(node)
         case "op" if node is not None:
-            node.op_type = rng.choice(("Relu", "Add", "MatMul", "If", "Loop", "Constant", "Reshape", "Conv", "", "Nope", "Gather", "Softmax"))
+            node.op_type = rng.choice(
+                ("Relu", "Add", "MatMul", "If", "Loop", "Constant", "Reshape", "Conv", "", "Nope", "Gather", "Softmax")
+            )
         case "domain" if node is not None:
             node.domain = rng.choice(("ai.onnx.ml", "com.microsoft", "here", "nowhere", "ai.onnx"))
         case "node name" if node is not None:
@@ -95,7 +107,9 @@ def _change(model: onnx.ModelProto, rng: random.Random) -> str:
         case "location" if weight is not None:
             weight.data_location = onnx.TensorProto.EXTERNAL
             key = rng.choice(("location", "offset", "length", "checksum"))
-            weight.external_data.add(key=key, value=rng.choice(("../../etc/passwd", "/etc/passwd", "", str(number), "model.onnx", ".")))
+            weight.external_data.add(
+                key=key, value=rng.choice(("../../etc/passwd", "/etc/passwd", "", str(number), "model.onnx", "."))
+            )
         case "port shape" if port is not None:
             _change_shape(port, number, rng)
         case "port type" if port is not None:

@@ -1,6 +1,7 @@
 """Run cases: ``python -m tests.fuzz.run KIND FIRST COUNT`` prints what came out, and exits 1 when any of it is a finding.
 
-``--show`` leaves the damaged file of a single case behind and prints the traceback: for repeating a finding.
+``--show`` leaves the damaged file of case FIRST in ``fuzz-case`` and prints the traceback. ``--sound`` damages nothing: every case must
+then be ``same``.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import os
 import shutil
 import sys
 import tempfile
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,9 @@ class Tally:
         row = self.table.setdefault(damage, {})
         row[outcome.kind] = row.get(outcome.kind, 0) + 1
         if not outcome.good:
-            self.findings.append({"kind": self.kind, "seed": seed, "damage": damage, "outcome": outcome.kind, "detail": outcome.detail})
+            self.findings.append(
+                {"kind": self.kind, "seed": seed, "damage": damage, "outcome": outcome.kind, "detail": outcome.detail}
+            )
 
 
 def cases(kind: str, first: int, count: int, folder: Path) -> Tally:
@@ -99,18 +102,24 @@ def _import_everything() -> None:
 
 
 def main() -> int:
-    arguments = [argument for argument in sys.argv[1:] if argument != "--show"]
-    kind, first, count = arguments[0], int(arguments[1]), int(arguments[2])
+    options = [argument for argument in sys.argv[1:] if argument.startswith("--")]
+    kind, first, count = [argument for argument in sys.argv[1:] if not argument.startswith("--")]
+    if "--sound" in options:
+        KINDS[kind] = replace(KINDS[kind], damage=lambda _path, _rng: "none")
     with _folder() as name:
-        folder = Path(name)
-        if len(arguments) < len(sys.argv) - 1:
-            _import_everything()
-            damage, outcome = one_case(kind, first, _originals(kind, folder), Path("fuzz-case"), keep=True)
-            print(f"{damage}: {outcome}\nfuzz-case/log:\n{Path('fuzz-case/log').read_text(errors='replace')}")
-            return 0 if outcome.good else 1
-        tally = cases(kind, first, count, folder)
+        if "--show" in options:
+            return show(kind, int(first), Path(name))
+        tally = cases(kind, int(first), int(count), Path(name))
     print(json.dumps(asdict(tally)))
     return 1 if tally.findings else 0
+
+
+def show(kind: str, seed: int, folder: Path) -> int:
+    """Repeat one case and leave its damaged file in ``fuzz-case``."""
+    _import_everything()
+    damage, outcome = one_case(kind, seed, _originals(kind, folder), Path("fuzz-case"), keep=True)
+    print(f"{damage}: {outcome}\nfuzz-case/log:\n{Path('fuzz-case/log').read_text(errors='replace')}")
+    return 0 if outcome.good else 1
 
 
 def _folder() -> tempfile.TemporaryDirectory[str]:

@@ -57,7 +57,6 @@ FENCES = (
     Fence("safetensors", ("store",), at_top=False),
     Fence("typer", ("cli",), at_top=True),
     Fence("click", ("cli",), at_top=True),
-    Fence("rich", ("cli", "report"), at_top=True),
 )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from probe.errors import InputError
@@ -157,7 +157,6 @@ def test_what_holds_no_inputs_is_refused(make: Any, message: str, tmp_path: Path
 # --- hash_feeds
 
 
-@settings(deadline=None)
 @given(st.dictionaries(st.text(), st.one_of(numeric(), text()), max_size=4), st.randoms())
 def test_the_order_of_names_does_not_matter(feeds: dict[str, Array], random: Any) -> None:
     names = list(feeds)
@@ -165,7 +164,6 @@ def test_the_order_of_names_does_not_matter(feeds: dict[str, Array], random: Any
     assert hash_feeds(feeds) == hash_feeds({name: feeds[name] for name in names})
 
 
-@settings(deadline=None)
 @given(numeric())
 def test_the_layout_in_memory_does_not_matter(array: Array) -> None:
     native = array if array.dtype.isnative else array.byteswap().view(array.dtype.newbyteorder("="))

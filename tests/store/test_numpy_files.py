@@ -11,7 +11,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from probe.errors import InputError
@@ -283,7 +283,6 @@ def test_an_npz_holds_every_type_as_numbers_numpy_can_read(name: str, tmp_path: 
         assert bits(loaded) == bits(array)
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(width=16), min_size=1), st.sampled_from(["bfloat16", "float8_e5m2", "float8_e4m3fn"]))
 def test_widening_to_float32_changes_no_value(values: list[float], name: str) -> None:
     from probe.store.numpy_files import portable

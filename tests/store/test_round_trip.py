@@ -34,7 +34,7 @@ from tests.store.arrays import (
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(numeric(), min_size=1, max_size=4))
 def test_numbers_come_back_to_the_last_bit(arrays: list[Array]) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -53,7 +53,6 @@ def test_every_type_comes_back(name: str, tmp_path: Path) -> None:
     assert Dump(tmp_path / "d").rows()[0].dtype == name
 
 
-@settings(deadline=None)
 @given(text())
 def test_text_comes_back(array: Array) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -112,7 +111,6 @@ def test_hostile_names_are_only_names(tmp_path: Path) -> None:
     assert [x.name for x in tmp_path.iterdir()] == ["d"]
 
 
-@settings(deadline=None)
 @given(st.lists(st.text(max_size=300), min_size=1, max_size=5, unique=True))
 def test_any_text_is_a_name(names: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -227,7 +225,6 @@ def test_values_do_not_depend_on_how_they_lie_in_memory(tmp_path: Path) -> None:
         assert rows[name] == replace(rows["plain"], name=name, offset=rows[name].offset)
 
 
-@settings(deadline=None)
 @given(numeric(names=["float32", "int8", "bfloat16"]), numeric(names=["float64", "bool"]))
 def test_every_tensor_starts_on_a_page(first: Array, second: Array) -> None:
     with tempfile.TemporaryDirectory() as folder:

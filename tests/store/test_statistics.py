@@ -52,13 +52,12 @@ def check(array: Array) -> None:
         assert found_mean == pytest.approx(mean, abs=max(2e-6 * magnitude, 1e-45))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(numeric(names=REAL))
 def test_any_bits_of_any_type(array: Array) -> None:
     check(array)
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(width=64), max_size=20))
 def test_any_doubles(values: list[float]) -> None:
     check(np.array(values, np.float64))

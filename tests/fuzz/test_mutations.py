@@ -1,0 +1,86 @@
+"""Damaged recordings, saved results and models: no traceback, no hang, no crash, no blown-up memory, no wrong pass.
+
+2100 cases here; ``python -m tests.fuzz.campaign`` runs as many as are asked for, and reports/ has its figures.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fuzz import bases
+
+pytestmark = pytest.mark.skipif(
+    not hasattr(os, "fork") or not Path("/proc").exists(), reason="needs fork and memory limits"
+)
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# kind, first seed, cases; parts of a few seconds each, so that several processes share them well
+PARTS = [
+    ("dump", 0, 130), ("dump", 130, 130), ("dump rows", 0, 120), ("dump rows", 120, 120), ("dump rows", 240, 120), ("dump rows", 360, 120),
+    ("npz", 0, 160), ("npz members", 0, 160), ("npy folder", 0, 120), ("safetensors", 0, 150), ("polygraphy", 0, 180),
+    ("polygraphy inputs", 0, 80), ("saved results", 0, 200), ("models", 0, 180), ("models", 180, 180), ("real models", 0, 50),
+]  # fmt: skip
+
+
+def run(kind: str, first: int, count: int, *options: str) -> dict[str, Any]:
+    # One thread a process: forked children must not inherit half a thread pool.
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+        "OMP_NUM_THREADS": "1",
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.fuzz.run", kind, str(first), str(count), *options],
+        capture_output=True, text=True, cwd=ROOT, env=environment, check=False,
+    )  # fmt: skip
+    assert done.stdout, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_there_are_enough_cases() -> None:
+    assert sum(count for _, _, count in PARTS) >= 2100
+
+
+@pytest.mark.parametrize(("kind", "first", "count"), PARTS, ids=lambda x: str(x))
+def test_damage_never_passes_for_something_else(kind: str, first: int, count: int) -> None:
+    if kind == "real models" and not bases.real_models():
+        pytest.skip("no public models: set PROBE_MODELS to their folder, or put them in ../shared/models")
+    tally = run(kind, first, count)
+    assert tally["cases"] == count
+    repeat = [
+        f'python -m tests.fuzz.run "{one["kind"]}" {one["seed"]} 1 --show   # {one["outcome"]}: {one["detail"]}'
+        for one in tally["findings"]
+    ]
+    assert not repeat, "\n" + "\n".join(repeat)
+    outcomes = {outcome for row in tally["table"].values() for outcome in row}
+    assert {"refused", "same"} <= outcomes, "damage that is always or never noticed tests nothing"
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "dump",
+        "npz",
+        "npz members",
+        "npy folder",
+        "safetensors",
+        "polygraphy",
+        "polygraphy inputs",
+        "saved results",
+        "models",
+    ],
+)
+def test_without_damage_everything_is_the_same(kind: str) -> None:
+    """The judge itself, on sound files: every way of reading them works and every comparison passes or fails as it should."""
+    tally = run(kind, 0, 20, "--sound")
+    assert tally["table"] == {"none": {"same": 20}}, tally["findings"]
