@@ -99,8 +99,8 @@ def cosine(s: Sums) -> float:
 
     The products are of square roots, so that vectors of 1e-200 do not vanish.
     """
-    if s.golden_squared == 0 and s.actual_squared == 0:
-        return 1.0 if s.max_abs == 0 else 0.0
+    if s.max_abs == 0:
+        return 1.0  # identical, and not 1 - 2e-16
     if s.golden_squared == 0 or s.actual_squared == 0:
         return 0.0
     return max(-1.0, min(1.0, s.dot / math.sqrt(s.golden_squared) / math.sqrt(s.actual_squared)))

@@ -70,9 +70,5 @@ def read_input_sets(path: str | Path) -> list[InputSet]:
             sets.setdefault(row.input_id, {})[row.name] = read_array(source, row)
     finally:
         source.close()
-    several = len(sets) > 1
-    return [
-        InputSet(id=(key if source.kind == "dump" and key else f"{path.stem}-{key}" if several else path.stem),
-                 feeds=feeds, source=f"file {path}")
-        for key, feeds in sets.items()
-    ]  # fmt: skip
+    # Recordings of several inputs name them, so that what is recorded from them meets what was recorded beside them.
+    return [InputSet(id=key or path.stem, feeds=feeds, source=f"file {path}") for key, feeds in sets.items()]

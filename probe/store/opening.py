@@ -31,7 +31,7 @@ def is_recording(path: str | Path) -> bool:
     """Whether ``open_source`` has a reader for this path; decided by name and first bytes, nothing is read in full."""
     path = Path(path)
     if is_folder(path):
-        return (path / "manifest.jsonl").exists() or any(path.rglob("*.npy"))
+        return (path / "manifest.jsonl").exists() or any(path.rglob("*.npy")) or any(path.glob("*.json"))
     return _file_and_pick(path)[0].suffix in (".npz", ".npy", ".safetensors", ".json")
 
 
@@ -47,6 +47,10 @@ def open_source(path: str | Path) -> TensorSource:
             from probe.store.dump import Dump
 
             return Dump(path)
+        if any(path.glob("*.json")) and not any(path.rglob("*.npy")):
+            from probe.store.polygraphy import PolygraphyFolder
+
+            return PolygraphyFolder(path)
         from probe.store.numpy_files import NpyFolder
 
         return NpyFolder(path)

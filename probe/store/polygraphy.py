@@ -10,7 +10,7 @@ import binascii
 import io
 import mmap
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -63,12 +63,11 @@ class PolygraphyJson:
         self.header = RunHeader()
         content = _map(Path(path))
         try:
-            if bytes(content[:64]).lstrip()[:1] == b"[":
-                self.roles_known = True
-                sets = msgspec.json.decode(content, type=list[dict[str, msgspec.Raw]])
+            sets = _input_sets(content)
+            self.roles_known = sets is not None
+            if sets is not None:
                 self._places = [p for k, feeds in enumerate(sets) for p in self._index(feeds, k, len(sets), "input")]
             else:
-                self.roles_known = False
                 name, iterations = self._pick(msgspec.json.decode(content, type=_RunResults).lst, runner)
                 self.header = RunHeader(runner=name)
                 self._places = [
@@ -133,6 +132,52 @@ class PolygraphyJson:
 
     def close(self) -> None:
         return None  # the mapping lives as long as the rows that point into it
+
+
+class PolygraphyFolder:
+    """What ``--save-outputs`` and ``--save-inputs`` write to a folder: a file an iteration, in the order of their names.
+
+    Raises:
+        InputError: as ``PolygraphyJson``; or inputs and outputs are mixed.
+    """
+
+    kind = "polygraphy"
+
+    def __init__(self, path: str | Path, runner: str = "") -> None:
+        self.path = str(path)
+        files = sorted(Path(path).glob("*.json"))
+        self._parts = [PolygraphyJson(file, runner) for file in files]
+        if len({part.roles_known for part in self._parts}) != 1:
+            raise InputError(f"{path} holds no files of Polygraphy, or both inputs and outputs", hint="name one kind")
+        self.roles_known = self._parts[0].roles_known
+        self.header = self._parts[0].header
+        self._owners: dict[tuple[str, str], tuple[PolygraphyJson, TensorInfo]] = {}
+        several = len(self._parts) > 1
+        for number, part in enumerate(self._parts):
+            for row in part.rows():
+                place = f"iteration-{number}" if several else ""
+                # a file may hold several iterations itself
+                identity = f"{place}-{row.input_id}" if place and row.input_id else place or row.input_id
+                self._owners[row.name, identity] = (part, replace(row, input_id=identity))
+
+    def rows(self) -> Sequence[TensorInfo]:
+        return [row for _, row in self._owners.values()]
+
+    def open(self, row: TensorInfo) -> ArrayReader:
+        part, _ = self._owners[row.name, row.input_id]
+        own = next(one for one in part.rows() if one.name == row.name and row.input_id.endswith(one.input_id))
+        return part.open(own)
+
+    def close(self) -> None:
+        return None
+
+
+def _input_sets(content: mmap.mmap | bytes) -> list[dict[str, msgspec.Raw]] | None:
+    """The sets of a file of inputs: a list of them, or one alone as folders hold them. None: a file of outputs."""
+    if bytes(content[:64]).lstrip()[:1] == b"[":
+        return msgspec.json.decode(content, type=list[dict[str, msgspec.Raw]])
+    one = msgspec.json.decode(content, type=dict[str, msgspec.Raw])
+    return None if "lst" in one and "polygraphy_class" in one else [one]
 
 
 def _map(path: Path) -> mmap.mmap | bytes:

@@ -238,6 +238,11 @@ def test_cosine_of_tiny_opposite_vectors_is_minus_one() -> None:
     assert metrics_of(sums_of(-tiny, tiny)).cosine == pytest.approx(-1)
 
 
+@given(arrays)
+def test_identical_tensors_have_a_cosine_of_exactly_one(golden: Array) -> None:
+    assert metrics_of(sums_of(golden, golden)).cosine == 1.0
+
+
 def test_golden_all_zero() -> None:
     zero = np.zeros(4, np.float32)
     assert metrics_of(sums_of(zero, zero)).range_rel == 0

@@ -16,7 +16,7 @@ from probe.errors import EXIT_INPUT, InputError
 from probe.results.tensors import RunHeader, TensorInfo
 from probe.store import target as target_module
 from probe.store.opening import open_sink, open_source
-from tests.store.arrays import ROOT, Array, record
+from tests.store.arrays import ROOT, Array, contents, record
 
 NAMES = ["d", "x.npz", "x.safetensors"]
 
@@ -150,6 +150,25 @@ def test_any_step_of_a_recording_may_fail(
         with pytest.raises(InputError, match="cannot write the recording"):
             record(tmp_path / "deep" / "d", tensors(2, 10))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_overwrite_that_fails_at_the_last_step_puts_the_old_recording_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = record(tmp_path / "d", {"x": np.full(3, 7)})
+    plain = os.rename
+
+    def failing(source: Path, destination: Path) -> None:
+        if ".partial-" in Path(source).name:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        plain(source, destination)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", failing)
+        with pytest.raises(InputError, match="cannot write"):
+            record(path, {"x": np.full(3, 8)}, overwrite=True)
+    assert contents(path)["x", ""].tolist() == [7, 7, 7]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["d"]
 
 
 def test_a_folder_that_cannot_be_listed_may_still_be_written_to(

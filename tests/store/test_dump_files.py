@@ -123,6 +123,16 @@ def test_reading_twice_in_order_still_finds_it(long: tuple[Path, Array]) -> None
         reader.close()
 
 
+def test_reading_twice_in_order_is_no_damage(long: tuple[Path, Array]) -> None:
+    path, array = long
+    dump = Dump(path)
+    reader = dump.open(dump.rows()[1])
+    for step in (1000, 4096, 1 << 22):
+        for start in range(0, array.size, step):
+            reader.window(start, min(start + step, array.size))
+    reader.close()
+
+
 def test_what_was_not_read_in_full_is_not_hashed(long: tuple[Path, Array]) -> None:
     path, _ = long
     dump = Dump(path)

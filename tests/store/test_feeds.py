@@ -69,7 +69,7 @@ def test_polygraphy_inputs_are_as_many_sets_as_the_list_is_long(tmp_path: Path) 
     same(read_input_sets(save_inputs(tmp_path / "i.json", [{"x": X, "mask": MASK}])), {"i": {"x": X, "mask": MASK}})
     same(
         read_input_sets(save_inputs(tmp_path / "i.json", [{"x": X}, {"x": X + 1}])),
-        {"i-iteration-0": {"x": X}, "i-iteration-1": {"x": X + 1}},
+        {"iteration-0": {"x": X}, "iteration-1": {"x": X + 1}},
     )
 
 

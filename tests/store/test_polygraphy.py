@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from probe.errors import InputError
+from probe.store.feeds import read_input_sets
 from probe.store.opening import is_recording, open_source, read_array
 from tests.store.arrays import Array, fresh_python
 from tests.store.polygraphy_files import encoded, lazy, run_results, save_inputs, save_outputs, torch_tensor
@@ -190,3 +191,30 @@ def test_lazy_and_plain_arrays_mean_the_same(tmp_path: Path) -> None:
     plain = run_results({ORT: [{"y": encoded([1.0]), "z": lazy([2.0])}]})
     (tmp_path / "o.json").write_text(json.dumps(plain))
     assert {name: value.tolist() for (name, _), value in read(tmp_path / "o.json").items()} == {"y": [1.0], "z": [2.0]}
+
+
+def test_folders_hold_a_file_an_iteration(tmp_path: Path) -> None:
+    for k in range(3):
+        (tmp_path / "outputs").mkdir(exist_ok=True)
+        save_outputs(tmp_path / "outputs" / f"{k:010d}.json", {"trt": [{"y": np.full(2, k, np.float32)}]})
+    source = open_source(tmp_path / "outputs")
+    assert [(row.name, row.input_id) for row in source.rows()] == [("y", f"iteration-{k}") for k in range(3)]
+    assert [read_array(source, row).tolist() for row in source.rows()] == [[k, k] for k in range(3)]
+    assert source.header.runner == "trt"
+
+
+def test_folders_of_inputs(tmp_path: Path) -> None:
+    folder = tmp_path / "inputs"
+    folder.mkdir()
+    for k in range(2):
+        (folder / f"{k:010d}.json").write_text(json.dumps({"x": encoded(np.full(2, k, np.float32))}))
+    assert [row.role for row in open_source(folder).rows()] == ["input", "input"]
+    sets = read_input_sets(folder)
+    assert [one.feeds["x"][0] for one in sets] == [0, 1]
+    assert len({one.id for one in sets}) == 2
+
+
+def test_a_folder_of_other_json_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('{"schema": 3}')
+    with pytest.raises(InputError):
+        open_source(tmp_path)

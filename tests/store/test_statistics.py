@@ -93,6 +93,9 @@ F64 = np.finfo(np.float64)
         np.array([1.0, -2, 0], ml_dtypes.bfloat16),
         np.array([0.0625, -448], ml_dtypes.float8_e4m3fn),
         np.array([-8, 7, 0], ml_dtypes.int4),
+        np.array([1.0, 2, 3, -0.5, 0], ">f4"),
+        np.array([1e300, 2, 3, -1e-300], ">f8"),
+        np.array([256, 1, -65536], ">i4"),
     ],
     ids=lambda a: f"{a.dtype}{a.reshape(-1)[:3].tolist()}",
 )
