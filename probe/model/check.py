@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from probe.errors import InputError
-from probe.model.scopes import Scope, Step
+from probe.model.scopes import Scope, Step, is_constant
 
 if TYPE_CHECKING:
     import onnx
@@ -206,3 +206,38 @@ def _raise_cycle(scope: Scope, needs: list[set[int]], done: set[int], path: str)
     shown = " -> ".join([*cycle[:8], *(["..."] if len(cycle) > 8 else []), cycle[0]])
     where = f"{path}, body {scope.path}" if scope.path else path
     raise InputError(f"the graph has a cycle of {len(cycle)} nodes: {shown}", where=where, hint=_REEXPORT)
+
+
+def check_loops(root: Scope, path: str) -> None:
+    """Check that no Loop runs for ever: without a trip count, its body has to compute a condition. To be called on sorted scopes.
+
+    Raises:
+        InputError: a body hands its condition on unchanged; names the node.
+    """
+    for step in root.in_execution_order():
+        node = step.node
+        is_loop = node.op_type == "Loop" and node.domain in ("", "ai.onnx")
+        counted = bool(node.input and node.input[0])
+        if is_loop and not counted and any(_keeps_its_condition(body) for body in step.bodies):
+            raise InputError(
+                f"node {step.identity} (Loop) never ends: it has no trip count, and its body hands the condition on unchanged",
+                where=path,
+                hint="give the loop a trip count, or compute its condition; " + _REEXPORT,
+            )
+
+
+def _keeps_its_condition(body: Scope) -> bool:
+    if not body.outputs or len(body.graph.input) < 2:
+        return False
+    name = body.outputs[0]
+    while (maker := body.producers.get(name)) is not None and maker.node.op_type == "Identity" and maker.inputs:
+        name = maker.inputs[0]
+    return name == body.graph.input[1].name or (maker is not None and _is_true(maker))
+
+
+def _is_true(step: Step) -> bool:
+    """Whether a node is the constant True."""
+    if not is_constant(step):
+        return False
+    values = [attribute.t for attribute in step.node.attribute if attribute.name == "value"]
+    return any(value.raw_data == b"\x01" or list(value.int32_data) == [1] for value in values)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from probe.errors import InputError
 from probe.model import formats
-from probe.model.check import check_names, check_shadowing, check_text, order_nodes
+from probe.model.check import check_loops, check_names, check_shadowing, check_text, order_nodes
 from probe.model.elements import (
     BFLOAT16,
     DOUBLE,
@@ -90,6 +90,7 @@ def read_model(
     needs_rewrite = bool(notes)
     check_shadowing(root, where)
     check_functions(proto.functions, root, where)
+    check_loops(root, where)
     custom = check_operators(root, opset, proto.functions, where)
     folder = base_dir if base_dir is not None else path.parent
     files = ExternalFiles(folder)

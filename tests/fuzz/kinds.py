@@ -227,8 +227,8 @@ KINDS: dict[str, Kind] = {
     "polygraphy": Kind(_make(lambda f: bases.polygraphy(f / "o.json")), _damage_polygraphy, _recording(sealed=False), 9),
     "polygraphy inputs": Kind(_make(lambda f: bases.polygraphy_inputs(f / "i.json")), _damage_polygraphy, _inputs, 3),
     "saved results": Kind(lambda f: list(bases.results(f)), _damage_tree, _result, 9),
-    "models": Kind(lambda f: list(bases.small_models(f)), _damage_model, _model, 12),
-    "real models": Kind(lambda _: list(bases.real_models().values()), _damage_model, _model, 4),
+    "models": Kind(lambda f: list(bases.small_models(f)), _damage_model, _model, 24),
+    "real models": Kind(lambda _: list(bases.real_models().values()), _damage_model, _model, 6),
 }  # fmt: skip
 
 

@@ -27,15 +27,19 @@ class Tally:
     cases: int = 0
     seconds: float = 0.0
     slowest: float = 0.0
+    slowest_seed: int = 0
     peak_mb: int = 0
+    peak_seed: int = 0
     table: dict[str, dict[str, int]] = field(default_factory=dict)
     findings: list[dict[str, Any]] = field(default_factory=list)
 
     def add(self, seed: int, damage: str, outcome: Outcome) -> None:
         self.cases += 1
         self.seconds += outcome.seconds
-        self.slowest = max(self.slowest, outcome.seconds)
-        self.peak_mb = max(self.peak_mb, outcome.peak_mb)
+        if outcome.seconds > self.slowest:
+            self.slowest, self.slowest_seed = outcome.seconds, seed
+        if outcome.peak_mb > self.peak_mb:
+            self.peak_mb, self.peak_seed = outcome.peak_mb, seed
         row = self.table.setdefault(damage, {})
         row[outcome.kind] = row.get(outcome.kind, 0) + 1
         if not outcome.good:
@@ -86,14 +90,6 @@ def _import_everything() -> None:
     import onnxruntime
     import safetensors.numpy  # noqa: F401
 
-    import probe.cli.app
-    import probe.debug.convert
-    import probe.debug.record
-    import probe.model.expose
-    import probe.model.upcast
-    import probe.runners.ort
-    import probe.store.dump
-    import probe.store.polygraphy
     import tests.fuzz.judge
     import tests.fuzz.judge_models
     import tests.fuzz.judge_results  # noqa: F401
@@ -123,7 +119,7 @@ def show(kind: str, seed: int, folder: Path) -> int:
 
 
 def _folder() -> tempfile.TemporaryDirectory[str]:
-    memory = Path("/dev/shm")  # noqa: S108  (a folder in memory where there is one: cases write many small files)
+    memory = Path("/dev/shm")  # cases write many small files
     return tempfile.TemporaryDirectory(prefix="probe-fuzz-", dir=memory if os.access(memory, os.W_OK) else None)
 
 

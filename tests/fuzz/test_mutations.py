@@ -51,7 +51,7 @@ def test_there_are_enough_cases() -> None:
     assert sum(count for _, _, count in PARTS) >= 2100
 
 
-@pytest.mark.parametrize(("kind", "first", "count"), PARTS, ids=lambda x: str(x))
+@pytest.mark.parametrize(("kind", "first", "count"), PARTS, ids=str)
 def test_damage_never_passes_for_something_else(kind: str, first: int, count: int) -> None:
     if kind == "real models" and not bases.real_models():
         pytest.skip("no public models: set PROBE_MODELS to their folder, or put them in ../shared/models")
@@ -63,7 +63,7 @@ def test_damage_never_passes_for_something_else(kind: str, first: int, count: in
     ]
     assert not repeat, "\n" + "\n".join(repeat)
     outcomes = {outcome for row in tally["table"].values() for outcome in row}
-    assert {"refused", "same"} <= outcomes, "damage that is always or never noticed tests nothing"
+    assert "refused" in outcomes and len(outcomes) > 1, "damage that is always or never noticed tests nothing"
 
 
 @pytest.mark.parametrize(

@@ -127,6 +127,28 @@ def test_a_disk_that_fills_up_at_any_byte(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_write_may_take_less_than_it_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Linux takes 2 GiB less a page at a time; here a thousand bytes."""
+
+    class Small(FailingFile):
+        def write(self, data: Any) -> int:
+            return self._file.write(memoryview(data)[:1000])
+
+    plain = Path.open
+
+    def small(self: Path, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
+        file = plain(self, mode, *args, **kwargs)
+        return Small(file, [0], 0) if mode == "wb" and self.name.startswith("data") else file
+
+    arrays = tensors(3, 5000)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", small)
+        record(tmp_path / "d", arrays)
+    assert {name: array.tolist() for (name, _), array in contents(tmp_path / "d").items()} == {
+        n: a.tolist() for n, a in arrays.items()
+    }
+
+
 def refusing(error: int) -> Any:
     def fail(*_: Any, **__: Any) -> Any:
         raise OSError(error, os.strerror(error))
