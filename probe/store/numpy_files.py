@@ -26,7 +26,7 @@ from probe.store.writer import is_text, text_of
 # What the standard library and numpy raise on bytes that are no archive and no array.
 DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, OSError, NotImplementedError, RuntimeError,
            ValueError, OverflowError, MemoryError)  # fmt: skip
-_EMPTY_ARCHIVE = 22  # bytes of a zip archive without members
+_END_OF_ARCHIVE = 22  # bytes of the record at the end of a zip archive, and of an archive without members
 _MEMBER_LIMIT = 65535  # bytes of a name in a zip archive
 _MORE = "there is more data than its header speaks of"
 _BROKEN = "the file is damaged or not what its name says; write it again with numpy"
@@ -67,8 +67,7 @@ class Npz:
         try:
             self._zip = zipfile.ZipFile(path)
             names = self._zip.namelist()
-            if not names and Path(path).stat().st_size > _EMPTY_ARCHIVE:
-                raise zipfile.BadZipFile("its directory is empty and it is not")
+            _check_directory(self._zip, Path(path))
             self.roles_known = any(name.startswith("out/") for name in names)
             self._members: dict[str, str] = {}
             self._rows: list[TensorInfo] = []
@@ -226,6 +225,19 @@ class NpzWriter:
             with suppress(OSError):
                 self._file.close()
             self._target.discard()
+
+
+def _check_directory(archive: zipfile.ZipFile, path: Path) -> None:
+    """zipfile stops without a word where an entry of a damaged directory claims to be longer than the rest of it."""
+    size, found = path.stat().st_size, len(archive.namelist())
+    with path.open("rb") as file:
+        file.seek(max(0, size - _END_OF_ARCHIVE - 0xFFFF))  # the end record, and a comment behind it
+        end = file.read()
+    promised = int.from_bytes(end[end.rfind(b"PK\x05\x06") + 10 :][:2], "little")
+    if promised not in (found, 0xFFFF):  # the archive holds more than this field can say
+        raise zipfile.BadZipFile(f"its directory lists {found} of {promised} members")
+    if not found and size > _END_OF_ARCHIVE:
+        raise zipfile.BadZipFile("its directory is empty and it is not")
 
 
 def _check_member(member: str, name: str, taken: set[str], path: Path) -> None:

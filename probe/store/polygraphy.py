@@ -177,7 +177,7 @@ def _input_sets(content: mmap.mmap | bytes) -> list[dict[str, msgspec.Raw]] | No
     if bytes(content[:64]).lstrip()[:1] == b"[":
         return msgspec.json.decode(content, type=list[dict[str, msgspec.Raw]])
     one = msgspec.json.decode(content, type=dict[str, msgspec.Raw])
-    return None if "lst" in one or "polygraphy_class" in one else [one]
+    return None if not one or "lst" in one or "polygraphy_class" in one else [one]
 
 
 def _map(path: Path) -> mmap.mmap | bytes:

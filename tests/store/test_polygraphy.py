@@ -218,3 +218,10 @@ def test_a_folder_of_other_json_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('{"schema": 3}')
     with pytest.raises(InputError):
         open_source(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["{}", '{"polygraphy_class": "RunResults"}', '{"lst": 3}'])
+def test_outputs_that_lost_their_list_are_not_taken_for_inputs(text: str, tmp_path: Path) -> None:
+    (tmp_path / "o.json").write_text(text)
+    with pytest.raises(InputError):
+        open_source(tmp_path / "o.json")
