@@ -21,8 +21,9 @@ ALLOWED = {
     "cli": {"api", "demo", "report", "debug", "compare", "model", "runners", "store"},
     "demo": {"api", "model", "store"},
     "api": {"debug", "compare", "metrics", "model", "runners", "store"},
-    "debug": {"runners", "compare", "model", "store"},
-    "runners": {"model", "store"},
+    "debug": {"runners", "engine", "compare", "metrics", "model", "store"},
+    "runners": {"engine", "model", "store"},
+    "engine": {"model"},
     "compare": {"metrics", "store"},
     "model": {"store"},
     "store": set(),
@@ -46,10 +47,10 @@ class Fence:
 
 FENCES = (
     Fence("numpy", ("",), at_top=True),
-    Fence("onnx", ("model", "demo"), at_top=True),
+    Fence("onnx", ("model", "engine", "demo"), at_top=True),
     Fence("google", ("model",), at_top=False),  # protobuf, which comes with onnx
-    Fence("onnx_ir", ("model",), at_top=True),
-    Fence("onnxruntime", ("runners",), at_top=True),
+    Fence("onnx_ir", ("model", "engine"), at_top=True),
+    Fence("onnxruntime", ("runners", "engine.device.cpu"), at_top=True),
     Fence("cuda", ("engine.device.cuda",), at_top=True),
     Fence("polars", ("results", "compare", "debug", "report", "cli"), at_top=False),
     Fence("ml_dtypes", ("precision", "store", "model", "runners"), at_top=False),
