@@ -10,12 +10,12 @@ from probe.errors import InputError
 from probe.model.expose import ExposedTensor, Exposure, expose
 from probe.model.feeds import check_feeds
 from probe.model.sizes import tensor_bytes
+from probe.ort.errors import explain, is_ort_error
+from probe.ort.values import Taken, from_ort, to_ort
 from probe.precision import dtype_name, precision_of
 from probe.results.tensors import RunHeader, TensorInfo
 from probe.runners.memory import chunks, default_limit, peak_of_live_tensors, resident_bytes, return_freed_memory
-from probe.runners.ort_errors import explain, is_ort_error
 from probe.runners.ort_session import build_session, resolve_providers
-from probe.runners.ort_values import Taken, from_ort, to_ort
 from probe.runners.protocol import DEFAULT_OPTIONS, Array, RunnerOptions, RunnerTensor
 from probe.runners.provenance import environment
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from probe.errors import InputError
-from probe.runners.ort_errors import explain, is_ort_error, tidy
+from probe.ort.errors import explain, is_ort_error, tidy
+from probe.ort.session import CPU, session_options
 from probe.runners.protocol import RunnerOptions
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
     from probe.model.model import Model
 
-CPU = "CPUExecutionProvider"
 _SHORT = {
     "cpu": CPU,
     "cuda": "CUDAExecutionProvider",
@@ -30,7 +30,6 @@ _SHORT = {
 }
 # A golden is FP32: TF32, which CUDA's provider would use, keeps 10 bits of mantissa.
 _PROVIDER_OPTIONS = {"CUDAExecutionProvider": {"use_tf32": "0"}}
-_SILENT = 4  # only fatal messages: refusals reach the user as exceptions
 _PROVIDER_FAILED = re.compile(
     r"Please install|EP Error|ExecutionProvider|no CUDA-capable device|CUDA failure|cudaError"
 )
@@ -65,7 +64,7 @@ def build_session(
     """
     import onnxruntime
 
-    settings = session_options(options)
+    settings = session_options(options.threads, options.custom_op_libs)
     if external_dir is not None:
         settings.add_session_config_entry("session.model_external_initializers_file_folder_path", str(external_dir))
     arguments: list[Any] = [
@@ -102,50 +101,6 @@ def _does_not_start(provider: str, reason: str, active: Sequence[str]) -> InputE
         where="--providers",
         hint=f"install what it needs, or run on {', '.join(active)}: probe does not switch by itself",
     )
-
-
-def session_options(options: RunnerOptions) -> onnxruntime.SessionOptions:
-    """Settings every session shares.
-
-    Raises:
-        InputError: a custom-operator library is not there or cannot be loaded.
-    """
-    import onnxruntime
-
-    settings = onnxruntime.SessionOptions()
-    settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    settings.log_severity_level = _SILENT
-    settings.use_deterministic_compute = True
-    settings.intra_op_num_threads = options.threads
-    # Spinning threads gain nothing for one run (measured) and slow down whoever hashes and writes meanwhile.
-    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    settings.add_session_config_entry("session.inter_op.allow_spinning", "0")
-    # Without arena and pattern each tensor is its own allocation: memory falls as tensors are consumed (with them it stays until the
-    # session ends). No slower where every tensor is handed out.
-    settings.enable_cpu_mem_arena = False
-    settings.enable_mem_pattern = False
-    for library in options.custom_op_libs:
-        if not library.is_file():
-            raise InputError(f"no such file: {library}", where="--custom-op-lib")
-        try:
-            settings.register_custom_ops_library(str(library.resolve()))
-        except Exception as error:
-            if not is_ort_error(error):
-                raise
-            said = " ".join(str(error).split())
-            raise InputError(
-                f"{library} cannot be loaded: {said[:400]}",
-                where="--custom-op-lib",
-                hint="it must be a shared library for this machine that exports RegisterCustomOps",
-            ) from error
-    return settings
-
-
-def small_session(content: bytes) -> onnxruntime.InferenceSession:
-    """A session on a model of probe's own."""
-    import onnxruntime
-
-    return onnxruntime.InferenceSession(content, session_options(RunnerOptions(threads=1)), providers=[CPU])
 
 
 @contextlib.contextmanager

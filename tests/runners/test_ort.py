@@ -14,8 +14,8 @@ from onnx import TensorProto
 
 from probe.errors import InputError
 from probe.model import load
+from probe.ort.values import from_ort, tensor_of, to_ort
 from probe.runners.ort import OrtRunner
-from probe.runners.ort_values import from_ort, tensor_of, to_ort
 from probe.runners.protocol import RunnerOptions
 from tests.model import builders as b
 
@@ -384,9 +384,9 @@ def test_custom_operator_libraries_that_cannot_be_used(tmp_path):
 
 
 def test_threads_reach_the_session(tmp_path):
-    from probe.runners.ort_session import session_options
+    from probe.ort.session import session_options
 
-    options = session_options(replace(DEFAULT, threads=3))
+    options = session_options(3)
     assert options.intra_op_num_threads == 3
     assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
 

@@ -6,21 +6,22 @@ import ctypes
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from probe.errors import InputError
 from probe.model.carriers import element_number, sequence_at, sequence_length, sequence_model, text_model
 from probe.model.elements import element_name
+from probe.ort.session import small_session
 from probe.precision import ML_DTYPES, numpy_dtype
-from probe.runners.ort_session import small_session
-from probe.runners.protocol import Array
 
 if TYPE_CHECKING:
     import onnxruntime
 
     from probe.model.model import Port
+
+Array = np.ndarray[Any, Any]
 
 _PACKED_BITS = {"int4": 4, "uint4": 4, "int2": 2, "uint2": 2, "float4_e2m1fn": 4}
 _ELEMENT = re.compile(r"(?P<name>.+)\[\d+\]", re.DOTALL)
