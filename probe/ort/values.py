@@ -43,7 +43,7 @@ def to_ort(ports: Iterable[Port], feeds: Mapping[str, Array]) -> dict[str, onnxr
             ]
             values[port.name] = _sequence(port.dtype.removeprefix("seq(").removesuffix(")"), elements)
         elif port.name in feeds:
-            values[port.name] = _value(feeds[port.name])
+            values[port.name] = to_value(feeds[port.name])
         else:
             raise InputError(
                 f"no data for optional input {port.name!r}", hint="ONNX Runtime's Python interface needs a value for it"
@@ -51,7 +51,7 @@ def to_ort(ports: Iterable[Port], feeds: Mapping[str, Array]) -> dict[str, onnxr
     return values
 
 
-def _value(array: Array) -> onnxruntime.OrtValue:
+def to_value(array: Array) -> onnxruntime.OrtValue:
     import onnxruntime
 
     if array.dtype.kind in "OSUT":
@@ -68,7 +68,7 @@ def _value(array: Array) -> onnxruntime.OrtValue:
 
 def _sequence(dtype: str, elements: Sequence[Array]) -> onnxruntime.OrtValue:
     session = small_session(sequence_model(element_number(dtype), len(elements)))
-    return session.run_with_ort_values(None, {f"x{i}": _value(array) for i, array in enumerate(elements)})[0]
+    return session.run_with_ort_values(None, {f"x{i}": to_value(array) for i, array in enumerate(elements)})[0]
 
 
 def _packed(array: Array) -> Array:

@@ -1,0 +1,114 @@
+"""The compiler on one screen: network -> passes -> layers -> rounding sites -> device."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from probe.engine.assignment import Assignment, Choice
+from probe.engine.engine import Engine, Settings
+from probe.engine.fusion import group
+from probe.engine.layers import all_layers, form_layers
+from probe.engine.network import check, read_network
+from probe.engine.passes import run_passes
+from probe.engine.rounding import Interior, Rounding
+from probe.errors import InputError
+
+if TYPE_CHECKING:
+    from probe.model.model import Model
+
+PassLevel = Literal["none", "safe", "all"]
+FusionLevel = Literal["none", "safe", "full"]
+_LEVELS = {"passes": ("none", "safe", "all"), "fusion": ("none", "safe", "full"), "interior": ("storage", "fp32")}
+
+
+def compile_model(
+    model: Model,
+    *,
+    precision: str = "fp16",
+    device: str = "cpu",
+    passes: PassLevel = "safe",
+    fusion: FusionLevel = "safe",
+    interior: Interior = "storage",
+    passes_limit: int | None = None,
+    threads: int = 0,
+    libraries: Sequence[Path] = (),
+    keep: Iterable[str] = (),
+) -> Engine:
+    """Compile a loaded model.
+
+    Args:
+        precision: that layers start in: fp32, tf32, fp16 or bf16.
+        device: cpu.
+        passes: clean-up: none, safe (what every runtime does), all.
+        fusion: none, safe, full.
+        interior: ``storage`` rounds every ONNX tensor inside a fused layer, ``fp32`` only what leaves it.
+        passes_limit: stop after this many changes, to find the one that does harm; None: no limit.
+        threads: of one operator; 0: as many as there are cores.
+        libraries: of custom operators, for ONNX Runtime.
+        keep: names of tensors that are never rounded, or of layers or ONNX nodes that stay FP32.
+
+    Raises:
+        InputError: an unknown precision, device or level; a kept name that is nowhere; a model that cannot be compiled.
+    """
+    for option, value in (("passes", passes), ("fusion", fusion), ("interior", interior)):
+        if value not in _LEVELS[option]:
+            raise InputError(f"--{option} {value}: unknown", hint=", ".join(_LEVELS[option]))
+    if device != "cpu":
+        raise InputError(f"unknown device {device!r}", hint="devices: cpu")
+    choice = Choice(precision)
+    seconds: dict[str, float] = {}
+    with _timed(seconds, "read"):
+        network = read_network(model)
+        check(network, "reading the model")
+    with _timed(seconds, "passes"):
+        report = run_passes(network, passes, passes_limit)
+    with _timed(seconds, "fusion"):
+        grouping = group(network, fusion)
+        layers = form_layers(network, grouping)
+    with _timed(seconds, "sites"):
+        rounding = Rounding(layers, interior)
+        assignment = resolve_keep(Assignment(choice), keep, list(all_layers(layers)))
+    with _timed(seconds, "device"):
+        from probe.engine.device.cpu.device import CpuDevice
+
+        made = CpuDevice(network, layers, rounding, precision, threads=threads, libraries=libraries)
+    settings = Settings(precision, device, passes, fusion, interior)
+    return Engine(
+        model, network, layers, rounding, made, settings,
+        report=report, refusals=grouping.refusals, assignment=assignment, seconds=seconds,
+    )  # fmt: skip
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], phase: str) -> Iterator[None]:
+    begin = time.perf_counter()
+    yield
+    seconds[phase] = time.perf_counter() - begin
+
+
+def resolve_keep(assignment: Assignment, names: Iterable[str], layers: Sequence) -> Assignment:
+    """``assignment`` with the named tensors kept, and the layers named so or computing a node named so in FP32.
+
+    Raises:
+        InputError: a name that is neither a tensor, a layer nor a node of the network.
+    """
+    by_layer = {layer.name: layer for layer in layers}
+    by_node = {identity: layer for layer in layers for identity in layer.origin}
+    tensors = {v.name for layer in layers for v in (*layer.reads, *layer.weights, *layer.tensors)}
+    for name in names:
+        if name in tensors:
+            assignment = assignment.keeping(tensors=[name])
+        elif name in by_layer or name in by_node:
+            assignment = assignment.keeping(layers=[(by_layer.get(name) or by_node[name]).name])
+        else:
+            import difflib
+
+            near = difflib.get_close_matches(name, [*(t for t in tensors if t), *by_layer, *by_node], 1, 0.6)
+            raise InputError(
+                f"nothing to keep is called {name!r}", where="--keep", hint=f"did you mean {near[0]!r}?" if near else ""
+            )
+    return assignment

@@ -1,0 +1,246 @@
+"""Executor (a): a session a layer, built when it is first needed. For taps, local error, odd tactics: whatever looks at single layers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from onnx_ir import serde
+
+from probe.engine.assignment import EXACT, Choice
+from probe.engine.device.cpu.emit import FLAGS, LayerEmitter
+from probe.engine.device.cpu.nodewise import run_nodewise
+from probe.engine.device.cpu.session import Weights, build
+from probe.engine.device.protocol import Tap, Tapped
+from probe.engine.layers import Layer, all_layers
+from probe.engine.network import Network, bodies_of
+from probe.engine.rounding import Form, Plan, Rounding
+from probe.errors import InputError
+from probe.ort.errors import explain, is_ort_error
+from probe.ort.values import from_ort, to_value
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+Array = np.ndarray[Any, Any]
+_IR_VERSION = 10
+
+
+@dataclass(slots=True)
+class _Session:
+    session: onnxruntime.InferenceSession
+    inputs: tuple[ir.Value, ...]
+    names: dict[int, str]  # value (by id) -> output of the session
+    gated: bool
+
+
+class LayeredExecutor:
+    """Runs layers one after the other, each in a session of its own; control flow of If in Python."""
+
+    def __init__(
+        self,
+        network: Network,
+        layers: Sequence[Layer],
+        rounding: Rounding,
+        weights: Weights,
+        *,
+        threads: int = 0,
+        libraries: Sequence[Path] = (),
+    ) -> None:
+        self._network, self._layers, self._rounding, self._weights = network, layers, rounding, weights
+        self._threads, self._libraries = threads, libraries
+        self._sessions: dict[tuple[str, Form, str], _Session] = {}
+        self._opsets = [onnx.helper.make_opsetid(d, v) for d, v in network.ir.opset_imports.items()]
+        self._uses = _uses(layers, network)
+
+    @property
+    def sessions(self) -> int:
+        """Built so far."""
+        return len(self._sessions)
+
+    def run(
+        self, feeds: Mapping[str, onnxruntime.OrtValue], plans: Mapping[str, Plan], tap: Tap | None
+    ) -> dict[str, onnxruntime.OrtValue]:
+        """Graph outputs by name.
+
+        Raises:
+            InputError: ONNX Runtime refuses a layer or fails in it; names the layer.
+        """
+        inputs = {value.name: value for value in self._network.graph.inputs}
+        values = {id(inputs[name]): fed for name, fed in feeds.items()}
+        left = Counter(self._uses)
+        self._run_layers(self._layers, values, left, plans, tap)
+        return {value.name or "": self._value_of(value, values) for value in self._network.graph.outputs}
+
+    def _run_layers(
+        self,
+        layers: Sequence[Layer],
+        values: dict[int, onnxruntime.OrtValue],
+        left: Counter[int],
+        plans: Mapping[str, Plan],
+        tap: Tap | None,
+    ) -> None:
+        for layer in layers:
+            if layer.kind == "if":
+                self._run_branch(layer, values, left, plans, tap)
+            else:
+                made = self._run_layer(layer, values, plans[layer.name], wants_interior=tap is not None)
+                for value in layer.tensors:
+                    if id(value) in made and tap is not None:
+                        _hand_out(tap, value, made[id(value)], layer, plans[layer.name].choice)
+                values.update({id(v): made[id(v)] for v in layer.outputs if left[id(v)]})
+            for value in _own_reads(layer):
+                left[id(value)] -= 1
+                if not left[id(value)]:
+                    values.pop(id(value), None)
+
+    def _run_branch(
+        self,
+        layer: Layer,
+        values: dict[int, onnxruntime.OrtValue],
+        left: Counter[int],
+        plans: Mapping[str, Plan],
+        tap: Tap | None,
+    ) -> None:
+        node = layer.nodes[0]
+        assert node.inputs[0] is not None
+        condition = bool(self._value_of(node.inputs[0], values).numpy().reshape(-1)[0])
+        taken = "then_branch" if condition else "else_branch"
+        self._run_layers(layer.branches[taken], values, left, plans, tap)
+        for value, inner in zip(node.outputs, bodies_of(node)[taken].outputs, strict=True):
+            if value.name:
+                values[id(value)] = self._value_of(inner, values)
+                if tap is not None and value.name != inner.name:
+                    _hand_out(tap, value, values[id(value)], layer, plans[layer.name].choice)
+
+    def _value_of(self, value: ir.Value, values: Mapping[int, onnxruntime.OrtValue]) -> onnxruntime.OrtValue:
+        if id(value) in values:
+            return values[id(value)]
+        return self._weights.value(value)
+
+    def _run_layer(
+        self, layer: Layer, values: Mapping[int, onnxruntime.OrtValue], plan: Plan, *, wants_interior: bool
+    ) -> dict[int, onnxruntime.OrtValue]:
+        if plan.choice.tactic != EXACT:
+            arrays = {id(v): self._value_of(v, values).numpy() for v in layer.reads}
+            return {key: to_value(array) for key, array in self.run_tactic(layer, arrays, plan).items()}
+        session = self._session(layer, plan)
+        feeds = {v.name or "": self._value_of(v, values) for v in session.inputs}
+        if session.gated:
+            feeds[FLAGS] = to_value(np.array(plan.gates, np.bool_))
+        wanted = layer.tensors if wants_interior else layer.outputs
+        fetched = [id(v) for v in wanted if id(v) in session.names]
+        try:
+            results = session.session.run_with_ort_values([session.names[key] for key in fetched], feeds)
+        except Exception as error:
+            raise self._explained(error, layer) from error
+        return dict(zip(fetched, results, strict=True))
+
+    def run_tactic(self, layer: Layer, reads: Mapping[int, Array], plan: Plan) -> dict[int, Array]:
+        """A layer by a tactic other than exact: its products in numpy, every other node in a session of its own."""
+        sites = self._rounding.sites(layer, plan.choice.precision)
+        return run_nodewise(layer, reads, plan, sites, self._weights, self._run_node)
+
+    def evaluate(self, layer: Layer, reads: Mapping[int, Array], plan: Plan) -> dict[str, Array]:
+        """All tensors of one layer on given reads.
+
+        Raises:
+            InputError: ONNX Runtime fails in the layer.
+        """
+        values = {key: to_value(array) for key, array in reads.items()}
+        made = self._run_layer(layer, values, plan, wants_interior=True)
+        arrays: dict[str, Array] = {}
+        for value in layer.tensors:
+            if id(value) in made:
+                for suffix, array, _ in from_ort(made[id(value)]):
+                    if array is not None:
+                        arrays[f"{value.name}{suffix}"] = array
+        return arrays
+
+    # --- sessions ----------------------------------------------------------------------------------------------------
+
+    def _session(self, layer: Layer, plan: Plan) -> _Session:
+        form = "plain" if plan.form == "wide" else plan.form  # the same graph: nothing is rounded
+        key = (layer.name, form, plan.choice.precision if form != "plain" else "")
+        if key not in self._sessions:
+            self._sessions[key] = self._build(layer, form, plan.choice.precision)
+        return self._sessions[key]
+
+    def _build(self, layer: Layer, form: Form, precision: str) -> _Session:
+        sites = self._rounding.sites(layer, precision)
+        emitted = LayerEmitter(layer, form, precision, sites, opset=self._network.opset).emit()
+        inputs = [_described(value) for value in layer.reads]
+        gated = form in ("switched", "general") and bool(sites.gates)
+        if gated:
+            inputs.append(onnx.helper.make_tensor_value_info(FLAGS, onnx.TensorProto.BOOL, [len(sites.gates)]))
+        outputs = [
+            onnx.ValueInfoProto(name=emitted.names[id(value)]) for value in layer.tensors if id(value) in emitted.names
+        ]
+        protos, weights = self._weights.protos(emitted.weights)
+        graph = onnx.GraphProto(name=layer.name, node=emitted.nodes, input=inputs, output=outputs, initializer=protos)
+        model = onnx.ModelProto(ir_version=_IR_VERSION, opset_import=self._opsets, graph=graph)
+        try:
+            session = build(model.SerializeToString(), weights, threads=self._threads, libraries=self._libraries)
+        except Exception as error:
+            raise self._explained(error, layer) from error
+        return _Session(session, layer.reads, emitted.names, gated)
+
+    def _run_node(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
+        """One node as it stands, for layers that run node by node."""
+        key = (f"node {id(node)}", "plain", "")
+        if key not in self._sessions:
+            proto = serde.serialize_node(node)
+            del proto.input[:], proto.output[:]
+            proto.input.extend("" if v is None else f"i{at}" for at, v in enumerate(node.inputs))
+            proto.output.extend(f"o{at}" if v.name else "" for at, v in enumerate(node.outputs))
+            described = [
+                onnx.helper.make_tensor_value_info(f"i{at}", int(v.dtype or 1), None)
+                for at, v in enumerate(node.inputs)
+                if v is not None
+            ]
+            graph = onnx.GraphProto(
+                name="node", node=[proto], input=described,
+                output=[onnx.ValueInfoProto(name=name) for name in proto.output if name],
+            )  # fmt: skip
+            model = onnx.ModelProto(ir_version=_IR_VERSION, opset_import=self._opsets, graph=graph)
+            session = build(model.SerializeToString(), {}, threads=self._threads, libraries=self._libraries)
+            self._sessions[key] = _Session(session, (), {}, gated=False)
+        feeds = {f"i{at}": to_value(array) for at, array in enumerate(inputs) if array is not None}
+        return [cast(Array, from_ort(v)[0][1]) for v in self._sessions[key].session.run_with_ort_values(None, feeds)]
+
+    def _explained(self, error: Exception, layer: Layer) -> Exception:
+        if not is_ort_error(error) or isinstance(error, InputError):
+            return error
+        found = explain(error, self._network.model, f"run layer {layer.name}")
+        return InputError(found.what, where=f"{found.where}; layer {layer.name}", hint=found.hint)
+
+
+def _described(value: ir.Value) -> onnx.ValueInfoProto:
+    """A graph input without a shape: what is fed decides."""
+    info = onnx.ValueInfoProto(name=value.name or "")
+    if value.type is not None:
+        info.type.CopyFrom(serde.serialize_type(value.type))
+    return info
+
+
+def _hand_out(tap: Tap, value: ir.Value, made: onnxruntime.OrtValue, layer: Layer, choice: Choice) -> None:
+    for suffix, array, note in from_ort(made):
+        tap(Tapped(f"{value.name}{suffix}", array, layer, choice, note))
+
+
+def _own_reads(layer: Layer) -> list[ir.Value]:
+    """What a layer reads of its own graph. What a branch reads from around it, its If reads too, and holds until it is done."""
+    return [value for value in layer.reads if value.graph is layer.nodes[0].graph]
+
+
+def _uses(layers: Sequence[Layer], network: Network) -> Counter[int]:
+    """How often each value is read by layers; what graphs return is never let go."""
+    found: Counter[int] = Counter(id(value) for layer in all_layers(layers) for value in _own_reads(layer))
+    found.update(id(value) for graph in network.graphs() for value in graph.outputs)
+    return found

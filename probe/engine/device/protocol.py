@@ -1,0 +1,61 @@
+"""``Device``: what the engine asks of whatever runs layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from probe.engine.assignment import Choice
+from probe.engine.layers import Layer
+from probe.engine.rounding import Plan
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Tapped:
+    """A tensor as a layer stored it.
+
+    Attributes:
+        name: ONNX name; an element of a sequence ``NAME[i]``.
+        array: nobody writes to it later; None where there is none.
+        note: why there is no array.
+    """
+
+    name: str
+    array: Array | None
+    layer: Layer
+    choice: Choice
+    note: str = ""
+
+
+Tap = Callable[[Tapped], None]
+
+
+class Device(Protocol):
+    """Runs the layers of one network."""
+
+    name: str
+
+    def run(self, feeds: Mapping[str, Array], plans: Mapping[str, Plan], tap: Tap | None) -> dict[str, Array]:
+        """Graph outputs by name. With a tap every stored tensor is handed to it, and the outputs are the same bits.
+
+        Raises:
+            InputError: a layer fails; names it.
+        """
+        ...
+
+    def evaluate(self, layer: Layer, feeds: Mapping[str, Array], plan: Plan) -> dict[str, Array]:
+        """All tensors of one layer on given reads, by name.
+
+        Raises:
+            InputError: the layer fails.
+        """
+        ...
+
+    def supports(self, layer: Layer, precision: str, tactic: str) -> str | None:
+        """None when the device computes this layer so, else the reason why not."""
+        ...

@@ -1,0 +1,229 @@
+"""``Engine``: a compiled network. Precision, tactic and tap are arguments of a run, not of the build."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from probe.engine import tactics
+from probe.engine.assignment import Assignment, Choice
+from probe.engine.layers import Layer, all_layers
+from probe.engine.rounding import Interior, Plan, Rounding
+from probe.errors import InputError
+from probe.model.feeds import check_feeds
+
+if TYPE_CHECKING:
+    from probe.engine.device.protocol import Device, Tap
+    from probe.engine.fusion import Refusal
+    from probe.engine.network import Network
+    from probe.engine.passes import PassReport
+    from probe.model.model import Model
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a network was compiled; stands in every result."""
+
+    precision: str = "fp16"
+    device: str = "cpu"
+    passes: str = "safe"
+    fusion: str = "safe"
+    interior: Interior = "storage"
+
+
+class Engine:
+    """A network compiled into layers, ready to run under any assignment.
+
+    >>> import numpy as np, probe
+    >>> engine = probe.compile("model.onnx", precision="fp16")  # doctest: +SKIP
+    >>> outputs = engine({"x": np.ones((1, 3), np.float32)})  # doctest: +SKIP
+    >>> lifted = engine.assignment.keeping(tensors=["logits"])  # doctest: +SKIP
+    >>> outputs = engine.run({"x": np.ones((1, 3), np.float32)}, lifted)  # doctest: +SKIP
+
+    Attributes:
+        model: as loaded.
+        network: after the passes.
+        layers: in execution order, those of If branches included (before the If).
+        settings: precision, device, passes, fusion, interior.
+        report: what the passes did.
+        refusals: fusions that nearly applied, and why they did not.
+        seconds: of each phase of the build.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        network: Network,
+        layers: Sequence[Layer],
+        rounding: Rounding,
+        device: Device,
+        settings: Settings,
+        *,
+        report: PassReport,
+        refusals: Sequence[Refusal] = (),
+        assignment: Assignment | None = None,
+        seconds: Mapping[str, float] | None = None,
+    ) -> None:
+        self.model, self.network, self.settings = model, network, settings
+        self.top_layers = tuple(layers)
+        self.layers = tuple(all_layers(layers))
+        self.report, self.refusals = report, tuple(refusals)
+        self.seconds: dict[str, float] = dict(seconds or {})
+        self.rounding = rounding
+        self._device = device
+        self._by_name = {layer.name: layer for layer in self.layers}
+        self.assignment = assignment or Assignment(Choice(settings.precision))
+        self._plans = lru_cache(maxsize=256)(self._plan)
+        self._checked_feeds = dict[str, Array]()
+
+    def __repr__(self) -> str:
+        return f"Engine({str(self.model.path)!r}, {len(self.layers)} layers, {self.settings.precision} on {self.settings.device})"
+
+    # --- running -----------------------------------------------------------------------------------------------------
+
+    def __call__(self, inputs: Mapping[str, Any]) -> dict[str, Array]:
+        """Graph outputs of one inference under ``assignment``, by name. As ``run``."""
+        return self.run(inputs)
+
+    def run(
+        self, inputs: Mapping[str, Any], assignment: Assignment | None = None, tap: Tap | None = None
+    ) -> dict[str, Array]:
+        """One inference.
+
+        Args:
+            inputs: network inputs by name; a sequence input as ``NAME[0]``, ``NAME[1]``...
+            assignment: precision and tactic of every layer; the engine's own when left out.
+            tap: called with every tensor a layer stores, in execution order. Looking changes nothing that is computed.
+
+        Returns:
+            Graph outputs by name; elements of a sequence as ``NAME[0]``...
+
+        Raises:
+            InputError: inputs that do not fit, an assignment that names no layer, or a layer that fails; names it.
+        """
+        feeds = check_feeds(self.network.model, {name: np.asarray(value) for name, value in inputs.items()})
+        return self._device.run(feeds, self._plans(assignment or self.assignment), tap)
+
+    def evaluate(
+        self,
+        layer: Layer | str,
+        feeds: Mapping[str, Array],
+        choice: Choice,
+        *,
+        read_as: str | None = None,
+        kept: frozenset[str] = frozenset(),
+    ) -> dict[str, Array]:
+        """One layer on given inputs.
+
+        With golden inputs g: ``evaluate(layer, g, Choice("fp16"))`` is f_fp16(R(g)), and
+        ``evaluate(layer, g, Choice("fp32"), read_as="fp16")`` is f_32(R(g)); their difference is the layer's local error.
+
+        Args:
+            feeds: what the layer reads, by name, not rounded; float tensors as float32.
+            choice: what it stores in, and the tactic.
+            read_as: precision that reads and weights are rounded to, when not ``choice.precision``.
+            kept: tensors that are not rounded.
+
+        Returns:
+            Every tensor the layer makes, by name, as stored.
+
+        Raises:
+            InputError: no such layer, a missing input, an If (evaluate its branches' layers), or the layer fails.
+        """
+        found = self.layer(layer) if isinstance(layer, str) else layer
+        if found.kind == "if":
+            raise InputError(f"{found.name} is an If: its layers are evaluated one by one")
+        missing = [value.name for value in found.reads if value.name not in feeds]
+        if missing:
+            raise InputError(f"no data for {missing[0]!r}, which {found.name} reads")
+        return self._device.evaluate(found, feeds, self.plan_of(found, choice, read_as=read_as, kept=kept))
+
+    def plan_of(
+        self, layer: Layer, choice: Choice, *, read_as: str | None = None, kept: frozenset[str] = frozenset()
+    ) -> Plan:
+        """How ``evaluate`` runs a layer: every read rounded, whoever made it."""
+        reading = read_as or choice.precision
+        if reading == "fp32" and choice.precision == "fp32":
+            return Plan(choice, "wide")
+        if choice.precision not in ("fp32", reading):
+            raise InputError(f"a layer cannot read {reading} and store {choice.precision}")
+        sites = self.rounding.sites(layer, reading)
+        if not sites.any:
+            return Plan(choice, "plain")
+        stores = choice.precision == reading
+        gates = tuple(value.name not in kept and (kind != "store" or stores) for kind, value in sites.gates)
+        every = all(gate for (kind, _), gate in zip(sites.gates, gates, strict=True) if kind == "weight")
+        return Plan(Choice(reading, choice.tactic), "switched" if every else "general", gates)
+
+    def _plan(self, assignment: Assignment) -> dict[str, Plan]:
+        unknown = [name for name in assignment.layers if name not in self._by_name]
+        if unknown:
+            raise InputError(f"the assignment names a layer that is not there: {unknown[0]!r}")
+        for name, choice in assignment.layers.items():
+            if (reason := tactics.supports(self._by_name[name], choice.precision, choice.tactic)) is not None:
+                raise InputError(f"layer {name}: {reason}")
+        return self.rounding.plan(assignment)
+
+    # --- asking ------------------------------------------------------------------------------------------------------
+
+    def layer(self, name: str) -> Layer:
+        """A layer by name.
+
+        Raises:
+            InputError: there is none.
+        """
+        if name not in self._by_name:
+            import difflib
+
+            near = difflib.get_close_matches(name, self._by_name, 1, 0.5)
+            raise InputError(f"no layer is called {name!r}", hint=f"did you mean {near[0]!r}?" if near else "")
+        return self._by_name[name]
+
+    @cached_property
+    def _makers(self) -> dict[str, Layer]:
+        return {value.name or "": layer for layer in self.layers for value in (*layer.tensors, *_inner(layer))}
+
+    def layer_of(self, tensor: str) -> Layer | None:
+        """The layer that makes a tensor, in a body of it or not; None for inputs, weights and what passes removed."""
+        return self._makers.get(tensor)
+
+    def fate(self, tensor: str) -> tuple[str, str]:
+        """What became of a tensor that the ONNX file names: a status and what it refers to.
+
+        ``("made", LAYER)``, ``("interior", LAYER)`` for what stays inside a layer, ``("folded", PASS)``,
+        ``("equivalent", TENSOR)`` for values that live on under another name, ``("unknown", "")``.
+        """
+        layer = self._makers.get(tensor)
+        if layer is not None:
+            stored = any(value.name == tensor for value in layer.outputs)
+            interior = any(value.name == tensor for value in layer.interior)
+            if stored or (interior and self.settings.interior == "storage"):
+                return "made", layer.name
+            return "interior", layer.name
+        found = self.network.fate(tensor)
+        if found is None:
+            return "unknown", ""
+        return (found.status, found.by) if found.status == "folded" else ("equivalent", found.to)
+
+    def candidates(self, layer: Layer | str) -> tuple[str, ...]:
+        """Tactics that can compute a layer in the engine's precision, exact first."""
+        found = self.layer(layer) if isinstance(layer, str) else layer
+        return tactics.candidates(found, self.settings.precision)
+
+
+def _inner(layer: Layer):  # noqa: ANN202 - an iterator of values
+    """Tensors inside the bodies of a Loop or Scan."""
+    from probe.engine.rounding import inner_nodes
+
+    if layer.kind == "if":
+        return
+    own = set(map(id, layer.nodes))
+    for node in inner_nodes(layer.nodes):
+        if id(node) not in own:
+            yield from (value for value in node.outputs if value.name)
