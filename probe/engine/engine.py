@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from probe.errors import InputError
 from probe.model.feeds import check_feeds
 
 if TYPE_CHECKING:
-    from probe.engine.device.protocol import Device, Tap
+    from probe.engine.device.protocol import Device, Tap, Tapped
     from probe.engine.fusion import Refusal
     from probe.engine.network import Network
     from probe.engine.passes import PassReport
@@ -76,11 +76,10 @@ class Engine:
         self.report, self.refusals = report, tuple(refusals)
         self.seconds: dict[str, float] = dict(seconds or {})
         self.rounding = rounding
-        self._device = device
+        self.device = device
         self._by_name = {layer.name: layer for layer in self.layers}
         self.assignment = assignment or Assignment(Choice(settings.precision))
         self._plans = lru_cache(maxsize=256)(self._plan)
-        self._checked_feeds = dict[str, Array]()
 
     def __repr__(self) -> str:
         return f"Engine({str(self.model.path)!r}, {len(self.layers)} layers, {self.settings.precision} on {self.settings.device})"
@@ -107,8 +106,30 @@ class Engine:
         Raises:
             InputError: inputs that do not fit, an assignment that names no layer, or a layer that fails; names it.
         """
-        feeds = check_feeds(self.network.model, {name: np.asarray(value) for name, value in inputs.items()})
-        return self._device.run(feeds, self._plans(assignment or self.assignment), tap)
+        if tap is None:
+            return self.device.run(self._feeds(inputs), self._plans(assignment or self.assignment))
+        running = self.stream(inputs, assignment)
+        while True:
+            try:
+                tap(next(running))
+            except StopIteration as done:
+                return done.value
+
+    def stream(
+        self, inputs: Mapping[str, Any], assignment: Assignment | None = None
+    ) -> Generator[Tapped, None, dict[str, Array]]:
+        """One inference, tensor by tensor: every tensor a layer stores, in execution order, memory falling as they are dropped. The
+        generator's return value is what ``run`` returns, bit for bit.
+
+        Raises:
+            InputError: as ``run``.
+        """
+        plans = self._plans(assignment or self.assignment)
+        interior = self.settings.interior == "storage"
+        return (yield from self.device.stream(self._feeds(inputs), plans, interior=interior))
+
+    def _feeds(self, inputs: Mapping[str, Any]) -> Mapping[str, Array]:
+        return check_feeds(self.network.model, {name: np.asarray(value) for name, value in inputs.items()})
 
     def evaluate(
         self,
@@ -142,7 +163,7 @@ class Engine:
         missing = [value.name for value in found.reads if value.name not in feeds]
         if missing:
             raise InputError(f"no data for {missing[0]!r}, which {found.name} reads")
-        return self._device.evaluate(found, feeds, self.plan_of(found, choice, read_as=read_as, kept=kept))
+        return self.device.evaluate(found, feeds, self.plan_of(found, choice, read_as=read_as, kept=kept))
 
     def plan_of(
         self, layer: Layer, choice: Choice, *, read_as: str | None = None, kept: frozenset[str] = frozenset()

@@ -66,6 +66,15 @@ def to_value(array: Array) -> onnxruntime.OrtValue:
     return onnxruntime.OrtValue.ortvalue_from_numpy(np.asarray(array, array.dtype.newbyteorder("="), order="C"))
 
 
+def owned_value(array: Array) -> onnxruntime.OrtValue:
+    """A numeric array as a value that owns its memory, so that the array may go."""
+    import onnxruntime
+
+    value = onnxruntime.OrtValue.ortvalue_from_shape_and_type(array.shape, array.dtype.type)
+    value.update_inplace(np.ascontiguousarray(array))
+    return value
+
+
 def _sequence(dtype: str, elements: Sequence[Array]) -> onnxruntime.OrtValue:
     session = small_session(sequence_model(element_number(dtype), len(elements)))
     return session.run_with_ort_values(None, {f"x{i}": to_value(array) for i, array in enumerate(elements)})[0]

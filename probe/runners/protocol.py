@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
@@ -21,6 +21,7 @@ Array = np.ndarray[Any, Any]
 ENTRY_POINTS = "probe.runners"  # group of plugins: NAME = module:factory, factory(argument, model, options) -> Runner
 _BUILT_IN = {
     "ort": "ONNX Runtime",
+    "engine": "probe's own compiler and runtime",
     "files": "a recording, as in files:golden/",
     "python": "a callable, as in python:engine.infer or python:engine.py:infer",
     "command": 'a program, as in "command: ./engine {inputs} {outputs}"',
@@ -72,6 +73,12 @@ class RunnerOptions:
     select: Callable[[str], bool] | None = None  # by recorded name: tensors nobody asked for need not be made
     timeout: float | None = None  # seconds for one run of a command
     bodies: bool = True  # also tensors inside If, Loop and Scan
+    # How ``engine`` compiles; probe.engine.build says what each means.
+    precision: str = "fp16"
+    passes: Literal["none", "safe", "all"] = "safe"
+    fusion: Literal["none", "safe", "full"] = "safe"
+    interior: Literal["storage", "fp32"] = "storage"
+    keep: tuple[str, ...] = ()  # tensors that are never rounded; layers and nodes that stay FP32
 
 
 DEFAULT_OPTIONS = RunnerOptions()
@@ -100,6 +107,14 @@ def open_runner(spec: str, model: Model | None, options: RunnerOptions = DEFAULT
             from probe.runners.ort import OrtRunner
 
             return OrtRunner(model, options)
+        case "engine":
+            if argument:
+                raise InputError(f"{spec!r}: engine takes nothing after its name", where="--runner")
+            if model is None:
+                raise InputError("the runner 'engine' needs a model", where="--runner")
+            from probe.runners.engine import EngineRunner
+
+            return EngineRunner.of(model, options)
         case "files":
             from probe.runners.files import FilesRunner
 

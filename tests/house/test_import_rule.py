@@ -20,7 +20,7 @@ ALLOWED = {
     "__main__": {"cli"},
     "cli": {"api", "demo", "report", "debug", "compare", "model", "runners", "store"},
     "demo": {"api", "model", "store"},
-    "api": {"debug", "compare", "metrics", "model", "runners", "store"},
+    "api": {"debug", "engine", "compare", "metrics", "model", "runners", "store"},
     "debug": {"runners", "engine", "compare", "metrics", "model", "store"},
     "runners": {"engine", "ort", "model", "store"},
     "engine": {"ort", "model"},

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -22,6 +22,7 @@ class Tapped:
     Attributes:
         name: ONNX name; an element of a sequence ``NAME[i]``.
         array: nobody writes to it later; None where there is none.
+        status: ``recorded``; ``not_run`` for a branch that was not taken; ``unsupported`` for what is no tensor.
         note: why there is no array.
     """
 
@@ -29,6 +30,7 @@ class Tapped:
     array: Array | None
     layer: Layer
     choice: Choice
+    status: Literal["recorded", "not_run", "unsupported"] = "recorded"
     note: str = ""
 
 
@@ -40,8 +42,21 @@ class Device(Protocol):
 
     name: str
 
-    def run(self, feeds: Mapping[str, Array], plans: Mapping[str, Plan], tap: Tap | None) -> dict[str, Array]:
-        """Graph outputs by name. With a tap every stored tensor is handed to it, and the outputs are the same bits.
+    def run(self, feeds: Mapping[str, Array], plans: Mapping[str, Plan]) -> dict[str, Array]:
+        """Graph outputs by name.
+
+        Raises:
+            InputError: a layer fails; names it.
+        """
+        ...
+
+    def stream(
+        self, feeds: Mapping[str, Array], plans: Mapping[str, Plan], *, interior: bool
+    ) -> Generator[Tapped, None, dict[str, Array]]:
+        """Every tensor that layers store, in execution order; the return value is what ``run`` returns, bit for bit.
+
+        Args:
+            interior: also what stays inside fused layers.
 
         Raises:
             InputError: a layer fails; names it.

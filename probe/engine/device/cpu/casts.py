@@ -73,7 +73,7 @@ def _bf16_nodes(name: str, target: str, element: int, opset: int, fresh: Callabl
 
 
 def _tf32_nodes(name: str, target: str, element: int, opset: int, fresh: Callable[[], str]) -> list[onnx.NodeProto]:
-    """TF32 has FP32's exponent and must not overflow. What lies beyond 2^100 - masks, Inf - is split off before and added again, unrounded;
+    """TF32 has FP32's exponent and must not overflow. What lies beyond 2^100 - masks, Inf - is split off before and added again, not rounded to TF32's bits;
     below the smallest normal number bits are kept that TF32 would drop (1e-41 and less)."""
     number = _numbers(element)
     near, far, split = fresh(), fresh(), fresh()

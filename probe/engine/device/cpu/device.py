@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,11 +13,14 @@ from probe.engine import tactics
 from probe.engine.device.cpu.gated import GatedExecutor
 from probe.engine.device.cpu.layered import LayeredExecutor
 from probe.engine.device.cpu.session import Weights
-from probe.engine.device.protocol import Tap
+from probe.engine.device.protocol import Tapped
 from probe.engine.layers import Layer
 from probe.engine.network import Network
 from probe.engine.rounding import Plan, Rounding
 from probe.ort.values import from_ort, to_ort
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 Array = np.ndarray[Any, Any]
 
@@ -48,6 +51,7 @@ class CpuDevice:
             network, layers, rounding, self.weights, threads=threads, libraries=self._libraries
         )
         self._gated: GatedExecutor | None = None
+        self.sessions_built = 0  # of the gated kind
         self.seconds: dict[str, float] = {}
 
     @property
@@ -59,22 +63,28 @@ class CpuDevice:
                 self._network, self._layers, self._rounding, self.weights, self._precision,
                 threads=self._threads, libraries=self._libraries,
             )  # fmt: skip
+            self.sessions_built += 1
             self.seconds["gated session"] = time.perf_counter() - begin
         return self._gated
 
-    def run(self, feeds: Mapping[str, Array], plans: Mapping[str, Plan], tap: Tap | None) -> dict[str, Array]:
+    def run(self, feeds: Mapping[str, Array], plans: Mapping[str, Plan]) -> dict[str, Array]:
         """As ``Device.run``."""
         values = to_ort(self._network.model.inputs, feeds)
-        if tap is None and self.gated.takes(plans):
-            results = self.gated.run(values, self.gated.flags(plans))
-        else:
-            results = self.layered.run(values, plans, tap)
-        return {
-            f"{name}{suffix}": array
-            for name, value in results.items()
-            for suffix, array, _ in from_ort(value)
-            if array is not None
-        }
+        if self.gated.takes(plans):
+            return _arrays(self.gated.run(values, self.gated.flags(plans)))
+        running = self.layered.stream(values, plans, interior=False)
+        while True:
+            try:
+                next(running)
+            except StopIteration as done:
+                return _arrays(done.value)
+
+    def stream(
+        self, feeds: Mapping[str, Array], plans: Mapping[str, Plan], *, interior: bool
+    ) -> Generator[Tapped, None, dict[str, Array]]:
+        """As ``Device.stream``."""
+        values = to_ort(self._network.model.inputs, feeds)
+        return _arrays((yield from self.layered.stream(values, plans, interior=interior)))
 
     def evaluate(self, layer: Layer, feeds: Mapping[str, Array], plan: Plan) -> dict[str, Array]:
         """As ``Device.evaluate``."""
@@ -83,3 +93,12 @@ class CpuDevice:
     def supports(self, layer: Layer, precision: str, tactic: str) -> str | None:
         """As ``Device.supports``."""
         return tactics.supports(layer, precision, tactic)
+
+
+def _arrays(results: Mapping[str, onnxruntime.OrtValue]) -> dict[str, Array]:
+    return {
+        f"{name}{suffix}": array
+        for name, value in results.items()
+        for suffix, array, _ in from_ort(value)
+        if array is not None
+    }

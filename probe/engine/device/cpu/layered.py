@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -17,13 +17,13 @@ from probe.engine.assignment import EXACT, Choice
 from probe.engine.device.cpu.emit import FLAGS, LayerEmitter
 from probe.engine.device.cpu.nodewise import run_nodewise
 from probe.engine.device.cpu.session import Weights, build
-from probe.engine.device.protocol import Tap, Tapped
+from probe.engine.device.protocol import Tapped
 from probe.engine.layers import Layer, all_layers
 from probe.engine.network import Network, bodies_of
 from probe.engine.rounding import Form, Plan, Rounding
 from probe.errors import InputError
 from probe.ort.errors import explain, is_ort_error
-from probe.ort.values import from_ort, to_value
+from probe.ort.values import from_ort, owned_value, to_value
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -64,18 +64,20 @@ class LayeredExecutor:
         """Built so far."""
         return len(self._sessions)
 
-    def run(
-        self, feeds: Mapping[str, onnxruntime.OrtValue], plans: Mapping[str, Plan], tap: Tap | None
-    ) -> dict[str, onnxruntime.OrtValue]:
-        """Graph outputs by name.
+    def stream(
+        self, feeds: Mapping[str, onnxruntime.OrtValue], plans: Mapping[str, Plan], *, interior: bool
+    ) -> Generator[Tapped, None, dict[str, onnxruntime.OrtValue]]:
+        """Every tensor the layers store, in execution order; in the end (as the generator's return value) the graph outputs by name.
+
+        Args:
+            interior: hand out what stays inside fused layers too.
 
         Raises:
             InputError: ONNX Runtime refuses a layer or fails in it; names the layer.
         """
         inputs = {value.name: value for value in self._network.graph.inputs}
         values = {id(inputs[name]): fed for name, fed in feeds.items()}
-        left = Counter(self._uses)
-        self._run_layers(self._layers, values, left, plans, tap)
+        yield from self._run_layers(self._layers, values, Counter(self._uses), plans, interior=interior)
         return {value.name or "": self._value_of(value, values) for value in self._network.graph.outputs}
 
     def _run_layers(
@@ -84,17 +86,19 @@ class LayeredExecutor:
         values: dict[int, onnxruntime.OrtValue],
         left: Counter[int],
         plans: Mapping[str, Plan],
-        tap: Tap | None,
-    ) -> None:
+        *,
+        interior: bool,
+    ) -> Iterator[Tapped]:
         for layer in layers:
             if layer.kind == "if":
-                self._run_branch(layer, values, left, plans, tap)
+                yield from self._run_branch(layer, values, left, plans, interior=interior)
             else:
-                made = self._run_layer(layer, values, plans[layer.name], wants_interior=tap is not None)
+                made = self._run_layer(layer, values, plans[layer.name], wants_interior=interior)
                 for value in layer.tensors:
-                    if id(value) in made and tap is not None:
-                        _hand_out(tap, value, made[id(value)], layer, plans[layer.name].choice)
+                    if id(value) in made:
+                        yield from _handed_out(value, made[id(value)], layer, plans[layer.name].choice)
                 values.update({id(v): made[id(v)] for v in layer.outputs if left[id(v)]})
+                del made
             for value in _own_reads(layer):
                 left[id(value)] -= 1
                 if not left[id(value)]:
@@ -106,18 +110,23 @@ class LayeredExecutor:
         values: dict[int, onnxruntime.OrtValue],
         left: Counter[int],
         plans: Mapping[str, Plan],
-        tap: Tap | None,
-    ) -> None:
+        *,
+        interior: bool,
+    ) -> Iterator[Tapped]:
         node = layer.nodes[0]
         assert node.inputs[0] is not None
         condition = bool(self._value_of(node.inputs[0], values).numpy().reshape(-1)[0])
         taken = "then_branch" if condition else "else_branch"
-        self._run_layers(layer.branches[taken], values, left, plans, tap)
+        yield from self._run_layers(layer.branches[taken], values, left, plans, interior=interior)
+        ran = {value.name for one in all_layers(layer.branches[taken]) for value in one.tensors}
+        for attribute, branch in layer.branches.items():
+            if attribute != taken:
+                yield from _not_run(branch, f"{layer.name}/{attribute}", ran, plans)
         for value, inner in zip(node.outputs, bodies_of(node)[taken].outputs, strict=True):
             if value.name:
                 values[id(value)] = self._value_of(inner, values)
-                if tap is not None and value.name != inner.name:
-                    _hand_out(tap, value, values[id(value)], layer, plans[layer.name].choice)
+                if value.name != inner.name:
+                    yield from _handed_out(value, values[id(value)], layer, plans[layer.name].choice)
 
     def _value_of(self, value: ir.Value, values: Mapping[int, onnxruntime.OrtValue]) -> onnxruntime.OrtValue:
         if id(value) in values:
@@ -129,7 +138,7 @@ class LayeredExecutor:
     ) -> dict[int, onnxruntime.OrtValue]:
         if plan.choice.tactic != EXACT:
             arrays = {id(v): self._value_of(v, values).numpy() for v in layer.reads}
-            return {key: to_value(array) for key, array in self.run_tactic(layer, arrays, plan).items()}
+            return {key: owned_value(array) for key, array in self.run_tactic(layer, arrays, plan).items()}
         session = self._session(layer, plan)
         feeds = {v.name or "": self._value_of(v, values) for v in session.inputs}
         if session.gated:
@@ -229,9 +238,20 @@ def _described(value: ir.Value) -> onnx.ValueInfoProto:
     return info
 
 
-def _hand_out(tap: Tap, value: ir.Value, made: onnxruntime.OrtValue, layer: Layer, choice: Choice) -> None:
+def _handed_out(value: ir.Value, made: onnxruntime.OrtValue, layer: Layer, choice: Choice) -> Iterator[Tapped]:
     for suffix, array, note in from_ort(made):
-        tap(Tapped(f"{value.name}{suffix}", array, layer, choice, note))
+        yield Tapped(
+            f"{value.name}{suffix}", array, layer, choice, "recorded" if array is not None else "unsupported", note
+        )
+
+
+def _not_run(layers: Sequence[Layer], body: str, ran: set[str | None], plans: Mapping[str, Plan]) -> Iterator[Tapped]:
+    """The tensors of a branch that was not taken, but for names that the other branch made."""
+    for layer in all_layers(layers):
+        for value in layer.tensors:
+            if value.name not in ran:
+                choice = plans[layer.name].choice
+                yield Tapped(value.name or "", None, layer, choice, "not_run", f"{body} did not run")
 
 
 def _own_reads(layer: Layer) -> list[ir.Value]:

@@ -134,9 +134,11 @@ def _transposed_pads(
     if wanted or auto in ("SAME_UPPER", "SAME_LOWER"):
         wanted = wanted[-rank:] if wanted else [n * s for n, s in zip(space, strides, strict=True)]
         total = [have - want for have, want in zip(full, wanted, strict=True)]
-        small = [t // 2 for t in total]
-        large = [t - s for t, s in zip(total, small, strict=True)]
-        return (large, small) if auto == "SAME_LOWER" else (small, large)
+        half = [max(t, 0) // 2 for t in total]
+        rest = [max(t, 0) - h for t, h in zip(total, half, strict=True)]
+        begins, ends = (half, rest) if auto == "SAME_UPPER" else (rest, half)
+        # A larger output than the input reaches has its rest at the end, as in ONNX Runtime.
+        return begins, [end + min(t, 0) for end, t in zip(ends, total, strict=True)]
     pads = _ints(node, "pads", [0] * (2 * rank)) if auto == "NOTSET" else [0] * (2 * rank)
     return pads[:rank], pads[rank:]
 
