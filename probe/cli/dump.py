@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -25,7 +25,7 @@ def dump(
         ),
     ],
     runner: Annotated[
-        str, typer.Option(metavar="SPEC", help='What computes: ort, files:PATH, python:module.fn, "command: ...".')
+        str, typer.Option(metavar="SPEC", help='What computes: ort, engine, files:PATH, python:module.fn, "command: ...".')
     ] = "ort",
     inputs: Annotated[
         list[str] | None,
@@ -52,6 +52,24 @@ def dump(
             "--as-is", help="Run an FP16 or BF16 model as it is typed; else it is upcast to FP32 to make a fair golden."
         ),
     ] = False,
+    precision: Annotated[
+        Literal["fp16", "bf16", "tf32", "fp32"],
+        typer.Option(metavar="NAME", help="Of the engine: what tensors are stored in."),
+    ] = "fp16",
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Of the engine: a tensor, layer or node that stays FP32. Repeatable."),
+    ] = None,
+    passes: Annotated[
+        Literal["none", "safe", "all"], typer.Option(metavar="none|safe|all", help="Of the engine: clean-up.")
+    ] = "safe",
+    fusion: Annotated[
+        Literal["none", "safe", "full"], typer.Option(metavar="none|safe|full", help="Of the engine: fused layers.")
+    ] = "safe",
+    interior: Annotated[
+        Literal["storage", "fp32"],
+        typer.Option(metavar="storage|fp32", help="Of the engine: tensors inside fused layers, rounded or FP32."),
+    ] = "storage",
     threads: Annotated[int, typer.Option(metavar="N", min=0, help="0: as many as there are cores.")] = 0,
     providers: Annotated[
         list[str] | None,
@@ -113,6 +131,11 @@ def dump(
             memory_limit=limit,
             select=None if pattern is None else lambda name: pattern.search(name) is not None,
             timeout=timeout,
+            precision=precision,
+            passes=passes,
+            fusion=fusion,
+            interior=interior,
+            keep=tuple(keep or ()),
         )
         loaded = api.load(model)
         with closing(open_runner(runner, loaded, options)) as opened, Progress("recording", quiet=quiet) as progress:

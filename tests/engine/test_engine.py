@@ -138,7 +138,7 @@ def test_what_run_refuses(engine):
         engine({"x": np.ones((2, 5), np.float32)})
     with pytest.raises(InputError, match="not there"):
         engine.run({"x": X}, Assignment(FP32, {"nothing": FP32}))
-    with pytest.raises(InputError, match="did you mean|no layer"):
+    with pytest.raises(InputError, match="no layer"):
         engine.layer("MatMul")
     with pytest.raises(InputError, match="no data for 'x'"):
         engine.evaluate(engine.layers[0], {}, FP32)
