@@ -11,10 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 from probe.errors import InputError
-from probe.model.elements import type_name
 from probe.model.external import is_external
 from probe.model.wire import payload_of, refill
 
@@ -211,7 +210,7 @@ class Model:
 
     @cached_property
     def ir(self) -> onnx_ir.Model:
-        """The model for onnx-ir, whole; external tensors stay on disk until their value is asked for. Built on first use: the
+        """The model for onnx-ir; large tensors stay on disk until their value is asked for. Built on first use: the
         import alone takes longer than loading most models."""
         return self.build_ir()
 
@@ -221,32 +220,9 @@ class Model:
         Raises:
             InputError: onnx-ir cannot represent the model.
         """
-        import onnx
-        import onnx_ir
-        from onnx_ir import external_data
+        from probe.model.lazy import build_ir
 
-        proto = onnx.ModelProto()
-        with self.data() as view:
-            proto.ParseFromString(cast(bytes, view))  # any buffer will do
-        _drop_map_types(proto.graph)
-        try:
-            built = onnx_ir.from_proto(proto)
-            for graph in built.graphs():
-                external_data.set_base_dir(graph, self.base_dir)
-        except (onnx_ir.serde.SerdeError, ValueError, TypeError, KeyError) as error:
-            raise InputError(f"onnx-ir cannot read the model: {error}", where=str(self.path)) from None
-        return built
-
-
-def _drop_map_types(graph: onnx.GraphProto) -> None:
-    for values in (graph.input, graph.output, graph.value_info):
-        for value in values:
-            if "map(" in type_name(value.type):
-                value.ClearField("type")
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                _drop_map_types(attribute.g)
+        return build_ir(self)
 
 
 @contextmanager
