@@ -42,3 +42,18 @@ def test_comparing_loads_no_onnx(tmp_path: Path) -> None:
 
 def test_the_check_itself_sees_heavy_modules(tmp_path: Path) -> None:
     assert "onnx" in loaded("import onnx", tmp_path)
+
+
+def test_the_engine_compiles_without_a_runtime_or_a_terminal(tmp_path: Path) -> None:
+    code = """
+import onnx, onnx.parser
+from pathlib import Path
+text = '<ir_version: 8, opset_import: ["" : 17]> g (float[2] x) => (float[2] y) { y = Relu (x) }'
+onnx.save(onnx.parser.parse_model(text), "m.onnx")
+from probe.engine.build import compile_model
+from probe.model import load
+assert len(compile_model(load("m.onnx")).layers) == 1
+"""
+    modules = loaded(code, tmp_path)
+    assert "probe.engine.engine" in modules
+    assert not modules & {"onnxruntime", "polars", "typer", "rich", "msgspec"}
