@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -22,31 +22,64 @@ def inspect(
     values: Annotated[
         int, typer.Option(metavar="N", min=0, help="Also print the first N values of each selected tensor.")
     ] = 0,
+    fusion: Annotated[
+        Literal["none", "safe", "full"],
+        typer.Option(metavar="none|safe|full", help="Which nodes of a model the engine computes together."),
+    ] = "safe",
+    passes: Annotated[
+        Literal["none", "safe", "all"],
+        typer.Option(metavar="none|safe|all", help="Clean-up of a model's graph before that."),
+    ] = "safe",
+    input_shapes: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME:[N,...]",
+            help='Extents of dynamic inputs, for what layers cost: "x:[1,3,224,224]". Repeatable.',
+        ),
+    ] = None,
     json: Json = None,
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
     """Show what is in a model, a recording or a saved result.
 
-    A model: inputs, outputs, operators, weights, numerics. A recording: where it came from, and every tensor with its range.
+    A model: inputs, outputs, operators, weights, numerics; the layers the engine makes of it, their shapes, operations and bytes; what was
+    not fused and why. A recording: where it came from, and every tensor with its range.
 
     Example: probe inspect golden --select "conv1" --values 8
     """
     from probe.cli.output import check_json, show
 
     check_json(json)
-    show(_look_at(thing, select, values), json, verbose=verbose, quiet=quiet)
+    compiled = {"fusion": fusion, "passes": passes, "input_shapes": input_shapes}
+    show(_look_at(thing, select, values, compiled), json, verbose=verbose, quiet=quiet)
 
 
-def _look_at(thing: str, select: str | None, values: int) -> Any:
+def _look_at(thing: str, select: str | None, values: int, compiled: dict[str, Any]) -> Any:
+    """
+    Args:
+        compiled: how a model's layers are formed.
+    """
     from probe.cli.options import parse_select, typed_command
+    from probe.errors import InputError
     from probe.results.json import is_result, load
 
+    changed = compiled != {"fusion": "safe", "passes": "safe", "input_shapes": None}
+    no_model = InputError(
+        f"{thing} is no model", hint="--fusion, --passes and --input-shapes are about the layers of a model"
+    )
     if is_result(thing):
+        if changed:
+            raise no_model
         return load(thing)
     from probe.debug.inspect import inspect_model, inspect_recording
     from probe.store.opening import is_recording
 
     if is_recording(thing):
+        if changed:
+            raise no_model
         return inspect_recording(thing, select=parse_select(select), values=values, command=typed_command())
-    return inspect_model(thing, select=parse_select(select), command=typed_command())
+    from probe.model.feeds import parse_shapes
+
+    compiled["input_shapes"] = parse_shapes(compiled["input_shapes"] or ())
+    return inspect_model(thing, select=parse_select(select), command=typed_command(), **compiled)

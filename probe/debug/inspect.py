@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from probe.errors import InputError
 from probe.results.inspect import (
@@ -106,15 +107,27 @@ def _value(value: Any) -> float | str:
     return float(value)
 
 
-def inspect_model(path: str | Path, *, select: re.Pattern[str] | None = None, command: str = "") -> InspectResult:
-    """What an ONNX model is made of.
+def inspect_model(
+    path: str | Path,
+    *,
+    select: re.Pattern[str] | None = None,
+    passes: Literal["none", "safe", "all"] = "safe",
+    fusion: Literal["none", "safe", "full"] = "safe",
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    command: str = "",
+) -> InspectResult:
+    """What an ONNX model is made of, and the layers that the engine makes of it.
 
     Args:
         select: also list the nodes in whose identity or outputs it is found.
+        passes: clean-up before layers are formed.
+        fusion: which nodes are computed together.
+        input_shapes: extents of dynamic inputs by name, from which those inside follow, and what layers cost.
 
     Raises:
-        InputError: not a model probe can load, or no node matches ``select``.
+        InputError: not a model probe can load, no node matches ``select``, an unknown level, or shapes that do not fit the inputs.
     """
+    from probe.debug.inspect_layers import inspect_layers
     from probe.model import load
 
     model = load(path)
@@ -126,6 +139,7 @@ def inspect_model(path: str | Path, *, select: re.Pattern[str] | None = None, co
         )
     ops = Counter((n.op, n.domain) for n in nodes)
     proto = model.proto
+    layers, not_compiled = inspect_layers(model, passes=passes, fusion=fusion, input_shapes=input_shapes or {})
     report = ModelReport(
         path=str(path),
         sha256=model.sha256,
@@ -148,6 +162,8 @@ def inspect_model(path: str | Path, *, select: re.Pattern[str] | None = None, co
         notes=model.notes,
         selected=select.pattern if select is not None else "",
         selected_nodes=tuple(NodeReport(n.identity, n.op, n.inputs, n.outputs, n.body) for n in chosen),
+        layers=layers,
+        not_compiled=not_compiled,
     )
     return InspectResult(kind="model", model=report, command=command)
 

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from probe.report.numbers import count, number, seconds, shape, size
 from probe.report.text import Column, Page, cells, command, elide, escape, fitted, table, wrap
-from probe.results.inspect import DumpResult, InspectResult, ModelReport, PortReport, RecordingReport
+from probe.results.inspect import (
+    DumpResult,
+    InspectResult,
+    LayerReport,
+    LayersReport,
+    ModelReport,
+    PortReport,
+    RecordingReport,
+)
 from probe.results.tensors import TensorInfo
 
 
@@ -62,7 +71,80 @@ def _model(m: ModelReport, page: Page, rows: int) -> list[str]:
     lines += ["", *_ports("inputs", m.inputs, page, rows), "", *_ports("outputs", m.outputs, page, rows)]
     lines += ["", page.paint("operators", "bold")]
     named = [f"{escape(o.op if not o.domain else o.domain + '.' + o.op)} {count(o.count)}" for o in m.ops]
-    return lines + wrap(", ".join(named), page.width, first="  ") + (_nodes(m, page, rows) if m.selected else [])
+    lines += wrap(", ".join(named), page.width, first="  ")
+    if m.layers is not None:
+        lines += ["", *_layers(m.layers, page, rows)]
+    elif m.not_compiled:
+        lines += ["", *wrap(escape(m.not_compiled), page.width, first="no layers   ")]
+    return lines + (_nodes(m, page, rows) if m.selected else [])
+
+
+def _layers(report: LayersReport, page: Page, rows: int) -> list[str]:
+    """What is computed together, what it costs, what was removed, and what was not fused and why."""
+    title = f"{count(len(report.layers), 'layer')}, {count(report.working)} of them launch work"
+    lines = [page.paint(title, "bold")]
+    lines += table(_LAYER_COLUMNS, [_layer_row(layer) for layer in report.layers[:rows]], page)
+    if len(report.layers) > rows:
+        lines.append(f"  and {len(report.layers) - rows:,} more (-v)")
+    kinds = Counter(layer.kind for layer in report.layers if layer.works)
+    by_pass = ", ".join(f"{escape(name)} {count(n)}" for name, n in report.changes.items())
+    removed = Counter((fate.status, fate.by) for fate in report.fates)
+    lines += _facts(
+        [
+            ("work", ", ".join(f"{escape(kind)} {count(n)}" for kind, n in kinds.most_common())),
+            ("operations", _sum(report, "flops")),
+            ("bytes", _sum(report, "bytes")),
+            (
+                "passes",
+                f"{escape(report.passes)}: {by_pass or 'nothing to change'}" if report.passes != "none" else "none",
+            ),
+            ("removed", ", ".join(f"{count(n)} {status} by {escape(by)}" for (status, by), n in removed.items())),
+            ("fusion", f"{escape(report.fusion)}, {count(len(report.refusals))} refused"),
+        ],
+        page,
+    )
+    for refusal in report.refusals[:rows]:
+        where = elide(" and ".join(refusal.nodes[-2:]), 60)
+        lines += wrap(
+            f"{escape(refusal.pattern)} at {where}: {escape(refusal.reason)}", page.width, first="  refused   "
+        )
+    if len(report.refusals) > rows:
+        lines.append(f"  and {len(report.refusals) - rows:,} more (-v)")
+    return lines
+
+
+_LAYER_COLUMNS = (
+    Column("layer", 0, "<"),
+    Column("fusion", 22, "<"),
+    Column("makes", 19, "<"),
+    Column("flops", 9),
+    Column("bytes", 8),
+)
+
+
+def _layer_row(layer: LayerReport) -> tuple[str, ...]:
+    name = f"{layer.scope}: {layer.name}" if layer.scope else layer.name
+    first = shape(layer.outputs[0].shape) if layer.outputs else ""
+    more = f" +{len(layer.outputs) - 1}" if len(layer.outputs) > 1 else ""
+    if not layer.works:
+        return name, layer.pattern or layer.kind, first + more, "", ""
+    flops = "-" if layer.flops is None else _operations(layer.flops)
+    return name, layer.pattern or layer.kind, first + more, flops, "-" if layer.bytes is None else size(layer.bytes)
+
+
+def _operations(value: int) -> str:
+    """``812``, ``4.1 k``, ``11.5 G``"""
+    return size(value).removesuffix("B").rstrip().replace("kB", "k") if value >= 1000 else str(value)
+
+
+def _sum(report: LayersReport, what: Literal["flops", "bytes"]) -> str:
+    """A total over the layers that launch work, and how many of them it leaves out."""
+    known = [getattr(layer, what) for layer in report.layers if layer.works]
+    missing = known.count(None)
+    total = sum(n for n in known if n is not None)
+    left_out = f", not counting {count(missing, 'layer')} of unknown size" if missing else ""
+    hint = "; give sizes with --input-shapes" if missing and not report.input_shapes else ""
+    return f"{_operations(total) if what == 'flops' else size(total)}{left_out}{hint}"
 
 
 def _bodies(m: ModelReport, rows: int) -> str:

@@ -58,6 +58,60 @@ class NodeReport:
 
 
 @dataclass(frozen=True, slots=True)
+class LayerReport:
+    """Nodes that the engine computes together. Operations and bytes are None where a shape or an operator's formula is not known."""
+
+    name: str
+    kind: str  # "conv" | "matmul" | "pointwise" | "norm" | ...
+    pattern: str  # the fusion that made it: "conv + relu"; "" for a single node
+    nodes: tuple[str, ...]  # identities of the ONNX nodes
+    outputs: tuple[PortReport, ...]  # tensors read outside it
+    works: bool  # launches work: no view, no host arithmetic, no concatenation written in place
+    flops: int | None  # floating-point operations
+    bytes: int | None  # read, written and of weights
+    weights_bytes: int | None
+    scope: str = ""  # "" at the top level, else the If and its branch
+
+
+@dataclass(frozen=True, slots=True)
+class FateReport:
+    """A tensor of the file that the passes removed."""
+
+    tensor: str
+    status: str  # "folded": computed away | "equivalent": the same values under another name
+    by: str  # the pass
+    to: str = ""  # equivalent: the tensor that holds the values
+
+
+@dataclass(frozen=True, slots=True)
+class RefusalReport:
+    """A fusion whose pattern was there and that was not made."""
+
+    pattern: str
+    nodes: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class LayersReport:
+    """What the engine makes of a model."""
+
+    passes: str  # "none" | "safe" | "all"
+    fusion: str  # "none" | "safe" | "full"
+    layers: tuple[LayerReport, ...]  # in execution order, branches before their If
+    changes: dict[str, int]  # pass -> changes it made
+    fates: tuple[FateReport, ...] = ()
+    refusals: tuple[RefusalReport, ...] = ()
+    notes: tuple[str, ...] = ()  # what the passes could not do, and why
+    input_shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)  # as given
+
+    @property
+    def working(self) -> int:
+        """Layers that launch work."""
+        return sum(layer.works for layer in self.layers)
+
+
+@dataclass(frozen=True, slots=True)
 class ModelReport:
     """What an ONNX model is made of."""
 
@@ -82,6 +136,8 @@ class ModelReport:
     notes: tuple[str, ...] = ()  # what was noticed and tolerated while loading
     selected: str = ""  # the regular expression; "" for none
     selected_nodes: tuple[NodeReport, ...] = ()  # whose identity or outputs it is found in
+    layers: LayersReport | None = None
+    not_compiled: str = ""  # why there are no layers
 
     @property
     def parameters(self) -> int:

@@ -7,6 +7,7 @@ divides every number of channels but the first and the last, which changes no no
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -31,7 +32,7 @@ class _Builder:
         self.weights.append(numpy_helper.from_array(data, name))
         return name
 
-    def node(self, op: str, inputs: list[str], channels: int | None = None, **attributes: object) -> str:
+    def node(self, op: str, inputs: list[str], channels: int | None = None, **attributes: Any) -> str:
         number = sum(node.op_type == op for node in self.nodes)
         name = f"{op}_{number}"
         self.nodes.append(helper.make_node(op, inputs, [f"{name}_output"], name, **attributes))
@@ -170,9 +171,9 @@ def _transformed(b: _Builder) -> str:
     planes = []
     for channel, (scale, shift) in enumerate(((0.458, -0.03), (0.448, -0.088), (0.45, -0.188))):
         index = f"channel{channel}"
-        b.weights.append(numpy_helper.from_array(np.int64(channel), index))
+        b.weights.append(numpy_helper.from_array(np.array(channel, np.int64), index))
         axes = f"axes{channel}"
-        b.weights.append(numpy_helper.from_array(np.int64([1]), axes))
+        b.weights.append(numpy_helper.from_array(np.array([1], np.int64), axes))
         plane = b.node("Unsqueeze", [b.node("Gather", ["x", index], axis=1), axes], 1)
         plane = b.node("Mul", [plane, b.weight(f"scale{channel}", (), scale)], 1)
         planes.append(b.node("Add", [plane, b.weight(f"shift{channel}", (), shift)], 1))
