@@ -15,16 +15,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from probe.api import compile as compile  # noqa: A004 - users write probe.compile
     from probe.api import diff as diff
     from probe.api import dump as dump
     from probe.api import load as load
     from probe.api import load_result as load_result
     from probe.api import open_recording as open_recording
+    from probe.api import run as run
     from probe.errors import InputError as InputError
     from probe.errors import ProbeError as ProbeError
     from probe.results.diff import Criterion as Criterion
     from probe.results.diff import DiffResult as DiffResult
     from probe.results.diff import Metrics as Metrics
+    from probe.results.run import RunResult as RunResult
 
 __version__ = "0.1.0.dev0"
 
@@ -34,16 +37,19 @@ _HOMES = {
     "InputError": "probe.errors",
     "Metrics": "probe.results.diff",
     "ProbeError": "probe.errors",
+    "RunResult": "probe.results.run",
+    "compile": "probe.api",
     "diff": "probe.api",
     "dump": "probe.api",
     "load": "probe.api",
     "load_result": "probe.api",
     "open_recording": "probe.api",
+    "run": "probe.api",
 }
 
 __all__ = [
-    "Criterion", "DiffResult", "InputError", "Metrics", "ProbeError", "__version__",
-    "diff", "dump", "load", "load_result", "open_recording",
+    "Criterion", "DiffResult", "InputError", "Metrics", "ProbeError", "RunResult", "__version__",
+    "compile", "diff", "dump", "load", "load_result", "open_recording", "run",
 ]  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""What the commands do, as functions: the library behind ``probe dump`` and ``probe diff``, and the names ``import probe`` offers."""
+"""What the commands do, as functions: the library behind ``probe dump``, ``diff`` and ``run``, and the names ``import probe`` offers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from probe.results.diff import Criterion, DiffResult
 from probe.store.feeds import InputSet
@@ -15,7 +15,11 @@ from probe.store.recording import Recording
 from probe.store.source import TensorSource
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from probe.engine.engine import Engine
     from probe.model import Model
+    from probe.results.run import RunResult
     from probe.runners.protocol import Runner, RunnerOptions
 
 Tensors = str | Path | TensorSource | Mapping[str, Any]
@@ -174,6 +178,102 @@ def diff(
             smallest_tolerance=smallest_tolerance,
             command=command,
         )
+
+
+def compile(  # noqa: A001 - probe.compile is what users write, and nobody imports it by a star
+    model: str | Path | Model,
+    *,
+    precision: str = "fp16",
+    device: str = "cpu",
+    passes: Literal["none", "safe", "all"] = "safe",
+    fusion: Literal["none", "safe", "full"] = "safe",
+    interior: Literal["storage", "fp32"] = "storage",
+    passes_limit: int | None = None,
+    threads: int = 0,
+    custom_op_libs: Sequence[str | Path] = (),
+    keep: Iterable[str] = (),
+) -> Engine:
+    """Compile a model into layers that can run in any mix of precisions: ``engine(inputs)``, ``engine.run(inputs, assignment)``.
+
+    Args:
+        precision: ``fp32 tf32 fp16 bf16``: what tensors are stored in unless an assignment says otherwise.
+        passes: clean-up of the graph; ``fusion``: what is computed together; ``interior``: how tensors inside fused layers are stored.
+        passes_limit: stop after this many changes to the graph.
+        keep: names of tensors, layers or nodes that stay FP32.
+
+    Raises:
+        InputError: the model cannot be compiled, or an option names nothing.
+    """
+    from probe.engine.build import compile_model
+
+    return compile_model(
+        load(model) if isinstance(model, (str, Path)) else model,
+        precision=precision, device=device, passes=passes, fusion=fusion, interior=interior, passes_limit=passes_limit,
+        threads=threads, libraries=[Path(one) for one in custom_op_libs], keep=keep,
+    )  # fmt: skip
+
+
+def run(
+    model: str | Path | Model,
+    *,
+    precision: str = "fp16",
+    golden: str | Path | Mapping[str, Any] = "ort",
+    inputs: Inputs | None = None,
+    seed: int = 0,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    val_range: Mapping[str, tuple[float, float]] | None = None,
+    accept: Iterable[str | Criterion] = (),
+    preset: str | None = None,
+    keep: Iterable[str | re.Pattern[str]] = (),
+    layers: str | re.Pattern[str] | None = None,
+    device: str = "cpu",
+    passes: Literal["none", "safe", "all"] = "safe",
+    fusion: Literal["none", "safe", "full"] = "safe",
+    interior: Literal["storage", "fp32"] = "storage",
+    passes_limit: int | None = None,
+    observe: bool = False,
+    try_cure: bool = True,
+    strict_layers: bool = False,
+    worst: int = 5,
+    threads: int = 0,
+    custom_op_libs: Sequence[str | Path] = (),
+    memory_limit: int | None = None,
+    command: str = "",
+    progress: Callable[[str, str], None] | None = None,
+) -> RunResult:
+    """Compile a model, run it in low precision, judge it against a golden, layer by layer, and say why it fails.
+
+    Args:
+        golden: ``ort`` (ONNX Runtime, FP32, optimisation off), ``fp64``, a recording, or arrays by output name.
+        inputs: as for ``dump``; None: those that a recorded golden holds, else realistic data made from ``seed``.
+        accept, preset, strict_layers, worst: as for ``diff``.
+        keep: regular expressions; tensors, layers and nodes whose name one is found in stay FP32.
+        layers: regular expression; only layers it is found in are measured by themselves. All by default.
+        observe: run once more without looking inside, and compare.
+        try_cure: run again with what the findings would keep in FP32; this also decides which findings are fatal.
+        memory_limit: bytes of tensors each recording holds in memory; above, they go to a temporary folder.
+        progress: called with a phase and the name of what is worked on.
+
+    Raises:
+        InputError: the model, inputs, golden or options cannot be used.
+    """
+    from probe.debug.run import RunOptions, inputs_of_golden, run_network
+    from probe.metrics.acceptance import parse_criterion
+    from probe.store.tape import DEFAULT_LIMIT
+
+    loaded = load(model) if isinstance(model, (str, Path)) else model
+    if inputs is None and not input_shapes and not val_range:
+        inputs = inputs_of_golden(golden) or None
+    sets, notes = _input_sets(loaded, inputs, seed, input_shapes, val_range)
+    options = RunOptions(
+        precision=precision, device=device, golden=golden,
+        acceptance=tuple(parse_criterion(one) if isinstance(one, str) else one for one in accept),
+        preset=preset, keep=tuple(re.compile(one) for one in keep), layers=re.compile(layers) if layers is not None else None,
+        interior=interior, passes=passes, fusion=fusion, passes_limit=passes_limit, threads=threads,
+        custom_op_libs=tuple(Path(one) for one in custom_op_libs), observe=observe, try_cure=try_cure,
+        strict_layers=strict_layers, worst=worst, memory_limit=memory_limit or DEFAULT_LIMIT, command=command,
+    )  # fmt: skip
+    return run_network(loaded, sets, options, notes=notes, progress=progress)
 
 
 def _source(tensors: Tensors, opened: ExitStack) -> TensorSource:

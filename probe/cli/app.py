@@ -8,9 +8,10 @@ from probe.cli.demo import demo
 from probe.cli.diff import diff
 from probe.cli.dump import dump
 from probe.cli.inspect import inspect
+from probe.cli.run import run
 
 HELP = ("-h", "--help")
-COMMANDS = (dump, diff, inspect, demo)
+COMMANDS = (run, dump, diff, inspect, demo)
 
 app = typer.Typer(
     name="probe",

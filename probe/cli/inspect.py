@@ -14,10 +14,13 @@ def inspect(
         str,
         typer.Argument(
             metavar="THING",
-            help="A model, a recording of any format, or a result saved with --json.",
+            help="A model, a recording of any format, a result saved with --json, or the word ops.",
             show_default=False,
         ),
     ],
+    model: Annotated[
+        str | None, typer.Argument(metavar="[MODEL]", help="With ops: whose operators.", show_default=False)
+    ] = None,
     select: Select = None,
     values: Annotated[
         int, typer.Option(metavar="N", min=0, help="Also print the first N values of each selected tensor.")
@@ -44,15 +47,31 @@ def inspect(
     """Show what is in a model, a recording or a saved result.
 
     A model: inputs, outputs, operators, weights, numerics; the layers the engine makes of it, their shapes, operations and bytes; what was
-    not fused and why. A recording: where it came from, and every tensor with its range.
+    not fused and why. A recording: where it came from, and every tensor with its range. The word ops: the operators the engine knows and
+    how each is run; with a model, its own, and which of its layers have no kernel (a file of that name is ./ops).
 
     Example: probe inspect golden --select "conv1" --values 8
     """
     from probe.cli.output import check_json, show
 
     check_json(json)
+    if thing == "ops" or model is not None:
+        show(_look_at_ops(thing, model), json, verbose=verbose, quiet=quiet)
+        return
     compiled = {"fusion": fusion, "passes": passes, "input_shapes": input_shapes}
     show(_look_at(thing, select, values, compiled), json, verbose=verbose, quiet=quiet)
+
+
+def _look_at_ops(thing: str, model: str | None) -> Any:
+    from probe.cli.options import typed_command
+    from probe.debug.inspect_ops import inspect_ops
+    from probe.errors import InputError
+
+    if thing != "ops":
+        raise InputError(
+            f"one thing is inspected, not {thing} and {model}", hint="probe inspect ops MODEL takes two words"
+        )
+    return inspect_ops(model, command=typed_command())
 
 
 def _look_at(thing: str, select: str | None, values: int, compiled: dict[str, Any]) -> Any:

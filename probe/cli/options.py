@@ -30,8 +30,8 @@ Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Say everything: 
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Say only the verdict; no progress.")]
 
 
-def parse_select(text: str | None) -> re.Pattern[str] | None:
-    """The pattern of ``--select``; ``@FILE`` becomes one that matches exactly the names listed (a line each, or a JSON array).
+def parse_select(text: str | None, option: str = "--select") -> re.Pattern[str] | None:
+    """The pattern of ``--select``, or of another ``option`` that takes names so; ``@FILE`` becomes one that matches exactly the names listed (a line each, or a JSON array).
 
     Raises:
         InputError: not a regular expression, or the file cannot be read or is empty.
@@ -43,25 +43,25 @@ def parse_select(text: str | None) -> re.Pattern[str] | None:
             return re.compile(text)
         except re.error as error:
             raise InputError(
-                f"--select {text!r} is not a regular expression: {error}",
-                hint="put names with special characters in a file, one a line, and pass --select @FILE",
+                f"{option} {text!r} is not a regular expression: {error}",
+                hint=f"put names with special characters in a file, one a line, and pass {option} @FILE",
             ) from None
-    names = _names_in(Path(text[1:]))
+    names = _names_in(Path(text[1:]), option)
     if not names:
-        raise InputError(f"no names in {text[1:]}", where="--select", hint="one tensor name a line")
+        raise InputError(f"no names in {text[1:]}", where=option, hint="one tensor name a line")
     return re.compile("^(?:" + "|".join(re.escape(n) for n in names) + r")\Z")
 
 
-def _names_in(path: Path) -> list[str]:
+def _names_in(path: Path, option: str) -> list[str]:
     try:
         text = path.read_text(encoding="utf-8")
         if text.lstrip().startswith("["):
             listed = json.loads(text)
             if all(isinstance(n, str) for n in listed):
                 return listed
-            raise InputError(f"{path} is a JSON array of something else than names", where="--select")
+            raise InputError(f"{path} is a JSON array of something else than names", where=option)
     except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {path}: {error}", where="--select") from error
+        raise InputError(f"cannot read {path}: {error}", where=option) from error
     return [line for line in text.splitlines() if line.strip()]
 
 

@@ -18,6 +18,8 @@ from probe.engine.rounding import Interior, Rounding
 from probe.errors import InputError
 
 if TYPE_CHECKING:
+    from probe.engine.layers import Layer
+    from probe.engine.network import Network
     from probe.model.model import Model
 
 PassLevel = Literal["none", "safe", "all"]
@@ -62,7 +64,10 @@ def compile_model(
     choice = Choice(precision)
     seconds: dict[str, float] = {}
     with _timed(seconds, "read"):
+        from probe.engine.device.cpu.types import complete_types
+
         network = read_network(model)
+        complete_types(network, libraries)
         check(network, "reading the model")
     with _timed(seconds, "passes"):
         report = run_passes(network, passes, passes_limit)
@@ -71,7 +76,7 @@ def compile_model(
         layers = form_layers(network, grouping)
     with _timed(seconds, "sites"):
         rounding = Rounding(layers, interior)
-        assignment = resolve_keep(Assignment(choice), keep, list(all_layers(layers)))
+        assignment = resolve_keep(Assignment(choice), keep, list(all_layers(layers)), network)
     with _timed(seconds, "device"):
         from probe.engine.device.cpu.device import CpuDevice
 
@@ -90,20 +95,34 @@ def _timed(seconds: dict[str, float], phase: str) -> Iterator[None]:
     seconds[phase] = time.perf_counter() - begin
 
 
-def resolve_keep(assignment: Assignment, names: Iterable[str], layers: Sequence) -> Assignment:
+def resolve_keep(
+    assignment: Assignment, names: Iterable[str], layers: Sequence[Layer], network: Network | None = None
+) -> Assignment:
     """``assignment`` with the named tensors kept, and the layers named so or computing a node named so in FP32.
 
+    Args:
+        network: knows what passes made of a tensor: one whose values live on under another name is kept under that.
+
     Raises:
-        InputError: a name that is neither a tensor, a layer nor a node of the network.
+        InputError: a name that is neither a tensor, a layer nor a node of the network; or a tensor that a pass computed away.
     """
     by_layer = {layer.name: layer for layer in layers}
     by_node = {identity: layer for layer in layers for identity in layer.origin}
     tensors = {v.name for layer in layers for v in (*layer.reads, *layer.weights, *layer.tensors)}
     for name in names:
-        if name in tensors:
+        fate = network.fate(name) if network is not None and name not in tensors else None
+        if fate is not None and fate.status == "equivalent" and fate.to in tensors:
+            assignment = assignment.keeping(tensors=[fate.to])
+        elif name in tensors:
             assignment = assignment.keeping(tensors=[name])
         elif name in by_layer or name in by_node:
             assignment = assignment.keeping(layers=[(by_layer.get(name) or by_node[name]).name])
+        elif fate is not None:
+            raise InputError(
+                f"{name!r} cannot be kept: the pass {fate.by} computed it away",
+                where="--keep",
+                hint="--passes none leaves it",
+            )
         else:
             import difflib
 

@@ -17,7 +17,7 @@ from probe.errors import InputError
 from probe.model.feeds import check_feeds
 
 if TYPE_CHECKING:
-    from probe.engine.device.protocol import Device, Tap, Tapped
+    from probe.engine.device.protocol import Device, Fallback, Tap, Tapped
     from probe.engine.fusion import Refusal
     from probe.engine.network import Network
     from probe.engine.passes import PassReport
@@ -231,6 +231,16 @@ class Engine:
         if found is None:
             return "unknown", ""
         return (found.status, found.by) if found.status == "folded" else ("equivalent", found.to)
+
+    @property
+    def fallbacks(self) -> tuple[Fallback, ...]:
+        """Layers that the device has no kernel for, in execution order. On the CPU, onnx's reference implementation computes them: slowly,
+        and without the gated session, so every run goes layer by layer.
+
+        Raises:
+            InputError: the network cannot be built for another reason.
+        """
+        return self.device.fallbacks
 
     def candidates(self, layer: Layer | str) -> tuple[str, ...]:
         """Tactics that can compute a layer in the engine's precision, exact first."""

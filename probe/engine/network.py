@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from probe.model.scopes import Scope
 
 _ORIGIN = "probe.origin"
+_DEFAULT_OPSET = 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +47,8 @@ class Network:
 
     @property
     def opset(self) -> int:
-        """Version of the standard operators; the newest 7 knows when a model imports none."""
-        return self.ir.opset_imports.get("", 1)
+        """Version of the standard operators."""
+        return self.ir.opset_imports[""]
 
     def graphs(self) -> Iterator[ir.Graph]:
         """The top-level graph and every body, outer first."""
@@ -121,9 +122,13 @@ def read_network(model: Model) -> Network:
 
         model = upcast(model)
     built = model.build_ir()
+    if "ai.onnx" in built.opset_imports:  # onnx-ir writes the nodes' domain as "", but not this one
+        built.opset_imports[""] = built.opset_imports.pop("ai.onnx")
     _adopt(built.graph, model.root, TensorNames(model.root))
     network = Network(built, model)
     _inline(network)
+    # A model of ai.onnx.ml or custom operators alone imports no standard ones; casts and passes bring some.
+    network.ir.opset_imports.setdefault("", _DEFAULT_OPSET)
     _lift_constants(network)
     return network
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 from probe.report.numbers import count, seconds, shape
 from probe.report.steps import is_random, unmatched
 from probe.report.text import Column, Page, cells, elide, escape, table, wrap
 from probe.report.words import sentence, why_not_compared
-from probe.results.diff import DiffResult, SourceInfo
+from probe.results.diff import Criterion, DiffResult, SourceInfo
 
 
 def unmatched_names(result: DiffResult, page: Page, rows: int) -> list[str]:
@@ -58,7 +59,7 @@ def provenance(result: DiffResult, page: Page) -> list[str]:
     mixed = sum(1 for t in result.tensors if t.status == "compared" and t.dtype_actual != t.dtype_golden)
     facts = [
         ("tensors", (counted or "none") + (f"; {mixed:,} stored in another type than the golden" if mixed else "")),
-        ("acceptance", _acceptance(result)),
+        ("acceptance", acceptance_in_words(result.acceptance)),
         ("actual", _side(result.actual)),
         ("golden", _side(result.golden)),
         ("inputs", _inputs(result)),
@@ -71,9 +72,10 @@ def provenance(result: DiffResult, page: Page) -> list[str]:
     return [line for label, text in facts for line in wrap(text, page.width, first=f"{label:<12}")]
 
 
-def _acceptance(result: DiffResult) -> str:
+def acceptance_in_words(acceptance: Sequence[Criterion]) -> str:
+    """``fail unless range_rel<=0.05 and cosine>=0.995 (default); warn unless ...``."""
     groups: dict[tuple[str, str], list[str]] = {}
-    for criterion in result.acceptance:
+    for criterion in acceptance:
         groups.setdefault((criterion.level, criterion.source), []).append(sentence(str(criterion)))
     said = [f"{level} unless {' and '.join(texts[:6])}{' ...' if len(texts) > 6 else ''} ({escape(source)})"
             for (level, source), texts in groups.items()]  # fmt: skip

@@ -65,6 +65,15 @@ def render(
 
             lines = dump_page(result, page, verbose=verbose)
             lines = lines[: lines.index("")] if quiet else lines
+        case "RunResult":
+            from probe.report.run_page import run_headline, run_page
+
+            lines = run_headline(result, page) if quiet else run_page(result, page, verbose=verbose, **bound)
+        case "OpsResult":
+            from probe.report.ops_page import ops_page
+
+            lines = ops_page(result, page, verbose=verbose, **bound)
+            lines = lines[: lines.index("")] if quiet else lines
         case other:
             raise TypeError(f"cannot render a {other}")
     return "\n".join(lines) + "\n"

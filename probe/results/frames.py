@@ -1,4 +1,4 @@
-"""Results as polars frames: one row a tensor, ready for ``write_parquet`` or a notebook. polars is imported only here, when asked."""
+"""Results as polars frames: one row a tensor or a layer, ready for ``write_parquet`` or a notebook. polars is imported only here, when asked."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from probe.errors import InputError
 from probe.results.diff import DiffResult, Metrics, TensorDiff
+from probe.results.run import LayerError, RunResult
 
 if TYPE_CHECKING:
     import polars as pl
@@ -44,7 +45,21 @@ def diff_frame(result: DiffResult) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=schema, orient="row")
 
 
-def save_frame(result: DiffResult, path: str | Path) -> None:
+def layer_frame(result: RunResult) -> pl.DataFrame:
+    """A row a layer in execution order: every field of ``LayerError``, lists joined with " + "; null where it was not measured."""
+    import polars as pl
+
+    columns = {f.name: str(f.type) for f in fields(LayerError)}
+    types: dict[str, Any] = {"float | None": pl.Float64, "int": pl.Int64, "bool": pl.Boolean}
+    schema = {name: types.get(kind, pl.String) for name, kind in columns.items()}
+    rows = [
+        {name: " + ".join(value) if isinstance(value := getattr(layer, name), tuple) else value for name in columns}
+        for layer in result.layers
+    ]
+    return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+def save_frame(result: DiffResult | RunResult, path: str | Path) -> None:
     """Write the frame as ``.parquet`` or ``.csv``, whole or not at all.
 
     Raises:

@@ -28,6 +28,8 @@ _HOMES = {
     "probe.regression/1": ("probe.results.diff", "RegressionResult"),
     "probe.inspect/1": ("probe.results.inspect", "InspectResult"),
     "probe.dump/1": ("probe.results.inspect", "DumpResult"),
+    "probe.ops/1": ("probe.results.ops", "OpsResult"),
+    "probe.run/1": ("probe.results.run", "RunResult"),
 }
 
 
@@ -157,7 +159,8 @@ def _refusing(path: str | Path, write: Callable[[], Any]) -> None:
 
 
 def load(path: str | Path) -> Any:
-    """The result saved in ``path``: a ``DiffResult``, ``RegressionResult``, ``InspectResult`` or ``DumpResult``, by its ``schema``.
+    """The result saved in ``path``: a ``DiffResult``, ``RegressionResult``, ``InspectResult``, ``DumpResult`` or ``RunResult``, by its
+    ``schema``.
 
     Raises:
         InputError: not readable, not JSON or cut short, no or an unknown schema, a field missing or of the wrong type

@@ -35,6 +35,17 @@ from probe.results.inspect import (
     WeightCount,
 )
 from probe.results.json import class_of, dumps, schema_names, schema_of
+from probe.results.ops import FallbackReport, OpReport, OpsResult
+from probe.results.run import (
+    CureTried,
+    GoldenInfo,
+    LayerError,
+    ObserverCheck,
+    OtherInterior,
+    OutputVerdict,
+    RunFinding,
+    RunResult,
+)
 from probe.results.tensors import InputInfo, RunHeader, TensorInfo
 
 HERE = Path(__file__).parent
@@ -184,6 +195,86 @@ def example_dump() -> DumpResult:
     )  # fmt: skip
 
 
+def example_layer(name: str, **changed: Any) -> LayerError:
+    """A healthy FP16 layer of one node, unless ``changed`` says otherwise."""
+    plain = LayerError(
+        name=name, kind="matmul", pattern="", nodes=(name,), reads=("x",), outputs=(f"{name}_output_0",), precision="fp16", tactic="exact",
+        accumulated=0.0006, local=0.0002, injected=0.0003, floor=2e-7, gain=0.9, worst_output=f"{name}_output_0",
+    )  # fmt: skip
+    return replace(plain, **changed)
+
+
+def example_run() -> RunResult:
+    """The network of ``example_diff``, compiled: the square overflows inside a normalisation that was fused."""
+    diff = example_diff()
+    norm = "/norm/Pow + /norm/ReduceMean + /norm/Sqrt + /norm/Div"
+    return RunResult(
+        verdict="failed",
+        reasons=diff.reasons,
+        model="model.onnx",
+        model_sha256=_DIGEST,
+        precision="fp16",
+        device="cpu: FP16 storage, FP32 accumulation, emulated",
+        golden=GoldenInfo("ort", replace(diff.golden, path="made now by ort", kind="tape"), {"logits": 4e-7},
+                          "the engine in FP32 against this golden, with the same passes and fusion"),
+        acceptance=diff.acceptance,
+        outputs={"logits": OutputVerdict("failed", example_metrics(range_rel=1.0, cosine=0.31), 4e-7, ("range_rel 1 > 0.05",))},
+        layers=(
+            example_layer("/stem/MatMul"),
+            example_layer(norm, kind="norm", pattern="rms_norm", nodes=tuple(norm.split(" + ")), accumulated=1.0, local=1.0, injected=1.0,
+                          gain=1.1, beyond=True, outputs=("/norm/Div_output_0",), worst_output="/norm/Div_output_0"),
+            example_layer("/head/Reshape", kind="move", accumulated=1.0, local=None, injected=None, floor=None, gain=None, beyond=True,
+                          reads=("/norm/Div_output_0",), note="moves data: no error of its own"),
+            example_layer("/head/MatMul", accumulated=math.inf, local=0.0002, gain=None, beyond=True, nonfinite=1000, outputs=("logits",),
+                          reads=("/head/Reshape_output_0",), worst_output="logits"),
+        ),
+        tensors=(
+            diff.tensors[0],
+            example_tensor("/norm/Sub_output_0", role="internal", status="folded", verdict="not_judged", actual_name=None, metrics=None,
+                           dtype_actual=None, shape_actual=None, precision=None, inputs=0, reasons=("by constant_folding",)),
+            diff.tensors[2],
+        ),
+        first_divergence=(norm,),
+        findings=(
+            RunFinding("overflow", "/norm/Pow_output_0 overflows: golden reaches 91204, fp16 ends at 65504 (1.39 times too large); "
+                       "in /norm/Div (Div): x / Inf = 0: finite but wrong",
+                       tensor="/norm/Pow_output_0", node="/norm/Pow", layer=norm, range=91204.0, margin=65504 / 91204,
+                       where="2 of 1,000 elements, first [0,3]", cure="keep /norm/Pow_output_0 in FP32", keep=("/norm/Pow_output_0",),
+                       fatal=True),
+        ),
+        other_interior=OtherInterior("fp32", "passed", differs=True),
+        cure=CureTried(("/norm/Pow_output_0",), "passed"),
+        observer=ObserverCheck(identical=True, outputs=1),
+        inputs=(_INPUT,),
+        environment=_ENVIRONMENT,
+        command="probe run model.onnx --precision fp16 --inputs cat.npz --json run.json",
+        seconds={"golden": 0.11, "compile": 0.06, "run": 0.09, "local error": 0.21},
+    )  # fmt: skip
+
+
+def example_ops() -> OpsResult:
+    """Of a model: an operator with a kernel, one that runs on the reference, one that nothing runs."""
+    return OpsResult(
+        model="model.onnx", model_sha256=_DIGEST, opset=22, device="cpu: kernels of ONNX Runtime 1.31.1",
+        ops=(
+            OpReport("Conv", "", 22, "conv", "rounds", "kernel", ("exact", "acc16"), nodes=12),
+            OpReport("RoiAlign", "", 22, "pool", "rounds", "reference", ("exact",), nodes=2, falls_back=2),
+            OpReport("Deskew", "com.example", 0, "other", "rounds", "none", ("exact",), nodes=1, falls_back=1),
+        ),
+        fallbacks=(
+            *(
+                FallbackReport(f"/head/RoiAlign_{at}", "RoiAlign",
+                               "ONNX Runtime 1.31.1 has no kernel for RoiAlign (since opset 22) with these types", "reference")
+                for at in range(2)
+            ),
+            FallbackReport("/head/Deskew", "Deskew", "ONNX Runtime 1.31.1 does not know the operator com.example:Deskew; onnx's reference "
+                           "implementation does not either: Node type 'Deskew' from domain 'com.example' is unknown", "nothing"),
+        ),
+        environment=_ENVIRONMENT,
+        command="probe inspect ops model.onnx --json ops.json",
+    )  # fmt: skip
+
+
 def examples() -> dict[str, Any]:
     """File stem -> result: what each command's ``--json`` file looks like."""
     return {
@@ -192,6 +283,8 @@ def examples() -> dict[str, Any]:
         "inspect-model": example_model(),
         "inspect-recording": example_recording(),
         "dump": example_dump(),
+        "inspect-ops": example_ops(),
+        "run": example_run(),
     }
 
 

@@ -21,6 +21,7 @@ Array = np.ndarray[Any, Any]
 ENTRY_POINTS = "probe.runners"  # group of plugins: NAME = module:factory, factory(argument, model, options) -> Runner
 _BUILT_IN = {
     "ort": "ONNX Runtime",
+    "fp64": "float64 arithmetic in numpy: slow, and exact where FP32 is not",
     "engine": "probe's own compiler and runtime",
     "files": "a recording, as in files:golden/",
     "python": "a callable, as in python:engine.infer or python:engine.py:infer",
@@ -85,11 +86,11 @@ DEFAULT_OPTIONS = RunnerOptions()
 
 
 def open_runner(spec: str, model: Model | None, options: RunnerOptions = DEFAULT_OPTIONS) -> Runner:
-    """The runner a spec names: ``ort``, ``files:PATH``, ``python:module.fn``, ``python:FILE.py:fn``, ``command: ...``, or a plugin's name
+    """The runner a spec names: ``ort``, ``fp64``, ``engine``, ``files:PATH``, ``python:module.fn``, ``python:FILE.py:fn``, ``command: ...``, or a plugin's name
     with or without ``:argument``.
 
     Args:
-        model: needed by ``ort``; others use it to tell outputs from internal tensors.
+        model: needed by ``ort``, ``fp64`` and ``engine``; others use it to tell outputs from internal tensors.
 
     Raises:
         InputError: no such runner, or it cannot start.
@@ -115,6 +116,14 @@ def open_runner(spec: str, model: Model | None, options: RunnerOptions = DEFAULT
             from probe.runners.engine import EngineRunner
 
             return EngineRunner.of(model, options)
+        case "fp64":
+            if argument:
+                raise InputError(f"{spec!r}: fp64 takes nothing after its name", where="--runner")
+            if model is None:
+                raise InputError("the runner 'fp64' needs a model", where="--runner")
+            from probe.runners.fp64.runner import Fp64Runner
+
+            return Fp64Runner(model, options)
         case "files":
             from probe.runners.files import FilesRunner
 

@@ -51,6 +51,8 @@ COMMON = {"dump": "--inputs --input-shapes --seed --val-range --select --layers 
                   "--memory-limit --as-is --overwrite --json -o -v -q",
           "diff": "--accept --preset --precision --map --select --layers --worst --smallest-tolerance --strict-layers --metrics "
                   "--worse-factor --json -v -q",
+          "run": "--precision --device --inputs --input-shapes --seed --val-range --golden --accept --preset --keep --layers --interior --passes "
+                 "--passes-limit --fusion --observe --strict-layers --threads --custom-op-lib --memory-limit --table --json -v -q",
           "inspect": "--select --values --json -v -q",
           "demo": "-o --json -v -q"}  # fmt: skip
 

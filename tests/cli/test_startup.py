@@ -40,6 +40,7 @@ def modules_after(*words: str, cwd: Path) -> tuple[int, set[str]]:
         (("--version",), 0, ("typer", "numpy", "rich")),
         (("--help",), 0, ("numpy", "rich", "msgspec")),
         (("diff", "--help"), 0, ("numpy", "rich", "msgspec", "pydantic")),
+        (("run", "--help"), 0, ("numpy", "rich", "msgspec", "pydantic")),
         (("dump", "x", "-h"), 0, ("numpy", "rich", "msgspec", "pydantic")),
         (("diff", "fails.npz", "golden.npz"), 1, ("rich.console",)),
         (("diff", "same.npz", "golden.npz", "--json", "{tmp}/r.json"), 0, ("ml_dtypes",)),

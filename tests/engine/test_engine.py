@@ -93,6 +93,25 @@ def test_keep_names_tensors_layers_and_nodes(tmp_path):
     assert "'logits'" in caught.value.hint
 
 
+def test_keeping_what_a_pass_removed(tmp_path):
+    text = """<ir_version: 8, opset_import: ["" : 17]>
+    g (float[2] x) => (float[2] y) <float[2] one = {1.0, 1.0}, float[2] two = {2.0, 2.0}>
+    { same = Identity (x)  three = Add (one, two)  root = Sqrt (same)  y = Mul (root, three) }"""
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "m.onnx")
+    model = load(tmp_path / "m.onnx")
+    assert compile_model(model, keep=["same"]).assignment.kept == {"x"}
+    assert compile_model(model, passes="none", keep=["same"]).assignment.kept == {"same"}
+
+
+def test_keeping_what_was_computed_away_says_so(models):
+    model = load(models / "models" / "ultraface_slim_320.onnx")
+    engine = compile_model(model)
+    folded = next(n for info in model.nodes if info.op == "Conv" for n in info.outputs if engine.fate(n)[0] == "folded")
+    with pytest.raises(InputError, match="computed it away") as caught:
+        compile_model(model, keep=[folded])
+    assert "--passes none" in caught.value.hint
+
+
 def test_what_became_of_a_tensor(models):
     engine = compile_model(load(models / "models" / "ultraface_slim_320.onnx"), passes="safe", fusion="safe")
     assert engine.fate("no such tensor") == ("unknown", "")

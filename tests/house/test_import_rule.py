@@ -48,9 +48,9 @@ class Fence:
 
 FENCES = (
     Fence("numpy", ("",), at_top=True),
-    Fence("onnx", ("model", "engine", "demo"), at_top=True),
+    Fence("onnx", ("model", "engine", "demo", "runners.fp64"), at_top=True),
     Fence("google", ("model",), at_top=False),  # protobuf, which comes with onnx
-    Fence("onnx_ir", ("model", "engine"), at_top=True),
+    Fence("onnx_ir", ("model", "engine", "runners.engine", "debug"), at_top=True),
     Fence("onnxruntime", ("runners", "ort", "engine.device.cpu"), at_top=True),
     Fence("cuda", ("engine.device.cuda",), at_top=True),
     Fence("polars", ("results", "compare", "debug", "report", "cli"), at_top=False),

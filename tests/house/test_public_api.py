@@ -19,12 +19,15 @@ NAMES = [
     "InputError",
     "Metrics",
     "ProbeError",
+    "RunResult",
     "__version__",
+    "compile",
     "diff",
     "dump",
     "load",
     "load_result",
     "open_recording",
+    "run",
 ]
 
 

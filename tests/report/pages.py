@@ -1,4 +1,4 @@
-"""Results with known pages. ``python tests/report/pages.py`` rewrites ``pages/*.txt`` after a wanted change: read the difference."""
+"""Results with known pages. ``python -m tests.report.pages`` rewrites ``pages/*.txt`` after a wanted change: read the difference."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from probe.results.publish import example_metrics as metrics
 from probe.results.publish import example_tensor as tensor
 from probe.results.publish import examples
 from probe.results.tensors import InputInfo
+from tests.report import run_pages
 
 FOLDER = Path(__file__).parent / "pages"
 
@@ -178,7 +179,9 @@ RESULTS: dict[str, tuple[Any, dict[str, Any]]] = {
     "many_inputs": (many_inputs(), {}),
     "many_inputs_all_metrics": (many_inputs(), {"all_metrics": True}),
     "not_judged_smallest": (smallest(), {}),
-} | {f"example_{name}": (result, {}) for name, result in examples().items()}
+    **{f"example_{name}": (result, {}) for name, result in examples().items()},
+    **run_pages.RESULTS,
+}
 
 
 if __name__ == "__main__":

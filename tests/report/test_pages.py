@@ -83,6 +83,8 @@ def _renamed(value: Any, old: str, new: str) -> Any:
         return value.replace(old, new)
     if isinstance(value, tuple):
         return tuple(_renamed(v, old, new) for v in value)
+    if isinstance(value, dict):
+        return {_renamed(k, old, new): _renamed(v, old, new) for k, v in value.items()}
     if hasattr(value, "__dataclass_fields__"):
         return replace(
             value, **{f.name: _renamed(getattr(value, f.name), old, new) for f in fields(value) if f.name != "schema"}
@@ -94,7 +96,8 @@ def _renamed(value: Any, old: str, new: str) -> Any:
 @pytest.mark.parametrize("verbose", [False, True])
 def test_hostile_names_are_shown_not_obeyed(hostile: str, verbose: bool) -> None:
     for name, old in (("diff", "logits"), ("diff", "/norm/Pow_output_0"), ("diff", "norm.div"), ("diff-results", "logits"),
-                      ("inspect-model", "image"), ("inspect-recording", "logits"), ("dump", "else_out")):  # fmt: skip
+                      ("inspect-model", "image"), ("inspect-recording", "logits"), ("dump", "else_out"), ("run", "logits"), ("run", "/norm/Pow_output_0"),
+                      ("run", "/norm/Div"), ("run", "model.onnx")):  # fmt: skip
         text = render(_renamed(examples()[name], old, hostile), verbose=verbose, all_metrics=True)
         assert_readable(text)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ from probe.compare.diff import diff_sources
 from probe.errors import InputError
 from probe.results.diff import DiffResult, Metrics
 from probe.results.frames import save_frame
+from probe.results.publish import example_run
+from probe.results.run import LayerError
 from probe.results.tensors import InputInfo, RunHeader, TensorInfo
 from probe.store.opening import open_source
 from probe.store.writer import DumpWriter
@@ -55,3 +58,16 @@ def test_saved_tables_read_back(result: DiffResult, suffix: str, tmp_path: Path)
 def test_other_suffixes_are_refused(result: DiffResult, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="parquet"):
         save_frame(result, tmp_path / "table.xlsx")
+
+
+def test_layers_of_a_run() -> None:
+    run = example_run()
+    frame = run.frame()
+    assert frame.columns == [f.name for f in fields(LayerError)]
+    assert frame["name"].to_list() == [layer.name for layer in run.layers]
+    norm = frame.row(1, named=True)
+    assert norm["nodes"] == "/norm/Pow + /norm/ReduceMean + /norm/Sqrt + /norm/Div"
+    assert (norm["local"], norm["beyond"], norm["nonfinite"]) == (1.0, True, 0)
+    assert frame.row(2, named=True)["local"] is None and frame.row(3, named=True)["accumulated"] == math.inf
+    assert run.statuses == {"compared": 2, "folded": 1}
+    assert not run

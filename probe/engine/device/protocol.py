@@ -34,6 +34,23 @@ class Tapped:
     note: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Fallback:
+    """A layer that the device has no kernel for.
+
+    Attributes:
+        layer: its name.
+        op: the operator that is missing.
+        reason: why it is not there.
+        by: what computes the layer instead: onnx's ``reference`` implementation; ``nothing``: running it is an error.
+    """
+
+    layer: str
+    op: str
+    reason: str
+    by: Literal["reference", "nothing"] = "reference"
+
+
 Tap = Callable[[Tapped], None]
 
 
@@ -41,6 +58,15 @@ class Device(Protocol):
     """Runs the layers of one network."""
 
     name: str
+
+    @property
+    def fallbacks(self) -> tuple[Fallback, ...]:
+        """Layers it has no kernel for, in execution order.
+
+        Raises:
+            InputError: the network cannot be built for another reason.
+        """
+        ...
 
     def run(self, feeds: Mapping[str, Array], plans: Mapping[str, Plan]) -> dict[str, Array]:
         """Graph outputs by name.

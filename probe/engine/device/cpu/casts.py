@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-_BF16_OPSET = 13
+BF16_OPSET = 13
 _CLIP_TENSORS_OPSET = 11
 _FLOAT_MAX = float(np.finfo(np.float32).max)
 _DOWN, _UP = 2.0**-18, 2.0**18
@@ -50,7 +50,7 @@ def rounding_nodes(
     """
     if precision == "tf32":
         return _tf32_nodes(name, target, element, opset, fresh)
-    if precision == "bf16" and opset < _BF16_OPSET:
+    if precision == "bf16" and opset < BF16_OPSET:
         return _bf16_nodes(name, target, element, opset, fresh)
     low = fresh()
     stored = onnx.TensorProto.FLOAT16 if precision == "fp16" else onnx.TensorProto.BFLOAT16

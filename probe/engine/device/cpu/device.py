@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from probe.engine import tactics
+from probe.engine.device.cpu.fallback import lacks_kernel
 from probe.engine.device.cpu.gated import GatedExecutor
 from probe.engine.device.cpu.layered import LayeredExecutor
 from probe.engine.device.cpu.session import Weights
-from probe.engine.device.protocol import Tapped
+from probe.engine.device.protocol import Fallback, Tapped
 from probe.engine.layers import Layer
 from probe.engine.network import Network
 from probe.engine.rounding import Plan, Rounding
+from probe.errors import InputError
 from probe.ort.values import from_ort, to_ort
 
 if TYPE_CHECKING:
@@ -51,6 +53,7 @@ class CpuDevice:
             network, layers, rounding, self.weights, threads=threads, libraries=self._libraries
         )
         self._gated: GatedExecutor | None = None
+        self._fallbacks: tuple[Fallback, ...] | None = None  # not known yet
         self.sessions_built = 0  # of the gated kind
         self.seconds: dict[str, float] = {}
 
@@ -67,10 +70,27 @@ class CpuDevice:
             self.seconds["gated session"] = time.perf_counter() - begin
         return self._gated
 
+    @property
+    def fallbacks(self) -> tuple[Fallback, ...]:
+        """As ``Device.fallbacks``: layers on onnx's reference implementation. A network with one has no gated session."""
+        if self._fallbacks is None:
+            try:
+                self.gated  # noqa: B018 - one session tells for all layers
+            except InputError as error:
+                found = (
+                    self.layered.fallbacks() if error.__cause__ is not None and lacks_kernel(error.__cause__) else ()
+                )
+                if not found:
+                    raise
+                self._fallbacks = found
+            else:
+                self._fallbacks = ()
+        return self._fallbacks
+
     def run(self, feeds: Mapping[str, Array], plans: Mapping[str, Plan]) -> dict[str, Array]:
         """As ``Device.run``."""
         values = to_ort(self._network.model.inputs, feeds)
-        if self.gated.takes(plans):
+        if not self.fallbacks and self.gated.takes(plans):
             return _arrays(self.gated.run(values, self.gated.flags(plans)))
         running = self.layered.stream(values, plans, interior=False)
         while True:

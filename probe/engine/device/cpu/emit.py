@@ -29,6 +29,7 @@ class Emitted:
     weights: dict[str, tuple[ir.Value, str]] = field(
         default_factory=dict
     )  # initialiser to supply -> (weight, precision or "")
+    shapes: list[onnx.ValueInfoProto] = field(default_factory=list)  # for the graph to declare beside the nodes
 
 
 class LayerEmitter:
@@ -156,6 +157,7 @@ class LayerEmitter:
                     self._rounded.add(id(value))
                 proto.output.append(name)
         out.append(proto)
+        self._made.shapes += _undo_inference(node, proto)
         for value, raw, name in stored:
             self._round(raw, value, "store", out, target=name)
             if self._form == "low":
@@ -204,13 +206,16 @@ class LayerEmitter:
             info = serde.serialize_value(value)
             info.name = name
             inputs.append(info)
+        outside, self._made.shapes = self._made.shapes, []
         for node in graph:
             self._node(node, nodes)
+        shapes, self._made.shapes = self._made.shapes, outside
         outputs = []
         for value in graph.outputs:
             name = self._result(value, graph, nodes)
             outputs.append(onnx.ValueInfoProto(name=name, type=_type_of(value)))
-        return onnx.GraphProto(name=graph.name or "body", node=nodes, input=inputs, output=outputs)
+        name = graph.name or "body"
+        return onnx.GraphProto(name=name, node=nodes, input=inputs, output=outputs, value_info=shapes)
 
     def _result(self, value: ir.Value, graph: ir.Graph, nodes: list[onnx.NodeProto]) -> str:
         """What a body returns, under a name that the body itself makes."""
@@ -225,6 +230,23 @@ class LayerEmitter:
 
 def _copy(name: str) -> Callable[[str], list[onnx.NodeProto]]:
     return lambda target: [onnx.helper.make_node("Identity", [name], [target])]
+
+
+def _undo_inference(node: ir.Node, proto: onnx.NodeProto) -> list[onnx.ValueInfoProto]:
+    """Declarations against shapes that ONNX Runtime infers wrongly: a graph then refuses to return the value. Where a declared rank
+    and an inferred one contradict each other, it takes the shape as unknown.
+
+    Attention: the fourth output is inferred as a scalar.
+    """
+    if (
+        node.op_type != "Attention"
+        or node.domain not in ("", "ai.onnx")
+        or len(proto.output) < 4
+        or not proto.output[3]
+    ):
+        return []
+    element = int(node.outputs[3].dtype or ir.DataType.FLOAT)
+    return [onnx.helper.make_tensor_value_info(proto.output[3], element, [None] * 4)]
 
 
 def weight_name(value: ir.Value, precision: str) -> str:

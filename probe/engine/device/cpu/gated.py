@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 _IR_VERSION = 10
 _SELECTORS: tuple[Form, ...] = ("low", "wide", "switched")  # a flag each; none of them: general
+# Element types that ONNX Runtime's If cannot return.
+_NO_BRANCH = frozenset(("INT4", "UINT4", "INT2", "UINT2", "FLOAT4E2M1", "FLOAT8E8M0"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +113,7 @@ class GatedExecutor:
             plan = plans[name]
             first = switch.first + len(_SELECTORS)
             flags[switch.first : first] = [plan.form == form for form in _SELECTORS]
-            if plan.form in ("switched", "general"):
+            if plan.gates:
                 flags[first : first + switch.gates] = plan.gates
         return flags
 
@@ -141,9 +143,12 @@ class GatedExecutor:
 
     def _gated(self, layer: Layer) -> Iterator[onnx.NodeProto]:
         switch = self._switches.get(layer.name)
-        if switch is None:
-            emitted = self._emitter(layer, "plain", "", 0)
-            yield from emitted.nodes
+        if not layer.outputs:
+            return  # nobody reads what it makes, and an If returns at least one value
+        if switch is None or any(value.dtype is not None and value.dtype.name in _NO_BRANCH for value in layer.outputs):
+            # General is every form at once: which roundings happen is in the gates.
+            first = switch.first + len(_SELECTORS) if switch is not None else 0
+            yield from self._emitter(layer, "general" if switch is not None else "plain", "", first).nodes
             return
         forms: list[Form] = list(_SELECTORS)
         if self._rounding.sites(layer, self.precision).weights:
@@ -171,7 +176,7 @@ class GatedExecutor:
     def _form(self, layer: Layer, form: Form, switch: _Switches) -> onnx.GraphProto:
         emitted = self._emitter(layer, form, f"|{form}", switch.first + len(_SELECTORS))
         outputs = [onnx.ValueInfoProto(name=emitted.names[id(value)]) for value in layer.outputs]
-        return onnx.GraphProto(name=form, node=emitted.nodes, output=outputs)
+        return onnx.GraphProto(name=form, node=emitted.nodes, output=outputs, value_info=emitted.shapes)
 
     def _emitter(self, layer: Layer, form: Form, suffix: str, first_gate: int) -> Emitted:
         sites = self._rounding.sites(layer, self.precision)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -13,11 +14,13 @@ import onnx
 import onnx_ir as ir
 from onnx_ir import serde
 
-from probe.engine.assignment import EXACT, Choice
+from probe.engine.assignment import EXACT, FP32, Choice
+from probe.engine.device.cpu.casts import BF16_OPSET
 from probe.engine.device.cpu.emit import FLAGS, LayerEmitter
+from probe.engine.device.cpu.fallback import ReferenceSession, lacks_kernel, op_refused
 from probe.engine.device.cpu.nodewise import run_nodewise
 from probe.engine.device.cpu.session import Weights, build
-from probe.engine.device.protocol import Tapped
+from probe.engine.device.protocol import Fallback, Tapped
 from probe.engine.layers import Layer, all_layers
 from probe.engine.network import Network, bodies_of
 from probe.engine.rounding import Form, Plan, Rounding
@@ -30,11 +33,12 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 _IR_VERSION = 10
+_PLAIN = Plan(FP32, "plain")
 
 
 @dataclass(slots=True)
 class _Session:
-    session: onnxruntime.InferenceSession
+    session: onnxruntime.InferenceSession | ReferenceSession
     inputs: tuple[ir.Value, ...]
     names: dict[int, str]  # value (by id) -> output of the session
     gated: bool
@@ -58,11 +62,30 @@ class LayeredExecutor:
         self._sessions: dict[tuple[str, Form, str], _Session] = {}
         self._opsets = [onnx.helper.make_opsetid(d, v) for d, v in network.ir.opset_imports.items()]
         self._uses = _uses(layers, network)
+        self._fallbacks: dict[str, Fallback] = {}  # by layer
+        self._refusals: dict[str, InputError] = {}  # by layer: why it falls back
 
     @property
     def sessions(self) -> int:
         """Built so far."""
         return len(self._sessions)
+
+    def fallbacks(self) -> tuple[Fallback, ...]:
+        """Layers that ONNX Runtime has no kernel for. Builds a session for every layer that has none yet.
+
+        Raises:
+            InputError: a layer is refused for another reason.
+        """
+        layers = [layer for layer in all_layers(self._layers) if layer.kind != "if"]
+        for layer in layers:
+            try:
+                self._session(layer, _PLAIN)
+            except InputError as error:
+                if layer.name not in self._fallbacks:
+                    raise
+                lacking = self._fallbacks[layer.name]
+                self._fallbacks[layer.name] = Fallback(layer.name, lacking.op, error.what, by="nothing")
+        return tuple(self._fallbacks[layer.name] for layer in layers if layer.name in self._fallbacks)
 
     def stream(
         self, feeds: Mapping[str, onnxruntime.OrtValue], plans: Mapping[str, Plan], *, interior: bool
@@ -154,7 +177,7 @@ class LayeredExecutor:
     def run_tactic(self, layer: Layer, reads: Mapping[int, Array], plan: Plan) -> dict[int, Array]:
         """A layer by a tactic other than exact: its products in numpy, every other node in a session of its own."""
         sites = self._rounding.sites(layer, plan.choice.precision)
-        return run_nodewise(layer, reads, plan, sites, self._weights, self._run_node)
+        return run_nodewise(layer, reads, plan, sites, self._weights, partial(self._run_node, layer))
 
     def evaluate(self, layer: Layer, reads: Mapping[int, Array], plan: Plan) -> dict[str, Array]:
         """All tensors of one layer on given reads.
@@ -183,7 +206,10 @@ class LayeredExecutor:
 
     def _build(self, layer: Layer, form: Form, precision: str) -> _Session:
         sites = self._rounding.sites(layer, precision)
-        emitted = LayerEmitter(layer, form, precision, sites, opset=self._network.opset).emit()
+        refusal = self._refusals.get(layer.name)
+        # The reference implementation of onnx before 1.19 truncates to bfloat16: there it is rounded by arithmetic.
+        opset = self._network.opset if refusal is None else min(self._network.opset, BF16_OPSET - 1)
+        emitted = LayerEmitter(layer, form, precision, sites, opset=opset).emit()
         inputs = [_described(value) for value in layer.reads]
         gated = form in ("switched", "general") and bool(sites.gates)
         if gated:
@@ -192,15 +218,40 @@ class LayeredExecutor:
             onnx.ValueInfoProto(name=emitted.names[id(value)]) for value in layer.tensors if id(value) in emitted.names
         ]
         protos, weights = self._weights.protos(emitted.weights)
-        graph = onnx.GraphProto(name=layer.name, node=emitted.nodes, input=inputs, output=outputs, initializer=protos)
+        graph = onnx.GraphProto(
+            name=layer.name,
+            node=emitted.nodes,
+            input=inputs,
+            output=outputs,
+            initializer=protos,
+            value_info=emitted.shapes,
+        )
         model = onnx.ModelProto(ir_version=_IR_VERSION, opset_import=self._opsets, graph=graph)
+        if refusal is not None:
+            arrays = {name: self._weights.array(*weight) for name, weight in emitted.weights.items()}
+            session = ReferenceSession(model, arrays, layer, refusal)
+            return _Session(session, layer.reads, emitted.names, gated)
         try:
             session = build(model.SerializeToString(), weights, threads=self._threads, libraries=self._libraries)
         except Exception as error:
-            raise self._explained(error, layer) from error
+            refusal = self._explained(error, layer)
+            if not isinstance(refusal, InputError) or not self._falls_back(layer, form, error, refusal):
+                raise refusal from error
+            return self._build(layer, form, precision)
         return _Session(session, layer.reads, emitted.names, gated)
 
-    def _run_node(self, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
+    def _falls_back(self, layer: Layer, form: Form, error: Exception, refusal: InputError) -> bool:
+        """Whether ONNX Runtime refuses a layer because it lacks one of its operators; then it is listed."""
+        if not lacks_kernel(error):
+            return False
+        if form == "plain":
+            self._refusals[layer.name] = refusal
+            self._fallbacks[layer.name] = Fallback(layer.name, op_refused(layer, error), refusal.what)
+        else:  # a refusal of the casts around the nodes is no lack of the layer's operators
+            self._session(layer, _PLAIN)
+        return layer.name in self._fallbacks
+
+    def _run_node(self, layer: Layer, node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
         """One node as it stands, for layers that run node by node."""
         key = (f"node {id(node)}", "plain", "")
         if key not in self._sessions:
@@ -218,7 +269,13 @@ class LayeredExecutor:
                 output=[onnx.ValueInfoProto(name=name) for name in proto.output if name],
             )  # fmt: skip
             model = onnx.ModelProto(ir_version=_IR_VERSION, opset_import=self._opsets, graph=graph)
-            session = build(model.SerializeToString(), {}, threads=self._threads, libraries=self._libraries)
+            try:
+                session = build(model.SerializeToString(), {}, threads=self._threads, libraries=self._libraries)
+            except Exception as error:
+                refusal = self._explained(error, layer)
+                if not isinstance(refusal, InputError) or not lacks_kernel(error):
+                    raise refusal from error
+                session = ReferenceSession(model, {}, layer, refusal)
             self._sessions[key] = _Session(session, (), {}, gated=False)
         feeds = {f"i{at}": to_value(array) for at, array in enumerate(inputs) if array is not None}
         return [cast(Array, from_ort(v)[0][1]) for v in self._sessions[key].session.run_with_ort_values(None, feeds)]

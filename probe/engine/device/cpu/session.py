@@ -97,7 +97,8 @@ class Weights:
             else:
                 proto = onnx.TensorProto(name=name, data_type=int(tensor.dtype), dims=tensor.shape.numpy())
                 proto.data_location = onnx.TensorProto.EXTERNAL
-                for key, text in (("location", "probe"), ("offset", "0"), ("length", str(tensor.nbytes))):
+                # Nothing is read from there, but ONNX Runtime wants the path to exist below the working directory.
+                for key, text in (("location", "."), ("offset", "0"), ("length", str(tensor.nbytes))):
                     proto.external_data.add(key=key, value=text)
                 values[name] = self.value(value, precision)
             protos.append(proto)

@@ -1,0 +1,367 @@
+"""``run_network``: compile, run in low precision with every tensor tapped, judge against the golden, and say why."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from probe.compare.align import pair_inputs
+from probe.compare.diff import diff_sources, environment
+from probe.debug.cures import Judged, Trial, weigh
+from probe.debug.evidence import Evidence
+from probe.debug.findings import Findings
+from probe.debug.goldens import Golden, golden_kind, open_golden
+from probe.debug.judged import diverging, threshold_of, with_statuses
+from probe.debug.local_error import layer_errors
+from probe.debug.observe import Outputs, check_observer, record_engine, record_outputs
+from probe.debug.whole_run import failed_to_run, observed, of_baseline, of_golden
+from probe.engine.assignment import FP32, Assignment
+from probe.engine.build import compile_model, resolve_keep
+from probe.engine.rounding import is_float
+from probe.errors import InputError
+from probe.results.diff import Criterion, DiffResult
+from probe.results.run import (
+    CureTried,
+    Fallback,
+    GoldenInfo,
+    LayerError,
+    OtherInterior,
+    OutputVerdict,
+    RunFinding,
+    RunResult,
+)
+from probe.results.tensors import InputInfo
+from probe.store.tape import DEFAULT_LIMIT, Tape
+
+if TYPE_CHECKING:
+    from probe.engine.engine import Engine
+    from probe.model.model import Model
+    from probe.store.feeds import InputSet
+    from probe.store.source import TensorSource
+
+Progress = Callable[[str, str], None]  # phase, name of what is worked on
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """What the user asked of a run.
+
+    Attributes:
+        golden: ``ort``, ``fp64``, a recording, or arrays by output name.
+        keep: patterns; tensors, layers and ONNX nodes whose name one is found in stay FP32.
+        layers: only layers that it is found in (name, nodes, tensors) are measured by themselves.
+        interior: of fused layers: ``storage`` rounds what is inside, ``fp32`` does not.
+        both_interiors: also give the verdict with the other interior.
+        try_cure: run again with what the fatal findings would keep in FP32.
+        observe: run again without taps and compare.
+        memory_limit: bytes of tensors a recording holds in memory.
+    """
+
+    precision: str = "fp16"
+    device: str = "cpu"
+    golden: Golden = "ort"
+    acceptance: tuple[Criterion, ...] = ()
+    preset: str | None = None
+    keep: tuple[re.Pattern[str], ...] = ()
+    layers: re.Pattern[str] | None = None
+    interior: Literal["storage", "fp32"] = "storage"
+    both_interiors: bool = True
+    passes: Literal["none", "safe", "all"] = "safe"
+    fusion: Literal["none", "safe", "full"] = "safe"
+    passes_limit: int | None = None
+    threads: int = 0
+    custom_op_libs: tuple[Path, ...] = ()
+    observe: bool = False
+    try_cure: bool = True
+    strict_layers: bool = False
+    worst: int = 5
+    memory_limit: int = DEFAULT_LIMIT
+    command: str = ""
+
+
+@dataclass(slots=True)
+class _Run:
+    """What the phases of one run share."""
+
+    model: Model
+    sets: Sequence[InputSet]
+    options: RunOptions
+    tell: Progress
+    opened: ExitStack
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[Callable[[str], None]]:
+        begin = time.perf_counter()
+        self.tell(name, "")
+        yield lambda what: self.tell(name, what)
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - begin
+
+    def compile(self, **changed: Any) -> Engine:
+        options = self.options
+        settings: dict[str, Any] = {
+            "precision": options.precision, "device": options.device, "passes": options.passes, "fusion": options.fusion,
+            "interior": options.interior, "passes_limit": options.passes_limit, "threads": options.threads,
+            "libraries": options.custom_op_libs, **changed,
+        }  # fmt: skip
+        return compile_model(self.model, **settings)
+
+    def tape(self, name: str) -> Tape:
+        return self.opened.enter_context(closing(Tape(name, memory_limit=self.options.memory_limit)))
+
+    def judge(self, actual: TensorSource, golden: TensorSource, precision: str | None = None) -> DiffResult:
+        options = self.options
+        return diff_sources(
+            actual, golden, acceptance=options.acceptance, precision=precision or options.precision, preset=options.preset,
+            strict_layers=options.strict_layers, worst=options.worst, command=options.command,
+        )  # fmt: skip
+
+    def judge_outputs(self, engine: Engine, assignment: Assignment, golden: TensorSource, **how: Any) -> Judged:
+        """The verdict of a run without taps."""
+        with closing(Tape("outputs", memory_limit=self.options.memory_limit)) as tape:
+            with tape:
+                made, failure = record_outputs(engine, assignment, self.sets, tape)
+            if not made:
+                return Judged("failed", (f"it does not run: {failure}",))
+            diff = _with_failure(self.judge(tape, golden, **how), failure)
+            return Judged(diff.verdict, diff.reasons, diff.outputs)
+
+
+def run_network(
+    model: Model,
+    sets: Sequence[InputSet],
+    options: RunOptions | None = None,
+    *,
+    notes: Sequence[str] = (),
+    progress: Progress | None = None,
+) -> RunResult:
+    """Judge a network in low precision.
+
+    Order: golden, engine, FP32 baseline (the noise floor of each output), the run with taps, comparison, the error of each layer on
+    golden inputs, causes; then, as far as asked for, the other interior, the cure, the run without taps.
+
+    Args:
+        sets: the inputs; several make a dataset, whose sums are merged and whose worst input is named.
+        notes: what was noticed while the inputs were made.
+
+    Raises:
+        InputError: the model cannot be compiled or run in FP32, the golden cannot be made or read, an option names nothing.
+    """
+    options = options or RunOptions()
+    kind = golden_kind(options.golden)
+    with ExitStack() as opened:
+        run = _Run(model, sets, options, progress or (lambda _phase, _name: None), opened)
+        with run.phase("golden") as tell:
+            golden = open_golden(
+                options.golden, model, sets, opened, threads=options.threads, custom_op_libs=options.custom_op_libs,
+                memory_limit=options.memory_limit, progress=tell,
+            )  # fmt: skip
+        with run.phase("compile"):
+            engine = run.compile()
+            kept = _kept_names(engine, options.keep)
+            assignment = resolve_keep(engine.assignment, kept, engine.layers)
+        with run.phase("baseline"):
+            baseline = run.judge_outputs(engine, Assignment(FP32), golden, precision="fp32")
+            if not baseline.outputs:
+                raise InputError(f"the network does not run in FP32: {baseline.reasons[0]}", where=str(model.path))
+        with run.phase("run") as tell:
+            tape = run.tape("engine")
+            aliases = _aliases(engine, golden)
+            with tape:
+                outputs, failure = record_engine(engine, assignment, sets, tape, aliases=aliases, progress=tell)
+        with run.phase("compare"):
+            diff = _with_failure(run.judge(tape, golden), failure)
+            diff = with_statuses(diff, engine, tape, golden, options.precision, aliases)
+        with run.phase("local error") as tell:
+            evidence = _evidence(engine, assignment, golden, tape, sets, diff)
+            layers = layer_errors(evidence, measured=_selected(options.layers), progress=tell)
+        with run.phase("causes"):
+            first = diverging(evidence, layers)
+            threshold = threshold_of(diff.acceptance, options.precision)
+            explained = Findings(
+                evidence, layers, first, threshold=threshold, verdict=diff.verdict, strict=options.strict_layers
+            )
+            causes, cure = explained.causes(), None
+        if options.try_cure and diff.verdict == "failed" and options.precision != "fp32":
+            with run.phase("cure"):
+                causes, cure = weigh(causes, _trial(run, engine, assignment, golden))
+        causes = sorted(causes, key=lambda f: not f.fatal)
+        findings = (
+            *failed_to_run(failure, options.precision),
+            *of_baseline(baseline),
+            *causes,
+            *of_golden(golden, model),
+            *explained.notes(diff.findings),
+        )
+        return _finish(
+            run, engine, assignment, golden, diff, layers,
+            first=first, findings=findings, cure=cure, kept=kept, outputs=outputs, baseline=baseline, kind=kind, notes=notes,
+        )  # fmt: skip
+
+
+def _finish(
+    run: _Run,
+    engine: Engine,
+    assignment: Assignment,
+    golden: TensorSource,
+    diff: DiffResult,
+    layers: Sequence[LayerError],
+    *,
+    first: tuple[str, ...],
+    findings: tuple[RunFinding, ...],
+    cure: CureTried | None,
+    kept: tuple[str, ...],
+    outputs: Outputs,
+    baseline: Judged,
+    kind: Literal["ort", "fp64", "file"],
+    notes: Sequence[str],
+) -> RunResult:
+    options = run.options
+    other = observer = None
+    if options.both_interiors and options.precision != "fp32" and _has_interior(engine):
+        with run.phase("other interior"):
+            other = _other_interior(run, golden, kept, diff)
+    if options.observe:
+        with run.phase("observe"):
+            observer = check_observer(engine, assignment, run.sets, outputs)
+            findings = (*observed(observer), *findings)
+    floors = {t.name: _floor(t) for t in baseline.outputs if t.metrics is not None}
+    return RunResult(
+        verdict=diff.verdict,
+        reasons=diff.reasons,
+        model=str(run.model.path),
+        model_sha256=run.model.sha256,
+        precision=options.precision,
+        device=device_in_words(engine.settings.device, options.precision),
+        golden=GoldenInfo(
+            kind, diff.golden, floors, "the engine in FP32 against this golden, with the same passes and fusion"
+        ),
+        acceptance=diff.acceptance,
+        outputs={t.name: OutputVerdict(t.verdict, t.metrics, floors.get(t.name), t.reasons) for t in diff.outputs},
+        layers=tuple(layers),
+        tensors=diff.tensors,
+        first_divergence=first,
+        findings=findings,
+        interior=engine.settings.interior,
+        other_interior=other,
+        passes=engine.settings.passes,
+        fusion=engine.settings.fusion,
+        keep=kept,
+        fallbacks=tuple(Fallback(one.layer, one.op, one.reason, one.by) for one in engine.fallbacks),
+        cure=cure,
+        observer=observer,
+        inputs=tuple(InputInfo(one.id, one.sha256, one.source) for one in run.sets),
+        notes=(*notes, *golden.header.notes),
+        environment={**environment(), **(golden.header.environment or {})},
+        command=options.command,
+        strict_layers=options.strict_layers,
+        seconds=run.seconds,
+    )
+
+
+def device_in_words(device: str, precision: str) -> str:
+    """What a verdict of this device stands for."""
+    if device != "cpu":
+        return device
+    stored = {
+        "fp32": "FP32, nothing rounded",
+        "tf32": "FP32 storage, operands of products rounded to TF32, FP32 accumulation, emulated",
+    }
+    return f"cpu: {stored.get(precision, f'{precision.upper()} storage, FP32 accumulation, emulated')}"
+
+
+# --- phases
+
+
+def _with_failure(diff: DiffResult, failure: str) -> DiffResult:
+    """A network that stops has failed, whatever it made before."""
+    return replace(diff, verdict="failed", reasons=(f"it does not run: {failure}", *diff.reasons)) if failure else diff
+
+
+def _evidence(
+    engine: Engine, assignment: Assignment, golden: TensorSource, tape: Tape, sets: Sequence[InputSet], diff: DiffResult
+) -> Evidence:
+    pairs, _ = pair_inputs(tape, golden)
+    return Evidence(
+        engine, assignment, golden, tape,
+        pairs={pair.actual: pair.golden for pair in pairs},
+        sets={one.id: one for one in sets},
+        tensors={t.name: t for t in diff.tensors if t.status != "extra"},
+    )  # fmt: skip
+
+
+def _aliases(engine: Engine, golden: TensorSource) -> dict[str, list[str]]:
+    """Tensor of the network -> golden tensors whose values it holds under its own name."""
+    found: dict[str, list[str]] = {}
+    for name in dict.fromkeys(row.name for row in golden.rows() if row.role != "input"):
+        status, to = engine.fate(name)
+        if status == "equivalent":
+            found.setdefault(to, []).append(name)
+    return found
+
+
+def _kept_names(engine: Engine, patterns: Sequence[re.Pattern[str]]) -> tuple[str, ...]:
+    """Tensors, layers and nodes that a pattern is found in.
+
+    Raises:
+        InputError: a pattern that is found in none.
+    """
+    tensors = {v.name or "": None for layer in engine.layers for v in (*layer.reads, *layer.weights, *layer.tensors)}
+    nodes = {identity: None for layer in engine.layers for identity in layer.origin}
+    names = list(tensors | {layer.name: None for layer in engine.layers} | nodes)
+    kept: dict[str, None] = {}
+    for pattern in patterns:
+        matching = [name for name in names if name and pattern.search(name)]
+        if not matching:
+            raise InputError(
+                f"nothing to keep matches {pattern.pattern!r}", where="--keep",
+                hint="names of tensors, layers or ONNX nodes: probe inspect MODEL -v lists them",
+            )  # fmt: skip
+        kept.update(dict.fromkeys(matching))
+    return tuple(kept)
+
+
+def _selected(pattern: re.Pattern[str] | None) -> Callable[[Any], bool] | None:
+    if pattern is None:
+        return None
+    return lambda layer: any(
+        pattern.search(text) for text in (layer.name, *layer.origin, *(value.name or "" for value in layer.tensors))
+    )
+
+
+def _has_interior(engine: Engine) -> bool:
+    """Whether the two interiors differ at all: a fused layer with a float tensor inside."""
+    return any(is_float(value) for layer in engine.layers if len(layer.nodes) > 1 for value in layer.interior)
+
+
+def _other_interior(run: _Run, golden: TensorSource, kept: Sequence[str], diff: DiffResult) -> OtherInterior:
+    interior = "fp32" if run.options.interior == "storage" else "storage"
+    engine = run.compile(interior=interior)
+    judged = run.judge_outputs(engine, resolve_keep(engine.assignment, kept, engine.layers), golden)
+    return OtherInterior(interior, judged.verdict, judged.verdict != diff.verdict, judged.reasons)
+
+
+def _trial(run: _Run, engine: Engine, assignment: Assignment, golden: TensorSource) -> Trial:
+    def trial(keep: tuple[str, ...]) -> Judged:
+        return run.judge_outputs(engine, resolve_keep(assignment, keep, engine.layers), golden)
+
+    return trial
+
+
+def _floor(tensor: Any) -> float:
+    return float("inf") if tensor.metrics.nonfinite_mismatch else tensor.metrics.range_rel
+
+
+def inputs_of_golden(golden: Golden) -> Sequence[str]:
+    """The path of a golden that holds the inputs it was made with; () where it holds none."""
+    from probe.store.opening import open_source
+
+    if isinstance(golden, Mapping) or golden_kind(golden) != "file":
+        return ()
+    with closing(open_source(golden)) as source:
+        return (str(golden),) if any(row.role == "input" for row in source.rows()) else ()

@@ -1,0 +1,263 @@
+"""A ``RunResult`` as terminal text: verdict, why, what to do, outputs, the layers where error arises, where it all came from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from probe.report.diff_facts import acceptance_in_words
+from probe.report.diff_page import headline
+from probe.report.diff_tables import tables
+from probe.report.numbers import count, number, seconds
+from probe.report.run_steps import next_steps
+from probe.report.text import Column, Page, command, elide, escape, table, wrap
+from probe.report.words import sentence, verdict_lines, why_not_compared
+from probe.results.diff import DiffResult
+from probe.results.run import LayerError, RunFinding, RunResult
+
+_FATAL_SHOWN = 6
+_NOTES_SHOWN = 5
+_TIGHT = 4.0  # a format's maximum over the range: with less headroom it is worth saying
+_LONG = 120  # cells of a word that a finding shows whole: names are what one copies from it
+
+
+def run_page(result: RunResult, page: Page, *, rows: int = 10, verbose: bool = False) -> list[str]:
+    """The whole page. ``rows`` bounds each table, ``verbose`` lifts the bound and adds what was not compared."""
+    rows = max(len(result.layers), len(result.tensors)) if verbose else rows
+    sections = [
+        [*run_headline(result, page), *_more_reasons(result, page)],
+        _causes(result, page, verbose=verbose),
+        _steps(result, page),
+        tables(as_diff(result), page, rows),
+        _layers(result, page, rows),
+        _notes(result, page, verbose=verbose),
+        _not_compared(result, page) if verbose else [],
+        _facts(result, page),
+    ]
+    lines: list[str] = []
+    for section in sections:
+        if section:
+            lines += [*([""] if lines else []), *section]
+    return lines
+
+
+def run_headline(result: RunResult, page: Page) -> list[str]:
+    """The verdict in one sentence."""
+    return verdict_lines(result.verdict, f"{result.precision}: {headline(as_diff(result))}", page)
+
+
+def as_diff(result: RunResult) -> DiffResult:
+    """The outputs of a run as a diff: what pages of diffs show of outputs holds for runs, too."""
+    return DiffResult(
+        verdict=result.verdict, reasons=result.reasons, actual=result.golden.source, golden=result.golden.source,
+        acceptance=result.acceptance, tensors=tuple(t for t in result.tensors if t.role == "output"), first_divergence=(),
+        findings=(), suggestions=(),
+    )  # fmt: skip
+
+
+def _more_reasons(result: RunResult, page: Page) -> list[str]:
+    lines: list[str] = []
+    for reason in result.reasons[1:4]:
+        lines += wrap(sentence(reason), page.width, first="  and     ")
+    if len(result.reasons) > 4:
+        lines.append(f"  and     {count(len(result.reasons) - 4, 'more reason')}")
+    return lines
+
+
+# --- why
+
+
+def _causes(result: RunResult, page: Page, *, verbose: bool) -> list[str]:
+    fatal = [f for f in result.findings if f.fatal]
+    shown = fatal if verbose else fatal[:_FATAL_SHOWN]
+    lines = [page.paint("why", "bold")] if fatal else []
+    for position, finding in enumerate(shown, start=1):
+        lines += _finding(finding, page, f"  {position}. ")
+    if len(fatal) > len(shown):
+        lines.append(f"  and {count(len(fatal) - len(shown), 'more cause')} (-v)")
+    return lines
+
+
+def _finding(finding: RunFinding, page: Page, label: str) -> list[str]:
+    lines = wrap(_whole(finding.message), page.width, first=label)
+    indent = " " * len(label)
+    facts = [finding.where] if finding.where else []
+    if finding.margin is not None and finding.margin < _TIGHT:
+        facts.append(f"margin {number(finding.margin)}")
+    if finding.layer and finding.layer != finding.node:
+        facts.append(f"in layer {finding.layer}")
+    if facts:
+        lines += wrap(_whole("; ".join(facts)), page.width, first=f"{indent}where ", rest=indent + "      ")
+    if finding.cure:
+        lines += wrap(_whole(finding.cure), page.width, first=f"{indent}try   ", rest=indent + "      ")
+    return lines
+
+
+def _whole(text: str) -> str:
+    return " ".join(elide(word, _LONG) if word else "" for word in escape(text).split(" "))
+
+
+def _notes(result: RunResult, page: Page, *, verbose: bool) -> list[str]:
+    harmless = [f for f in result.findings if not f.fatal]
+    shown = harmless if verbose else harmless[:_NOTES_SHOWN]
+    lines = [page.paint("also noticed", "bold")] if harmless else []
+    for finding in shown:
+        lines += wrap(("harmless: " if finding.keep else "") + _whole(finding.message), page.width, first="  - ")
+        if verbose and finding.cure:
+            lines += wrap(_whole(finding.cure), page.width, first="    try ")
+    if len(harmless) > len(shown):
+        lines.append(f"  and {count(len(harmless) - len(shown), 'more note')} (-v)")
+    return lines
+
+
+def _steps(result: RunResult, page: Page) -> list[str]:
+    steps = next_steps(result)
+    lines = [page.paint("what to do", "bold")] if steps else []
+    for step in steps:
+        lines += wrap(step.why, page.width, first="  ")
+        lines += ["    " + step.raw] if step.raw else command(step.words, page.width) if step.words else []
+    return lines
+
+
+# --- layers
+
+
+def _layers(result: RunResult, page: Page, rows: int) -> list[str]:
+    candidates = [layer for layer in result.layers if layer.note != "not selected"]
+    measured = [layer for layer in candidates if layer.accumulated is not None or layer.injected is not None]
+    if not measured:
+        return []
+    chosen = _chosen(result, measured, rows)
+    title = (
+        "layers, in order" if len(chosen) == len(measured) else f"{len(chosen)} of {len(measured):,} layers, in order"
+    )
+    columns = [
+        Column(title, 0, "<"), Column("accum.", 9), Column("injected", 9), Column("local", 9), Column("gain", 7), Column("flag", 7, "<"),
+    ]  # fmt: skip
+    first = set(result.first_divergence)
+    cells = [
+        (x.name, number(x.accumulated), number(x.injected), number(x.local), number(x.gain), _flag(x, result, first))
+        for x in chosen
+    ]
+    lines = table(columns, cells, page)
+    for position, layer in enumerate(chosen, start=1):
+        if layer.name in first or layer.nonfinite:
+            lines[position] = page.paint(lines[position], "red" if layer.name in first else "yellow")
+    return lines
+
+
+def _flag(layer: LayerError, result: RunResult, first: set[str]) -> str:
+    """One word: where it starts, what it lets through, or what else is special about it."""
+    if layer.name in first:
+        return "first"
+    if layer.beyond:
+        return "NaN/Inf" if layer.nonfinite else "over"
+    return layer.precision if layer.precision != result.precision else ""
+
+
+def _chosen(result: RunResult, layers: Sequence[LayerError], rows: int) -> list[LayerError]:
+    """The first divergences with the layers they read from, then the largest contributions, then outputs; in execution order."""
+    if len(layers) <= rows:
+        return list(layers)
+    by_name = {layer.name: layer for layer in layers}
+    makers = {output: layer.name for layer in layers for output in layer.outputs}
+    wanted: dict[str, None] = {}
+    for name in result.first_divergence[:3]:
+        if name in by_name:
+            before = [makers[read] for read in by_name[name].reads if read in makers]
+            wanted.update(dict.fromkeys([name, *before[:2]]))
+    if not result.first_divergence:
+        outputs = [makers[name] for name in result.outputs if name in makers]
+        wanted.update(dict.fromkeys(outputs[:2]))
+    for layer in sorted(layers, key=lambda x: -(x.injected or 0.0)):
+        wanted[layer.name] = None
+    names = set(list(wanted)[:rows])
+    return [layer for layer in layers if layer.name in names]
+
+
+# --- the foot
+
+
+def _not_compared(result: RunResult, page: Page) -> list[str]:
+    rest = [t for t in result.tensors if t.metrics is None and t.status not in ("compared", "extra")]
+    lines = [page.paint("not compared", "bold")] if rest else []
+    for tensor in rest:
+        text = f"{elide(tensor.name, 40)}: {tensor.status.replace('_', ' ')}, {why_not_compared(tensor)}"
+        lines += wrap(text, page.width, first="  ", rest="    ")
+    return lines
+
+
+def _facts(result: RunResult, page: Page) -> list[str]:
+    statuses = result.statuses
+    order = ["compared", *sorted(s for s in statuses if s not in ("compared", "extra"))]
+    counted = ", ".join(f"{statuses[s]:,} {s.replace('_', ' ')}" for s in order if statuses.get(s))
+    extra = f"; {statuses['extra']:,} more that the golden does not have" if statuses.get("extra") else ""
+    other = result.other_interior
+    interior = f"insides of fused layers: {result.interior}"
+    if other is not None:
+        verdict = f"{other.verdict}, which differs" if other.differs else f"{other.verdict} as well"
+        interior += f"; with {other.interior}: {verdict}"
+    facts = [
+        ("model", f"{escape(result.model)} ({result.model_sha256[:8]})"),
+        ("device", f"{result.device}; passes {result.passes}, fusion {result.fusion}"),
+        ("interior", interior),
+        ("golden", _golden(result)),
+        (
+            "layers",
+            f"{len(result.layers):,}, {sum(x.injected is not None for x in result.layers):,} measured by themselves",
+        ),
+        ("tensors", (counted or "none") + extra),
+        ("kept FP32", ", ".join(elide(name, 48) for name in result.keep[:4]) + _more(result.keep, 4)),
+        (
+            "fallbacks",
+            "; ".join(
+                f"{elide(f.layer, 40)} ({escape(f.op)}) by {escape(f.by)}: {escape(f.reason)}"
+                for f in result.fallbacks[:4]
+            ),
+        ),
+        ("observer", _observer(result)),
+        ("acceptance", acceptance_in_words(result.acceptance)),
+        ("inputs", _inputs(result)),
+        ("took", _took(result)),
+    ]
+    lines = [line for label, text in facts if text for line in wrap(text, page.width, first=f"{label:<12}")]
+    for note in result.notes:
+        lines += wrap(sentence(note), page.width, first=f"{'note':<12}")
+    return lines
+
+
+def _golden(result: RunResult) -> str:
+    golden = result.golden
+    made = {"ort": "ONNX Runtime in FP32, optimisation off", "fp64": "float64"}.get(
+        golden.kind, escape(golden.source.path)
+    )
+    facts = [made, *([escape(golden.source.golden)] if golden.source.golden not in ("", "as_is") else [])]
+    if golden.noise_floor:
+        worst = max(golden.noise_floor, key=lambda name: golden.noise_floor[name])
+        facts.append(f"noise floor {number(golden.noise_floor[worst])} (the engine in FP32)")
+    return ", ".join(facts)
+
+
+def _observer(result: RunResult) -> str:
+    if result.observer is None:
+        return ""
+    compared = count(result.observer.outputs, "output")
+    if result.observer.identical:
+        return f"without taps the same bits ({compared})"
+    return f"WITHOUT TAPS {len(result.observer.differences)} OF {compared} DIFFER"
+
+
+def _inputs(result: RunResult) -> str:
+    sources = list(dict.fromkeys(one.source for one in result.inputs))
+    listed = ", ".join(elide(s, 48) for s in sources[:3]) + _more(sources, 3)
+    random = any(one.source.startswith("seed") for one in result.inputs)
+    return f"{count(len(result.inputs), 'input set')}: {listed}{'; random data can hide failures' if random else ''}"
+
+
+def _took(result: RunResult) -> str:
+    longest = sorted(result.seconds.items(), key=lambda one: -one[1])[:3]
+    parts = ", ".join(f"{phase} {seconds(value)}" for phase, value in longest)
+    return f"{seconds(sum(result.seconds.values()))}, of which {parts}" if longest else ""
+
+
+def _more(listed: Sequence[str], shown: int) -> str:
+    return f", and {len(listed) - shown} more" if len(listed) > shown else ""
