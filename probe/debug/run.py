@@ -26,6 +26,7 @@ from probe.engine.rounding import is_float
 from probe.errors import InputError
 from probe.results.diff import Criterion, DiffResult
 from probe.results.run import (
+    AsWritten,
     CureTried,
     Fallback,
     GoldenInfo,
@@ -56,7 +57,7 @@ class RunOptions:
         keep: patterns; tensors, layers and ONNX nodes whose name one is found in stay FP32.
         layers: only layers that it is found in (name, nodes, tensors) are measured by themselves.
         interior: of fused layers: ``storage`` rounds what is inside, ``fp32`` does not.
-        both_interiors: also give the verdict with the other interior.
+        both_interiors: also give the verdict with the other interior, and that of the graph as it is written, where passes changed it.
         try_cure: run again with what the fatal findings would keep in FP32.
         observe: run again without taps and compare.
         memory_limit: bytes of tensors a recording holds in memory.
@@ -222,10 +223,13 @@ def _finish(
     notes: Sequence[str],
 ) -> RunResult:
     options = run.options
-    other = observer = None
+    other = observer = written = None
     if options.both_interiors and options.precision != "fp32" and _has_interior(engine):
         with run.phase("other interior"):
             other = _other_interior(run, golden, kept, diff)
+    if options.both_interiors and options.precision != "fp32" and engine.report.changes:
+        with run.phase("as written"):
+            written = _as_written(run, engine, golden, diff)
     if options.observe:
         with run.phase("observe"):
             observer = check_observer(engine, assignment, run.sets, outputs)
@@ -249,6 +253,7 @@ def _finish(
         findings=findings,
         interior=engine.settings.interior,
         other_interior=other,
+        as_written=written,
         passes=engine.settings.passes,
         fusion=engine.settings.fusion,
         keep=kept,
@@ -344,6 +349,16 @@ def _other_interior(run: _Run, golden: TensorSource, kept: Sequence[str], diff: 
     engine = run.compile(interior=interior)
     judged = run.judge_outputs(engine, resolve_keep(engine.assignment, kept, engine.layers), golden)
     return OtherInterior(interior, judged.verdict, judged.verdict != diff.verdict, judged.reasons)
+
+
+def _as_written(run: _Run, engine: Engine, golden: TensorSource, diff: DiffResult) -> AsWritten:
+    plain = run.compile(passes="none", fusion="none", interior="storage")
+    kept = _kept_names(plain, run.options.keep)
+    judged = run.judge_outputs(plain, resolve_keep(plain.assignment, kept, plain.layers), golden)
+    worst = max((_floor(t) for t in judged.outputs if t.metrics is not None), default=0.0)
+    by = tuple(dict.fromkeys(change.by for change in engine.report.changes))
+    differs = judged.verdict != diff.verdict
+    return AsWritten(judged.verdict, differs, len(engine.report.changes), by, worst, judged.reasons)
 
 
 def _trial(run: _Run, engine: Engine, assignment: Assignment, golden: TensorSource) -> Trial:

@@ -196,9 +196,19 @@ def _facts(result: RunResult, page: Page) -> list[str]:
     if other is not None:
         verdict = f"{other.verdict}, which differs" if other.differs else f"{other.verdict} as well"
         interior += f"; with {other.interior}: {verdict}"
+    written = result.as_written
+    cleaned = ""
+    if written is not None:
+        passes = ", ".join(name.replace("_", " ") for name in written.by)
+        verdict = f"{written.verdict}, which differs" if written.differs else f"{written.verdict} as well"
+        cleaned = (
+            f"{count(written.changes, 'change')} ({passes}); as written (passes none, fusion none): {verdict}, "
+            f"range_rel {number(written.range_rel)}"
+        )
     facts = [
         ("model", f"{escape(result.model)} ({result.model_sha256[:8]})"),
         ("device", f"{result.device}; passes {result.passes}, fusion {result.fusion}"),
+        ("clean-up", cleaned),
         ("interior", interior),
         ("golden", _golden(result)),
         (

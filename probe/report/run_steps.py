@@ -34,6 +34,9 @@ def next_steps(result: RunResult) -> list[Step]:
                 command_of(result, interior=other.interior),
             )
         )
+    if result.as_written is not None and result.as_written.differs:
+        why = f"Without clean-up of the graph, as it is written, the verdict is {result.as_written.verdict.replace('_', ' ')}."
+        steps.append(Step(why, command_of(result, passes="none", fusion="none")))
     cured = result.cure is not None and result.cure.verdict != "failed"
     if result.verdict in ("failed", "warned") and result.first_divergence and not cured and len(steps) < 3:
         names = result.first_divergence[:3]

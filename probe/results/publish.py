@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from probe.results.convert_result import CastAdded, ConvertResult, ExportProof, HandOver
 from probe.results.diff import (
     Criterion,
     DiffResult,
@@ -37,6 +38,7 @@ from probe.results.inspect import (
 from probe.results.json import class_of, dumps, schema_names, schema_of
 from probe.results.ops import FallbackReport, OpReport, OpsResult
 from probe.results.run import (
+    AsWritten,
     CureTried,
     GoldenInfo,
     LayerError,
@@ -243,12 +245,36 @@ def example_run() -> RunResult:
                        fatal=True),
         ),
         other_interior=OtherInterior("fp32", "passed", differs=True),
+        as_written=AsWritten("failed", differs=False, changes=3, by=("constant_folding", "batch_norm"), range_rel=0.21),
         cure=CureTried(("/norm/Pow_output_0",), "passed"),
         observer=ObserverCheck(identical=True, outputs=1),
         inputs=(_INPUT,),
         environment=_ENVIRONMENT,
         command="probe run model.onnx --precision fp16 --inputs cat.npz --json run.json",
         seconds={"golden": 0.11, "compile": 0.06, "run": 0.09, "local error": 0.21},
+    )  # fmt: skip
+
+
+def example_convert() -> ConvertResult:
+    """The network of ``example_run`` with its cure: written, proved, handed over."""
+    diff = example_diff()
+    kept, nodes = ("/norm/Pow_output_0",), ("/norm/Pow", "/norm/ReduceMean")
+    return ConvertResult(
+        verdict="passed", reasons=(), model="model.onnx", model_sha256=_DIGEST, path="mixed.onnx", precision="fp16", keep=kept,
+        kept_tensors=kept, lifted=nodes, fp32_nodes=(), without_low={"/pos/Range": "Range has no float16 in opset 17"}, spared=(),
+        shape_nodes=(), low_nodes=61, bytes_before=4_200_000, bytes_after=2_110_000,
+        casts=(CastAdded("image", "fp16"), CastAdded("/norm/Sub_output_0", "fp32"), CastAdded("/norm/ReduceMean_output_0_fp32", "fp16"),
+               CastAdded("logits_fp16", "fp32")),
+        outputs={"logits": OutputVerdict("passed", example_metrics(range_rel=0.0012, cosine=0.999996), None)},
+        proofs=(ExportProof("typed", fp16_honoured=True, verdict="passed", metric=0.0012, passed=True),
+                ExportProof("ort", fp16_honoured=False, verdict="passed", metric=0.0009, passed=True)),
+        handed_over=(HandOver("tensors", kept, "passed", 0.0012), HandOver("nodes", nodes, "passed", 0.0011)),
+        autocast=("^/norm/Pow$", "^/norm/ReduceMean$"),
+        trtexec=("--precisionConstraints=obey", "--layerPrecisions=/norm/Pow:fp32,/norm/ReduceMean:fp32",
+                 "--layerOutputTypes=/norm/Pow:fp32,/norm/ReduceMean:fp32"),
+        golden=diff.golden, acceptance=diff.acceptance, inputs=(_INPUT,), notes=("constant /eps: 1e-12 becomes 0 in fp16",),
+        environment=_ENVIRONMENT, command="probe convert model.onnx -o mixed.onnx --keep '^/norm/Pow_output_0$' --inputs cat.npz",
+        seconds={"convert": 0.09, "golden": 0.05, "proof": 0.14, "hand-over": 0.12},
     )  # fmt: skip
 
 
@@ -285,6 +311,7 @@ def examples() -> dict[str, Any]:
         "dump": example_dump(),
         "inspect-ops": example_ops(),
         "run": example_run(),
+        "convert": example_convert(),
     }
 
 

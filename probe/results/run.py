@@ -101,6 +101,19 @@ class OtherInterior:
 
 
 @dataclass(frozen=True, slots=True)
+class AsWritten:
+    """The verdict with passes none, fusion none, insides stored: node by node as the file has them. Says why a verdict differs from that
+    of a tool that changes nothing."""
+
+    verdict: Verdict
+    differs: bool
+    changes: int  # that the passes made
+    by: tuple[str, ...]  # the passes that made them
+    range_rel: float  # of its worst output
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ObservedDifference:
     """An output that was not the same when nothing was tapped."""
 
@@ -149,6 +162,7 @@ class RunResult:
     findings: tuple[RunFinding, ...]  # fatal ones first, each kind in execution order
     interior: str = "storage"
     other_interior: OtherInterior | None = None
+    as_written: AsWritten | None = None  # None where the passes change nothing
     passes: str = "safe"
     fusion: str = "safe"
     keep: tuple[str, ...] = ()  # tensors and layers kept in FP32

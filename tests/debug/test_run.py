@@ -249,3 +249,19 @@ def test_acceptance_and_random_inputs(tmp_path: Path) -> None:
     assert strict.inputs[0].source == "seed 3"
     named = [f for f in strict.findings if f.kind == "accumulated"]
     assert named and named[0].fatal, "nothing is beyond the default inside, so error accumulated"
+
+
+@pytest.mark.parametrize(
+    ("name", "verdict", "as_written"), [("gtcrn_simple", "passed", "warned"), ("mnist", "passed", "passed")]
+)
+def test_a_verdict_that_clean_up_changes_says_so(models: Path, name: str, verdict: str, as_written: str) -> None:
+    data = models / "data" / f"{name}__main.npz"
+    result = probe.run(models / "models" / f"{name}.onnx", inputs=data)
+    assert result.verdict == verdict
+    assert result.as_written is not None and result.as_written.verdict == as_written
+    assert result.as_written.differs is (verdict != as_written)
+    assert result.as_written.changes >= 1 and result.as_written.by
+    plain = probe.run(models / "models" / f"{name}.onnx", inputs=data, passes="none", fusion="none")
+    assert plain.as_written is None and plain.verdict == as_written
+    worst = max(one.metrics.range_rel for one in plain.outputs.values() if one.metrics is not None)
+    assert result.as_written.range_rel == pytest.approx(worst)
