@@ -25,7 +25,11 @@ def dump(
         ),
     ],
     runner: Annotated[
-        str, typer.Option(metavar="SPEC", help='What computes: ort, fp64, engine, files:PATH, python:module.fn, "command: ...".')
+        str,
+        typer.Option(
+            metavar="SPEC",
+            help='What computes: ort, fp64, engine, typed, files:PATH, python:module.fn, "command: ...".',
+        ),
     ] = "ort",
     inputs: Annotated[
         list[str] | None,

@@ -143,7 +143,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--one", nargs=3, metavar=("NETWORK", "FILE", "PRECISION"), help=argparse.SUPPRESS)
-    parser.add_argument("--out", type=Path, default=ROOT / "reports" / f"{dt.datetime.now(dt.UTC).date().isoformat()}-engine-cost.md")
+    parser.add_argument(
+        "--out", type=Path, default=ROOT / "reports" / f"{dt.datetime.now(dt.UTC).date().isoformat()}-engine-cost.md"
+    )
     options = parser.parse_args()
     if options.one:
         network, path, precision = options.one

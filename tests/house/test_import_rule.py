@@ -29,6 +29,7 @@ ALLOWED = {
     "model": {"store"},
     "store": set(),
     "metrics": set(),
+    "search": set(),
     "report": set(),
     "results": set(),
     "precision": set(),
