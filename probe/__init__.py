@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from probe.api import compile as compile  # noqa: A004 - users write probe.compile
+    from probe.api import convert as convert
     from probe.api import diff as diff
     from probe.api import dump as dump
     from probe.api import load as load
@@ -39,6 +40,7 @@ _HOMES = {
     "ProbeError": "probe.errors",
     "RunResult": "probe.results.run",
     "compile": "probe.api",
+    "convert": "probe.api",
     "diff": "probe.api",
     "dump": "probe.api",
     "load": "probe.api",
@@ -49,7 +51,7 @@ _HOMES = {
 
 __all__ = [
     "Criterion", "DiffResult", "InputError", "Metrics", "ProbeError", "RunResult", "__version__",
-    "compile", "diff", "dump", "load", "load_result", "open_recording", "run",
+    "compile", "convert", "diff", "dump", "load", "load_result", "open_recording", "run",
 ]  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""What the commands do, as functions: the library behind ``probe dump``, ``diff`` and ``run``, and the names ``import probe`` offers."""
+"""What the commands do, as functions: the library behind ``probe dump``, ``diff``, ``run`` and ``convert``, and the names ``import probe`` offers."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from probe.engine.engine import Engine
     from probe.model import Model
+    from probe.results.convert_result import ConvertResult
     from probe.results.run import RunResult
     from probe.runners.protocol import Runner, RunnerOptions
 
@@ -274,6 +275,60 @@ def run(
         strict_layers=strict_layers, worst=worst, memory_limit=memory_limit or DEFAULT_LIMIT, command=command,
     )  # fmt: skip
     return run_network(loaded, sets, options, notes=notes, progress=progress)
+
+
+def convert(
+    model: str | Path | Model,
+    out: str | Path,
+    *,
+    precision: Literal["fp16", "bf16"] = "fp16",
+    keep: Iterable[str | re.Pattern[str]] = (),
+    keep_tensors: Iterable[str] = (),
+    keep_nodes: Iterable[str] = (),
+    convert_io: bool = False,
+    prove: bool = True,
+    golden: str | Path | Mapping[str, Any] = "ort",
+    inputs: Inputs | None = None,
+    seed: int = 0,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    val_range: Mapping[str, tuple[float, float]] | None = None,
+    accept: Iterable[str | Criterion] = (),
+    preset: str | None = None,
+    threads: int = 0,
+    custom_op_libs: Sequence[str | Path] = (),
+    overwrite: bool = False,
+    command: str = "",
+    progress: Callable[[str, str], None] | None = None,
+) -> ConvertResult:
+    """Write a mixed-precision ONNX model, typed strongly, and prove it: run as its types say, judged against a golden.
+
+    Args:
+        keep: regular expressions; tensors and nodes whose name one is found in stay FP32. ``keep_tensors``, ``keep_nodes``: by exact name.
+        convert_io: give graph inputs and outputs the low type, too.
+        prove: run the written model; without, the verdict is ``not_judged``.
+        golden, inputs, seed, input_shapes, val_range, accept, preset, progress: as for ``run``.
+
+    Raises:
+        InputError: the model cannot be converted, a name or pattern is nowhere, the target exists or cannot be written.
+    """
+    from probe.debug.convert_model import ConvertOptions, convert_network
+    from probe.debug.run import inputs_of_golden
+    from probe.metrics.acceptance import parse_criterion
+
+    loaded = load(model) if isinstance(model, (str, Path)) else model
+    sets: list[InputSet] = []
+    notes: list[str] = []
+    if prove:
+        if inputs is None and not input_shapes and not val_range:
+            inputs = inputs_of_golden(golden) or None
+        sets, notes = _input_sets(loaded, inputs, seed, input_shapes, val_range)
+    options = ConvertOptions(
+        precision=precision, keep=tuple(re.compile(one) for one in keep), keep_tensors=tuple(keep_tensors), keep_nodes=tuple(keep_nodes),
+        convert_io=convert_io, prove=prove, golden=golden,
+        acceptance=tuple(parse_criterion(one) if isinstance(one, str) else one for one in accept), preset=preset, threads=threads,
+        custom_op_libs=tuple(Path(one) for one in custom_op_libs), overwrite=overwrite, command=command,
+    )  # fmt: skip
+    return convert_network(loaded, out, sets, options, notes=notes, progress=progress)
 
 
 def _source(tensors: Tensors, opened: ExitStack) -> TensorSource:

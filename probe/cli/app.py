@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from probe.cli.convert import convert
 from probe.cli.demo import demo
 from probe.cli.diff import diff
 from probe.cli.dump import dump
@@ -11,7 +12,7 @@ from probe.cli.inspect import inspect
 from probe.cli.run import run
 
 HELP = ("-h", "--help")
-COMMANDS = (run, dump, diff, inspect, demo)
+COMMANDS = (run, convert, dump, diff, inspect, demo)
 
 app = typer.Typer(
     name="probe",

@@ -140,7 +140,7 @@ def _known(value: ir.Value | None, shapes: Shapes | None) -> Shape:
 
 def _bytes(value: ir.Value, shapes: Shapes | None, float_bytes: int | None) -> int | None:
     shape = shape_of(value, shapes)
-    if shape is None or value.dtype is None or value.dtype == ir.DataType.STRING:
+    if shape is None or value.dtype in (None, ir.DataType.STRING, ir.DataType.UNDEFINED):
         return None
     bits = value.dtype.bitwidth
     if float_bytes is not None and is_float(value):

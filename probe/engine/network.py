@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 import onnx_ir as ir
 
+from probe.model.elements import type_name
 from probe.model.names import TensorNames
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ def read_network(model: Model) -> Network:
     built = model.build_ir()
     if "ai.onnx" in built.opset_imports:  # onnx-ir writes the nodes' domain as "", but not this one
         built.opset_imports[""] = built.opset_imports.pop("ai.onnx")
-    _adopt(built.graph, model.root, TensorNames(model.root))
+    _adopt(built.graph, model.root, TensorNames(model.root), {})
     network = Network(built, model)
     _inline(network)
     # A model of ai.onnx.ml or custom operators alone imports no standard ones; casts and passes bring some.
@@ -133,8 +134,12 @@ def read_network(model: Model) -> Network:
     return network
 
 
-def _adopt(graph: ir.Graph, scope: Scope, names: TensorNames) -> None:
-    """Give nodes their identities, tensors their recorded names and inferred types, in this graph and its bodies."""
+def _adopt(graph: ir.Graph, scope: Scope, names: TensorNames, around: Mapping[str, ir.Value]) -> None:
+    """Give nodes their identities, tensors their recorded names and inferred types, in this graph and its bodies.
+
+    Args:
+        around: what the graphs around this one define, by the name in the file.
+    """
     from onnx_ir import serde
 
     steps = {step.outputs[0]: step for step in scope.steps if step.outputs}
@@ -144,18 +149,21 @@ def _adopt(graph: ir.Graph, scope: Scope, names: TensorNames) -> None:
         nodes.append((steps.get(first or ""), node))
     for value in (*graph.inputs, *(value for _, node in nodes for value in node.outputs)):
         known = scope.types.get(value.name or "")
-        if known is None:
+        if known is None or "map(" in type_name(known):  # onnx-ir has no type for maps
             continue
         if value.type is None:
             value.type = serde.deserialize_type_proto_for_type(known)
         if value.shape is None:
             value.shape = serde.deserialize_type_proto_for_shape(known)
+    visible = {**around, **{value.name: value for value in values_of(graph) if value.name}}
+    _return_outer_values(graph, visible)
     for step, node in nodes:
-        if step is None:
-            continue  # makes nothing that anyone could read
+        if step is None:  # makes nothing that anyone could read
+            node.meta[_ORIGIN] = (node.name or node.op_type,)
+            continue
         node.meta[_ORIGIN] = (step.identity,)
         for body, inner in zip(bodies_of(node).values(), step.bodies, strict=True):
-            _adopt(body, inner, names)
+            _adopt(body, inner, names, visible)
         node.name = step.identity
     order = {step.identity: at for at, step in enumerate(scope.steps)}
     if any(order.get(node.name or "", 0) != at for at, (_, node) in enumerate(nodes)):
@@ -165,6 +173,20 @@ def _adopt(graph: ir.Graph, scope: Scope, names: TensorNames) -> None:
             for value in node.outputs:
                 if value.name:
                     value.name = names.of(scope, value.name)
+
+
+def _return_outer_values(graph: ir.Graph, visible: Mapping[str, ir.Value]) -> None:
+    """A body may return a tensor of the graphs around it. onnx-ir reads that as a value nobody makes; here an Identity makes it."""
+    own = {id(value) for value in values_of(graph)}
+    for value in graph.outputs:
+        outer = visible.get(value.name or "")
+        if id(value) in own or outer is None or outer is value:
+            continue
+        value.type, value.shape = outer.type, outer.shape
+        value.name = unused(visible, f"{value.name}'")
+        node = ir.Node("", "Identity", [outer], outputs=[value])
+        node.meta[_ORIGIN] = (f"Identity({value.name})",)
+        graph.append(node)
 
 
 def _inline(network: Network) -> None:

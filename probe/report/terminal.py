@@ -74,6 +74,10 @@ def render(
 
             lines = ops_page(result, page, verbose=verbose, **bound)
             lines = lines[: lines.index("")] if quiet else lines
+        case "ConvertResult":
+            from probe.report.convert_page import convert_headline, convert_page
+
+            lines = convert_headline(result, page) if quiet else convert_page(result, page, verbose=verbose, **bound)
         case other:
             raise TypeError(f"cannot render a {other}")
     return "\n".join(lines) + "\n"

@@ -30,6 +30,7 @@ _HOMES = {
     "probe.dump/1": ("probe.results.inspect", "DumpResult"),
     "probe.ops/1": ("probe.results.ops", "OpsResult"),
     "probe.run/1": ("probe.results.run", "RunResult"),
+    "probe.convert/1": ("probe.results.convert_result", "ConvertResult"),
 }
 
 

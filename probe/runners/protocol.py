@@ -23,6 +23,7 @@ _BUILT_IN = {
     "ort": "ONNX Runtime",
     "fp64": "float64 arithmetic in numpy: slow, and exact where FP32 is not",
     "engine": "probe's own compiler and runtime",
+    "typed": "a model typed FP16 or BF16, each tensor rounded to the type it declares",
     "files": "a recording, as in files:golden/",
     "python": "a callable, as in python:engine.infer or python:engine.py:infer",
     "command": 'a program, as in "command: ./engine {inputs} {outputs}"',
@@ -116,6 +117,14 @@ def open_runner(spec: str, model: Model | None, options: RunnerOptions = DEFAULT
             from probe.runners.engine import EngineRunner
 
             return EngineRunner.of(model, options)
+        case "typed":
+            if argument:
+                raise InputError(f"{spec!r}: typed takes nothing after its name", where="--runner")
+            if model is None:
+                raise InputError("the runner 'typed' needs a model", where="--runner")
+            from probe.runners.typed import TypedRunner
+
+            return TypedRunner(model, options)
         case "fp64":
             if argument:
                 raise InputError(f"{spec!r}: fp64 takes nothing after its name", where="--runner")

@@ -53,6 +53,8 @@ COMMON = {"dump": "--inputs --input-shapes --seed --val-range --select --layers 
                   "--worse-factor --json -v -q",
           "run": "--precision --device --inputs --input-shapes --seed --val-range --golden --accept --preset --keep --layers --interior --passes "
                  "--passes-limit --fusion --observe --strict-layers --threads --custom-op-lib --memory-limit --table --json -v -q",
+          "convert": "--precision --inputs --input-shapes --seed --val-range --golden --accept --preset --keep --convert-io --no-proof --threads "
+                     "--custom-op-lib --overwrite --json -o -v -q",
           "inspect": "--select --values --json -v -q",
           "demo": "-o --json -v -q"}  # fmt: skip
 

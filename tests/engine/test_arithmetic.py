@@ -156,3 +156,14 @@ def test_an_assignment_of_single_layers(tmp_path):
     low = Assignment(Choice("fp32"), {"Sqrt(y)": Choice("fp16")})
     assert engine.run(x, low)["y"].tolist() == [np.inf, 2.0]  # rounded where it is read
     assert engine.run(x, Assignment(Choice("fp32")))["y"].tolist() == [300.0, 2.0]
+
+
+def test_what_a_loop_takes_from_a_sequence_is_rounded(tmp_path):
+    text = """<ir_version: 8, opset_import: ["" : 17]>
+    g (float[1] x) => (float[2,1] y) <int64 two = {2}, bool yes = {1}>
+    { s = SequenceConstruct (x, x)
+      y = Loop (two, yes) <body = b (int64 i, bool c) => (bool d, float[1] e) { d = Identity (c)  e = SequenceAt (s, i) }> }"""
+    engine = engine_of(tmp_path, text)
+    x = np.array([0.1], np.float32)
+    for tap in (None, lambda _: None):
+        assert engine.run({"x": x}, tap=tap)["y"].tolist() == [[float(np.float16(x[0]))]] * 2

@@ -167,3 +167,19 @@ def test_builders_of_other_tests_can_be_read(tmp_path):
     onnx.save(builders.mlp(), path)
     network = read_network(load(path))
     assert np.isfinite(len(list(network.graph)))
+
+
+def test_a_body_may_return_a_tensor_of_the_graph_around_it(tmp_path):
+    text = """<ir_version: 8, opset_import: ["" : 17]>
+    g (bool c, float[2] x) => (float[2] y) {
+      big = Exp (x)
+      y = If (c) <
+        then_branch = t () => (float[2] big) { unused = Neg (x) },
+        else_branch = e () => (float[2] q) { q = Add (x, x) }
+      >
+    }"""
+    proto = onnx.parser.parse_model(text)
+    path = tmp_path / "model.onnx"
+    onnx.save(proto, path)
+    network = read_network(load(path))
+    check(network, "reading")

@@ -22,6 +22,7 @@ NAMES = [
     "RunResult",
     "__version__",
     "compile",
+    "convert",
     "diff",
     "dump",
     "load",

@@ -97,7 +97,8 @@ def _renamed(value: Any, old: str, new: str) -> Any:
 def test_hostile_names_are_shown_not_obeyed(hostile: str, verbose: bool) -> None:
     for name, old in (("diff", "logits"), ("diff", "/norm/Pow_output_0"), ("diff", "norm.div"), ("diff-results", "logits"),
                       ("inspect-model", "image"), ("inspect-recording", "logits"), ("dump", "else_out"), ("run", "logits"), ("run", "/norm/Pow_output_0"),
-                      ("run", "/norm/Div"), ("run", "model.onnx")):  # fmt: skip
+                      ("run", "/norm/Div"), ("run", "model.onnx"), ("convert", "logits"), ("convert", "/norm/Pow"), ("convert", "mixed.onnx"),
+                      ("convert", "/norm/Pow_output_0")):  # fmt: skip
         text = render(_renamed(examples()[name], old, hostile), verbose=verbose, all_metrics=True)
         assert_readable(text)
 

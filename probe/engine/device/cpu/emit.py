@@ -139,8 +139,10 @@ class LayerEmitter:
         for attribute in node.attributes.values():
             proto.attribute.append(self._attribute(attribute))
         stored: list[tuple[ir.Value, str, str]] = []
-        skip = self._form == "low" and is_exact(node) and all(
-            id(v) in self._rounded or self._is_rounded_outside(v) for v in node.inputs if is_float(v)
+        floats = [value for value in node.inputs if is_float(value)]
+        # Without a float input nothing is known: SequenceAt reads a sequence, whose elements nobody rounds.
+        skip = self._form == "low" and is_exact(node) and bool(floats) and all(
+            id(v) in self._rounded or self._is_rounded_outside(v) for v in floats
         )  # fmt: skip
         for value in node.outputs:
             if not value.name:

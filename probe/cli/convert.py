@@ -1,0 +1,114 @@
+"""``probe convert``: a mixed-precision ONNX model, written and proved."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from probe.cli.options import Json, Quiet, Verbose
+from probe.errors import EXIT_FAILED, EXIT_PASSED
+
+
+def convert(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="An ONNX model.", show_default=False)],
+    output: Annotated[
+        Path,
+        typer.Option("-o", "--output", metavar="OUT.onnx", help="Where the converted model goes.", show_default=False),
+    ],
+    precision: Annotated[
+        Literal["fp16", "bf16"], typer.Option(metavar="NAME", help="What is not kept becomes: fp16 or bf16.")
+    ] = "fp16",
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="REGEX|@FILE",
+            help="Tensors and nodes that stay FP32: a regular expression, or a file of names, one a line. Repeatable.",
+        ),
+    ] = None,
+    convert_io: Annotated[
+        bool,
+        typer.Option("--convert-io", help="Give graph inputs and outputs the low type, too; they keep theirs without."),
+    ] = False,
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE|DIR",
+            help="Network inputs for the proof: .npz, a folder of them, a dump, Polygraphy JSON. Repeatable.",
+        ),
+    ] = None,
+    input_shapes: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME:[N,...]", help='Extents of dynamic inputs: "x:[1,3,224,224]". Repeatable.'),
+    ] = None,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of the made-up inputs, without --inputs.")] = 0,
+    val_range: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME:[LO,HI]", help='Their values: "x:[0,1]", or "[0,1]" for all. Repeatable.'),
+    ] = None,
+    golden: Annotated[
+        str,
+        typer.Option(
+            metavar="ort|fp64|FILE", help="The reference: ONNX Runtime in FP32, float64, or a recording that is there."
+        ),
+    ] = "ort",
+    accept: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CRITERION", help='What is good enough: "cosine>=0.999", "range_rel<=0.01 @ OUTPUT". Repeatable.'
+        ),
+    ] = None,
+    preset: Annotated[
+        Literal["torch", "numpy", "trtexec", "polygraphy"] | None,
+        typer.Option(metavar="NAME", help="Judge as that tool does: torch, numpy, trtexec or polygraphy."),
+    ] = None,
+    no_proof: Annotated[bool, typer.Option("--no-proof", help="Write the model and do not run it.")] = False,
+    threads: Annotated[int, typer.Option(metavar="N", min=0, help="0: as many as there are cores.")] = 0,
+    custom_op_lib: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="Shared library of custom operators. Repeatable.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
+    json: Json = None,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write a mixed-precision ONNX model, and prove it.
+
+    All becomes FP16 or BF16 but for what is to be kept. A kept tensor is never rounded, and the nodes that make and read it run in FP32; a kept node runs in FP32. Casts stand where types meet and
+    nowhere else. The proof runs the written model with every tensor rounded to the type it declares, which ONNX Runtime's CPU provider does
+    not do, and judges it against a golden. Exit code 0: proved (or --no-proof), 1: written, but it fails.
+
+    Example: probe convert model.onnx -o mixed.onnx --keep @keep.txt --inputs cat.npz
+    """
+    from probe import api
+    from probe.cli.options import parse_select, typed_command
+    from probe.cli.output import check_json, show
+    from probe.cli.progress import Progress
+    from probe.model.feeds import parse_ranges, parse_shapes
+
+    check_json(json)
+    kept = [pattern for one in keep or () if (pattern := parse_select(one, "--keep")) is not None]
+    with Progress("converting", quiet=quiet) as progress:
+        result = api.convert(
+            model,
+            output,
+            precision=precision,
+            keep=kept,
+            convert_io=convert_io,
+            prove=not no_proof,
+            golden=golden,
+            inputs=list(inputs) if inputs else None,
+            seed=seed,
+            input_shapes=parse_shapes(input_shapes or ()),
+            val_range=parse_ranges(val_range or ()),
+            accept=accept or (),
+            preset=preset,
+            threads=threads,
+            custom_op_libs=custom_op_lib or (),
+            overwrite=overwrite,
+            command=typed_command(),
+            progress=lambda phase, name: progress.step(f"{phase} {name}"),
+        )
+    show(result, json, verbose=verbose, quiet=quiet)
+    raise typer.Exit(EXIT_PASSED if result or no_proof else EXIT_FAILED)

@@ -1,0 +1,211 @@
+"""A ``ConvertResult`` as terminal text: was it proved, what stays FP32, what to hand over, what to do next."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from probe.report.diff_facts import acceptance_in_words
+from probe.report.numbers import count, number, seconds, size
+from probe.report.steps import exactly
+from probe.report.text import Column, Page, command, elide, escape, table, wrap
+from probe.report.words import sentence, verdict_lines
+from probe.results.convert_result import ConvertResult, ExportProof
+
+_LISTED = 6
+_NAMES_IN_A_COMMAND = 16
+
+
+def convert_page(result: ConvertResult, page: Page, *, rows: int = 10, verbose: bool = False) -> list[str]:
+    """The whole page. ``rows`` bounds each list, ``verbose`` lifts the bound."""
+    rows = max(len(result.casts), len(result.outputs), len(result.autocast), rows) if verbose else rows
+    sections = [
+        convert_headline(result, page),
+        _steps(result, page),
+        _outputs(result, page, rows),
+        _hand_over(result, page, rows),
+        _casts(result, page) if verbose else [],
+        _facts(result, page, rows if verbose else _LISTED),
+    ]
+    lines: list[str] = []
+    for section in sections:
+        if section:
+            lines += [*([""] if lines else []), *section]
+    return lines
+
+
+def convert_headline(result: ConvertResult, page: Page) -> list[str]:
+    """The verdict in one sentence."""
+    return verdict_lines(result.verdict, _headline(result), page)
+
+
+def _headline(result: ConvertResult) -> str:
+    written = f"{escape(result.path)} ({result.precision}) is written"
+    if result.reasons:
+        fails = " and fails" if result.verdict == "failed" else ""
+        return f"{written}{fails}: {sentence(result.reasons[0])}"
+    typed = _typed(result)
+    closeness = f", range_rel {number(typed.metric)}" if typed is not None and typed.metric is not None else ""
+    return f"{written} and proved{closeness}"
+
+
+def _typed(result: ConvertResult) -> ExportProof | None:
+    return next((proof for proof in result.proofs if proof.fp16_honoured), None)
+
+
+def _steps(result: ConvertResult, page: Page) -> list[str]:
+    steps: list[tuple[str, tuple[str, ...]]] = []
+    files = dict.fromkeys(i.source.removeprefix("file ") for i in result.inputs if i.source.startswith("file "))
+    inputs = [word for file in files for word in ("--inputs", file)]
+    keep = ("--keep", exactly(result.keep)) if 0 < len(result.keep) <= _NAMES_IN_A_COMMAND else ()
+    again = (
+        "probe",
+        "convert",
+        result.model,
+        "-o",
+        result.path,
+        "--precision",
+        result.precision,
+        *keep,
+        "--overwrite",
+        "--inputs",
+        "FILE.npz",
+    )
+    if result.verdict == "failed":
+        why = "See what goes wrong in low precision, and what would cure it."
+        steps.append((why, ("probe", "run", result.model, "--precision", result.precision, *inputs, *keep)))
+    if result.verdict == "not_judged":
+        why = "Prove it: run it as its types say and judge its outputs."
+        steps.append((why, again))
+    elif any(one.source.startswith("seed") for one in result.inputs):
+        why = "These inputs were made up. Real ones show what random ones hide."
+        steps.append((why, again))
+    lines = [page.paint("what to do", "bold")] if steps else []
+    for why, words in steps:
+        lines += wrap(why, page.width, first="  ")
+        lines += command(words, page.width)
+    return lines
+
+
+def _outputs(result: ConvertResult, page: Page, rows: int) -> list[str]:
+    shown = sorted(result.outputs.items(), key=lambda one: one[1].verdict == "passed")[:rows]
+    if not shown:
+        return []
+    columns = [
+        Column("outputs, as typed", 0, "<"),
+        Column("range_rel", 9),
+        Column("cosine", 9),
+        Column("max_abs", 9),
+        Column("flag", 7, "<"),
+    ]
+    flags = {"failed": "FAIL", "warned": "warn", "not_judged": "not judged", "passed": ""}
+    cells = [
+        (
+            name,
+            *(
+                (number(m.range_rel), f"{m.cosine:.6f}", number(m.max_abs))
+                if (m := one.metrics) is not None
+                else ("", "", "")
+            ),
+            flags[one.verdict],
+        )
+        for name, one in shown
+    ]
+    lines = table(columns, cells, page)
+    if len(result.outputs) > len(shown):
+        lines.append(f"  and {count(len(result.outputs) - len(shown), 'more output')} (-v)")
+    return lines
+
+
+def _hand_over(result: ConvertResult, page: Page, rows: int) -> list[str]:
+    lines = [page.paint("to hand over", "bold")] if result.handed_over else []
+    for one in result.handed_over:
+        proved = "proved" if one.verdict in ("passed", "warned") else f"NOT PROVED ({one.verdict.replace('_', ' ')})"
+        closeness = f", range_rel {number(one.metric)}" if one.metric is not None else ""
+        lines += wrap(
+            f"{count(len(one.names), one.form[:-1])}, {proved} in this form{closeness}:", page.width, first="  "
+        )
+        lines += [line for name in one.names[:rows] for line in wrap(elide(name, 120), page.width, first="    ")]
+        lines += [f"    and {len(one.names) - rows} more (-v)"] if len(one.names) > rows else []
+    if result.handed_over and result.autocast and len(result.autocast) <= rows:
+        lines += wrap(
+            "ModelOpt AutoCast, which makes the same choice of nodes from the original:", page.width, first="  "
+        )
+        words = (
+            "python",
+            "-m",
+            "modelopt.onnx.autocast",
+            "--onnx_path",
+            result.model,
+            "--low_precision_type",
+            result.precision,
+        )
+        lines += command(
+            (*words, "--keep_io_types", "--data_max", "inf", "--nodes_to_exclude", *result.autocast), page.width
+        )
+    if result.handed_over and result.trtexec and len(result.autocast) <= rows:
+        lines += wrap("TensorRT 10 and older:", page.width, first="  ")
+        lines += command(("trtexec", f"--onnx={result.model}", f"--{result.precision}", *result.trtexec), page.width)
+    if result.handed_over and result.unnamed:
+        listed = _some(result.unnamed, _LISTED)
+        why = "have no name in the original, so that other tools can only take the converted model"
+        lines += wrap(f"{count(len(result.unnamed), 'node')} {why}: {listed}", page.width, first="  ")
+    return lines
+
+
+def _casts(result: ConvertResult, page: Page) -> list[str]:
+    lines = [page.paint("Casts added", "bold")] if result.casts else []
+    for cast in result.casts:
+        lines += wrap(f"{elide(cast.tensor, 100)} to {cast.to}", page.width, first="  ")
+    return lines
+
+
+def _facts(result: ConvertResult, page: Page, shown: int) -> list[str]:
+    kinds = Counter(cast.to for cast in result.casts)
+    casts = ", ".join(f"{number} to {to}" for to, number in sorted(kinds.items()))
+    in_fp32 = (
+        ("for a kept tensor", result.lifted), ("kept", result.fp32_nodes), ("without a low type", tuple(result.without_low)),
+        ("for extents", result.shape_nodes),
+    )  # fmt: skip
+    nodes = "; ".join(f"{len(names)} FP32 {why}" for why, names in in_fp32 if names)
+    facts = [
+        ("model", f"{escape(result.model)} ({result.model_sha256[:8]})"),
+        ("size", f"{size(result.bytes_before)}, now {size(result.bytes_after)}"),
+        ("nodes", f"{result.low_nodes:,} {result.precision}" + (f"; {nodes}" if nodes else "")),
+        ("Casts", f"{len(result.casts):,} added" + (f": {casts}" if casts else "")),
+        ("kept FP32", _some(result.keep, shown)),
+        *(("proof", _proof(one)) for one in result.proofs),
+        ("golden", escape(result.golden.path) if result.golden is not None and result.golden.path else ""),
+        ("acceptance", acceptance_in_words(result.acceptance) if result.acceptance else ""),
+        ("inputs", _inputs(result)),
+        ("took", seconds(sum(result.seconds.values())) if result.seconds else ""),
+    ]
+    lines = [line for label, text in facts if text for line in wrap(text, page.width, first=f"{label:<12}")]
+    for note in result.notes:
+        lines += wrap(sentence(note), page.width, first=f"{'note':<12}")
+    return lines
+
+
+def _proof(one: ExportProof) -> str:
+    closeness = f", range_rel {number(one.metric)}" if one.metric is not None else ""
+    if one.fp16_honoured:
+        return f"{one.runner}: {one.verdict.replace('_', ' ')}{closeness}; every tensor rounded to the type it declares, FP32 accumulation"
+    if one.metric is None:
+        return sentence(one.reasons[0]) if one.reasons else f"{one.runner}: not run"
+    return (
+        f"{one.runner}: valid, loads and runs{closeness}; it computes in FP32, so this says nothing about low precision"
+    )
+
+
+def _inputs(result: ConvertResult) -> str:
+    if not result.inputs:
+        return ""
+    sources = list(dict.fromkeys(one.source for one in result.inputs))
+    random = any(one.source.startswith("seed") for one in result.inputs)
+    return f"{count(len(result.inputs), 'input set')}: {_some(sources, 3)}{'; random data can hide failures' if random else ''}"
+
+
+def _some(names: Sequence[str], shown: int) -> str:
+    return ", ".join(elide(name, 48) for name in names[:shown]) + (
+        f", and {len(names) - shown} more" if len(names) > shown else ""
+    )
