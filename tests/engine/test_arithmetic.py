@@ -160,10 +160,11 @@ def test_an_assignment_of_single_layers(tmp_path):
 
 def test_what_a_loop_takes_from_a_sequence_is_rounded(tmp_path):
     text = """<ir_version: 8, opset_import: ["" : 17]>
-    g (float[1] x) => (float[2,1] y) <int64 two = {2}, bool yes = {1}>
+    g (float[1] x) => (float[2,1] y) <int64 two = {2}, bool yes = {1}, float three = {3.0}>
     { s = SequenceConstruct (x, x)
-      y = Loop (two, yes) <body = b (int64 i, bool c) => (bool d, float[1] e) { d = Identity (c)  e = SequenceAt (s, i) }> }"""
+      y = Loop (two, yes) <body = b (int64 i, bool c) => (bool d, float[1] p)
+        { d = Identity (c)  e = SequenceAt (s, i)  p = Mul (e, three) }> }"""
     engine = engine_of(tmp_path, text)
     x = np.array([0.1], np.float32)
     for tap in (None, lambda _: None):
-        assert engine.run({"x": x}, tap=tap)["y"].tolist() == [[float(np.float16(x[0]))]] * 2
+        assert engine.run({"x": x}, tap=tap)["y"].tolist() == [[float(np.float16(3 * np.float16(x[0])))]] * 2
