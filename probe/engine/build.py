@@ -18,12 +18,14 @@ from probe.engine.rounding import Interior, Rounding
 from probe.errors import InputError
 
 if TYPE_CHECKING:
+    from probe.engine.device.protocol import Device
     from probe.engine.layers import Layer
     from probe.engine.network import Network
     from probe.model.model import Model
 
 PassLevel = Literal["none", "safe", "all"]
 FusionLevel = Literal["none", "safe", "full"]
+_DEVICES = ("cpu", "cuda")
 _LEVELS = {"passes": ("none", "safe", "all"), "fusion": ("none", "safe", "full"), "interior": ("storage", "fp32")}
 
 
@@ -44,7 +46,7 @@ def compile_model(
 
     Args:
         precision: that layers start in: fp32, tf32, fp16 or bf16.
-        device: cpu.
+        device: cpu, or cuda: the first GPU.
         passes: clean-up: none, safe (what every runtime does), all.
         fusion: none, safe, full.
         interior: ``storage`` rounds every ONNX tensor inside a fused layer, ``fp32`` only what leaves it.
@@ -59,8 +61,8 @@ def compile_model(
     for option, value in (("passes", passes), ("fusion", fusion), ("interior", interior)):
         if value not in _LEVELS[option]:
             raise InputError(f"--{option} {value}: unknown", hint=", ".join(_LEVELS[option]))
-    if device != "cpu":
-        raise InputError(f"unknown device {device!r}", hint="devices: cpu")
+    if device not in _DEVICES:
+        raise InputError(f"unknown device {device!r}", hint=f"devices: {', '.join(_DEVICES)}")
     choice = Choice(precision)
     seconds: dict[str, float] = {}
     with _timed(seconds, "read"):
@@ -78,9 +80,16 @@ def compile_model(
         rounding = Rounding(layers, interior)
         assignment = resolve_keep(Assignment(choice), keep, list(all_layers(layers)), network)
     with _timed(seconds, "device"):
-        from probe.engine.device.cpu.device import CpuDevice
+        made: Device
+        if device == "cuda":
+            from probe.engine.device.cuda.device import CudaDevice
+            from probe.engine.device.cuda.guard import first_gpu
 
-        made = CpuDevice(network, layers, rounding, precision, threads=threads, libraries=libraries)
+            made = CudaDevice(network, layers, rounding, first_gpu(), threads=threads, libraries=libraries)
+        else:
+            from probe.engine.device.cpu.device import CpuDevice
+
+            made = CpuDevice(network, layers, rounding, precision, threads=threads, libraries=libraries)
     settings = Settings(precision, device, passes, fusion, interior)
     return Engine(
         model, network, layers, rounding, made, settings,

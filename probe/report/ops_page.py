@@ -26,6 +26,12 @@ _COUNTED = {
 }
 
 
+_BY = {
+    "reference": "runs on onnx's reference implementation, slowly",
+    "cpu": "runs on the CPU",
+    "nothing": "cannot run",
+}
+
 def ops_page(result: OpsResult, page: Page, *, rows: int = 40, verbose: bool = False) -> list[str]:
     """The table of operators; for a model first what falls back, with the reason. ``rows`` bounds each table, ``verbose`` lifts the bound."""
     rows = 1 << 30 if verbose else rows
@@ -50,7 +56,7 @@ def _fallbacks(fallbacks: Sequence[FallbackReport], page: Page, rows: int) -> li
         return ["every layer has a kernel"]
     lines = [page.paint(f"{count(len(fallbacks), 'layer')} without a kernel", "yellow", "bold")]
     for one in fallbacks[:rows]:
-        by = "runs on onnx's reference implementation, slowly" if one.by == "reference" else "cannot run"
+        by = _BY[one.by]
         lines += wrap(f"{elide(one.layer, 48)}: {by}: {escape(one.reason)}", page.width, first="  ", rest="    ")
     return lines if len(fallbacks) <= rows else [*lines, f"  and {len(fallbacks) - rows} more (-v)"]
 

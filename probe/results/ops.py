@@ -35,7 +35,7 @@ class FallbackReport:
     layer: str
     op: str
     reason: str
-    by: Literal["reference", "nothing"]
+    by: Literal["reference", "cpu", "nothing"]
 
 
 @dataclass(frozen=True, slots=True)

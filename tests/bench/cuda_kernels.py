@@ -95,7 +95,7 @@ class Job:
 
 
 def node(
-    op: str, count: int, fmt: Format, attributes: dict[str, Any] | None = None, domain: str = ""
+    op: str, count: int, fmt: Format, attributes: dict[str, Any] | None = None
 ) -> Callable[[Queue, list[Tensor]], Any]:
     made = ir.node(
         op, [ir.Value(name=f"x{i}", type=ir.TensorType(ir.DataType.FLOAT)) for i in range(count)], attributes or {}
@@ -159,7 +159,7 @@ def jobs() -> list[Job]:
 
 
 def tiles() -> list[Job]:
-    """Tiles of matmul_mma that are not chosen yet, on one large product."""
+    """Other tiles of matmul_mma than the one that is chosen, on one large product."""
     shape, found = (4096, 4096), []
     for tile in (
         Tile(128, 128, 32, 64, 32), Tile(128, 128, 32, 64, 64), Tile(128, 128, 64, 64, 32), Tile(128, 256, 32, 64, 64),

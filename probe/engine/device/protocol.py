@@ -42,13 +42,14 @@ class Fallback:
         layer: its name.
         op: the operator that is missing.
         reason: why it is not there.
-        by: what computes the layer instead: onnx's ``reference`` implementation; ``nothing``: running it is an error.
+        by: what computes the layer instead: onnx's ``reference`` implementation; the ``cpu`` device, for a
+            layer that a GPU has no kernel for; ``nothing``: running it is an error.
     """
 
     layer: str
     op: str
     reason: str
-    by: Literal["reference", "nothing"] = "reference"
+    by: Literal["reference", "cpu", "nothing"] = "reference"
 
 
 Tap = Callable[[Tapped], None]

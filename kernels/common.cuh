@@ -1,0 +1,63 @@
+// What kernels share: loads to registers, stores with one rounding, sums and maxima of warps and blocks.
+#pragma once
+#include "convert.cuh"
+
+// A stored value in a register: floats of any storage are float, integers stay what they are.
+__device__ __forceinline__ float read(float x) { return x; }
+__device__ __forceinline__ float read(f16 x) { return widen(x); }
+__device__ __forceinline__ float read(bf16 x) { return widen(x); }
+__device__ __forceinline__ i64 read(i64 x) { return x; }
+__device__ __forceinline__ i32 read(i32 x) { return x; }
+__device__ __forceinline__ u8 read(u8 x) { return x; }
+__device__ __forceinline__ i8 read(i8 x) { return x; }
+__device__ __forceinline__ bool read(bool x) { return x; }
+
+__device__ __forceinline__ void write(float& y, float x) { y = x; }
+__device__ __forceinline__ void write(f16& y, float x) { y = to_f16(x); }
+__device__ __forceinline__ void write(bf16& y, float x) { y = to_bf16(x); }
+__device__ __forceinline__ void write(i64& y, i64 x) { y = x; }
+__device__ __forceinline__ void write(i32& y, i32 x) { y = x; }
+__device__ __forceinline__ void write(u8& y, u8 x) { y = x; }
+__device__ __forceinline__ void write(i8& y, i8 x) { y = x; }
+__device__ __forceinline__ void write(bool& y, bool x) { y = x; }
+
+// Rounding without storing: what a tensor inside a fused layer goes through.
+__device__ __forceinline__ float round_f16(float x) { return widen(to_f16(x)); }
+__device__ __forceinline__ float round_bf16(float x) { return widen(to_bf16(x)); }
+
+// 10 bits of mantissa, nearest even. Never overflows: what would, is cut instead, so that a mask of -3.4e38 stays finite.
+__device__ __forceinline__ float round_tf32(float x) {
+    unsigned bits = __float_as_uint(x);
+    if ((bits & 0x7f800000u) == 0x7f800000u) return x;
+    unsigned rounded = (bits + 0xfffu + ((bits >> 13) & 1u)) & 0xffffe000u;
+    if ((rounded & 0x7f800000u) == 0x7f800000u) rounded = bits & 0xffffe000u;
+    return __uint_as_float(rounded);
+}
+
+// The order of these trees is fixed: the same input gives the same bits on every run.
+template <class F> __device__ __forceinline__ float warp_all(float x, F combine) {
+#pragma unroll
+    for (int lane = 16; lane > 0; lane >>= 1) x = combine(x, __shfl_xor_sync(0xffffffffu, x, lane));
+    return x;
+}
+
+// All threads of the block get the result. SIZE is a multiple of 32, at most 1024; `neutral` leaves the other operand as it is.
+template <int SIZE, class F> __device__ __forceinline__ float block_all(float x, float neutral, F combine) {
+    constexpr int WARPS = SIZE / 32;
+    x = warp_all(x, combine);
+    if constexpr (WARPS > 1) {
+        __shared__ float partial[32];
+        int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+        __syncthreads();  // an earlier call may still be reading
+        if (lane == 0) partial[warp] = x;
+        __syncthreads();
+        x = warp_all(lane < WARPS ? partial[lane] : neutral, combine);
+    }
+    return x;
+}
+
+struct Sum { __device__ __forceinline__ float operator()(float x, float y) const { return x + y; } };
+struct Prod { __device__ __forceinline__ float operator()(float x, float y) const { return x * y; } };
+// NaN wins, as in ONNX Runtime.
+struct Max { __device__ __forceinline__ float operator()(float x, float y) const { return x > y || x != x ? x : y; } };
+struct Min { __device__ __forceinline__ float operator()(float x, float y) const { return x < y || x != x ? x : y; } };

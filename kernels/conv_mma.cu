@@ -1,0 +1,106 @@
+// Convolution (conv.cuh) on tensor cores. x, w TAB (f16 or bf16), bias TB or null, y TY
+// Tactic:
+//   conv_mma   conv_simt with its products on tensor cores; the next strips are fetched into registers while this one is computed
+// exact: products and sums in FP32 (the tensor core's). acc16: the running sum in FP16, rounded after every 16 products.
+// NVRTC defines: TAB, TB, TY, ACC16, BM, BN, BK (of a block), WM, WN (of a warp). THREADS is a multiple of BN, or divides it.
+#include "mma.cuh"
+#include "conv.cuh"
+
+typedef TAB T;
+#define THREADS (32 * (BM / WM) * (BN / WN))
+#define W_ROW (BK + 8)
+#define X_ROW (BN + 8)
+#define W_EACH (BM * BK / THREADS)
+#define X_EACH (BN * BK / THREADS)
+
+#if ACC16
+typedef unsigned Sums[2];
+__device__ __forceinline__ float sum_of(const Sums& c, int i) { f16 x = {(unsigned short)(c[i / 2] >> (16 * (i % 2)))}; return widen(x); }
+#else
+typedef float Sums[4];
+__device__ __forceinline__ float sum_of(const Sums& c, int i) { return c[i]; }
+#endif
+
+extern "C" __global__ void __launch_bounds__(THREADS) conv_mma(
+    const T* __restrict__ x, const T* __restrict__ w, const TB* __restrict__ bias, TY* __restrict__ y, Conv p) {
+    __shared__ __align__(16) T ws[2][BM * W_ROW];
+    __shared__ __align__(16) T xs[2][BK * X_ROW];
+    int pixels = p.out_height * p.out_width, depth = p.channels * p.kernel_height * p.kernel_width;
+    int tile = (int)(blockIdx.x % (p.down * p.across)), row = tile / p.across * BM, col = tile % p.across * BN;
+    i64 batch = blockIdx.x / (p.down * p.across);  // image and group
+    int group = (int)(batch % p.groups);
+    x += batch * p.channels * p.height * p.width;
+    w += (i64)group * p.outputs * depth;
+    y += batch * p.outputs * pixels;
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    int wm = warp / (BN / WN) * WM, wn = warp % (BN / WN) * WN;
+    int mine = threadIdx.x % BN;  // the pixel whose windows this thread fetches
+    Corner corner = corner_of(col + mine, p);
+    Sums sums[WM / 16][WN / 8] = {};
+    T w_next[W_EACH], x_next[X_EACH], zero = {0};
+
+    auto fetch = [&](int k0) {
+#pragma unroll
+        for (int e = 0; e < W_EACH; ++e) {
+            int i = threadIdx.x + e * THREADS, mm = i / BK, kk = i % BK;
+            w_next[e] = row + mm < p.outputs && k0 + kk < depth ? w[(i64)(row + mm) * depth + k0 + kk] : zero;
+        }
+#pragma unroll
+        for (int e = 0; e < X_EACH; ++e) {
+            int kk = threadIdx.x / BN + e * (THREADS / BN);
+            T value = zero;
+            bool in = col + mine < pixels && k0 + kk < depth && tap(value, x, k0 + kk, corner, p);
+            x_next[e] = in ? value : zero;
+        }
+    };
+    auto keep = [&](int stage) {
+#pragma unroll
+        for (int e = 0; e < W_EACH; ++e) {
+            int i = threadIdx.x + e * THREADS;
+            ws[stage][i / BK * W_ROW + i % BK] = w_next[e];
+        }
+#pragma unroll
+        for (int e = 0; e < X_EACH; ++e) xs[stage][(threadIdx.x / BN + e * (THREADS / BN)) * X_ROW + mine] = x_next[e];
+    };
+
+    fetch(0);
+    keep(0);
+    __syncthreads();
+    for (int k0 = 0, stage = 0; k0 < depth; k0 += BK, stage ^= 1) {
+        bool more = k0 + BK < depth;
+        if (more) fetch(k0 + BK);
+#pragma unroll
+        for (int k = 0; k < BK; k += 16) {
+            unsigned left[WM / 16][4], right[WN / 16][4];
+#pragma unroll
+            for (int i = 0; i < WM / 16; ++i) load_matrices(left[i], ws[stage] + (wm + i * 16 + lane % 16) * W_ROW + k + lane / 16 * 8);
+#pragma unroll
+            for (int j = 0; j < WN / 16; ++j)
+                load_matrices_transposed(right[j], xs[stage] + (k + lane % 16) * X_ROW + wn + j * 16 + lane / 16 * 8);
+#pragma unroll
+            for (int i = 0; i < WM / 16; ++i)
+#pragma unroll
+                for (int j = 0; j < WN / 8; ++j) mma(sums[i][j], left[i], right[j / 2][j % 2 * 2], right[j / 2][j % 2 * 2 + 1], T());
+        }
+        if (more) keep(stage ^ 1);
+        __syncthreads();
+    }
+#pragma unroll
+    for (int i = 0; i < WM / 16; ++i) {
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            int mm = row + wm + i * 16 + half * 8 + lane / 4;
+            if (mm >= p.outputs) continue;
+            float added = bias ? read(bias[group * p.outputs + mm]) : 0.f;
+#pragma unroll
+            for (int j = 0; j < WN / 8; ++j) {
+#pragma unroll
+                for (int e = 0; e < 2; ++e) {
+                    int nn = col + wn + j * 8 + lane % 4 * 2 + e;
+                    float sum = sum_of(sums[i][j], half * 2 + e);
+                    if (nn < pixels) write(y[(i64)mm * pixels + nn], bias ? sum + added : sum);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,24 @@
+// Between the storage types and float, and rounding a float where it stands. One PTX instruction each, sm_80 and later.
+//   narrowing rounds to nearest even; beyond the largest finite number gives Inf, subnormals are kept.
+#pragma once
+#include "types.cuh"
+
+__device__ __forceinline__ float widen(f16 x) {
+    float y;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(y) : "h"(x.bits));
+    return y;
+}
+
+__device__ __forceinline__ float widen(bf16 x) { return __uint_as_float((unsigned)x.bits << 16); }
+
+__device__ __forceinline__ f16 to_f16(float x) {
+    f16 y;
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(y.bits) : "f"(x));
+    return y;
+}
+
+__device__ __forceinline__ bf16 to_bf16(float x) {
+    bf16 y;
+    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(y.bits) : "f"(x));
+    return y;
+}

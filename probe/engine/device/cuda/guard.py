@@ -1,0 +1,97 @@
+"""Whether there is a GPU to run on. Asked once, before anything else touches the driver."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
+
+from probe.errors import InputError
+
+if TYPE_CHECKING:
+    from probe.engine.device.cuda.driver import Driver
+
+_OLDEST = (8, 0)  # compute capability: conversions to bfloat16 and asynchronous copies begin there
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """The GPU that was found, or the reason why there is none. True when there is one."""
+
+    name: str = ""
+    capability: tuple[int, int] = (0, 0)
+    reason: str = ""
+
+    def __bool__(self) -> bool:
+        return not self.reason
+
+    @property
+    def arch(self) -> str:
+        """What NVRTC compiles for: ``sm_80``, ``sm_90a``... Instructions of one generation only (wgmma) need the ``a``."""
+        return arch_of(self.capability)
+
+
+def arch_of(capability: tuple[int, int]) -> str:
+    """NVRTC's name of a compute capability.
+
+    >>> arch_of((8, 6)), arch_of((9, 0))
+    ('sm_86', 'sm_90a')
+    """
+    major, minor = capability
+    return f"sm_{major}{minor}{'a' if major == 9 else ''}"
+
+
+@cache
+def find_gpu() -> Gpu:
+    """The first GPU.
+
+    Without a driver, calls into it after the first one may hang for ever (seen with cuda-core's kernel handles); the answer is kept, and
+    nothing in this room goes near the driver unless it is yes.
+    """
+    try:
+        from cuda.bindings import driver, nvrtc  # pyright: ignore[reportMissingImports] - compiled, without stubs
+    except ImportError as error:
+        return Gpu(reason=f"the package cuda-python is not installed ({error}): pip install 'probe-inference[cuda]'")
+    try:
+        nvrtc.nvrtcVersion()
+    except RuntimeError as error:
+        return Gpu(reason=f"NVRTC cannot be loaded ({_first_line(error)}): pip install nvidia-cuda-nvrtc")
+    try:
+        (status,) = driver.cuInit(0)
+    except RuntimeError as error:
+        return Gpu(reason=f"no NVIDIA driver ({_first_line(error)})")
+    if status != driver.CUresult.CUDA_SUCCESS:
+        return Gpu(reason=f"the NVIDIA driver does not start: {status.name}")
+    status, count = driver.cuDeviceGetCount()
+    if status != driver.CUresult.CUDA_SUCCESS or not count:
+        return Gpu(reason="the NVIDIA driver sees no GPU")
+    _, device = driver.cuDeviceGet(0)
+    _, name = driver.cuDeviceGetName(256, device)
+    field = driver.CUdevice_attribute
+    _, major = driver.cuDeviceGetAttribute(field.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, device)
+    _, minor = driver.cuDeviceGetAttribute(field.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, device)
+    text = name.split(b"\0")[0].decode(errors="replace") if isinstance(name, bytes) else str(name).strip("\0 ")
+    if (major, minor) < _OLDEST:
+        return Gpu(
+            text, (major, minor), reason=f"{text} has compute capability {major}.{minor}; 8.0 is the oldest supported"
+        )
+    return Gpu(text, (major, minor))
+
+
+@cache
+def first_gpu() -> Driver:
+    """The backend that every network of a process shares: a kernel is loaded once.
+
+    Raises:
+        InputError: there is no GPU; says why.
+    """
+    gpu = find_gpu()
+    if not gpu:
+        raise InputError(f"no CUDA device: {gpu.reason}", hint="--device cpu")
+    from probe.engine.device.cuda.driver import Driver  # imports cuda.bindings, which need not be installed
+
+    return Driver()
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,186 @@
+"""One layer on the device: which tensor is rounded where, which nodes share a kernel, what is written to memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import onnx_ir as ir
+
+from probe.engine.device.cuda.errors import Unsupported
+from probe.engine.device.cuda.expressions import is_pointwise
+from probe.engine.device.cuda.formats import F32, Format, format_of, storage_of
+from probe.engine.device.cuda.layout import broadcast
+from probe.engine.device.cuda.ops.call import Call
+from probe.engine.device.cuda.ops.table import OPS
+from probe.engine.device.cuda.pointwise import Reading, run_chain
+from probe.engine.device.cuda.queue import Queue
+from probe.engine.device.cuda.tensor import Tensor
+from probe.engine.fusion.kinds import is_movement
+from probe.engine.layers import Layer
+from probe.engine.rounding import Plan, Sites, data_inputs, multiplies
+
+Weigh = Callable[[ir.Value, str], Tensor]  # a weight rounded to a precision, or as it is ("")
+
+
+class LayerRun:
+    """Computes one layer once.
+
+    Node by node, pointwise nodes of one shape together. Where the plan rounds a tensor it is stored low; what stays inside a kernel is
+    rounded in its register. So what is computed does not depend on which nodes share a kernel, nor on who looks.
+
+    Args:
+        reads: what it reads from outside, as stored, by ``id`` of the value.
+        wants_interior: keep everything it makes, not only what others read.
+    """
+
+    def __init__(
+        self,
+        queue: Queue,
+        layer: Layer,
+        plan: Plan,
+        sites: Sites,
+        reads: Mapping[int, Tensor],
+        weigh: Weigh,
+        *,
+        wants_interior: bool,
+    ) -> None:
+        self._queue, self._layer, self._weigh = queue, layer, weigh
+        self._precision, self._tactic = plan.choice.precision, plan.choice.tactic
+        self._low = storage_of(self._precision)
+        self._on = {
+            (kind, id(value)): gate
+            for (kind, value), gate in zip(sites.gates, plan.gates, strict=True)
+        } if plan.gates else {}  # fmt: skip
+        self._tensors = dict(reads)
+        self._rounded: dict[int, Tensor] = {}
+        self._wanted = {id(v) for v in (layer.tensors if wants_interior else layer.outputs)}
+
+    def run(self) -> dict[int, Tensor]:
+        """Tensors it makes, by ``id``.
+
+        Raises:
+            Unsupported: a kernel does not take these shapes.
+        """
+        self._queue.layer = self._layer.name
+        for nodes in segments(self._layer.nodes):
+            if is_pointwise(nodes[0]):
+                for part in self._of_one_shape(nodes):
+                    self._chain(part)
+            else:
+                self._single(nodes[0])
+        return {id(v): self._tensors[id(v)] for v in self._layer.tensors if id(v) in self._wanted}
+
+    # --- what is read ------------------------------------------------------------------------------------------------
+
+    def _reading(self, node: ir.Node, value: ir.Value) -> Reading:
+        """A tensor as a node reads it, rounding still to be done."""
+        key = id(value)
+        if self._precision == "tf32":
+            concerned = multiplies(node) and any(value is one for one in data_inputs(node))
+            if value.is_initializer():
+                return Reading(self._weigh(value, "tf32" if concerned and self._on.get(("weight", key)) else ""))
+            return Reading(self._tensors[key], "tf32" if concerned and self._on.get(("read", key)) else "")
+        if value.is_initializer():
+            return Reading(self._weigh(value, self._precision if self._on.get(("weight", key)) else ""))
+        tensor = self._tensors[key]
+        rounds = self._on.get(("read", key)) and tensor.format is not self._low
+        return Reading(tensor, self._low.name if rounds else "")
+
+    def _input(self, node: ir.Node, value: ir.Value | None) -> Tensor | None:
+        """A tensor as a node reads it, rounded into a copy of its own where it must be."""
+        if value is None:
+            return None
+        reading = self._reading(node, value)
+        if not reading.rounding:
+            return reading.tensor
+        key = id(value)
+        if key not in self._rounded:
+            self._rounded[key] = self._queue.convert(reading.tensor, self._low, reading.rounding)
+        return self._rounded[key]
+
+    # --- what is made ------------------------------------------------------------------------------------------------
+
+    def _rounds(self, value: ir.Value) -> bool:
+        return bool(self._on.get(("store", id(value))))
+
+    def _single(self, node: ir.Node) -> None:
+        inputs = [self._input(node, value) for value in node.inputs]
+        wide = moved_format(inputs) if is_movement(node) else F32
+        formats: list[Format | None] = []
+        for value in node.outputs:
+            own = format_of(value) if value.name else None
+            formats.append((self._low if self._rounds(value) else wide) if own is not None and own.is_float else own)
+        made = OPS[node.op_type].compute(self._queue, Call(node, inputs, formats, self._opset(node), self._tactic))
+        for value, tensor in zip(node.outputs, made, strict=False):
+            if value.name and tensor is not None:
+                self._tensors[id(value)] = tensor
+
+    def _opset(self, node: ir.Node) -> int:
+        return node.version if node.version is not None else self._queue.opset
+
+    def _of_one_shape(self, nodes: Sequence[ir.Node]) -> Iterator[list[ir.Node]]:
+        """Neighbours whose outputs have the same shape: what one launch computes."""
+        shapes: dict[int, tuple[int, ...]] = {}
+        part: list[ir.Node] = []
+        last: tuple[int, ...] | None = None
+        for node in nodes:
+            known = [
+                shapes[id(v)] if id(v) in shapes else self._reading(node, v).tensor.shape
+                for v in node.inputs
+                if v is not None
+            ]
+            shape = broadcast(*known)
+            shapes[id(node.outputs[0])] = shape
+            if part and shape != last:
+                yield part
+                part = []
+            part.append(node)
+            last = shape
+        yield part
+
+    def _chain(self, nodes: Sequence[ir.Node]) -> None:
+        inside = {id(node.outputs[0]) for node in nodes}
+        members = {id(node) for node in nodes}
+        readings: dict[int, Reading] = {}
+        roundings: dict[int, str] = {}
+        stores: dict[int, Format] = {}
+        for node in nodes:
+            for value in node.inputs:
+                if value is not None and id(value) not in inside and id(value) not in readings:
+                    readings[id(value)] = self._reading(node, value)
+            value = node.outputs[0]
+            own = format_of(value)
+            if own is None:
+                raise Unsupported(f"{node.op_type} of a type that kernels do not know")
+            low = own.is_float and self._rounds(value)
+            if low:
+                roundings[id(value)] = self._low.name
+            readers = [reader for reader in value.consumers() if id(reader) not in members]
+            if id(value) in self._wanted or any(reader in self._layer.nodes for reader in readers):
+                stores[id(value)] = self._low if low else own
+        self._tensors.update(run_chain(self._queue, nodes, readings, roundings, stores))
+
+
+def moved_format(inputs: Sequence[Tensor | None]) -> Format:
+    """What movement hands on: the inputs' storage where they agree, else FP32."""
+    found = {
+        one.format.name: one.format
+        for one in inputs
+        if one is not None and one.format is not None and one.format.is_float
+    }
+    return next(iter(found.values())) if len(found) == 1 else F32
+
+
+def segments(nodes: Sequence[ir.Node]) -> Iterator[list[ir.Node]]:
+    """Pointwise neighbours together, every other node alone."""
+    run: list[ir.Node] = []
+    for node in nodes:
+        if is_pointwise(node):
+            run.append(node)
+            continue
+        if run:
+            yield run
+            run = []
+        yield [node]
+    if run:
+        yield run

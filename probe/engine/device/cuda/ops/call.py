@@ -1,0 +1,88 @@
+"""``Call``: one node to compute, its inputs as they are stored, and the formats its outputs are wanted in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx_ir as ir
+
+from probe.engine.assignment import EXACT
+from probe.engine.device.cuda.errors import Unsupported
+from probe.engine.device.cuda.formats import F32, Format
+from probe.engine.device.cuda.queue import Queue
+
+if TYPE_CHECKING:
+    from probe.engine.device.cuda.tensor import Tensor
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A node to compute.
+
+    Attributes:
+        inputs: None where omitted.
+        formats: of each output; None for outputs without a name.
+        tactic: how products accumulate.
+    """
+
+    node: ir.Node
+    inputs: Sequence[Tensor | None]
+    formats: Sequence[Format | None]
+    opset: int
+    tactic: str = EXACT
+
+    def data(self, position: int) -> Tensor:
+        """An input that must be there and on the device.
+
+        Raises:
+            Unsupported: it is not, or of a type that kernels do not know.
+        """
+        found = self.given(position)
+        if found is None or found.format is None:
+            raise Unsupported(f"{self.node.op_type} on an input that kernels do not know")
+        return found
+
+    def given(self, position: int) -> Tensor | None:
+        return self.inputs[position] if position < len(self.inputs) else None
+
+    def store(self, position: int = 0) -> Format:
+        """What an output is stored in."""
+        return self.formats[position] or F32
+
+    def int(self, name: str, default: int) -> int:
+        return int(self.node.attributes.get_int(name, default))
+
+    def float(self, name: str, default: float) -> float:
+        return float(self.node.attributes.get_float(name, default))
+
+    def text(self, name: str, default: str) -> str:
+        return self.node.attributes.get_string(name, default)
+
+    def ints(self, name: str) -> list[int] | None:
+        found = self.node.attributes.get_ints(name, None)
+        return None if found is None else [int(one) for one in found]
+
+    def numbers(self, position: int, queue: Queue) -> list[int] | None:
+        """An input that is a list of integers: axes, shapes, starts; None where omitted."""
+        found = self.given(position)
+        return None if found is None else [int(one) for one in found.array(queue.backend).reshape(-1)]
+
+
+Compute = Callable[[Queue, Call], "list[Tensor | None]"]
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """An operator with kernels.
+
+    Attributes:
+        compute: its outputs, in the call's formats.
+    """
+
+    names: tuple[str, ...]
+    compute: Compute

@@ -1,0 +1,155 @@
+"""Conv: as a product where the window is one pixel, else by the kernels of conv.cu and conv_mma.cu; ConvTranspose."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from probe.engine.device.cuda.compile import Source
+from probe.engine.device.cuda.errors import Unsupported
+from probe.engine.device.cuda.formats import BF16, F16
+from probe.engine.device.cuda.ops.call import Call, Op
+from probe.engine.device.cuda.ops.matmul import ACC16, Matrices, Tile, product, tile_for
+from probe.engine.device.cuda.ops.window import Window, window_of
+from probe.engine.device.cuda.queue import Queue
+
+if TYPE_CHECKING:
+    from probe.engine.device.cuda.tensor import Tensor
+
+_FEW = 8  # output channels of a group under which a thread an output element beats a tile
+_SIMT = (Tile(64, 64, 16, 4, 4), Tile(32, 32, 16, 2, 2))
+_MMA = (Tile(128, 128, 32, 64, 32), Tile(64, 64, 32, 32, 32))
+
+
+class Problem(ctypes.Structure):
+    """The struct Conv of kernels/conv.cuh."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_int)
+        for name in (
+            "images", "groups", "channels", "outputs", "height", "width", "out_height", "out_width", "kernel_height", "kernel_width",
+            "stride_height", "stride_width", "pad_top", "pad_left", "dilation_height", "dilation_width", "down", "across",
+        )
+    )  # fmt: skip
+
+
+def conv(queue: Queue, call: Call) -> list[Tensor | None]:
+    x, w, bias = call.data(0), call.data(1), call.given(2)
+    groups = call.int("group", 1)
+    window = window_of(call, x.shape[2:], w.shape[2:])
+    images, channels, outputs = x.shape[0], x.shape[1] // groups, w.shape[0] // groups
+    y = queue.empty((images, w.shape[0], *window.shape), call.store())
+    if not y.size:
+        return [y]
+    if math.prod(w.shape[1:]) == 0 or max(math.prod(x.shape[1:]), math.prod(y.shape[1:])) >= 1 << 31:
+        raise Unsupported(f"Conv of {x.shape}")
+    if _is_product(window) and outputs >= _FEW:
+        _as_product(queue, call, x, w, bias, y, groups)
+        return [y]
+    low = x.format in (F16, BF16) and w.format is x.format
+    direct = outputs < _FEW
+    if call.tactic == ACC16 and (x.format is not F16 or w.format is not F16 or direct):
+        raise Unsupported("acc16 of a convolution that does not run on tensor cores")
+    pixels = math.prod(window.out)
+    assert x.format and w.format and y.format
+    types = (("TB", bias.format.name if bias is not None and bias.format else "float"), ("TY", y.format.name))
+    pointers = (queue.at(x), queue.at(w), queue.at(bias), queue.at(y))
+
+    def problem(down: int, across: int) -> Problem:
+        return Problem(
+            images, groups, channels, outputs, *window.image, *window.out, *window.kernel, *window.strides, *window.before,
+            *window.dilations, down, across,
+        )  # fmt: skip
+
+    if direct:
+        source = Source(
+            "conv.cu", "conv_direct", (("TX", x.format.name), ("TW", w.format.name), *types, ("ENTRY_DIRECT", 1))
+        )
+        queue.launch(source, math.ceil(y.size / 256), 256, *pointers, problem(1, 1))
+        return [y]
+    tile = tile_for(_MMA if low else _SIMT, outputs, pixels, images * groups, queue.backend.multiprocessors)
+    down, across = math.ceil(outputs / tile.m), math.ceil(pixels / tile.n)
+    sizes = (("BM", tile.m), ("BN", tile.n), ("BK", tile.k))
+    if low:
+        macros = (
+            ("TAB", x.format.name),
+            *types,
+            *sizes,
+            ("WM", tile.tm),
+            ("WN", tile.tn),
+            ("ACC16", int(call.tactic == ACC16)),
+        )
+        source, threads = Source("conv_mma.cu", "conv_mma", macros), 32 * (tile.m // tile.tm) * (tile.n // tile.tn)
+    else:
+        macros = (
+            ("TX", x.format.name),
+            ("TW", w.format.name),
+            *types,
+            *sizes,
+            ("TM", tile.tm),
+            ("TN", tile.tn),
+            ("ENTRY_SIMT", 1),
+        )
+        source, threads = Source("conv.cu", "conv_simt", macros), tile.m // tile.tm * (tile.n // tile.tn)
+    queue.launch(source, images * groups * down * across, threads, *pointers, problem(down, across))
+    return [y]
+
+
+def _is_product(window: Window) -> bool:
+    """Whether each output pixel reads the input pixel of its own place and no other."""
+    return window.kernel == (1, 1) == window.strides and window.out == window.image and not any(window.before)
+
+
+def _as_product(queue: Queue, call: Call, x: Tensor, w: Tensor, bias: Tensor | None, y: Tensor, groups: int) -> None:
+    images, pixels = x.shape[0], math.prod(x.shape[2:])
+    channels, outputs = x.shape[1] // groups, w.shape[0] // groups
+    left = Matrices(w, (0, outputs * channels), channels, 1)
+    right = Matrices(x, (groups * channels * pixels, channels * pixels), pixels, 1)
+    added = Matrices(bias, (0, outputs), 1, 0) if bias is not None else None
+    product(queue, left, right, y.view((images, groups, outputs, pixels)), channels, added, tactic=call.tactic)
+
+
+def conv_transpose(queue: Queue, call: Call) -> list[Tensor | None]:
+    x, w, bias = call.data(0), call.data(1), call.given(2)
+    if call.tactic == ACC16:
+        raise Unsupported("acc16 of a transposed convolution")
+    axes, groups = len(x.shape) - 2, call.int("group", 1)
+    if not 1 <= axes <= 2 or call.text("auto_pad", "NOTSET") not in ("NOTSET", "VALID") or call.ints("output_shape"):
+        raise Unsupported("ConvTranspose whose padding is not given")
+    strides, dilations, extra = (
+        call.ints(name) or [d] * axes for name, d in (("strides", 1), ("dilations", 1), ("output_padding", 0))
+    )
+    pads = call.ints("pads") or [0] * (2 * axes)
+    image, kernel = x.shape[2:], w.shape[2:]
+    out = [
+        (n - 1) * s + (size - 1) * d + 1 + e - before - after
+        for n, s, size, d, e, before, after in zip(
+            image, strides, kernel, dilations, extra, pads[:axes], pads[axes:], strict=True
+        )
+    ]
+    y = queue.empty((x.shape[0], w.shape[1] * groups, *out), call.store())
+    if not y.size:
+        return [y]
+    if max(math.prod(x.shape[1:]), math.prod(y.shape[1:])) >= 1 << 31:
+        raise Unsupported(f"ConvTranspose of {x.shape}")
+    assert x.format and w.format and y.format
+
+    def two(values: Sequence[int], rows: int) -> tuple[int, int]:
+        return (rows, values[0]) if axes == 1 else (values[0], values[1])
+
+    problem = Problem(
+        x.shape[0], groups, x.shape[1] // groups, w.shape[1], *two(image, 1), *two(out, 1), *two(kernel, 1), *two(strides, 1),
+        *two(pads[:axes], 0), *two(dilations, 1), 1, 1,
+    )  # fmt: skip
+    macros = (
+        ("TX", x.format.name), ("TW", w.format.name), ("TB", bias.format.name if bias is not None and bias.format else "float"),
+        ("TY", y.format.name), ("ENTRY_TRANSPOSED", 1),
+    )  # fmt: skip
+    pointers = (queue.at(x), queue.at(w), queue.at(bias), queue.at(y))
+    queue.launch(Source("conv.cu", "conv_transposed", macros), math.ceil(y.size / 256), 256, *pointers, problem)
+    return [y]
+
+
+CONVOLUTIONS = (Op(("Conv",), conv), Op(("ConvTranspose",), conv_transpose))

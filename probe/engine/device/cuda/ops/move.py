@@ -1,0 +1,237 @@
+"""Data movement: values handed on bit for bit."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from probe.engine.device.cuda.copies import copy, filled, gathered, transposed
+from probe.engine.device.cuda.errors import Unsupported
+from probe.engine.device.cuda.layout import around, broadcast, contiguous, spread
+from probe.engine.device.cuda.ops.call import Call, Op
+from probe.engine.device.cuda.queue import Queue
+
+if TYPE_CHECKING:
+    from probe.engine.device.cuda.tensor import Tensor
+
+_STEPS = 10  # opset from which Slice takes its bounds as inputs
+
+
+def transpose(queue: Queue, call: Call) -> list[Tensor | None]:
+    x = _stored(queue, call, 0)
+    order = call.ints("perm") or list(reversed(range(len(x.shape))))
+    return [transposed(queue, x, order)]
+
+
+def concat(queue: Queue, call: Call) -> list[Tensor | None]:
+    parts = [_stored(queue, call, at) for at in range(len(call.inputs))]
+    axis = call.int("axis", 0) % len(parts[0].shape)
+    shape = list(parts[0].shape)
+    shape[axis] = sum(part.shape[axis] for part in parts)
+    if any(part.shape[:axis] + part.shape[axis + 1 :] != (*shape[:axis], *shape[axis + 1 :]) for part in parts):
+        raise Unsupported("parts of different shapes")
+    y = queue.empty(tuple(shape), call.store())
+    strides, first = contiguous(y.shape), 0
+    for part in parts:
+        copy(queue, part.shape, (part, 0, contiguous(part.shape)), (y, first * strides[axis], strides))
+        first += part.shape[axis]
+    return [y]
+
+
+def split(queue: Queue, call: Call) -> list[Tensor | None]:
+    x = _stored(queue, call, 0)
+    axis = call.int("axis", 0) % len(x.shape)
+    count, extent = len(call.node.outputs), x.shape[axis]
+    sizes = call.ints("split") or call.numbers(1, queue)
+    if sizes is None:
+        each = math.ceil(extent / count)
+        sizes = [min(each, extent - at * each) for at in range(count)]
+    if sum(sizes) != extent or len(sizes) != count or min(sizes) < 0:
+        raise Unsupported(f"parts of {sizes} from {extent}")
+    strides, first = contiguous(x.shape), 0
+    made: list[Tensor | None] = []
+    for size in sizes:
+        shape = (*x.shape[:axis], size, *x.shape[axis + 1 :])
+        made.append(_box(queue, x, shape, first * strides[axis], strides))
+        first += size
+    return made
+
+
+def slices(queue: Queue, call: Call) -> list[Tensor | None]:
+    x = _stored(queue, call, 0)
+    if call.opset < _STEPS:
+        starts, ends, axes, steps = call.ints("starts"), call.ints("ends"), call.ints("axes"), None
+    else:
+        starts, ends, axes, steps = (call.numbers(at, queue) for at in (1, 2, 3, 4))
+    assert starts is not None and ends is not None
+    axes = axes if axes is not None else list(range(len(starts)))
+    steps = steps if steps is not None else [1] * len(starts)
+    shape, strides, first = list(x.shape), list(contiguous(x.shape)), 0
+    own = contiguous(x.shape)
+    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+        axis %= len(x.shape)
+        if not step:
+            raise Unsupported("a step of 0")
+        taken = range(*slice(start, _end(end, step, x.shape[axis]), step).indices(x.shape[axis]))
+        shape[axis], strides[axis] = len(taken), own[axis] * step
+        first += taken.start * own[axis] if taken else 0
+    return [_box(queue, x, tuple(shape), first, tuple(strides))]
+
+
+def _end(end: int, step: int, extent: int) -> int | None:
+    """ONNX's end as Python's: going down, a bound before the first element is none at all."""
+    return None if step < 0 and end < -extent else end
+
+
+def _box(queue: Queue, x: Tensor, shape: tuple[int, ...], first: int, strides: tuple[int, ...]) -> Tensor:
+    assert x.format is not None
+    if shape == x.shape and strides == contiguous(x.shape):
+        return x
+    y = queue.empty(shape, x.format)
+    copy(queue, shape, (x, first, strides), (y, 0, contiguous(shape)))
+    return y
+
+
+def expand(queue: Queue, call: Call) -> list[Tensor | None]:
+    x, wanted = _stored(queue, call, 0), call.numbers(1, queue)
+    shape = broadcast(x.shape, tuple(wanted or ()))
+    return [
+        _box(
+            queue, x.view((*(1 for _ in range(len(shape) - len(x.shape))), *x.shape)), shape, 0, spread(x.shape, shape)
+        )
+    ]
+
+
+def tile(queue: Queue, call: Call) -> list[Tensor | None]:
+    x, repeats = _stored(queue, call, 0), call.numbers(1, queue) or []
+    shape = tuple(r * n for r, n in zip(repeats, x.shape, strict=True))
+    walk = tuple(n for pair in zip(repeats, x.shape, strict=True) for n in pair)
+    strides = tuple(s for step in contiguous(x.shape) for s in (0, step))
+    y = queue.empty(shape, call.store())
+    copy(queue, walk, (x, 0, strides), (y, 0, contiguous(walk)))
+    return [y]
+
+
+def pad(queue: Queue, call: Call) -> list[Tensor | None]:
+    x = _stored(queue, call, 0)
+    if call.text("mode", "constant") != "constant":
+        raise Unsupported(f"Pad by {call.text('mode', '')}")
+    pads = call.ints("pads") or call.numbers(1, queue) or []
+    axes = call.numbers(3, queue)
+    axes = [axis % len(x.shape) for axis in axes] if axes is not None else list(range(len(x.shape)))
+    if min(pads, default=0) < 0:
+        raise Unsupported("Pad that crops")
+    before, after = dict.fromkeys(range(len(x.shape)), 0), dict.fromkeys(range(len(x.shape)), 0)
+    for at, axis in enumerate(axes):
+        before[axis], after[axis] = pads[at], pads[at + len(axes)]
+    shape = tuple(before[axis] + extent + after[axis] for axis, extent in enumerate(x.shape))
+    given = call.given(2)
+    value = float(given.array(queue.backend).reshape(-1)[0]) if given is not None else call.float("value", 0.0)
+    y = queue.empty(shape, call.store())
+    filled(queue, y, value)
+    strides = contiguous(shape)
+    copy(queue, x.shape, (x, 0, contiguous(x.shape)), (y, sum(before[a] * s for a, s in enumerate(strides)), strides))
+    return [y]
+
+
+def gather(queue: Queue, call: Call) -> list[Tensor | None]:
+    x, indices = _stored(queue, call, 0), call.data(1)
+    axis = call.int("axis", 0) % len(x.shape)
+    outer, extent, inner = around(x.shape, axis)
+    numbers = indices.array(queue.backend)  # nearly always on the host already; a kernel could not say what is wrong
+    if numbers.size and not (-extent <= int(numbers.min()) and int(numbers.max()) < extent):
+        raise Unsupported("an index that is out of range")
+    y = queue.empty((*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]), call.store())
+    if numbers.size == 1:  # one row: no index is needed on the device
+        at = int(numbers.reshape(-1)[0]) % extent
+        copy(queue, (outer, inner), (x, at * inner, (extent * inner, 1)), (y, 0, (inner, 1)))
+    else:
+        gathered(queue, x, indices, (outer, extent, indices.size, inner), y)
+    return [y]
+
+
+def depth_to_space(queue: Queue, call: Call) -> list[Tensor | None]:
+    x, size = _stored(queue, call, 0), call.int("blocksize", 1)
+    n, c, h, w = x.shape
+    if call.node.op_type == "SpaceToDepth":
+        moved = transposed(queue, x.view((n, c, h // size, size, w // size, size)), (0, 3, 5, 1, 2, 4))
+        return [moved.view((n, c * size * size, h // size, w // size))]
+    if call.text("mode", "DCR") == "DCR":
+        moved = transposed(queue, x.view((n, size, size, c // size**2, h, w)), (0, 3, 4, 1, 5, 2))
+    else:
+        moved = transposed(queue, x.view((n, c // size**2, size, size, h, w)), (0, 1, 4, 2, 5, 3))
+    return [moved.view((n, c // size**2, h * size, w * size))]
+
+
+# --- the same bytes under another shape ----------------------------------------------------------------------------------
+
+
+def reshape(queue: Queue, call: Call) -> list[Tensor | None]:
+    x, wanted = _stored(queue, call, 0), call.numbers(1, queue) or []
+    if not call.int("allowzero", 0):
+        wanted = [x.shape[axis] if extent == 0 else extent for axis, extent in enumerate(wanted)]
+    if -1 in wanted:
+        known = math.prod(extent for extent in wanted if extent != -1)
+        if not known or x.size % known:
+            raise Unsupported(f"Reshape of {x.shape} to {wanted}")
+        wanted[wanted.index(-1)] = x.size // known
+    if math.prod(wanted) != x.size:
+        raise Unsupported(f"Reshape of {x.shape} to {wanted}")
+    return [x.view(tuple(wanted))]
+
+
+def squeeze(queue: Queue, call: Call) -> list[Tensor | None]:
+    x, axes = _stored(queue, call, 0), call.ints("axes")
+    axes = axes if axes is not None else call.numbers(1, queue)
+    gone = {axis % len(x.shape) for axis in axes} if axes is not None else {a for a, n in enumerate(x.shape) if n == 1}
+    if any(x.shape[axis] != 1 for axis in gone):
+        raise Unsupported(f"Squeeze of {x.shape} along {sorted(gone)}")
+    return [x.view(tuple(extent for axis, extent in enumerate(x.shape) if axis not in gone))]
+
+
+def unsqueeze(queue: Queue, call: Call) -> list[Tensor | None]:
+    x, axes = _stored(queue, call, 0), call.ints("axes")
+    axes = axes if axes is not None else (call.numbers(1, queue) or [])
+    rank = len(x.shape) + len(axes)
+    new, rest = {axis % rank for axis in axes}, iter(x.shape)
+    return [x.view(tuple(1 if axis in new else next(rest) for axis in range(rank)))]
+
+
+def flatten(queue: Queue, call: Call) -> list[Tensor | None]:
+    x, axis = _stored(queue, call, 0), call.int("axis", 1)
+    axis = axis + len(x.shape) if axis < 0 else axis
+    return [x.view((math.prod(x.shape[:axis]), math.prod(x.shape[axis:])))]
+
+
+def identity(queue: Queue, call: Call) -> list[Tensor | None]:
+    training = call.given(2)
+    if any(call.formats[1:]) or (training is not None and np.any(training.array(queue.backend))):
+        raise Unsupported("Dropout in training")
+    return [_stored(queue, call, 0)]
+
+
+def _stored(queue: Queue, call: Call, position: int) -> Tensor:
+    """An input in the format the output is wanted in."""
+    x = call.data(position)
+    assert x.format is not None
+    return queue.convert(x, call.store()) if x.format.is_float else x
+
+
+MOVES = (
+    Op(("Transpose",), transpose),
+    Op(("Concat",), concat),
+    Op(("Split",), split),
+    Op(("Slice",), slices),
+    Op(("Expand",), expand),
+    Op(("Tile",), tile),
+    Op(("Pad",), pad),
+    Op(("Gather",), gather),
+    Op(("DepthToSpace", "SpaceToDepth"), depth_to_space),
+    Op(("Reshape",), reshape),
+    Op(("Squeeze",), squeeze),
+    Op(("Unsqueeze",), unsqueeze),
+    Op(("Flatten",), flatten),
+    Op(("Identity", "Dropout"), identity),
+)

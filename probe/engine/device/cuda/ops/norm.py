@@ -1,0 +1,140 @@
+"""Layer, RMS, instance and group normalisation."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from typing import TYPE_CHECKING
+
+from probe.engine.device.cuda.chain import Step
+from probe.engine.device.cuda.compile import Source
+from probe.engine.device.cuda.errors import Unsupported
+from probe.engine.device.cuda.expressions import literal
+from probe.engine.device.cuda.formats import F32
+from probe.engine.device.cuda.ops.call import Call, Op
+from probe.engine.device.cuda.ops.rows import rows_for
+from probe.engine.device.cuda.pointwise import Reading, run_steps
+from probe.engine.device.cuda.queue import Queue
+
+if TYPE_CHECKING:
+    from probe.engine.device.cuda.tensor import Tensor
+
+_LOOP = 512  # threads of a block that walks along a row
+_PER_CHANNEL = 21  # opset from which GroupNormalization has a scale a channel; before, one a group
+
+
+def layer_norm(queue: Queue, call: Call) -> list[Tensor | None]:
+    """LayerNormalization and RMSNormalization, over ``axis`` and all behind it."""
+    x, scale, bias = call.data(0), call.data(1), call.given(2)
+    axis = call.int("axis", -1) % max(len(x.shape), 1)
+    if call.int("stash_type", 1) != 1:
+        raise Unsupported("stash_type other than float")
+    cols = math.prod(x.shape[axis:])
+    if scale.size != cols or (bias is not None and bias.size != cols):
+        raise Unsupported("a scale that is repeated along a normalised axis")
+    kept = (*x.shape[:axis], *(1 for _ in x.shape[axis:]))
+    rms = call.node.op_type == "RMSNormalization"
+    extra = [
+        queue.empty(kept, call.store(at)) if at < len(call.formats) and call.formats[at] else None for at in (1, 2)
+    ]
+    wide = [queue.empty(kept, F32) if one is not None else None for one in extra]
+    y = _normalised(queue, call, x, (scale, bias), cols, (1, 0, 1), wide, rms=rms)
+    made = [
+        y,
+        *(
+            w and e and (w if e.format is F32 else queue.convert(w, e.format or F32))
+            for w, e in zip(wide, extra, strict=True)
+        ),
+    ]
+    return made[: len(call.formats)]
+
+
+def instance_norm(queue: Queue, call: Call) -> list[Tensor | None]:
+    x, scale, bias = call.data(0), call.data(1), call.data(2)
+    channels, cols = x.shape[1], math.prod(x.shape[2:])
+    return [_normalised(queue, call, x, (scale, bias), cols, (channels, 1, max(cols, 1)))]
+
+
+def group_norm(queue: Queue, call: Call) -> list[Tensor | None]:
+    x, scale, bias = call.data(0), call.data(1), call.data(2)
+    groups, channels, image = call.int("num_groups", 1), x.shape[1], math.prod(x.shape[2:])
+    each = channels // groups
+    layout = (groups, each, max(image, 1)) if call.opset >= _PER_CHANNEL else (groups, 1, max(image * each, 1))
+    return [_normalised(queue, call, x, (scale, bias), each * image, layout)]
+
+
+def batch_norm(queue: Queue, call: Call) -> list[Tensor | None]:
+    """With stored statistics: one factor and one shift a channel."""
+    x = call.data(0)
+    if call.int("training_mode", 0) or any(call.formats[1:]) or not call.int("spatial", 1):
+        raise Unsupported("BatchNormalization in training")
+    channels = (x.shape[1], *(1 for _ in x.shape[2:])) if len(x.shape) > 1 else x.shape
+    names = ("x", "scale", "bias", "mean", "variance")
+    readings = [(names[0], Reading(x))]
+    readings += [(name, Reading(call.data(at).view(channels))) for at, name in enumerate(names[1:], 1)]
+    value = f"op_batch_norm({', '.join(names)}, {literal(call.float('epsilon', 1e-5))})"
+    return [*run_steps(queue, x.shape, readings, [Step("y", "float", value, "", call.store())])]
+
+
+def _normalised(
+    queue: Queue,
+    call: Call,
+    x: Tensor,
+    affine: tuple[Tensor, Tensor | None],
+    cols: int,
+    layout: tuple[int, int, int],
+    statistics: list[Tensor | None] | None = None,
+    *,
+    rms: bool = False,
+) -> Tensor:
+    """Rows of ``cols`` normalised.
+
+    Args:
+        layout: period, channels, span of kernels/norm.cu; (1, 0, 1) for a scale an element.
+    """
+    y = queue.empty(x.shape, call.store())
+    scale, bias = affine
+    assert x.format is not None and y.format is not None and scale.format is not None
+    if not y.size:
+        return y
+    if bias is not None and bias.format is not scale.format:
+        scale = queue.convert(scale, F32)
+        bias = queue.convert(bias, F32)
+    assert scale.format is not None
+    if cols >= 1 << 31:
+        raise Unsupported(f"rows of {cols} elements")
+    whole = layout == (1, 0, 1)
+    rows = x.size // cols
+    macros: list[tuple[str, str | int]] = [
+        ("TX", x.format.name), ("TY", y.format.name), ("TS", scale.format.name), ("AFFINE", int(not whole)), ("RMS", int(rms)),
+        ("BIAS", int(bias is not None)),
+    ]  # fmt: skip
+    mean, rstd = statistics or [None, None]
+    arguments = [
+        *(queue.at(one) for one in (x, y, scale, bias, mean, rstd)),
+        *(ctypes.c_longlong(n) for n in (rows, cols, *layout)), ctypes.c_float(call.float("epsilon", 1e-5)),
+    ]  # fmt: skip
+    plan = rows_for(cols, max(x.format.bytes, y.format.bytes), held=True)
+    if not plan.items:
+        source = Source(
+            "norm.cu", "norm_looped", (*macros, ("THREADS", _LOOP), ("VEC", plan.lanes), ("ENTRY_LOOPED", 1))
+        )
+        queue.launch(source, rows, _LOOP, *arguments)
+        return y
+    macros += [
+        ("THREADS", plan.threads),
+        ("ITEMS", plan.items),
+        ("VEC", plan.lanes),
+        ("ROWS", plan.rows),
+        ("ENTRY_HELD", 1),
+    ]
+    queue.launch(Source("norm.cu", "norm_held", tuple(macros)), math.ceil(rows / plan.rows), plan.block, *arguments)
+    return y
+
+
+NORMS = (
+    Op(("LayerNormalization", "RMSNormalization"), layer_norm),
+    Op(("InstanceNormalization",), instance_norm),
+    Op(("GroupNormalization",), group_norm),
+    Op(("BatchNormalization",), batch_norm),
+)

@@ -1,0 +1,59 @@
+"""MaxPool and AveragePool."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from typing import TYPE_CHECKING
+
+from probe.engine.device.cuda.compile import Source
+from probe.engine.device.cuda.errors import Unsupported
+from probe.engine.device.cuda.ops.call import Call, Op
+from probe.engine.device.cuda.ops.window import window_of
+from probe.engine.device.cuda.queue import Queue
+
+if TYPE_CHECKING:
+    from probe.engine.device.cuda.tensor import Tensor
+
+_THREADS = 256
+
+
+class Problem(ctypes.Structure):
+    """The struct Pool of kernels/pool.cu."""
+
+    _fields_ = (
+        ("planes", ctypes.c_longlong),
+        *(
+            (name, ctypes.c_int)
+            for name in (
+                "height", "width", "out_height", "out_width", "kernel_height", "kernel_width", "stride_height", "stride_width", "pad_top",
+                "pad_left", "pad_bottom", "pad_right", "dilation_height", "dilation_width",
+            )
+        ),
+    )  # fmt: skip
+
+
+def pool(queue: Queue, call: Call) -> list[Tensor | None]:
+    x = call.data(0)
+    if any(call.formats[1:]):
+        raise Unsupported("MaxPool that returns indices")
+    assert x.format is not None
+    if not x.format.is_float:
+        raise Unsupported(f"{call.node.op_type} of integers")
+    window = window_of(call, x.shape[2:], tuple(call.ints("kernel_shape") or ()))
+    y = queue.empty((*x.shape[:2], *window.shape), call.store())
+    assert y.format is not None
+    problem = Problem(
+        math.prod(x.shape[:2]), *window.image, *window.out, *window.kernel, *window.strides, *window.before, *window.after,
+        *window.dilations,
+    )  # fmt: skip
+    macros = (
+        ("TX", x.format.name), ("TY", y.format.name), ("MAXIMUM", int(call.node.op_type == "MaxPool")),
+        ("COUNT_PAD", call.int("count_include_pad", 0)),
+    )  # fmt: skip
+    source = Source("pool.cu", "pool_direct", macros)
+    queue.launch(source, math.ceil(y.size / _THREADS), _THREADS, queue.at(x), queue.at(y), problem)
+    return [y]
+
+
+POOLS = (Op(("MaxPool", "AveragePool"), pool),)

@@ -1,0 +1,38 @@
+"""Every operator that has a kernel, beside the pointwise ones (expressions.py)."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from probe.engine.device.cuda.expressions import is_pointwise
+from probe.engine.device.cuda.formats import format_of
+from probe.engine.device.cuda.ops.call import Op
+from probe.engine.device.cuda.ops.conv import CONVOLUTIONS
+from probe.engine.device.cuda.ops.matmul import PRODUCTS
+from probe.engine.device.cuda.ops.move import MOVES
+from probe.engine.device.cuda.ops.norm import NORMS
+from probe.engine.device.cuda.ops.pool import POOLS
+from probe.engine.device.cuda.ops.reduce import REDUCTIONS
+from probe.engine.device.cuda.ops.resize import RESIZES
+from probe.engine.device.cuda.ops.shape import SHAPES
+from probe.engine.device.cuda.ops.softmax import SOFTMAX
+from probe.engine.fusion.kinds import is_standard
+
+OPS: dict[str, Op] = {
+    name: op
+    for op in (*MOVES, *SOFTMAX, *NORMS, *REDUCTIONS, *PRODUCTS, *CONVOLUTIONS, *POOLS, *RESIZES, *SHAPES)
+    for name in op.names
+}
+
+
+def refusal(node: ir.Node) -> str | None:
+    """Why no kernel computes a node; None when one does."""
+    if not is_standard(node):
+        return f"{node.op_type} of {node.domain}"
+    if node.op_type not in OPS and not is_pointwise(node):
+        return f"no kernel for {node.op_type}"
+    for value in (*node.inputs, *node.outputs):
+        if value is not None and value.name and format_of(value) is None:
+            known = "an unknown type" if value.dtype is None else value.dtype.name
+            return f"{node.op_type} of {known}"
+    return None

@@ -1,0 +1,77 @@
+"""``Queue``: what operators use to get memory, to launch kernels and to change formats."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from probe.engine.device.cuda.backend import Argument, Shape
+from probe.engine.device.cuda.chain import THREADS, Operand, Step, chain_source, plan_walk
+from probe.engine.device.cuda.compile import Source
+from probe.engine.device.cuda.errors import Unsupported
+from probe.engine.device.cuda.formats import Format
+from probe.engine.device.cuda.tensor import Buffer, Tensor
+
+if TYPE_CHECKING:
+    from probe.engine.device.cuda.backend import Backend
+
+Array = np.ndarray[Any, Any]
+MAX_BLOCKS = (1 << 31) - 1
+
+
+@dataclass(slots=True)
+class Queue:
+    """Launches for one network, in order.
+
+    Attributes:
+        opset: version of the standard operators.
+        layer: whose kernels are being launched; for errors.
+        launches: made so far, by kernel.
+    """
+
+    backend: Backend
+    opset: int
+    layer: str = ""
+    launches: dict[str, int] = field(default_factory=dict)
+
+    def empty(self, shape: tuple[int, ...], format: Format) -> Tensor:  # noqa: A002
+        """A tensor whose memory nobody has written yet."""
+        made = Tensor(shape, format)
+        return Tensor(shape, format, buffer=Buffer(self.backend, made.nbytes))
+
+    def at(self, tensor: Tensor | None) -> ctypes.c_void_p:
+        """A tensor as an argument of a kernel; null where there is none."""
+        return ctypes.c_void_p(tensor.address(self.backend) if tensor is not None else None)
+
+    def launch(self, source: Source, blocks: int, threads: int, *arguments: Argument, shared_bytes: int = 0) -> None:
+        """Launch a kernel on a one-dimensional grid; nothing for no blocks.
+
+        Raises:
+            Unsupported: more blocks than a grid has.
+        """
+        if not blocks:
+            return
+        if blocks > MAX_BLOCKS:
+            raise Unsupported(f"{source.entry} would need {blocks} blocks")
+        self.launches[source.entry] = self.launches.get(source.entry, 0) + 1
+        self.backend.launch(source, Shape((blocks, 1, 1), threads, shared_bytes), arguments, self.layer)
+
+    def convert(self, tensor: Tensor, format: Format, rounding: str = "") -> Tensor:  # noqa: A002
+        """A tensor in another format, rounded on the way; the same one when there is nothing to do."""
+        assert tensor.format is not None
+        if tensor.format is format and not rounding:
+            return tensor
+        made = self.empty(tensor.shape, format)
+        walk = plan_walk((max(tensor.size, 1),), [(1,)], max(tensor.format.bytes, format.bytes), tensor.size)
+        operand = Operand("x", tensor.format, rounding, "dense")
+        source = chain_source((operand,), (Step("y", "float", "x", "", format),), walk, (True,))
+        if tensor.size:
+            index = ctypes.c_longlong if walk.wide else ctypes.c_uint
+            self.launch(
+                source, -(-walk.vectors // THREADS), THREADS, self.at(tensor), self.at(made), index(walk.vectors),
+                index(walk.extents[-1]),
+            )  # fmt: skip
+        return made

@@ -1,0 +1,33 @@
+"""Backends that kernels run on: the host everywhere, a GPU where there is one."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from probe.engine.device.cuda.guard import find_gpu
+from tests.engine.cuda.host_backend import HostBackend
+
+
+@pytest.fixture(scope="session")
+def host(request):
+    if shutil.which("g++") is None:
+        pytest.skip("no g++ to compile kernels for the host")
+    return HostBackend(request.config.cache.mkdir("kernels"))
+
+
+@pytest.fixture(scope="session")
+def gpu():
+    """The GPU, waiting after every launch, so that a fault names its kernel."""
+    found = find_gpu()
+    if not found:
+        pytest.skip(f"no GPU: {found.reason}")
+    from probe.engine.device.cuda.driver import Driver
+
+    return Driver(checked=True)
+
+
+@pytest.fixture(params=["host", pytest.param("gpu", marks=pytest.mark.gpu)])
+def backend(request):
+    return request.getfixturevalue(request.param)

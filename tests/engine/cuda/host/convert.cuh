@@ -1,0 +1,13 @@
+// Stands in for kernels/convert.cuh where kernels run on the host: the same functions without PTX.
+#pragma once
+#include "types.cuh"
+#include <cstring>
+
+inline float widen(f16 x) { _Float16 y; std::memcpy(&y, &x.bits, 2); return (float)y; }
+inline float widen(bf16 x) { unsigned bits = (unsigned)x.bits << 16; float y; std::memcpy(&y, &bits, 4); return y; }
+inline f16 to_f16(float x) { _Float16 y = (_Float16)x; f16 z; std::memcpy(&z.bits, &y, 2); return z; }
+inline bf16 to_bf16(float x) {
+    unsigned bits; std::memcpy(&bits, &x, 4);
+    if ((bits & 0x7fffffffu) > 0x7f800000u) return {(unsigned short)0x7fff};
+    return {(unsigned short)((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16)};
+}

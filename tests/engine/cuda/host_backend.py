@@ -1,0 +1,104 @@
+"""``HostBackend``: kernels compiled by g++ and run on the host, a fiber a CUDA thread. The same sources, but for the PTX conversions."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from probe.engine.device.cuda.backend import Shape
+from probe.engine.device.cuda.compile import Source, kernel_folder
+
+HOST = Path(__file__).with_name("host")
+GUARD = 256  # bytes of canary behind every allocation
+
+
+class HostBackend:
+    """A ``Backend`` without a GPU. Finds writes behind a tensor when its memory is freed.
+
+    Args:
+        folder: for what g++ makes; kept between runs, by what went in.
+    """
+
+    arch, name, multiprocessors = "host", "host", 4
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._headers = folder, folder / "include"
+        self._headers.mkdir(parents=True, exist_ok=True)
+        for path in (
+            *kernel_folder().glob("*.cuh"),
+            *HOST.glob("*"),
+        ):  # the host's convert.cuh takes the place of the real one
+            target = self._headers / path.name
+            if not target.exists() or target.read_bytes() != path.read_bytes():
+                shutil.copy(path, target)
+        shim = self._headers / "cudashim.h"
+        built = shim.with_suffix(".h.gch")  # parsing the standard library is most of what a compilation takes
+        if not built.exists() or built.stat().st_mtime < shim.stat().st_mtime:
+            self._gxx("-x", "c++-header", "-o", str(built), str(shim))
+        self._kernels: dict[Source, Any] = {}
+        self._memory: dict[int, tuple[ctypes.Array[ctypes.c_char], int]] = {}
+        self.launches = 0
+
+    def enter(self) -> None:
+        pass
+
+    def allocate(self, nbytes: int) -> int:
+        raw = ctypes.create_string_buffer(nbytes + 2 * GUARD)
+        address = -(-ctypes.addressof(raw) // GUARD) * GUARD
+        ctypes.memset(address, 0xA5, nbytes + GUARD - 1)  # unwritten outputs show, and so does what is written behind
+        self._memory[address] = (raw, nbytes)
+        return address
+
+    def free(self, address: int) -> None:
+        _, nbytes = self._memory[address]
+        behind = ctypes.string_at(address + nbytes, GUARD // 2)
+        assert behind == b"\xa5" * (GUARD // 2), f"something wrote behind a tensor of {nbytes} bytes"
+        del self._memory[address]
+
+    def upload(self, address: int, array: np.ndarray) -> None:
+        ctypes.memmove(address, array.ctypes.data, array.nbytes)
+
+    def download(self, array: np.ndarray, address: int) -> None:
+        ctypes.memmove(array.ctypes.data, address, array.nbytes)
+
+    def launch(self, source: Source, shape: Shape, arguments: Sequence[Any], what: str) -> None:
+        if source not in self._kernels:
+            self._kernels[source] = self._compile(source)
+        given = (ctypes.c_void_p * len(arguments))(*(ctypes.addressof(one) for one in arguments))
+        self._kernels[source](shape.grid[0], shape.block, given)
+        self.launches += 1
+
+    def synchronize(self) -> None:
+        pass
+
+    @staticmethod
+    def _gxx(*options: str, code: str | None = None) -> None:
+        fixed = ("-std=c++17", "-O1", "-w", "-fPIC", "-mf16c", "-mfma", "-ffp-contract=off")
+        done = subprocess.run(("g++", *fixed, *options), input=code, text=True, capture_output=True, check=False)
+        assert not done.returncode, done.stderr[:3000]
+
+    def _compile(self, source: Source) -> Any:
+        code = "\n".join(
+            (
+                '#include "cudashim.h"',
+                source.code,
+                f"static void all(void** given) {{ invoke({source.entry}, given); }}",
+                'extern "C" void probe_launch(unsigned grid, unsigned block, void** given) { run_grid(grid, block, all, given); }',
+            )
+        )
+        used = "".join(sorted(path.read_text() for path in self._headers.glob("*") if path.suffix in (".h", ".cuh")))
+        library = self._folder / f"{hashlib.sha256((code + used).encode()).hexdigest()[:32]}.so"
+        if not library.exists():
+            part = library.with_suffix(".part")
+            self._gxx("-shared", "-x", "c++", f"-I{self._headers}", "-o", str(part), "-", code=code)
+            part.replace(library)
+        function = ctypes.CDLL(str(library)).probe_launch
+        function.argtypes = (ctypes.c_uint, ctypes.c_uint, ctypes.c_void_p)
+        return function

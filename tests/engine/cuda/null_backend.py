@@ -1,0 +1,44 @@
+"""``NullBackend``: remembers which kernels would be launched, and computes nothing. For looking at plans and for compiling without a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from probe.engine.device.cuda.backend import Shape
+from probe.engine.device.cuda.compile import Source
+
+
+class NullBackend:
+    """A ``Backend`` whose memory is all zeros."""
+
+    arch, name = "null", "null"
+
+    def __init__(self, multiprocessors: int = 132) -> None:
+        self.multiprocessors = multiprocessors
+        self.launched: list[tuple[Source, Shape]] = []
+        self._next = 256
+
+    def enter(self) -> None:
+        pass
+
+    def allocate(self, nbytes: int) -> int:
+        self._next += -(-max(nbytes, 1) // 256) * 256
+        return self._next
+
+    def free(self, address: int) -> None:
+        pass
+
+    def upload(self, address: int, array: np.ndarray) -> None:
+        pass
+
+    def download(self, array: np.ndarray, address: int) -> None:
+        array.fill(0)
+
+    def launch(self, source: Source, shape: Shape, arguments: Sequence[Any], what: str) -> None:
+        self.launched.append((source, shape))
+
+    def synchronize(self) -> None:
+        pass

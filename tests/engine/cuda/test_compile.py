@@ -1,0 +1,180 @@
+"""Compiling without a GPU: every kernel for every architecture within its budget, the cache, what a refused kernel says."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+import pytest
+
+from probe.engine.build import compile_model
+from probe.engine.device.cuda import compile as compiling
+from probe.engine.device.cuda.compile import CompileError, Compiler, Resources, Source, headers_of, resources_of
+from probe.engine.device.cuda.device import CudaDevice
+from probe.model import load
+from tests.engine.cuda import cases
+from tests.engine.cuda.null_backend import NullBackend
+
+pytest.importorskip("cuda.bindings.nvrtc", reason="cuda-python is not installed")
+try:
+    compiling.nvrtc_version()
+except RuntimeError as error:
+    pytest.skip(f"NVRTC cannot be loaded: {error}", allow_module_level=True)
+
+ARCHS = ("sm_80", "sm_86", "sm_89", "sm_90a", "sm_100", "sm_120")
+FAMILIES = ("POINTWISE", "SOFTMAX", "NORMS", "REDUCTIONS", "MOVES", "PRODUCTS", "CONVOLUTIONS", "POOLS")
+# Registers of a thread: so many that at least two blocks fit on a multiprocessor of 65536 (conv_mma's large tile: one).
+BUDGETS = {"matmul_simt": 176, "matmul_mma": 248, "conv_simt": 176, "conv_mma": 176, "chain": 96}
+BUDGET = 80
+ADD = Source("chain.cu", "add", text='extern "C" __global__ void add(float* x) { x[0] += 1.f; }')
+
+
+def sources(family: str, precisions: tuple[str, ...], folder) -> list[Source]:
+    """What the cases of a family launch, each once."""
+    backend = NullBackend()
+    for case, precision in itertools.product(getattr(cases, family), precisions):
+        path, feeds = case.save(folder)
+        engine = compile_model(load(path), precision=precision, passes="none", fusion="none")
+        engine.device = CudaDevice(engine.network, engine.top_layers, engine.rounding, backend)
+        engine(feeds)
+    return list(dict.fromkeys(source for source, _ in backend.launched))
+
+
+def within_budget(found: list[Source], archs: tuple[str, ...]) -> None:
+    assert found
+    over = {}
+    for source, arch in itertools.product(found, archs):
+        used = Compiler(arch, None)(source).resources
+        if used.spilled_bytes or used.registers > BUDGETS.get(source.entry, BUDGET) or used.shared_bytes > 48 << 10:
+            over[f"{source} {arch}"] = used
+    assert not over, over
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_kernels_are_within_their_budget(family, tmp_path):
+    found = sources(family, ("fp16",), tmp_path)
+    kinds = {source.entry: source for source in found}  # one of each entry; the others differ in types and sizes
+    within_budget([*kinds.values(), *found[:: max(1, len(found) // 6)]], ("sm_90a",))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_variant_is_within_its_budget(family, arch, tmp_path):
+    within_budget(sources(family, ("fp32", "fp16", "bf16"), tmp_path), (arch,))
+
+
+def test_large_tiles_are_within_their_budget():
+    big = NullBackend(multiprocessors=1)
+    from probe.engine.device.cuda.formats import BF16, F16, F32
+    from probe.engine.device.cuda.ops.matmul import Matrices, product
+    from probe.engine.device.cuda.queue import Queue
+
+    queue = Queue(big, 18)
+    for stored, (row, col) in itertools.product((F32, F16, BF16), ((256, 1), (1, 256))):
+        a, b, y = (queue.empty((256, 256), stored) for _ in range(3))
+        for tactic in ("exact", "acc16") if stored is F16 else ("exact",):
+            product(queue, Matrices(a, (), 256, 1), Matrices(b, (), row, col), y, 256, tactic=tactic)
+    found = list(dict.fromkeys(source for source, _ in big.launched))
+    assert len(found) == 7  # SIMT takes any strides
+    within_budget(found, ("sm_80", "sm_90a", "sm_120"))
+
+
+def test_tensor_cores_are_used(tmp_path):
+    found = [source for source in sources("PRODUCTS", ("fp16",), tmp_path) if source.entry == "matmul_mma"]
+    assert {dict(source.defines)["ALIGNED"] for source in found} == {0, 1}
+    assert {dict(source.defines)["B_BY_N"] for source in found} == {0, 1}
+
+
+# --- the cache -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_kernel_is_compiled_once(tmp_path):
+    first, second = Compiler("sm_90a", tmp_path), Compiler("sm_90a", tmp_path)
+    made, found = first(ADD), second(ADD)
+    assert (first.compiled, first.found, second.compiled, second.found) == (1, 0, 0, 1)
+    assert found.cubin == made.cubin and found.resources == made.resources and found.cached
+    assert not list(tmp_path.glob("*.part"))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [lambda b: b[:-1], lambda b: b"", lambda b: b"{}\n" + b, lambda b: b[:40] + b"\xff" + b[41:], lambda b: b"[1]\nx"],
+)
+def test_a_damaged_entry_is_compiled_again(tmp_path, damage):
+    made = Compiler("sm_90a", tmp_path)(ADD)
+    (path,) = tmp_path.iterdir()
+    path.write_bytes(damage(path.read_bytes()))
+    again = Compiler("sm_90a", tmp_path)
+    assert again(ADD).cubin == made.cubin and again.compiled == 1
+    assert Compiler("sm_90a", tmp_path)(ADD).cached
+
+
+def test_what_goes_in_makes_the_name(tmp_path, monkeypatch):
+    Compiler("sm_90a", tmp_path)(ADD)
+    for arch, source in (
+        ("sm_80", ADD),
+        ("sm_90a", Source("chain.cu", "add", (("X", 1),), ADD.text)),
+        ("sm_90a", Source("chain.cu", "add", (), ADD.text, contract=False)),
+        ("sm_90a", Source("chain.cu", "add", (), ADD.text + "\n")),
+    ):
+        one = Compiler(arch, tmp_path)
+        one(source)
+        assert one.compiled == 1
+    monkeypatch.setattr(compiling, "nvrtc_version", lambda: (99, 0))
+    other = Compiler("sm_90a", tmp_path)
+    other(ADD)
+    assert other.compiled == 1
+
+
+def test_a_header_is_part_of_the_source():
+    names = set(headers_of(Source("conv_mma.cu", "conv_mma").code))
+    assert names == {"mma.cuh", "conv.cuh", "common.cuh", "convert.cuh", "types.cuh"}
+
+
+def test_a_folder_that_cannot_be_written_is_said(tmp_path):
+    (tmp_path / "file").write_text("")
+    one = Compiler("sm_90a", tmp_path / "file" / "below")
+    assert one(ADD).cubin and "not kept" in one.note
+
+
+# --- errors and reports --------------------------------------------------------------------------------------------------
+
+
+def test_a_refused_kernel_says_why():
+    with pytest.raises(CompileError, match=r"NVRTC_ERROR_COMPILATION.*undefined") as caught:
+        Compiler("sm_90a", None)(Source("chain.cu", "bad", text='extern "C" __global__ void bad() { missing(); }'))
+    assert "sm_90a" in caught.value.where and "missing" in caught.value.log
+
+
+def test_ptxas_report():
+    log = """ptxas info    : 0 bytes gmem
+ptxas info    : Compiling entry function 'one' for 'sm_90a'
+ptxas info    : Function properties for one
+    8 bytes stack frame, 4 bytes spill stores, 12 bytes spill loads
+ptxas info    : Used 14 registers, used 1 barriers, 8 bytes cumulative stack size, 128 bytes smem
+ptxas info    : Compiling entry function 'two' for 'sm_90a'
+ptxas info    : Function properties for two
+    0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads
+ptxas info    : Used 30 registers, used 0 barriers
+"""
+    assert resources_of(log, "one") == Resources(14, 16, 8, 128)
+    assert resources_of(log, "two") == Resources(30, 0, 0, 0)
+    with pytest.raises(CompileError, match="three"):
+        resources_of(log, "three")
+
+
+def test_sources_are_compiled_with_the_right_contraction():
+    """A product and a sum in a generated chain round twice: with contraction the same text gives other code."""
+    text = 'extern "C" __global__ void f(float* x) { x[0] = x[1] * x[2] + x[3]; }'
+    fused, apart = (
+        Compiler("sm_90a", None)(Source("chain.cu", "f", text=text, contract=c)).cubin for c in (True, False)
+    )
+    assert fused != apart
+
+
+def test_facts_of_an_entry_are_readable(tmp_path):
+    Compiler("sm_90a", tmp_path)(ADD)
+    (path,) = tmp_path.iterdir()
+    facts = json.loads(path.read_bytes().split(b"\n", 1)[0])
+    assert set(facts) == {"sha256", "resources"}

@@ -1,0 +1,66 @@
+"""No GPU is an answer with a reason, given quickly and as often as asked; errors name CUDA's error, the layer and the launch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from probe.engine.device.cuda.guard import Gpu, arch_of, find_gpu
+
+
+def test_the_answer_is_the_same_every_time():
+    first = find_gpu()
+    assert find_gpu() is first
+    assert bool(first) == (not first.reason)
+    if not first:
+        assert first.reason
+
+
+def test_without_a_driver_it_does_not_hang():
+    """In a process of its own, which sees no GPU whatever the machine has; asking twice has hung."""
+    code = (
+        "import os; os.environ['CUDA_VISIBLE_DEVICES'] = ''\n"
+        "from probe.engine.device.cuda.guard import find_gpu\n"
+        "a = find_gpu(); find_gpu.cache_clear(); b = find_gpu(); assert a == b; print(bool(a), a.reason)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.startswith("False ") and len(done.stdout.split()) > 2
+
+
+def test_asking_for_the_driver_without_one_says_why():
+    if find_gpu():
+        pytest.skip("there is a GPU")
+    pytest.importorskip("cuda.bindings.driver")
+    from probe.engine.device.cuda.driver import Driver
+    from probe.errors import InputError
+
+    with pytest.raises(InputError, match="no CUDA device") as caught:
+        Driver()
+    assert find_gpu().reason in caught.value.what and "cpu" in caught.value.hint
+
+
+@pytest.mark.parametrize(("capability", "arch"), [((8, 0), "sm_80"), ((9, 0), "sm_90a"), ((12, 0), "sm_120")])
+def test_architectures(capability, arch):
+    assert arch_of(capability) == arch == Gpu("x", capability).arch
+
+
+@pytest.mark.gpu
+def test_a_launch_that_is_refused_names_layer_and_limits(gpu):
+    from probe.engine.device.cuda.backend import Shape
+    from probe.engine.device.cuda.compile import Source
+    from probe.engine.device.cuda.errors import CudaError
+
+    source = Source("chain.cu", "f", text='extern "C" __global__ void f() {}')
+    with pytest.raises(CudaError, match=r"CUDA_ERROR_INVALID_VALUE launching f.*encoder.3/norm") as caught:
+        gpu.launch(source, Shape((1, 1, 1), 2048), (), "encoder.3/norm")
+    assert "block 2048" in caught.value.where and gpu.arch in caught.value.where
+
+
+@pytest.mark.gpu
+def test_out_of_memory_says_how_much(gpu):
+    from probe.engine.device.cuda.errors import CudaError
+
+    with pytest.raises(CudaError, match="CUDA_ERROR_OUT_OF_MEMORY allocating"):
+        gpu.allocate(1 << 44)

@@ -1,0 +1,55 @@
+"""Matrix products, convolutions and pooling: every case of the table, on both devices."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from probe.engine.device.cuda.formats import BF16, F16, F32
+from probe.engine.device.cuda.ops.matmul import MMA_TILES, TILES, Matrices, product
+from probe.engine.device.cuda.queue import Queue
+from probe.engine.device.cuda.tensor import host_tensor
+from tests.engine.cuda.cases import CONVOLUTIONS, LARGE, POOLS, PRODUCTS
+from tests.engine.cuda.compared import PRECISIONS, check, table
+
+
+@pytest.mark.parametrize(("place", "case", "precision"), table(*PRODUCTS))
+def test_products(request, tmp_path, place, case, precision):
+    check(request.getfixturevalue(place), case, precision, tmp_path)
+
+
+@pytest.mark.parametrize(("place", "case", "precision"), table(*CONVOLUTIONS))
+def test_convolutions(request, tmp_path, place, case, precision):
+    check(request.getfixturevalue(place), case, precision, tmp_path)
+
+
+@pytest.mark.parametrize(("place", "case", "precision"), table(*POOLS))
+def test_pools(request, tmp_path, place, case, precision):
+    check(request.getfixturevalue(place), case, precision, tmp_path)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("stored", [F32, F16, BF16], ids=lambda one: one.name)
+@pytest.mark.parametrize("by_k", [False, True])
+def test_large_products_on_every_tile(gpu, stored, by_k):
+    """Sizes that the cases do not reach: every tile, with edges, against float64."""
+    queue, random = Queue(gpu, 18), np.random.default_rng(0)
+    m, n, k = 1544, 1416, 520
+    left, right = (random.standard_normal(shape, dtype=np.float32) for shape in ((m, k), (n, k) if by_k else (k, n)))
+    a, b = (queue.convert(host_tensor(one), stored) for one in (left, right))
+    exact_a, exact_b = (one.array(gpu).astype(np.float64) for one in (a, b))
+    expected = exact_a @ (exact_b.T if by_k else exact_b)
+    for tile in TILES if stored is F32 else MMA_TILES:
+        for tactic in ("exact", "acc16") if stored is F16 else ("exact",):
+            y = queue.empty((m, n), F32)
+            row, col = (1, k) if by_k else (n, 1)
+            product(queue, Matrices(a, (), k, 1), Matrices(b, (), row, col), y, k, tactic=tactic, tile=tile)
+            error = np.linalg.norm(y.array(gpu) - expected) / np.linalg.norm(expected)
+            assert error < (1e-5 if tactic == "exact" else 3e-3), (tile, tactic, error)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("case", LARGE, ids=str)
+def test_large_convolutions(gpu, tmp_path, case, precision):
+    check(gpu, case, precision, tmp_path)

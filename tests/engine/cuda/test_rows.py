@@ -1,0 +1,23 @@
+"""Softmax, normalisation and reductions: every case of the table, on both devices."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.engine.cuda.cases import NORMS, REDUCTIONS, SOFTMAX
+from tests.engine.cuda.compared import check, table
+
+
+@pytest.mark.parametrize(("place", "case", "precision"), table(*SOFTMAX))
+def test_softmax(request, tmp_path, place, case, precision):
+    check(request.getfixturevalue(place), case, precision, tmp_path)
+
+
+@pytest.mark.parametrize(("place", "case", "precision"), table(*NORMS))
+def test_norms(request, tmp_path, place, case, precision):
+    check(request.getfixturevalue(place), case, precision, tmp_path)
+
+
+@pytest.mark.parametrize(("place", "case", "precision"), table(*REDUCTIONS))
+def test_reductions(request, tmp_path, place, case, precision):
+    check(request.getfixturevalue(place), case, precision, tmp_path)
