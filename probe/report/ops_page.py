@@ -32,6 +32,7 @@ _BY = {
     "nothing": "cannot run",
 }
 
+
 def ops_page(result: OpsResult, page: Page, *, rows: int = 40, verbose: bool = False) -> list[str]:
     """The table of operators; for a model first what falls back, with the reason. ``rows`` bounds each table, ``verbose`` lifts the bound."""
     rows = 1 << 30 if verbose else rows
