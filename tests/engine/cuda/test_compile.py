@@ -24,8 +24,11 @@ except RuntimeError as error:
 ARCHS = ("sm_80", "sm_86", "sm_89", "sm_90a", "sm_100", "sm_120")
 FAMILIES = ("POINTWISE", "SOFTMAX", "NORMS", "REDUCTIONS", "MOVES", "PRODUCTS", "CONVOLUTIONS", "POOLS")
 # Registers of a thread: so many that at least two blocks fit on a multiprocessor of 65536 (conv_mma's large tile: one).
-BUDGETS = {"matmul_simt": 176, "matmul_mma": 248, "conv_simt": 176, "conv_mma": 176, "chain": 96}
+BUDGETS = {"matmul_simt": 176, "matmul_mma": 248, "conv_simt": 176, "conv_mma": 192, "norm_looped": 96, "chain": 96}
 BUDGET = 80
+# Bytes a thread may spill. With 1024 threads a block it has 64 registers, which the compiler for sm_120 does not manage with the longest
+# rows; nobody has timed that architecture yet.
+SPILLS = {("norm_held", "sm_120"): 80}
 ADD = Source("chain.cu", "add", text='extern "C" __global__ void add(float* x) { x[0] += 1.f; }')
 
 
@@ -45,7 +48,8 @@ def within_budget(found: list[Source], archs: tuple[str, ...]) -> None:
     over = {}
     for source, arch in itertools.product(found, archs):
         used = Compiler(arch, None)(source).resources
-        if used.spilled_bytes or used.registers > BUDGETS.get(source.entry, BUDGET) or used.shared_bytes > 48 << 10:
+        spilled = used.spilled_bytes > SPILLS.get((source.entry, arch), 0)
+        if spilled or used.registers > BUDGETS.get(source.entry, BUDGET) or used.shared_bytes > 48 << 10:
             over[f"{source} {arch}"] = used
     assert not over, over
 

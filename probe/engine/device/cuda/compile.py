@@ -143,7 +143,7 @@ class Compiler:
 
 @cache
 def nvrtc_version() -> tuple[int, int]:
-    from cuda.bindings import nvrtc  # pyright: ignore[reportMissingImports] - compiled, without stubs
+    from cuda.bindings import nvrtc  # pyright: ignore[reportAttributeAccessIssue] - compiled, without stubs
 
     _, major, minor = nvrtc.nvrtcVersion()
     return major, minor
@@ -155,7 +155,7 @@ def compile_source(source: Source, code: str, headers: dict[str, str], options: 
     Raises:
         CompileError: with NVRTC's log.
     """
-    from cuda.bindings import nvrtc  # pyright: ignore[reportMissingImports] - compiled, without stubs
+    from cuda.bindings import nvrtc  # pyright: ignore[reportAttributeAccessIssue] - compiled, without stubs
 
     fine = nvrtc.nvrtcResult.NVRTC_SUCCESS
     texts, names = [text.encode() for text in headers.values()], [name.encode() for name in headers]

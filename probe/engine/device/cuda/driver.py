@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from cuda.bindings import driver  # pyright: ignore[reportMissingImports] - compiled, without stubs
+from cuda.bindings import driver  # pyright: ignore[reportAttributeAccessIssue] - compiled, without stubs
 
 from probe.engine.device.cuda.backend import Argument, Shape
 from probe.engine.device.cuda.compile import Compiler, Source, default_folder

@@ -49,7 +49,7 @@ def find_gpu() -> Gpu:
     nothing in this room goes near the driver unless it is yes.
     """
     try:
-        from cuda.bindings import driver, nvrtc  # pyright: ignore[reportMissingImports] - compiled, without stubs
+        from cuda.bindings import driver, nvrtc  # pyright: ignore[reportAttributeAccessIssue] - compiled, without stubs
     except ImportError as error:
         return Gpu(reason=f"the package cuda-python is not installed ({error}): pip install 'probe-inference[cuda]'")
     try:
