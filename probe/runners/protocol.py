@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 
 ENTRY_POINTS = "probe.runners"  # group of plugins: NAME = module:factory, factory(argument, model, options) -> Runner
+_OF_A_MODEL = frozenset(
+    ("ort", "fp64", "typed", "engine")
+)  # runners that compute a model, and take nothing after their name
 _BUILT_IN = {
     "ort": "ONNX Runtime",
     "fp64": "float64 arithmetic in numpy: slow, and exact where FP32 is not",
@@ -100,39 +103,13 @@ def open_runner(spec: str, model: Model | None, options: RunnerOptions = DEFAULT
     argument = argument.strip()
     if kind in ("files", "python", "command") and not argument:
         raise InputError(f"the runner {kind!r} needs more than its name", where="--runner", hint=_BUILT_IN[kind])
+    if kind in _OF_A_MODEL:
+        if argument:
+            raise InputError(f"{spec!r}: {kind} takes nothing after its name", where="--runner")
+        if model is None:
+            raise InputError(f"the runner {kind!r} needs a model", where="--runner")
+        return _of_a_model(kind, model, options)
     match kind:
-        case "ort":
-            if argument:
-                raise InputError(f"{spec!r}: ort takes nothing after its name", where="--runner")
-            if model is None:
-                raise InputError("the runner 'ort' needs a model", where="--runner")
-            from probe.runners.ort import OrtRunner
-
-            return OrtRunner(model, options)
-        case "engine":
-            if argument:
-                raise InputError(f"{spec!r}: engine takes nothing after its name", where="--runner")
-            if model is None:
-                raise InputError("the runner 'engine' needs a model", where="--runner")
-            from probe.runners.engine import EngineRunner
-
-            return EngineRunner.of(model, options)
-        case "typed":
-            if argument:
-                raise InputError(f"{spec!r}: typed takes nothing after its name", where="--runner")
-            if model is None:
-                raise InputError("the runner 'typed' needs a model", where="--runner")
-            from probe.runners.typed import TypedRunner
-
-            return TypedRunner(model, options)
-        case "fp64":
-            if argument:
-                raise InputError(f"{spec!r}: fp64 takes nothing after its name", where="--runner")
-            if model is None:
-                raise InputError("the runner 'fp64' needs a model", where="--runner")
-            from probe.runners.fp64.runner import Fp64Runner
-
-            return Fp64Runner(model, options)
         case "files":
             from probe.runners.files import FilesRunner
 
@@ -146,6 +123,27 @@ def open_runner(spec: str, model: Model | None, options: RunnerOptions = DEFAULT
 
             return CommandRunner(argument, model, options.timeout)
     return _plugin(kind, argument, model, options)
+
+
+def _of_a_model(kind: str, model: Model, options: RunnerOptions) -> Runner:
+    match kind:
+        case "ort":
+            from probe.runners.ort import OrtRunner
+
+            return OrtRunner(model, options)
+        case "engine":
+            from probe.runners.engine import EngineRunner
+
+            return EngineRunner.of(model, options)
+        case "typed":
+            from probe.runners.typed import TypedRunner
+
+            return TypedRunner(model, options)
+        case "fp64":
+            from probe.runners.fp64.runner import Fp64Runner
+
+            return Fp64Runner(model, options)
+    raise AssertionError(kind)
 
 
 def _plugin(name: str, argument: str, model: Model | None, options: RunnerOptions) -> Runner:
