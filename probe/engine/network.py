@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import onnx_ir as ir
 
-from probe.model.elements import type_name
+from probe.model.graphs import adopt_type, bodies_of, graphs_of
 from probe.model.names import TensorNames
 
 if TYPE_CHECKING:
@@ -88,25 +88,6 @@ def set_origin(node: ir.Node, *sources: ir.Node | str) -> None:
     node.meta[_ORIGIN] = tuple(named)
 
 
-def graphs_of(graph: ir.Graph) -> Iterator[ir.Graph]:
-    """A graph and the bodies of its nodes, outer first."""
-    yield graph
-    for node in graph:
-        for body in bodies_of(node).values():
-            yield from graphs_of(body)
-
-
-def bodies_of(node: ir.Node) -> dict[str, ir.Graph]:
-    """The graphs a node holds, by attribute: then_branch, else_branch, body."""
-    found: dict[str, ir.Graph] = {}
-    for name, attribute in node.attributes.items():
-        if attribute.type == ir.AttributeType.GRAPH:
-            found[name] = attribute.as_graph()
-        elif attribute.type == ir.AttributeType.GRAPHS:
-            found.update({f"{name}[{i}]": body for i, body in enumerate(attribute.as_graphs())})
-    return found
-
-
 def constant(value: ir.Value | None) -> ir.TensorProtocol | None:
     """The tensor of an initialiser; None for anything computed, fed or omitted."""
     return value.const_value if value is not None and value.is_initializer() else None
@@ -140,21 +121,13 @@ def _adopt(graph: ir.Graph, scope: Scope, names: TensorNames, around: Mapping[st
     Args:
         around: what the graphs around this one define, by the name in the file.
     """
-    from onnx_ir import serde
-
     steps = {step.outputs[0]: step for step in scope.steps if step.outputs}
     nodes = []
     for node in graph:
         first = next((value.name for value in node.outputs if value.name), None)
         nodes.append((steps.get(first or ""), node))
     for value in (*graph.inputs, *(value for _, node in nodes for value in node.outputs)):
-        known = scope.types.get(value.name or "")
-        if known is None or "map(" in type_name(known):  # onnx-ir has no type for maps
-            continue
-        if value.type is None:
-            value.type = serde.deserialize_type_proto_for_type(known)
-        if value.shape is None:
-            value.shape = serde.deserialize_type_proto_for_shape(known)
+        adopt_type(value, scope)
     visible = {**around, **{value.name: value for value in values_of(graph) if value.name}}
     _return_outer_values(graph, visible)
     for step, node in nodes:

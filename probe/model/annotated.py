@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 
 from probe.errors import InputError
+from probe.model.graphs import adopt_type, bodies_of, graphs_of
 from probe.model.load import read_model
 from probe.model.model import Model
 from probe.model.names import TensorNames
@@ -53,25 +54,6 @@ def annotate(model: Model) -> Annotated:
     return made
 
 
-def graphs_of(graph: ir.Graph) -> Iterator[ir.Graph]:
-    """A graph and the bodies of its nodes, outer first."""
-    yield graph
-    for node in graph:
-        for body in bodies_of(node).values():
-            yield from graphs_of(body)
-
-
-def bodies_of(node: ir.Node) -> dict[str, ir.Graph]:
-    """The graphs a node holds, by attribute: then_branch, else_branch, body."""
-    found: dict[str, ir.Graph] = {}
-    for name, attribute in node.attributes.items():
-        if attribute.type == ir.AttributeType.GRAPH:
-            found[name] = attribute.as_graph()
-        elif attribute.type == ir.AttributeType.GRAPHS:
-            found.update({f"{name}[{i}]": body for i, body in enumerate(attribute.as_graphs())})
-    return found
-
-
 def values_of(graph: ir.Graph) -> Iterator[ir.Value]:
     """Everything a graph defines: inputs, initialisers, what its nodes make. Bodies not included."""
     yield from dict.fromkeys((*graph.inputs, *graph.initializers.values()))
@@ -100,18 +82,10 @@ def _adopt(made: Annotated, graph: ir.Graph, scope: Scope, names: TensorNames) -
 
 
 def _set_type(value: ir.Value, scope: Scope) -> None:
-    from onnx_ir import serde
-
     if value.type is None and value.const_value is not None:
         value.type = ir.TensorType(value.const_value.dtype)
         value.shape = ir.Shape(value.const_value.shape.numpy())
-    known = scope.types.get(value.name or "")
-    if known is None:
-        return
-    if value.type is None:
-        value.type = serde.deserialize_type_proto_for_type(known)
-    if value.shape is None:
-        value.shape = serde.deserialize_type_proto_for_shape(known)
+    adopt_type(value, scope)
 
 
 def _inlined(model: Model) -> Model:

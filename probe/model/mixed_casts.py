@@ -8,7 +8,8 @@ from typing import Literal
 import numpy as np
 import onnx_ir as ir
 
-from probe.model.annotated import Annotated, graphs_of, values_of
+from probe.model.annotated import Annotated, values_of
+from probe.model.graphs import graphs_of
 from probe.model.mixed_plan import MixedPlan
 from probe.model.mixed_weights import converted, lost_in, tensor_of
 from probe.model.movement import is_standard

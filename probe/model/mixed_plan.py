@@ -17,7 +17,7 @@ from typing import Literal
 
 import onnx_ir as ir
 
-from probe.model.annotated import bodies_of, graphs_of
+from probe.model.graphs import bodies_of, graphs_of
 from probe.model.movement import TYPE_ONLY, is_movement, is_standard, parameters, shape_inputs
 from probe.model.schemas import Ports, is_float, low_ports
 

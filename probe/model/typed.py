@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from probe.errors import InputError
-from probe.model.annotated import annotate, graphs_of, values_of
+from probe.model.annotated import annotate, values_of
+from probe.model.graphs import graphs_of
 from probe.model.load import read_model
 from probe.model.model import Model
 from probe.model.scopes import is_constant
