@@ -13,9 +13,9 @@ from typing import Literal
 import onnx_ir as ir
 
 from probe.engine.assignment import Assignment, Choice
-from probe.engine.fusion.kinds import is_movement
 from probe.engine.layers import Layer, all_layers
 from probe.engine.network import bodies_of
+from probe.model.movement import is_movement, is_standard, parameters
 
 Form = Literal["plain", "wide", "low", "switched", "general"]
 Interior = Literal["storage", "fp32"]
@@ -28,15 +28,6 @@ TF32_OPS = frozenset(("MatMul", "Gemm", "Conv", "ConvTranspose"))
 _EXACT_OPS = frozenset(
     "Relu Abs Neg Sign Max Min Clip Where MaxPool GlobalMaxPool ReduceMax ReduceMin Floor Ceil Round Identity MaxUnpool TopK".split()
 )
-# Inputs that are parameters of a shape or of a quantised format, not data: rounding them would change what is computed, not how well.
-_PARAMETERS = {
-    "Resize": (1, 2),
-    "Upsample": (1,),
-    "QuantizeLinear": (1,),
-    "DequantizeLinear": (1,),
-    "NonMaxSuppression": (3, 4),
-    "OneHot": (1,),
-}
 
 
 def is_float(value: ir.Value | None) -> bool:
@@ -46,7 +37,7 @@ def is_float(value: ir.Value | None) -> bool:
 
 def is_exact(node: ir.Node) -> bool:
     """Whether a node of rounded inputs makes a rounded output, so that rounding it again would change nothing."""
-    if node.domain not in ("", "ai.onnx"):
+    if not is_standard(node):
         return False
     if node.op_type == "Clip" and ("min" in node.attributes or "max" in node.attributes):
         return False  # before opset 11 the bounds are attributes, which nobody rounded
@@ -55,12 +46,12 @@ def is_exact(node: ir.Node) -> bool:
 
 def multiplies(node: ir.Node) -> bool:
     """Whether TF32 concerns a node."""
-    return node.domain in ("", "ai.onnx") and node.op_type in TF32_OPS
+    return is_standard(node) and node.op_type in TF32_OPS
 
 
 def data_inputs(node: ir.Node) -> Iterator[ir.Value]:
     """The float inputs of a node that are data."""
-    spared = _PARAMETERS.get(node.op_type, ()) if node.domain in ("", "ai.onnx") else ()
+    spared = parameters(node)
     for position, value in enumerate(node.inputs):
         if position not in spared and is_float(value):
             assert value is not None

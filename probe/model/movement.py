@@ -1,7 +1,4 @@
-"""Which operators only move data, and which of their inputs are no data at all. What every conversion of types must agree on.
-
-The engine's own tables (``probe.engine.fusion.kinds``, ``probe.engine.rounding``) say the same; ``tests/model/test_mixed.py`` holds them together.
-"""
+"""Which operators only move data, and which of their inputs are no data at all: what the engine rounds by and conversion casts by."""
 
 from __future__ import annotations
 

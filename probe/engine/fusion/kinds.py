@@ -7,20 +7,12 @@ from typing import Literal
 
 import onnx_ir as ir
 
+from probe.model.movement import is_movement, is_standard
+
 Kind = Literal[
     "conv", "matmul", "gemm", "pointwise", "reduce", "norm", "softmax", "attention", "pool", "recurrent",
     "move", "shape", "if", "loop", "quantise", "other",
 ]  # fmt: skip
-
-STANDARD = ("", "ai.onnx")  # how models write the standard's own domain
-
-MOVEMENT = frozenset(
-    """
-    Reshape Transpose Squeeze Unsqueeze Flatten Slice Concat Split Gather GatherElements GatherND Expand Tile Identity Dropout Pad
-    DepthToSpace SpaceToDepth ReverseSequence ScatterElements ScatterND Scatter TensorScatter Trilu Compress CenterCropPad
-    ConcatFromSequence SequenceAt SequenceConstruct SequenceEmpty SequenceInsert SequenceErase SplitToSequence Optional OptionalGetElement
-    """.split()
-)
 
 VIEWS = frozenset("Reshape Squeeze Unsqueeze Flatten Identity Dropout".split())  # the same bytes under another shape
 
@@ -83,11 +75,6 @@ _FLOATS = frozenset(
 )  # fmt: skip
 
 
-def is_standard(node: ir.Node) -> bool:
-    """Whether its operator is one of the ONNX standard's own."""
-    return node.domain in STANDARD
-
-
 def kind_of(node: ir.Node) -> Kind:
     """The kind of a node alone. ``shape``: it neither reads nor makes a floating-point tensor; ``other``: an operator not in the table."""
     if not is_standard(node):
@@ -96,18 +83,6 @@ def kind_of(node: ir.Node) -> Kind:
     if kind in {"pointwise", "move", "reduce", "other"} and _integers_only(node):
         return "shape"
     return kind
-
-
-def is_movement(node: ir.Node) -> bool:
-    """Whether a node hands on values unchanged, so that it has no error of its own. Padding with a stored or default value counts, and
-    resizing to the nearest element; scattering that adds or multiplies does not."""
-    if not is_standard(node):
-        return False
-    if node.op_type.startswith("Scatter"):
-        return node.attributes.get_string("reduction", "none") == "none"
-    if node.op_type in {"Resize", "Upsample"}:
-        return node.attributes.get_string("mode", "nearest") == "nearest"
-    return node.op_type in MOVEMENT
 
 
 def is_float(value: ir.Value | None) -> bool | None:
