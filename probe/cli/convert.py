@@ -7,12 +7,25 @@ from typing import Annotated, Literal
 
 import typer
 
-from probe.cli.options import Json, Quiet, Verbose
+from probe.cli.options import (
+    Accept,
+    CustomOpLib,
+    Golden,
+    InputShapes,
+    Json,
+    Model,
+    Preset,
+    Quiet,
+    Seed,
+    Threads,
+    ValRange,
+    Verbose,
+)
 from probe.errors import EXIT_FAILED, EXIT_PASSED
 
 
 def convert(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="An ONNX model.", show_default=False)],
+    model: Model,
     output: Annotated[
         Path,
         typer.Option("-o", "--output", metavar="OUT.onnx", help="Where the converted model goes.", show_default=False),
@@ -38,36 +51,15 @@ def convert(
             help="Network inputs for the proof: .npz, a folder of them, a dump, Polygraphy JSON. Repeatable.",
         ),
     ] = None,
-    input_shapes: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME:[N,...]", help='Extents of dynamic inputs: "x:[1,3,224,224]". Repeatable.'),
-    ] = None,
-    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of the made-up inputs, without --inputs.")] = 0,
-    val_range: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME:[LO,HI]", help='Their values: "x:[0,1]", or "[0,1]" for all. Repeatable.'),
-    ] = None,
-    golden: Annotated[
-        str,
-        typer.Option(
-            metavar="ort|fp64|FILE", help="The reference: ONNX Runtime in FP32, float64, or a recording that is there."
-        ),
-    ] = "ort",
-    accept: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="CRITERION", help='What is good enough: "cosine>=0.999", "range_rel<=0.01 @ OUTPUT". Repeatable.'
-        ),
-    ] = None,
-    preset: Annotated[
-        Literal["torch", "numpy", "trtexec", "polygraphy"] | None,
-        typer.Option(metavar="NAME", help="Judge as that tool does: torch, numpy, trtexec or polygraphy."),
-    ] = None,
+    input_shapes: InputShapes = None,
+    seed: Seed = 0,
+    val_range: ValRange = None,
+    golden: Golden = "ort",
+    accept: Accept = None,
+    preset: Preset = None,
     no_proof: Annotated[bool, typer.Option("--no-proof", help="Write the model and do not run it.")] = False,
-    threads: Annotated[int, typer.Option(metavar="N", min=0, help="0: as many as there are cores.")] = 0,
-    custom_op_lib: Annotated[
-        list[Path] | None, typer.Option(metavar="FILE", help="Shared library of custom operators. Repeatable.")
-    ] = None,
+    threads: Threads = 0,
+    custom_op_lib: CustomOpLib = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
     json: Json = None,
     verbose: Verbose = False,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from probe.cli.options import Json, Quiet, Select, Verbose
+from probe.cli.options import Accept, Json, Preset, Quiet, Select, StrictLayers, Verbose, Worst
 from probe.errors import EXIT_FAILED, EXIT_PASSED, InputError
 
 if TYPE_CHECKING:
@@ -23,16 +23,8 @@ def diff(
         str,
         typer.Argument(metavar="GOLDEN", help="The reference; of two saved results, the later.", show_default=False),
     ],
-    accept: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="CRITERION", help='What is good enough: "cosine>=0.999", "range_rel<=0.01 @ OUTPUT". Repeatable.'
-        ),
-    ] = None,
-    preset: Annotated[
-        Literal["torch", "numpy", "trtexec", "polygraphy"] | None,
-        typer.Option(metavar="NAME", help="Judge as that tool does: torch, numpy, trtexec or polygraphy."),
-    ] = None,
+    accept: Accept = None,
+    preset: Preset = None,
     precision: Annotated[
         str | None,
         typer.Option(
@@ -44,18 +36,14 @@ def diff(
         typer.Option("--map", metavar="FILE", help='Names that differ: JSON {"name in ACTUAL": "name in GOLDEN"}.'),
     ] = None,
     select: Select = None,
-    worst: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Rows a table shows, and worst elements kept of a tensor.")
-    ] = 10,
+    worst: Worst = 10,
     metrics: Annotated[
         Literal["default", "all"], typer.Option(metavar="default|all", help="all: every metric of the tensors shown.")
     ] = "default",
     smallest_tolerance: Annotated[
         bool, typer.Option("--smallest-tolerance", help="Also find the smallest atol and rtol that would pass.")
     ] = False,
-    strict_layers: Annotated[
-        bool, typer.Option("--strict-layers", help="Tensors inside the network count in the verdict as outputs do.")
-    ] = False,
+    strict_layers: StrictLayers = False,
     worse_factor: Annotated[
         float, typer.Option(metavar="X", min=1.0, help="Two saved results: an error X times larger is a regression.")
     ] = 2.0,

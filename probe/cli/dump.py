@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from probe.cli.options import Json, Quiet, Select, Verbose
+from probe.cli.options import CustomOpLib, Inputs, InputShapes, Json, Quiet, Seed, Select, Threads, ValRange, Verbose
 from probe.errors import InputError
 
 
@@ -31,21 +31,10 @@ def dump(
             help='What computes: ort, fp64, engine, typed, files:PATH, python:module.fn, "command: ...".',
         ),
     ] = "ort",
-    inputs: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="FILE|DIR", help="Network inputs: .npz, a folder of them, a dump, Polygraphy JSON. Repeatable."
-        ),
-    ] = None,
-    input_shapes: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME:[N,...]", help='Extents of dynamic inputs: "x:[1,3,224,224]". Repeatable.'),
-    ] = None,
-    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of the made-up inputs, without --inputs.")] = 0,
-    val_range: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME:[LO,HI]", help='Their values: "x:[0,1]", or "[0,1]" for all. Repeatable.'),
-    ] = None,
+    inputs: Inputs = None,
+    input_shapes: InputShapes = None,
+    seed: Seed = 0,
+    val_range: ValRange = None,
     select: Select = None,
     stats_only: Annotated[
         bool, typer.Option("--stats-only", help="Ranges and hashes instead of values: small, and enough to look.")
@@ -74,14 +63,12 @@ def dump(
         Literal["storage", "fp32"],
         typer.Option(metavar="storage|fp32", help="Of the engine: tensors inside fused layers, rounded or FP32."),
     ] = "storage",
-    threads: Annotated[int, typer.Option(metavar="N", min=0, help="0: as many as there are cores.")] = 0,
+    threads: Threads = 0,
     providers: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="ONNX Runtime execution providers, in order: cpu, cuda. Repeatable."),
     ] = None,
-    custom_op_lib: Annotated[
-        list[Path] | None, typer.Option(metavar="FILE", help="Shared library of custom operators. Repeatable.")
-    ] = None,
+    custom_op_lib: CustomOpLib = None,
     memory_limit: Annotated[
         str | None, typer.Option(metavar="SIZE", help='Record in several sessions to stay below: "2G", "512MiB".')
     ] = None,

@@ -7,7 +7,7 @@ import re
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -28,6 +28,48 @@ Json = Annotated[
 ]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Say everything: no bound on tables, all notes.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Say only the verdict; no progress.")]
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="An ONNX model.", show_default=False)]
+Inputs = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="FILE|DIR", help="Network inputs: .npz, a folder of them, a dump, Polygraphy JSON. Repeatable."
+    ),
+]
+InputShapes = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME:[N,...]", help='Extents of dynamic inputs: "x:[1,3,224,224]". Repeatable.'),
+]
+Seed = Annotated[int, typer.Option(metavar="N", min=0, help="Of the made-up inputs, without --inputs.")]
+ValRange = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME:[LO,HI]", help='Their values: "x:[0,1]", or "[0,1]" for all. Repeatable.'),
+]
+Golden = Annotated[
+    str,
+    typer.Option(
+        metavar="ort|fp64|FILE", help="The reference: ONNX Runtime in FP32, float64, or a recording that is there."
+    ),
+]
+Accept = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="CRITERION", help='What is good enough: "cosine>=0.999", "range_rel<=0.01 @ OUTPUT". Repeatable.'
+    ),
+]
+Preset = Annotated[
+    Literal["torch", "numpy", "trtexec", "polygraphy"] | None,
+    typer.Option(metavar="NAME", help="Judge as that tool does: torch, numpy, trtexec or polygraphy."),
+]
+StrictLayers = Annotated[
+    bool, typer.Option("--strict-layers", help="Tensors inside the network count in the verdict as outputs do.")
+]
+Worst = Annotated[
+    int, typer.Option(metavar="N", min=1, help="Rows a table shows, and worst elements kept of a tensor.")
+]
+Threads = Annotated[int, typer.Option(metavar="N", min=0, help="0: as many as there are cores.")]
+CustomOpLib = Annotated[
+    list[Path] | None, typer.Option(metavar="FILE", help="Shared library of custom operators. Repeatable.")
+]
 
 
 def parse_select(text: str | None, option: str = "--select") -> re.Pattern[str] | None:

@@ -7,47 +7,39 @@ from typing import Annotated, Literal
 
 import typer
 
-from probe.cli.options import Json, Quiet, Verbose
+from probe.cli.options import (
+    Accept,
+    CustomOpLib,
+    Golden,
+    Inputs,
+    InputShapes,
+    Json,
+    Model,
+    Preset,
+    Quiet,
+    Seed,
+    StrictLayers,
+    Threads,
+    ValRange,
+    Verbose,
+    Worst,
+)
 from probe.errors import EXIT_FAILED, EXIT_PASSED, InputError
 
 
 def run(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="An ONNX model.", show_default=False)],
+    model: Model,
     precision: Annotated[
         Literal["fp16", "bf16", "tf32", "fp32"],
         typer.Option(metavar="NAME", help="What tensors are stored in: fp16, bf16, tf32 or fp32."),
     ] = "fp16",
-    inputs: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="FILE|DIR", help="Network inputs: .npz, a folder of them, a dump, Polygraphy JSON. Repeatable."
-        ),
-    ] = None,
-    input_shapes: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME:[N,...]", help='Extents of dynamic inputs: "x:[1,3,224,224]". Repeatable.'),
-    ] = None,
-    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of the made-up inputs, without --inputs.")] = 0,
-    val_range: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME:[LO,HI]", help='Their values: "x:[0,1]", or "[0,1]" for all. Repeatable.'),
-    ] = None,
-    golden: Annotated[
-        str,
-        typer.Option(
-            metavar="ort|fp64|FILE", help="The reference: ONNX Runtime in FP32, float64, or a recording that is there."
-        ),
-    ] = "ort",
-    accept: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="CRITERION", help='What is good enough: "cosine>=0.999", "range_rel<=0.01 @ OUTPUT". Repeatable.'
-        ),
-    ] = None,
-    preset: Annotated[
-        Literal["torch", "numpy", "trtexec", "polygraphy"] | None,
-        typer.Option(metavar="NAME", help="Judge as that tool does: torch, numpy, trtexec or polygraphy."),
-    ] = None,
+    inputs: Inputs = None,
+    input_shapes: InputShapes = None,
+    seed: Seed = 0,
+    val_range: ValRange = None,
+    golden: Golden = "ort",
+    accept: Accept = None,
+    preset: Preset = None,
     keep: Annotated[
         list[str] | None,
         typer.Option(
@@ -93,19 +85,13 @@ def run(
     no_cure: Annotated[
         bool, typer.Option("--no-cure", help="Do not run again with what the findings would keep in FP32.")
     ] = False,
-    strict_layers: Annotated[
-        bool, typer.Option("--strict-layers", help="Tensors inside the network count in the verdict as outputs do.")
-    ] = False,
-    worst: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Rows a table shows, and worst elements kept of a tensor.")
-    ] = 10,
+    strict_layers: StrictLayers = False,
+    worst: Worst = 10,
     table: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Also write all layers with their errors as .parquet or .csv.")
     ] = None,
-    threads: Annotated[int, typer.Option(metavar="N", min=0, help="0: as many as there are cores.")] = 0,
-    custom_op_lib: Annotated[
-        list[Path] | None, typer.Option(metavar="FILE", help="Shared library of custom operators. Repeatable.")
-    ] = None,
+    threads: Threads = 0,
+    custom_op_lib: CustomOpLib = None,
     memory_limit: Annotated[
         str | None,
         typer.Option(
