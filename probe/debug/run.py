@@ -6,19 +6,15 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from probe.compare.align import pair_inputs
 from probe.compare.diff import diff_sources, environment
 from probe.debug.cures import Judged, Trial, weigh
-from probe.debug.evidence import Evidence
-from probe.debug.findings import Findings
 from probe.debug.goldens import Golden, golden_kind, open_golden
-from probe.debug.judged import diverging, threshold_of, with_statuses
-from probe.debug.local_error import layer_errors
-from probe.debug.observe import Outputs, check_observer, record_engine, record_outputs
+from probe.debug.instrument import instrument, with_failure
+from probe.debug.observe import Outputs, check_observer, record_outputs
 from probe.debug.whole_run import failed_to_run, observed, of_baseline, of_golden
 from probe.engine.assignment import FP32, Assignment
 from probe.engine.build import compile_model, resolve_keep
@@ -129,7 +125,7 @@ class _Run:
                 made, failure = record_outputs(engine, assignment, self.sets, tape)
             if not made:
                 return Judged("failed", (f"it does not run: {failure}",))
-            diff = _with_failure(self.judge(tape, golden, **how), failure)
+            diff = with_failure(self.judge(tape, golden, **how), failure)
             return Judged(diff.verdict, diff.reasons, diff.outputs)
 
 
@@ -170,38 +166,27 @@ def run_network(
             baseline = run.judge_outputs(engine, Assignment(FP32), golden, precision="fp32")
             if not baseline.outputs:
                 raise InputError(f"the network does not run in FP32: {baseline.reasons[0]}", where=str(model.path))
-        with run.phase("run") as tell:
-            tape = run.tape("engine")
-            aliases = _aliases(engine, golden)
-            with tape:
-                outputs, failure = record_engine(engine, assignment, sets, tape, aliases=aliases, progress=tell)
-        with run.phase("compare"):
-            diff = _with_failure(run.judge(tape, golden), failure)
-            diff = with_statuses(diff, engine, tape, golden, options.precision, aliases)
-        with run.phase("local error") as tell:
-            evidence = _evidence(engine, assignment, golden, tape, sets, diff)
-            layers = layer_errors(evidence, measured=_selected(options.layers), progress=tell)
+        found = instrument(
+            engine, assignment, golden, sets, run.tape("engine"),
+            judge=run.judge, phase=run.phase, measured=_selected(options.layers), strict=options.strict_layers,
+        )  # fmt: skip
+        diff, explained = found.diff, found.explained
         with run.phase("causes"):
-            first = diverging(evidence, layers)
-            threshold = threshold_of(diff.acceptance, options.precision)
-            explained = Findings(
-                evidence, layers, first, threshold=threshold, verdict=diff.verdict, strict=options.strict_layers
-            )
             causes, cure = explained.causes(), None
         if options.try_cure and diff.verdict == "failed" and options.precision != "fp32":
             with run.phase("cure"):
                 causes, cure = weigh(causes, _trial(run, engine, assignment, golden))
         causes = sorted(causes, key=lambda f: not f.fatal)
         findings = (
-            *failed_to_run(failure, options.precision),
+            *failed_to_run(found.failure, options.precision),
             *of_baseline(baseline),
             *causes,
             *of_golden(golden, model),
             *explained.notes(diff.findings),
         )
         return _finish(
-            run, engine, assignment, golden, diff, layers,
-            first=first, findings=findings, cure=cure, kept=kept, outputs=outputs, baseline=baseline, kind=kind, notes=notes,
+            run, engine, assignment, golden, diff, found.layers,
+            first=found.first, findings=findings, cure=cure, kept=kept, outputs=found.outputs, baseline=baseline, kind=kind, notes=notes,
         )  # fmt: skip
 
 
@@ -281,33 +266,6 @@ def device_in_words(device: str, precision: str) -> str:
 
 
 # --- phases
-
-
-def _with_failure(diff: DiffResult, failure: str) -> DiffResult:
-    """A network that stops has failed, whatever it made before."""
-    return replace(diff, verdict="failed", reasons=(f"it does not run: {failure}", *diff.reasons)) if failure else diff
-
-
-def _evidence(
-    engine: Engine, assignment: Assignment, golden: TensorSource, tape: Tape, sets: Sequence[InputSet], diff: DiffResult
-) -> Evidence:
-    pairs, _ = pair_inputs(tape, golden)
-    return Evidence(
-        engine, assignment, golden, tape,
-        pairs={pair.actual: pair.golden for pair in pairs},
-        sets={one.id: one for one in sets},
-        tensors={t.name: t for t in diff.tensors if t.status != "extra"},
-    )  # fmt: skip
-
-
-def _aliases(engine: Engine, golden: TensorSource) -> dict[str, list[str]]:
-    """Tensor of the network -> golden tensors whose values it holds under its own name."""
-    found: dict[str, list[str]] = {}
-    for name in dict.fromkeys(row.name for row in golden.rows() if row.role != "input"):
-        status, to = engine.fate(name)
-        if status == "equivalent":
-            found.setdefault(to, []).append(name)
-    return found
 
 
 def _kept_names(engine: Engine, patterns: Sequence[re.Pattern[str]]) -> tuple[str, ...]:
