@@ -120,11 +120,11 @@ def round_to(x: np.ndarray[Any, Any], precision: str) -> np.ndarray[Any, Any]:
 
 
 def _round_mantissa_to_10_bits(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    bits = x.view(np.uint32).copy()
+    bits = np.atleast_1d(x).view(np.uint32).copy()
     finite = np.isfinite(x)
     odd = (bits >> 13) & 1
     rounded = (bits + 0xFFF + odd) & np.uint32(0xFFFFE000)
     # A mask of -3.4e38 must stay finite: tf32 has float32's exponent and TensorRT's conversion saturates to its largest value.
     overflows = finite & ~np.isfinite(rounded.view(np.float32))
     rounded[overflows] = bits[overflows] & 0xFFFFE000
-    return np.where(finite, rounded, bits).view(np.float32)
+    return np.where(finite, rounded, bits).view(np.float32).reshape(x.shape)

@@ -94,7 +94,9 @@ def diff_sources(
         reasons=reasons,
         actual=_info(actual, [p.actual for p in pairs]),
         golden=_info(golden, [p.golden for p in pairs]),
-        acceptance=_resolved(compared, acceptance),
+        acceptance=resolved(
+            [(c.diff.name, one) for c in compared if c.diff.role == "output" for one in c.criteria], acceptance
+        ),
         tensors=tuple(diffs),
         first_divergence=first_divergence(diffs, reads),
         findings=(*findings, *_random(golden, pairs), *explain(compared, rows_a, rows_g, verdict)),
@@ -176,9 +178,13 @@ def _verdict(diffs: Sequence[TensorDiff], left_out: Sequence[str], strict: bool)
     return verdict, tuple(reasons)
 
 
-def _resolved(compared: Sequence[Compared], acceptance: Sequence[Criterion]) -> tuple[Criterion, ...]:
-    """Every criterion that was applied to an output, once; defaults that differ by type name their output."""
-    used = [(c.diff.name, criterion) for c in compared if c.diff.role == "output" for criterion in c.criteria]
+def resolved(used: Sequence[tuple[str, Criterion]], acceptance: Sequence[Criterion]) -> tuple[Criterion, ...]:
+    """Every criterion that was applied to an output, once; defaults that differ by type name their output.
+
+    Args:
+        used: (output, criterion) as applied.
+        acceptance: as given; it stands for itself.
+    """
     if acceptance:
         return tuple(acceptance)
     outputs = {name for name, _ in used}

@@ -17,9 +17,7 @@ from probe.results.tensors import Role, TensorInfo
 from probe.store.source import TensorSource
 
 # Judged on every input by itself as well: one loud input must not hide a quiet one. The others are statistics of the whole set.
-_WORST_CASE = frozenset(
-    "range_rel range_rel_item max_abs max_rel cosine ulp_max kl_max max_steps channel_worst".split()
-)
+WORST_CASE = frozenset("range_rel range_rel_item max_abs max_rel cosine ulp_max kl_max max_steps channel_worst".split())
 
 _WORSE: tuple[Verdict, ...] = ("passed", "warned", "not_judged", "failed")
 
@@ -70,7 +68,7 @@ def compare_tensor(
     first_a, first_g = actual.first, golden.first
     precision = options.precision or first_a.precision or actual.default_precision or None
     rule = rule_of(options.preset, first_a.dtype, first_g.dtype) if options.preset else None
-    criteria = _criteria(options, rule, precision, first_a.dtype, first_g.dtype)
+    criteria = criteria_for(options, rule, precision, first_a.dtype, first_g.dtype)
     rule = rule or default_rule(first_a.dtype, first_g.dtype)
     base = _describe(first_a, first_g, role, precision)
     found: list[tuple[str, Sums, Judgement]] = []
@@ -89,7 +87,7 @@ def compare_tensor(
         sums = _sums(actual.source, a, golden.source, g, label, role, rule, precision, options, space)
         if sums is None:
             return Compared(_with(base, *_by_statistics(a, g)), criteria=criteria)
-        mine = [c for c in criteria if c.metric in _WORST_CASE] if len(labels) > 1 else criteria
+        mine = [c for c in criteria if c.metric in WORST_CASE] if len(labels) > 1 else criteria
         found.append((label, sums, _judge(sums, mine, first_g, first_a)))
     if not found:
         return Compared(_with(base, "not_run", "passed" if role == "internal" else "not_judged", "ran for no input"))
@@ -149,7 +147,7 @@ def worst_verdict(verdicts: Sequence[Verdict]) -> Verdict:
     return _WORSE[max(map(_WORSE.index, verdicts))] if verdicts else "not_judged"
 
 
-def _criteria(
+def criteria_for(
     options: Options, rule: Rule | None, precision: str | None, dtype_a: str, dtype_g: str
 ) -> tuple[Criterion, ...]:
     if options.acceptance:

@@ -16,7 +16,7 @@ from probe.metrics.sums import Sums
 from probe.precision import kind_of, precision_of
 from probe.results.diff import Criterion, Verdict
 
-_OPERATORS: dict[str, Callable[[float, float], bool]] = {
+OPERATORS: dict[str, Callable[[float, float], bool]] = {
     "<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt, "==": operator.eq,
 }  # fmt: skip
 
@@ -129,10 +129,10 @@ def judge(
         failures.append(f"{sums.sentinel_mismatch} of {sums.sentinels} masked elements are no masks in actual")
     mine = [c for c in criteria if c.output in (None, output)]
     for criterion in mine:
-        value = _value(criterion.metric, sums, step)
+        value = value_of(criterion.metric, sums, step)
         if value is None:
             unjudged.append(f"{criterion.metric} is not defined for this tensor")
-        elif not _OPERATORS[criterion.op](value, criterion.threshold):
+        elif not OPERATORS[criterion.op](value, criterion.threshold):
             (failures if criterion.level == "fail" else warnings).append(_broken(criterion, value))
         if value is not None and criterion.level == "fail" and _within_factor_2(criterion, value):
             near.append(f"{criterion.metric} {value:.3g}, threshold {criterion.threshold:g}")
@@ -171,7 +171,7 @@ def with_source(criteria: Sequence[Criterion], source: str) -> tuple[Criterion, 
     return tuple(replace(criterion, source=source) for criterion in criteria)
 
 
-def _value(metric: str, sums: Sums, step: float | None) -> float | None:
+def value_of(metric: str, sums: Sums, step: float | None) -> float | None:
     if metric == "max_steps":
         return sums.max_abs / step if step else None
     return _NAMES[metric](sums)

@@ -316,8 +316,10 @@ class _Measurement:
 
     def _worst(self, start: int, a: Array, g: Array, error: Array, largest: float) -> None:
         kept, limit = self.sums.worst, self.spec.worst
+        if limit == 0:
+            return
         least = kept[-1].error if len(kept) == limit else 0.0
-        if limit == 0 or largest <= least:
+        if largest <= least:
             return
         # Most often the upper half of the error's range holds enough of them; sorting out a whole block costs more than the sums.
         places = np.flatnonzero(error > max(least, largest / 2))

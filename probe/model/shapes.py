@@ -187,7 +187,17 @@ def _prepare(proto: onnx.ModelProto, root: Scope) -> onnx.ModelProto:
                 imported.add(node.domain)
                 version = onnx.defs.onnx_ml_opset_version() if node.domain == "ai.onnx.ml" else 1
                 copy.opset_import.add(domain=node.domain, version=version)
+            if node.op_type == "MeanVarianceNormalization" and not node.domain:
+                _say_axes(node)
     return copy
+
+
+def _say_axes(node: onnx.NodeProto) -> None:
+    """onnx infers nothing for the operator's function body unless the attribute stands there; these are its default."""
+    import onnx
+
+    if all(attribute.name != "axes" for attribute in node.attribute):
+        node.attribute.append(onnx.helper.make_attribute("axes", [0, 2, 3]))
 
 
 def _pairs(graph: onnx.GraphProto, scope: Scope) -> Iterator[tuple[onnx.GraphProto, Scope]]:

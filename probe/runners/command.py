@@ -112,7 +112,7 @@ class CommandRunner:
         self._execute([argument.format(**values) for argument in self._arguments], folder / "said", input_id)
         outputs = places["outputs" if "outputs" in self._used else "outputs_dir"]
         if not outputs.exists() or (outputs.is_dir() and not any(outputs.iterdir())):
-            said = _tail(folder / "said")
+            said = tail_of(folder / "said")
             raise InputError(
                 f"the command succeeded and left nothing in {{{'outputs' if 'outputs' in self._used else 'outputs_dir'}}}",
                 where=self._template + said,
@@ -139,15 +139,15 @@ class CommandRunner:
             except subprocess.TimeoutExpired:
                 raise InputError(
                     f"the command did not end within {self._timeout:g} s on input {input_id!r}",
-                    where=self._template + _tail(said),
+                    where=self._template + tail_of(said),
                     hint="allow more with --timeout",
                 ) from None
             finally:
                 if process.poll() is None:
-                    _kill_group(process)
+                    kill_group(process)
         if code:
-            how = f"was ended by {_signal_name(-code)}" if code < 0 else f"failed with exit code {code}"
-            raise InputError(f"the command {how} on input {input_id!r}", where=self._template + _tail(said))
+            how = f"was ended by {signal_name(-code)}" if code < 0 else f"failed with exit code {code}"
+            raise InputError(f"the command {how} on input {input_id!r}", where=self._template + tail_of(said))
 
     def close(self) -> None:
         return None
@@ -190,7 +190,7 @@ def _write_npz(path: Path, feeds: Mapping[str, Array]) -> None:
                 np.lib.format.write_array(member, portable(array), allow_pickle=False)
 
 
-def _kill_group(process: subprocess.Popen[bytes]) -> None:
+def kill_group(process: subprocess.Popen[bytes]) -> None:
     try:
         os.killpg(process.pid, signal.SIGKILL)
     except (ProcessLookupError, PermissionError, AttributeError):  # gone meanwhile; or no process groups here
@@ -198,13 +198,13 @@ def _kill_group(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def _tail(said: Path) -> str:
+def tail_of(said: Path) -> str:
     lines = said.read_text(errors="replace").splitlines()
     shown = [line.rstrip() for line in lines if line.strip()][-_TAIL_LINES:]
     return "".join(f"\n         | {line[:300]}" for line in shown)
 
 
-def _signal_name(number: int) -> str:
+def signal_name(number: int) -> str:
     try:
         return signal.Signals(number).name
     except ValueError:

@@ -17,7 +17,7 @@ from probe.results.tensors import RunHeader, TensorInfo
 from probe.runners.memory import chunks, default_limit, peak_of_live_tensors, resident_bytes, return_freed_memory
 from probe.runners.ort_session import build_session, resolve_providers
 from probe.runners.protocol import DEFAULT_OPTIONS, Array, RunnerOptions, RunnerTensor
-from probe.runners.provenance import environment
+from probe.runners.provenance import environment, row_of
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -264,7 +264,7 @@ class OrtRunner:
                 array = taken[0][1]
                 dtype = "unknown" if array is None else dtype_name(array.dtype)
                 note = f"{self._branch_of(tensor)} did not run"
-                yield RunnerTensor(self._info(tensor, input_id, "", dtype, (), note, status="not_run"), None)
+                yield RunnerTensor(row_of(tensor, self._elements, input_id, "", dtype, (), note, "not_run"), None)
                 continue
             if len(taken) > 1 or taken[0][0]:
                 self._elements[tensor.name] = tuple(tensor.name + suffix for suffix, _, _ in taken)
@@ -272,35 +272,12 @@ class OrtRunner:
                 note = "; ".join(filter(None, (note, tensor.note)))
                 if array is None:
                     yield RunnerTensor(
-                        self._info(tensor, input_id, suffix, "unknown", (), note, status="unsupported"), None
+                        row_of(tensor, self._elements, input_id, suffix, "unknown", (), note, "unsupported"), None
                     )
                     continue
-                info = self._info(tensor, input_id, suffix, dtype_name(array.dtype), array.shape, note)
+                info = row_of(tensor, self._elements, input_id, suffix, dtype_name(array.dtype), array.shape, note)
                 del array
                 yield RunnerTensor(info, _hand_over(taken, position))  # from here on the consumer holds it alone
-
-    def _info(
-        self,
-        tensor: ExposedTensor,
-        input_id: str,
-        suffix: str,
-        dtype: str,
-        shape: tuple[int, ...],
-        note: str,
-        status: str = "recorded",
-    ) -> TensorInfo:
-        return TensorInfo(
-            name=tensor.name + suffix,
-            dtype=dtype,
-            shape=tuple(shape),
-            input_id=input_id,
-            role=tensor.role,
-            status=status,  # type: ignore[arg-type]
-            nodes=tensor.nodes,
-            reads=tuple(name for read in tensor.reads for name in self._elements.get(read, (read,))),
-            step=tensor.step,
-            note=note,
-        )
 
     def _branch_of(self, tensor: ExposedTensor) -> str:
         """The body a tensor stands in: ``If_3/else_branch``."""

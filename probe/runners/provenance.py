@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from probe.errors import InputError
 from probe.precision import dtype_name
-from probe.results.tensors import TensorInfo
+from probe.results.tensors import Role, RowStatus, TensorInfo
 from probe.runners.protocol import Array, RunnerTensor
 
 if TYPE_CHECKING:
@@ -49,6 +49,51 @@ class Provenance:
             reads=reads,
         )
         return RunnerTensor(info, array)
+
+
+class Placed(Protocol):
+    """What a runner that walks a model knows of a tensor before it runs."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def role(self) -> Role: ...
+    @property
+    def nodes(self) -> tuple[str, ...]: ...
+    @property
+    def reads(self) -> tuple[str, ...]: ...
+    @property
+    def step(self) -> float | None: ...
+
+
+def row_of(
+    tensor: Placed,
+    elements: Mapping[str, Sequence[str]],
+    input_id: str,
+    suffix: str,
+    dtype: str,
+    shape: Sequence[int],
+    note: str,
+    status: RowStatus = "recorded",
+) -> TensorInfo:
+    """The row of a tensor, or of an element of a sequence.
+
+    Args:
+        elements: sequence -> names of the rows that stand for it in this run.
+        suffix: of an element's name; "" for a tensor.
+    """
+    return TensorInfo(
+        name=tensor.name + suffix,
+        dtype=dtype,
+        shape=tuple(shape),
+        input_id=input_id,
+        role=tensor.role,
+        status=status,
+        nodes=tensor.nodes,
+        reads=tuple(name for read in tensor.reads for name in elements.get(read, (read,))),
+        step=tensor.step,
+        note=note,
+    )
 
 
 def as_array(name: str, value: Any, owner: str) -> Array:

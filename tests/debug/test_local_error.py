@@ -8,15 +8,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 from onnx import TensorProto, helper, numpy_helper
 
 import probe
-from probe.debug.local_error import _plain_sums
-from probe.metrics.formulas import nmse, range_rel
-from probe.metrics.measure import BLOCK, InMemory, measure
 from probe.precision import round_to
 from probe.results.run import LayerError, RunResult
 
@@ -123,37 +117,3 @@ def test_inf_is_an_infinite_error(model: Path) -> None:
     assert (first.accumulated, first.injected, first.local) == (math.inf, math.inf, math.inf)
     assert first.nonfinite > 0 and first.beyond
     assert found["second"].gain is None, "no ratio of infinite noise"
-
-
-NUMBERS = st.floats(-9e3, 9e3, width=32)
-
-
-@given(
-    st.integers(1, 40).flatmap(
-        lambda n: st.tuples(arrays(np.float32, n, elements=NUMBERS), arrays(np.float32, n, elements=NUMBERS))
-    )
-)
-def test_the_quick_sums_are_those_of_the_full_measurement(pair: tuple[np.ndarray, np.ndarray]) -> None:
-    a, g = pair
-    quick = _plain_sums(a, g)
-    full = measure(InMemory(a), InMemory(g))
-    assert quick is not None
-    assert range_rel(quick) == pytest.approx(range_rel(full), rel=1e-6)
-    assert nmse(quick) == pytest.approx(nmse(full), rel=1e-6)
-
-
-@pytest.mark.parametrize("place", [0, BLOCK - 1, BLOCK, 3 * BLOCK])
-def test_the_quick_sums_look_at_every_block(place: int) -> None:
-    g = np.ones(3 * BLOCK + 1, np.float32)
-    a = g.copy()
-    a[place] = 1.5
-    sums = _plain_sums(a, g)
-    assert sums is not None and range_rel(sums) == 0.5 and nmse(sums) == pytest.approx(0.25 / g.size)
-
-
-@pytest.mark.parametrize("value", [math.nan, math.inf, 2e4])
-@pytest.mark.parametrize("side", [0, 1])
-def test_the_quick_sums_leave_hard_cases_alone(value: float, side: int) -> None:
-    pair = [np.ones(4, np.float32), np.ones(4, np.float32)]
-    pair[side][2] = value
-    assert (_plain_sums(*pair) is None) == (side == 1 or not math.isfinite(value))

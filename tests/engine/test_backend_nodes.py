@@ -39,7 +39,6 @@ EXCEPTIONS = {
     "test_not_2d": _OPSET_1,
     "test_not_3d": _OPSET_1,
     "test_not_4d": _OPSET_1,
-    "test_mvn": "onnx infers no shape for MeanVarianceNormalization with default axes, which loading takes for a conflict",
 }
 RANDOM = "test_bernoulli"  # other numbers every time
 _HALVES = ("float16", "bfloat16")

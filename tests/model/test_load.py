@@ -253,3 +253,11 @@ def test_quantisation_steps_of_many_channels(loaded):
         [b.weight("q", np.ones((5000, 1), np.int8)), b.weight("s", scales)],
     )
     assert steps(loaded(proto)) == pytest.approx({"y": 2e-3})
+
+
+@pytest.mark.parametrize("declared", [(2, 3, 4, 5), None])
+def test_mean_variance_normalization_without_axes(loaded, declared):
+    nodes = [b.node("MeanVarianceNormalization", ["x"], ["n"]), b.node("Relu", ["n"], ["y"])]
+    model = loaded(b.model(nodes, [b.value("x", (2, 3, 4, 5))], [b.value("y", declared)], []))
+    assert [d.dim_value for d in model.root.types["n"].tensor_type.shape.dim] == [2, 3, 4, 5]
+    assert not model.proto.graph.node[0].attribute  # the model itself stays as it is

@@ -11,13 +11,13 @@ import numpy as np
 from probe.errors import InputError
 from probe.model.feeds import check_feeds, element_type
 from probe.precision import dtype_name, numpy_dtype
-from probe.results.tensors import RowStatus, RunHeader, TensorInfo
+from probe.results.tensors import RunHeader, TensorInfo
 from probe.runners.fp64.calls import WIDENED, Value, widen
 from probe.runners.fp64.evaluate import Evaluator
 from probe.runners.fp64.frames import Idle, Unfit, in_order
 from probe.runners.fp64.rows import Row, Rows
 from probe.runners.protocol import DEFAULT_OPTIONS, Array, RunnerOptions, RunnerTensor
-from probe.runners.provenance import environment
+from probe.runners.provenance import environment, row_of
 
 if TYPE_CHECKING:
     from probe.model.model import Model
@@ -102,19 +102,25 @@ class Fp64Runner:
 
     def _made(self, row: Row, value: Value, input_id: str) -> Iterator[RunnerTensor]:
         if isinstance(value, np.ndarray):
-            yield RunnerTensor(self._info(row, input_id, "", dtype_name(value.dtype), value.shape, row.note), value)
+            yield RunnerTensor(
+                row_of(row, self._elements, input_id, "", dtype_name(value.dtype), value.shape, row.note), value
+            )
         elif isinstance(value, list) and value and all(isinstance(one, np.ndarray) for one in value):
             names = tuple(f"[{i}]" for i in range(len(value)))
             self._elements[row.name] = tuple(row.name + suffix for suffix in names)
             for i, (suffix, one) in enumerate(zip(names, value, strict=True)):
                 note = f"element {i} of {len(value)} of a sequence"
-                yield RunnerTensor(self._info(row, input_id, suffix, dtype_name(one.dtype), one.shape, note), one)
+                yield RunnerTensor(
+                    row_of(row, self._elements, input_id, suffix, dtype_name(one.dtype), one.shape, note), one
+                )
         elif isinstance(value, list) and not value:
             empty = np.empty(0, self._element_type(row.name))
-            yield RunnerTensor(self._info(row, input_id, "", dtype_name(empty.dtype), (0,), "an empty sequence"), empty)
+            yield RunnerTensor(
+                row_of(row, self._elements, input_id, "", dtype_name(empty.dtype), (0,), "an empty sequence"), empty
+            )
         else:
             note = "an optional without a value" if value is None else "no tensor and no sequence of tensors"
-            yield RunnerTensor(self._info(row, input_id, "", "unknown", (), note, "unsupported"), None)
+            yield RunnerTensor(row_of(row, self._elements, input_id, "", "unknown", (), note, "unsupported"), None)
 
     def _element_type(self, name: str) -> np.dtype:
         """Of the tensors in a sequence; float64 where the model does not say."""
@@ -133,31 +139,8 @@ class Fp64Runner:
                     continue
                 seen.add(shown)  # both branches of an If deeper inside may make it
                 row = self._rows[shown]
-                info = self._info(row, input_id, "", row.dtype, (), f"{row.body} did not run", "not_run")
+                info = row_of(row, self._elements, input_id, "", row.dtype, (), f"{row.body} did not run", "not_run")
                 yield RunnerTensor(info, None)
-
-    def _info(
-        self,
-        row: Row,
-        input_id: str,
-        suffix: str,
-        dtype: str,
-        shape: tuple[int, ...],
-        note: str,
-        status: RowStatus = "recorded",
-    ) -> TensorInfo:
-        return TensorInfo(
-            name=row.name + suffix,
-            dtype=dtype,
-            shape=tuple(shape),
-            input_id=input_id,
-            role=row.role,
-            status=status,
-            nodes=row.nodes,
-            reads=tuple(name for read in row.reads for name in self._elements.get(read, (read,))),
-            step=row.step,
-            note=note,
-        )
 
     def close(self) -> None:
         self._evaluator = None
