@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -80,21 +80,31 @@ def compile_model(
         rounding = Rounding(layers, interior)
         assignment = resolve_keep(Assignment(choice), keep, list(all_layers(layers)), network)
     with _timed(seconds, "device"):
-        made: Device
-        if device == "cuda":
-            from probe.engine.device.cuda.device import CudaDevice
-            from probe.engine.device.cuda.guard import first_gpu
-
-            made = CudaDevice(network, layers, rounding, first_gpu(), threads=threads, libraries=libraries)
-        else:
-            from probe.engine.device.cpu.device import CpuDevice
-
-            made = CpuDevice(network, layers, rounding, precision, threads=threads, libraries=libraries)
+        device_for = _device_maker(device, network, layers, precision, threads, libraries)
+        made = device_for(rounding)
     settings = Settings(precision, device, passes, fusion, interior)
     return Engine(
         model, network, layers, rounding, made, settings,
-        report=report, refusals=grouping.refusals, assignment=assignment, seconds=seconds,
+        report=report, refusals=grouping.refusals, assignment=assignment, seconds=seconds, device_for=device_for,
     )  # fmt: skip
+
+
+def _device_maker(
+    device: str, network: Network, layers: Sequence[Layer], precision: str, threads: int, libraries: Sequence[Path]
+) -> Callable[[Rounding], Device]:
+    """Makes devices for one network: on the CPU they share its weights, on a GPU the GPU."""
+    if device == "cuda":
+        from probe.engine.device.cuda.device import CudaDevice
+        from probe.engine.device.cuda.guard import first_gpu
+
+        gpu = first_gpu()
+        return lambda rounding: CudaDevice(network, layers, rounding, gpu, threads=threads, libraries=libraries)
+    from probe.engine.device.cpu.device import CpuDevice
+    from probe.engine.device.cpu.program import Program
+    from probe.engine.device.cpu.session import Weights
+
+    weights = Weights(network)
+    return lambda rounding: CpuDevice(Program(network, layers, rounding, weights, threads, tuple(libraries)), precision)
 
 
 @contextmanager

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -11,19 +11,21 @@ import numpy as np
 
 from probe.engine import tactics
 from probe.engine.assignment import Assignment, Choice
+from probe.engine.device.protocol import Resumes
 from probe.engine.layers import Layer, all_layers
 from probe.engine.rounding import Interior, Plan, Rounding
 from probe.errors import InputError
 from probe.model.feeds import check_feeds
 
 if TYPE_CHECKING:
-    from probe.engine.device.protocol import Device, Fallback, Tap, Tapped
+    from probe.engine.device.protocol import Device, Fallback, Tap, Tapped, Trace
     from probe.engine.fusion import Refusal
     from probe.engine.network import Network
     from probe.engine.passes import PassReport
     from probe.model.model import Model
 
 Array = np.ndarray[Any, Any]
+TRACE_LIMIT = 2**30  # bytes that a trace may hold
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,12 @@ class Engine:
         refusals: Sequence[Refusal] = (),
         assignment: Assignment | None = None,
         seconds: Mapping[str, float] | None = None,
+        device_for: Callable[[Rounding], Device] | None = None,
     ) -> None:
+        """
+        Args:
+            device_for: makes a device for the same layers with other sites, sharing what it can; for ``with_interior``.
+        """
         self.model, self.network, self.settings = model, network, settings
         self.top_layers = tuple(layers)
         self.layers = tuple(all_layers(layers))
@@ -77,12 +84,29 @@ class Engine:
         self.seconds: dict[str, float] = dict(seconds or {})
         self.rounding = rounding
         self.device = device
+        self._device_for = device_for
         self._by_name = {layer.name: layer for layer in self.layers}
         self.assignment = assignment or Assignment(Choice(settings.precision))
         self._plans = lru_cache(maxsize=256)(self._plan)
 
     def __repr__(self) -> str:
         return f"Engine({str(self.model.path)!r}, {len(self.layers)} layers, {self.settings.precision} on {self.settings.device})"
+
+    def with_interior(self, interior: Interior) -> Engine:
+        """This network with another interior: ``storage`` or ``fp32``. Nothing is compiled again. From ``storage`` to ``fp32`` both engines
+        share the device, weights, sessions and all: roundings inside fused layers are switched off. The other way weights are shared."""
+        if interior == self.settings.interior:
+            return self
+        if interior == "fp32":
+            rounding, device = self.rounding.with_wide_interiors(), self.device
+        else:
+            assert self._device_for is not None, "an engine that was not built by compile_model"
+            rounding = Rounding(self.top_layers, interior)
+            device = self._device_for(rounding)
+        return Engine(
+            self.model, self.network, self.top_layers, rounding, device, replace(self.settings, interior=interior),
+            report=self.report, refusals=self.refusals, assignment=self.assignment, seconds=self.seconds, device_for=self._device_for,
+        )  # fmt: skip
 
     # --- running -----------------------------------------------------------------------------------------------------
 
@@ -127,6 +151,50 @@ class Engine:
         plans = self._plans(assignment or self.assignment)
         interior = self.settings.interior == "storage"
         return (yield from self.device.stream(self._feeds(inputs), plans, interior=interior))
+
+    # --- many runs on the same inputs ----------------------------------------------------------------------------------
+
+    def trace(
+        self, inputs: Mapping[str, Any], assignment: Assignment | None = None, *, limit: int = TRACE_LIMIT
+    ) -> Trace | None:
+        """Run once and hold tensors on the way, so that ``run_from`` runs only what lies downstream of a change.
+
+        The first trace of an engine is slow (it measures where to cut the network, and builds sessions): it pays from some twenty runs on.
+        Later ones, on other inputs, take a run each.
+
+        Args:
+            limit: bytes it may hold.
+
+        Returns:
+            None where nothing is gained: a network that takes less than four milliseconds, layers without a kernel of ONNX Runtime, an
+            assignment with other tactics or more than one low precision, tensors beyond ``limit``, a GPU.
+
+        Raises:
+            InputError: as ``run``.
+        """
+        feeds, plans = self._feeds(inputs), self._plans(assignment or self.assignment)
+        return self.device.trace(feeds, plans, limit) if isinstance(self.device, Resumes) else None
+
+    def run_from(self, trace: Trace, assignment: Assignment) -> dict[str, Array]:
+        """What ``run`` returns for the inputs of ``trace``, bit for bit, without computing what earlier runs of the trace have computed:
+        a stretch of layers runs only if their precision changed, or bits that they read did.
+
+        Args:
+            trace: of this engine. It holds tensors of this run from then on, within its limit.
+
+        Raises:
+            InputError: as ``run``.
+        """
+        return self._resuming.run_from(trace, self._plans(assignment))
+
+    def estimate_from(self, trace: Trace, assignment: Assignment) -> float:
+        """Seconds that ``run_from`` takes at most, as far as measured; ``trace.seconds`` is a whole run's."""
+        return self._resuming.estimate_from(trace, self._plans(assignment))
+
+    @property
+    def _resuming(self) -> Resumes:
+        assert isinstance(self.device, Resumes), "a trace comes from a device that makes them"
+        return self.device
 
     def _feeds(self, inputs: Mapping[str, Any]) -> Mapping[str, Array]:
         return check_feeds(self.network.model, {name: np.asarray(value) for name, value in inputs.items()})
@@ -178,7 +246,10 @@ class Engine:
         if not sites.any:
             return Plan(choice, "plain")
         stores = choice.precision == reading
-        gates = tuple(value.name not in kept and (kind != "store" or stores) for kind, value in sites.gates)
+        gates = tuple(
+            on and (kind != "store" or stores)
+            for on, (kind, _) in zip(self.rounding.gates(layer, reading, kept), sites.gates, strict=True)
+        )
         every = all(gate for (kind, _), gate in zip(sites.gates, gates, strict=True) if kind == "weight")
         return Plan(Choice(reading, choice.tactic), "switched" if every else "general", gates)
 

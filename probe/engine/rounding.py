@@ -1,13 +1,14 @@
-"""Where a layer rounds, and what an assignment makes of it. Pure bookkeeping: no numbers are touched here.
+"""Where a layer rounds, and what an assignment makes of it. Pure bookkeeping: no tensor is touched here.
 
 The contract (arithmetic of a layer in precision p): ``y = R(f(R(x), R(w)))``. Each tensor is rounded once, where it is produced; a read
-is rounded only when its producer stored it wider, a kept tensor never. TF32 rounds what matmul, gemm and conv read, nothing else.
+is rounded only when its producer stored it wider, a kept tensor never. TF32 rounds what matmul, gemm and conv read, nothing else. A constant that
+rounding destroys stays as it is for nodes that run in FP32 because of a kept tensor, as it does in an export (``probe.model.mixed``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import onnx_ir as ir
@@ -15,6 +16,7 @@ import onnx_ir as ir
 from probe.engine.assignment import Assignment, Choice
 from probe.engine.layers import Layer, all_layers
 from probe.engine.network import bodies_of
+from probe.model.mixed_weights import lost_in
 from probe.model.movement import is_movement, is_standard, parameters
 
 Form = Literal["plain", "wide", "low", "switched", "general"]
@@ -39,8 +41,9 @@ def is_exact(node: ir.Node) -> bool:
     """Whether a node of rounded inputs makes a rounded output, so that rounding it again would change nothing."""
     if not is_standard(node):
         return False
-    if node.op_type == "Clip" and ("min" in node.attributes or "max" in node.attributes):
-        return False  # before opset 11 the bounds are attributes, which nobody rounded
+    if node.op_type == "Clip":
+        # Before opset 11 the bounds are attributes, which nobody rounded; a bound that is missing is the largest FP32 number.
+        return len(node.inputs) == 3 and all(value is not None for value in node.inputs)
     return node.op_type in _EXACT_OPS or is_movement(node)
 
 
@@ -113,18 +116,39 @@ class Plan:
     gates: tuple[bool, ...] = ()
 
 
+@dataclass(slots=True)
+class _Known:
+    """What planning asks of a layer again and again.
+
+    Attributes:
+        reads: ids of what its plan depends on: what it reads; of an If, what its branches return.
+        made: ids of what it hands on.
+        names: of all tensors and weights it has to do with.
+        plans: (choice, states of ``reads``) -> its plan and the states of ``made``, where none of ``names`` is kept.
+    """
+
+    layer: Layer
+    reads: tuple[int, ...]
+    made: tuple[int, ...]
+    names: frozenset[str | None]
+    plans: dict[tuple[str, str, tuple[_State, ...]], tuple[Plan, tuple[_State, ...]]] = field(default_factory=dict)
+
+
 class Rounding:
     """The sites of all layers of a network, and the plan of each for an assignment."""
 
-    def __init__(self, layers: Sequence[Layer], interior: Interior = "storage") -> None:
+    def __init__(
+        self, layers: Sequence[Layer], interior: Interior = "storage", *, off: frozenset[int] = frozenset()
+    ) -> None:
         """
         Args:
             layers: top-level; branches are found below them.
             interior: ``storage`` rounds every tensor inside a fused layer, ``fp32`` only what leaves it.
+            off: ids of tensors that are never rounded as they are stored, though they are sites.
         """
-        self._layers = tuple(all_layers(layers))
-        self._interior: Interior = interior
+        self._top, self._layers, self._off = tuple(layers), tuple(all_layers(layers)), off
         self._sites: dict[tuple[int, bool], Sites] = {}
+        self._destroyed: dict[tuple[int, str], bool] = {}
         edge: dict[int, bool] = {}  # value -> whether it reaches its readers unrounded, whatever the assignment
         for layer in self._layers:
             at_edge = frozenset(id(v) for v in layer.reads if edge.get(id(v), True))
@@ -143,6 +167,12 @@ class Rounding:
                 edge.update(dict.fromkeys(map(id, layer.tensors), passes_on))
             else:
                 edge.update(dict.fromkeys(map(id, layer.tensors), False))
+        self._known = [_known(layer) for layer in self._layers]
+
+    def with_wide_interiors(self) -> Rounding:
+        """Of ``storage``: what ``fp32`` rounds, by the same sites with switches off, so that what was built for these sites serves both."""
+        off = frozenset().union(*(_interior(layer) for layer in self._layers))
+        return Rounding(self._top, "storage", off=off)
 
     def sites(self, layer: Layer, precision: str) -> Sites:
         return self._sites[id(layer), precision == "tf32"]
@@ -152,29 +182,43 @@ class Rounding:
         states: dict[int, _State] = {}
         kept = assignment.kept
         plans: dict[str, Plan] = {}
-        for layer in self._layers:
-            choice = assignment.of(layer.name)
-            state = {id(v): _KEPT if v.name in kept else states.get(id(v), _WIDE) for v in layer.reads}
-            if layer.kind == "if":
-                plans[layer.name] = Plan(choice, "plain")
-                for value, sources in zip(_outputs(layer), _branch_values(layer), strict=True):
-                    states[id(value)] = (
-                        _KEPT if value.name in kept else _joined({states.get(id(v), _WIDE) for v in sources})
-                    )
-                continue
-            if layer.moves:
-                plans[layer.name] = Plan(choice, "plain")
-                read = [state[id(v)] for v in layer.reads if is_float(v)]
-                read += [_KEPT if v.name in kept else _WIDE for v in layer.weights if is_float(v)]
-                joined = _joined(set(read))
-                states.update({id(v): _KEPT if v.name in kept else joined for v in layer.tensors})
-                continue
-            plans[layer.name] = self._plan(layer, choice, state, kept)
-            stored = choice.precision if choice.precision not in ("fp32", "tf32") else _WIDE
-            states.update({id(v): _KEPT if v.name in kept else stored for v in layer.outputs})
+        for known in self._known:
+            name = known.layer.name
+            choice = assignment.layers.get(name, assignment.default)
+            read = tuple([states.get(key, _WIDE) for key in known.reads])
+            if kept and not known.names.isdisjoint(kept):
+                plan, made = self._planned(known, choice, read, kept)
+            else:
+                key = (choice.precision, choice.tactic, read)
+                if key not in known.plans:
+                    known.plans[key] = self._planned(known, choice, read, frozenset())
+                plan, made = known.plans[key]
+            plans[name] = plan
+            states.update(zip(known.made, made, strict=True))
         return plans
 
-    def _plan(self, layer: Layer, choice: Choice, state: dict[int, _State], kept: frozenset[str]) -> Plan:
+    def _planned(
+        self, known: _Known, choice: Choice, read: Sequence[_State], kept: frozenset[str]
+    ) -> tuple[Plan, tuple[_State, ...]]:
+        """The plan of a layer, and the states of what it hands on."""
+        layer = known.layer
+        state = dict(zip(known.reads, read, strict=True))
+        if layer.kind == "if":
+            joined = [_joined({state[id(v)] for v in sources}) for sources in _branch_values(layer)]
+            made = (_KEPT if v.name in kept else one for v, one in zip(_outputs(layer), joined, strict=True))
+            return Plan(choice, "plain"), tuple(made)
+        state = {id(v): _KEPT if v.name in kept else state[id(v)] for v in layer.reads}
+        if layer.moves:
+            held = {state[id(v)] for v in layer.reads if is_float(v)}
+            held |= {_KEPT if v.name in kept else _WIDE for v in layer.weights if is_float(v)}
+            one = _joined(held)
+            return Plan(choice, "plain"), tuple(_KEPT if v.name in kept else one for v in layer.tensors)
+        stored = choice.precision if choice.precision not in ("fp32", "tf32") else _WIDE
+        return self._rounded(layer, choice, state, kept), tuple(
+            _KEPT if v.name in kept else stored for v in layer.outputs
+        )
+
+    def _rounded(self, layer: Layer, choice: Choice, state: Mapping[int, _State], kept: frozenset[str]) -> Plan:
         precision = choice.precision
         sites = self.sites(layer, precision)
         if not sites.any:
@@ -182,17 +226,76 @@ class Rounding:
         if precision == "fp32":
             return Plan(choice, "wide")
         rounded = {id(v) for v in layer.reads if state[id(v)] == precision}
-        spared = {id(v) for v in layer.reads if state[id(v)] == _KEPT}
-        reads = [id(v) not in rounded and id(v) not in spared and v.name not in kept for v in sites.reads]
-        weights = [v.name not in kept for v in sites.weights]
-        stores = [v.name not in kept for v in sites.stores]
-        gates = (*reads, *weights, *stores)
-        as_low = [id(v) in sites.at_edge or precision == "tf32" for v in sites.reads]
+        spared = frozenset(id(v) for v in layer.reads if state[id(v)] == _KEPT)
+        gates = self.gates(layer, precision, kept, spared=spared, rounded=rounded)
+        reads = gates[: len(sites.reads)]
+        as_low = tuple(id(v) in sites.at_edge or precision == "tf32" for v in sites.reads)
         # What the low form leaves unrounded must be rounded already, where it counts on that.
         relied_on = not sites.skips or not any(id(v) in spared for v in sites.reads)
-        if reads == as_low and all(weights) and all(stores) and relied_on:
+        if reads == as_low and all(gates[len(reads) :]) and relied_on:
             return Plan(choice, "low", gates)
+        weights = gates[len(reads) : len(reads) + len(sites.weights)]
         return Plan(choice, "switched" if all(weights) else "general", gates)
+
+    def gates(
+        self,
+        layer: Layer,
+        precision: str,
+        kept: frozenset[str],
+        *,
+        spared: Collection[int] = (),
+        rounded: Collection[int] = (),
+    ) -> tuple[bool, ...]:
+        """What a layer rounds: a switch for each of ``Sites.gates``.
+
+        Args:
+            kept: names of tensors that are not rounded.
+            spared: ids of reads that hold a kept tensor under another name.
+            rounded: ids of reads that are rounded already.
+        """
+        sites = self.sites(layer, precision)
+        reads = [id(v) not in rounded and id(v) not in spared and v.name not in kept for v in sites.reads]
+        weights = [v.name not in kept for v in sites.weights]
+        stores = [v.name not in kept and id(v) not in self._off for v in sites.stores]
+        if precision != "tf32" and sites.weights and (spared or kept):
+            lifted = _lifted(layer, kept, spared)
+            weights = [
+                on and not (id(v) in lifted and self._is_destroyed(v, precision))
+                for on, v in zip(weights, sites.weights, strict=True)
+            ]
+        return (*reads, *weights, *stores)
+
+    def _is_destroyed(self, weight: ir.Value, precision: str) -> bool:
+        """Whether rounding makes Inf of a finite number, or 0 of a scalar: what a node that runs in FP32 is not given."""
+        key = (id(weight), precision)
+        if key not in self._destroyed:
+            assert weight.const_value is not None
+            self._destroyed[key] = bool(lost_in(weight.const_value, precision, weight.name or ""))
+        return self._destroyed[key]
+
+
+def _known(layer: Layer) -> _Known:
+    made: Sequence[ir.Value] = layer.tensors if layer.moves else layer.outputs
+    reads: Iterable[ir.Value] = layer.reads
+    if layer.kind == "if":
+        made, reads = _outputs(layer), (v for sources in _branch_values(layer) for v in sources)
+    names = frozenset(v.name for v in (*layer.reads, *layer.weights, *layer.tensors, *_inside(layer)))
+    return _Known(layer, tuple(dict.fromkeys(map(id, reads))), tuple(map(id, made)), names)
+
+
+def _inside(layer: Layer) -> Iterator[ir.Value]:
+    """What the nodes of a layer make, in bodies too."""
+    return (value for node in inner_nodes(layer.nodes) for value in node.outputs)
+
+
+def _lifted(layer: Layer, kept: frozenset[str], spared: Collection[int]) -> set[int]:
+    """Weights (by id) that a node reads which makes or reads a kept tensor, and therefore runs in FP32."""
+    found: set[int] = set()
+    for node in inner_nodes(layer.nodes):
+        data = list(data_inputs(node))
+        if any(v.name in kept or id(v) in spared for v in data) or any(v.name in kept for v in node.outputs):
+            found |= {id(v) for v in data}
+    return found
 
 
 def _sites(layer: Layer, *, tf32: bool, interior: Interior, at_edge: frozenset[int]) -> Sites:
@@ -206,17 +309,18 @@ def _sites(layer: Layer, *, tf32: bool, interior: Interior, at_edge: frozenset[i
         return Sites(reads, weights, (), at_edge, skips=False)
     data = {id(v) for node in inner for v in data_inputs(node)}
     made = {id(v): v for node in inner for v in node.outputs if is_float(v) and v.name}
-    outer = {id(v) for v in layer.outputs}
-    # Loop and Scan bodies are no fused interior: their tensors are stored in any runtime.
-    own = {id(v) for node in layer.nodes for v in node.outputs}
-    stores = tuple(
-        v for key, v in made.items() if interior == "storage" or len(layer.nodes) == 1 or key in outer or key not in own
-    )
+    wide = _interior(layer) if interior == "fp32" else frozenset()
+    stores = tuple(v for key, v in made.items() if key not in wide)
     returned = {id(v) for node in inner for body in bodies_of(node).values() for v in body.outputs}
     weights = tuple(v for v in layer.weights if is_float(v) and (id(v) in data or id(v) in returned))
     reads = tuple(v for v in layer.reads if is_float(v) and (id(v) in data or id(v) in returned))
     skips = any(is_exact(node) for node in inner)
     return Sites(reads, weights, stores, at_edge, skips=skips)
+
+
+def _interior(layer: Layer) -> frozenset[int]:
+    """Tensors (by id) inside a fused layer. Loop and Scan bodies are none: what they hold is stored in any runtime."""
+    return frozenset(map(id, layer.interior)) if len(layer.nodes) > 1 else frozenset()
 
 
 def _outputs(layer: Layer) -> list[ir.Value]:

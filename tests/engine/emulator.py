@@ -40,6 +40,14 @@ def nearest(node: onnx.NodeProto) -> bool:
     return node.op_type in ("Resize", "Upsample") and modes in ([], [b"nearest"])
 
 
+def destroyed(x: np.ndarray, precision: str) -> bool:
+    """Whether a constant loses more than digits: a finite number becomes Inf, or a scalar 0."""
+    low = rounded(x, precision)
+    if low.dtype.kind != "f":
+        return False
+    return bool(np.any(np.isfinite(x) & ~np.isfinite(low)) or (x.size == 1 and np.any((x != 0) & (low == 0))))
+
+
 class Emulator:
     def __init__(self, model: onnx.ModelProto) -> None:
         self.model = model
@@ -65,6 +73,8 @@ class Emulator:
             identity = node.name or f"{node.op_type}({node.output[0]})"
             wide = identity in fp32_nodes or precision == "fp32"
             moves = node.op_type in MOVES or nearest(node)
+            data = [n for position, n in enumerate(node.input) if position not in PARAMETERS.get(node.op_type, ())]
+            lifted = any(n in kept for n in node.output) or any(state.get(n) == "kept" for n in data)
             inputs = []
             for position, name in enumerate(node.input):
                 x = values.get(name)
@@ -75,6 +85,7 @@ class Emulator:
                     and position not in PARAMETERS.get(node.op_type, ())
                     and state.get(name) != "kept"
                     and (precision != "tf32" or node.op_type in PRODUCTS)
+                    and not (lifted and name in self.weights and destroyed(x, precision))
                 )
                 inputs.append(rounded(x, precision) if reads and x is not None else x)
             for name, x in zip(node.output, self._node(at, node, inputs), strict=True):

@@ -168,3 +168,53 @@ def test_what_a_loop_takes_from_a_sequence_is_rounded(tmp_path):
     x = np.array([0.1], np.float32)
     for tap in (None, lambda _: None):
         assert engine.run({"x": x}, tap=tap)["y"].tolist() == [[float(np.float16(3 * np.float16(x[0])))]] * 2
+
+
+DESTROYED = """<ir_version: 8, opset_import: ["" : 17]>
+g (float[2] x) => (float[2] y, float[2] z) <float tiny = {1e-12}, float[2] huge = {1000000.0, 1.0}, float third = {0.33333334}>
+{ a = Max (x, tiny)  y = Log (a)  b = Mul (x, huge)  c = Mul (b, third)  z = Div (c, huge) }"""
+
+
+@pytest.mark.parametrize(
+    ("kept", "wide"),
+    [
+        ((), set()),
+        (("a",), {"tiny"}),  # stored
+        (("x",), {"tiny", "Mul(b)"}),  # read
+        (("b",), {"Mul(b)"}),
+        (("c",), {"Div(z)"}),
+        (("c", "z"), {"Div(z)"}),
+        (("y",), set()),
+    ],
+)
+def test_a_constant_that_rounding_destroys_stays_where_a_node_runs_in_fp32(tmp_path, kept, wide):
+    engine = engine_of(tmp_path, DESTROYED)
+    x = np.array([0.0, 3.0], np.float32)
+    plans = engine.rounding.plan(engine.assignment.keeping(tensors=kept))
+
+    def gate(layer: str, weight: str) -> bool:
+        sites = engine.rounding.sites(engine.layer(layer), "fp16").gates
+        (at,) = [at for at, (_, value) in enumerate(sites) if value.name == weight]
+        return plans[layer].gates[at]
+
+    assert gate("Max(a)", "tiny") == ("tiny" not in wide)
+    assert gate("Mul(b)", "huge") == ("Mul(b)" not in wide)
+    assert gate("Div(z)", "huge") == ("Div(z)" not in wide)
+    assert gate("Mul(c)", "third")  # it loses digits, as any number does
+    got = engine.run({"x": x}, engine.assignment.keeping(tensors=kept))
+    expected = np.log(np.float32(1e-12)) if "a" in kept else -np.inf  # elsewhere it is lost as it is stored
+    assert got["y"][0] == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_kept_layer_or_constant_needs_no_such_rule(tmp_path):
+    engine = engine_of(tmp_path, DESTROYED)
+    x = {"x": np.array([0.0, 3.0], np.float32)}
+    for kept in ({"layers": ["Max(a)"]}, {"tensors": ["tiny"]}):
+        plan = engine.rounding.plan(engine.assignment.keeping(**kept))["Max(a)"]
+        assert (
+            plan.form == "wide"
+            or not plan.gates[
+                [k for k, _ in engine.rounding.sites(engine.layer("Max(a)"), "fp16").gates].index("weight")
+            ]
+        )
+    assert engine.run(x, engine.assignment.keeping(tensors=["a"]))["y"][0] == pytest.approx(np.log(1e-12), rel=1e-3)

@@ -242,3 +242,70 @@ def test_silero_s_other_branch_is_listed_as_not_run(models, tmp_path):
     statuses = {row.status for row in recording.rows()}
     assert statuses == {"recorded", "not_run"}
     assert all("did not run" in row.note for row in recording.rows() if row.status == "not_run")
+
+
+# --- the other interior ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("folder", "name", "precision", "fusion"),
+    [
+        ("exports", "llama_gqa_mini", "fp16", "full"),
+        ("exports", "convtasnet_cln", "bf16", "safe"),
+        ("models", "silero_vad", "fp16", "full"),
+        ("models", "gtcrn_simple", "tf32", "safe"),
+    ],
+)
+def test_the_other_interior_is_what_compiling_for_it_gives(request, folder, name, precision, fusion):
+    folder = request.getfixturevalue(folder)
+    model, feeds = load(folder / "models" / f"{name}.onnx"), feeds_of(folder, name)
+    engines = {
+        interior: compile_model(model, precision=precision, fusion=fusion, interior=interior)
+        for interior in ("storage", "fp32")
+    }
+    for here, there in (("storage", "fp32"), ("fp32", "storage")):
+        other, compiled = engines[here].with_interior(there), engines[there]
+        assert other.settings == compiled.settings
+        assert engines[here].with_interior(here) is engines[here]
+        tensors = [value.name for layer in compiled.layers for value in layer.tensors]
+        for assignment in (
+            compiled.assignment,
+            compiled.assignment.keeping(tensors=tensors[::9], layers=[layer.name for layer in compiled.layers[::7]]),
+        ):
+            taps: dict[str, list[np.ndarray]] = {}
+            for one in (other, compiled):
+                for tapped in one.stream(feeds, assignment):
+                    if tapped.array is not None:
+                        taps.setdefault(tapped.name, []).append(tapped.array)
+                taps["the gated session"] = [*taps.get("the gated session", []), *one.run(feeds, assignment).values()]
+            outputs = taps.pop("the gated session")
+            half = len(outputs) // 2
+            pairs = [*taps.values(), *zip(outputs[:half], outputs[half:], strict=True)]
+            assert all(np.array_equal(*pair, equal_nan=pair[0].dtype.kind == "f") for pair in pairs)
+        for layer in compiled.layers[:: max(1, len(compiled.layers) // 20)]:
+            assert other.fate(layer.tensors[0].name) == compiled.fate(layer.tensors[0].name)
+
+
+def test_from_storage_to_fp32_nothing_is_built(exports):
+    engine = compile_model(load(exports / "models" / "llama_gqa_mini.onnx"), fusion="safe")
+    feeds = feeds_of(exports, "llama_gqa_mini")
+    stored = engine(feeds)
+    wide = engine.with_interior("fp32")
+    apart = wide(feeds)
+    assert wide.device is engine.device and engine.device.sessions_built == 1
+    assert any(not np.array_equal(stored[name], apart[name]) for name in stored)
+    assert all(np.array_equal(stored[name], again) for name, again in engine(feeds).items())
+    back = wide.with_interior("storage")
+    assert back.device.weights is engine.device.weights
+    assert all(np.array_equal(stored[name], again) for name, again in back(feeds).items())
+
+
+def test_a_layer_by_itself_with_the_other_interior(tmp_path):
+    text = """<ir_version: 8, opset_import: ["" : 17]>
+    g (float[2] x) => (float[2] y) { square = Mul (x, x)  root = Sqrt (square)  y = Neg (root) }"""
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "m.onnx")
+    engine = compile_model(load(tmp_path / "m.onnx"), fusion="safe")
+    x = {"x": np.array([300.0, 2.0], np.float32)}
+    (layer,) = engine.layers
+    assert engine.evaluate(layer, x, Choice("fp16"))["y"].tolist() == [-np.inf, -2.0]
+    assert engine.with_interior("fp32").evaluate(layer, x, Choice("fp16"))["y"].tolist() == [-300.0, -2.0]

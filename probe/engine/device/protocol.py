@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -100,4 +100,43 @@ class Device(Protocol):
 
     def supports(self, layer: Layer, precision: str, tactic: str) -> str | None:
         """None when the device computes this layer so, else the reason why not."""
+        ...
+
+
+class Trace(Protocol):
+    """What a device holds of earlier runs on one set of inputs.
+
+    Attributes:
+        bytes: that the first run's tensors take.
+        seconds: that a run takes of which nothing is held.
+    """
+
+    bytes: int
+
+    @property
+    def seconds(self) -> float: ...
+
+
+@runtime_checkable
+class Resumes(Protocol):
+    """A device that can begin a run where it begins to differ from earlier ones."""
+
+    def trace(self, feeds: Mapping[str, Array], plans: Mapping[str, Plan], limit: int) -> Any:
+        """A run whose tensors are held, as a ``Trace``; None where nothing can be gained, or the tensors take more than ``limit`` bytes.
+
+        Raises:
+            InputError: a layer fails; names it.
+        """
+        ...
+
+    def run_from(self, trace: Any, plans: Mapping[str, Plan]) -> dict[str, Array]:
+        """What ``run`` returns for the trace's inputs, bit for bit. Its own tensors are held from then on too.
+
+        Raises:
+            InputError: a layer fails; names it.
+        """
+        ...
+
+    def estimate_from(self, trace: Any, plans: Mapping[str, Plan]) -> float:
+        """Seconds that ``run_from`` takes at most, as far as measured; Inf where it cannot begin anywhere but at the start."""
         ...

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Generator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,11 +12,12 @@ from probe.engine import tactics
 from probe.engine.device.cpu.fallback import lacks_kernel
 from probe.engine.device.cpu.gated import GatedExecutor
 from probe.engine.device.cpu.layered import LayeredExecutor
-from probe.engine.device.cpu.session import Weights
+from probe.engine.device.cpu.program import Program
+from probe.engine.device.cpu.resuming import CpuTrace
+from probe.engine.device.cpu.segments import build_segments, choose_cuts, measure_layers, worth_cutting
 from probe.engine.device.protocol import Fallback, Tapped
 from probe.engine.layers import Layer
-from probe.engine.network import Network
-from probe.engine.rounding import Plan, Rounding
+from probe.engine.rounding import Plan
 from probe.errors import InputError
 from probe.ort.values import from_ort, to_ort
 
@@ -36,23 +36,17 @@ class CpuDevice:
 
     name = "cpu"
 
-    def __init__(
-        self,
-        network: Network,
-        layers: Sequence[Layer],
-        rounding: Rounding,
-        precision: str,
-        *,
-        threads: int = 0,
-        libraries: Sequence[Path] = (),
-    ) -> None:
-        self._network, self._layers, self._rounding = network, layers, rounding
-        self._precision, self._threads, self._libraries = precision, threads, tuple(libraries)
-        self.weights = Weights(network)
-        self.layered = LayeredExecutor(
-            network, layers, rounding, self.weights, threads=threads, libraries=self._libraries
-        )
+    def __init__(self, program: Program, precision: str) -> None:
+        """
+        Args:
+            precision: the low one of the gated session's menu.
+        """
+        self._program, self._precision = program, precision
+        self.weights = program.weights
+        self.layered = LayeredExecutor(program)
         self._gated: GatedExecutor | None = None
+        self.segments: list[GatedExecutor] = []  # none: not cut yet, or
+        self._too_little = -1  # bytes that were not enough for any cut that pays
         self._fallbacks: tuple[Fallback, ...] | None = None  # not known yet
         self.sessions_built = 0  # of the gated kind
         self.seconds: dict[str, float] = {}
@@ -62,10 +56,7 @@ class CpuDevice:
         """The gated session, built on first use; ``seconds["gated session"]`` says what that took."""
         if self._gated is None:
             begin = time.perf_counter()
-            self._gated = GatedExecutor(
-                self._network, self._layers, self._rounding, self.weights, self._precision,
-                threads=self._threads, libraries=self._libraries,
-            )  # fmt: skip
+            self._gated = GatedExecutor(self._program, self._precision)
             self.sessions_built += 1
             self.seconds["gated session"] = time.perf_counter() - begin
         return self._gated
@@ -89,7 +80,7 @@ class CpuDevice:
 
     def run(self, feeds: Mapping[str, Array], plans: Mapping[str, Plan]) -> dict[str, Array]:
         """As ``Device.run``."""
-        values = to_ort(self._network.model.inputs, feeds)
+        values = to_ort(self._program.network.model.inputs, feeds)
         if not self.fallbacks and self.gated.takes(plans):
             return _arrays(self.gated.run(values, self.gated.flags(plans)))
         running = self.layered.stream(values, plans, interior=False)
@@ -103,12 +94,65 @@ class CpuDevice:
         self, feeds: Mapping[str, Array], plans: Mapping[str, Plan], *, interior: bool
     ) -> Generator[Tapped, None, dict[str, Array]]:
         """As ``Device.stream``."""
-        values = to_ort(self._network.model.inputs, feeds)
+        values = to_ort(self._program.network.model.inputs, feeds)
         return _arrays((yield from self.layered.stream(values, plans, interior=interior)))
 
     def evaluate(self, layer: Layer, feeds: Mapping[str, Array], plan: Plan) -> dict[str, Array]:
         """As ``Device.evaluate``."""
         return self.layered.evaluate(layer, {id(v): np.asarray(feeds[v.name or ""]) for v in layer.reads}, plan)
+
+    # --- resuming ----------------------------------------------------------------------------------------------------
+
+    def trace(self, feeds: Mapping[str, Array], plans: Mapping[str, Plan], limit: int) -> CpuTrace | None:
+        """As ``Resumes.trace``."""
+        if self.fallbacks or not self.gated.takes(plans):
+            return None
+        arrays = {name: np.array(array) for name, array in feeds.items()}  # the caller may write to his own
+        values = to_ort(self._program.network.model.inputs, arrays)
+        if not self.segments and limit > self._too_little:
+            self.segments = self._cut(values, plans, limit)
+            self._too_little = -1 if self.segments else limit
+        if not self.segments:
+            return None
+        trace = CpuTrace(self.segments, values, arrays)
+        trace.run(plans)
+        trace.hold(limit)
+        return trace if trace.bytes <= limit else None
+
+    def _cut(
+        self, values: Mapping[str, onnxruntime.OrtValue], plans: Mapping[str, Plan], limit: int
+    ) -> list[GatedExecutor]:
+        flags = self.gated.flags(plans)
+        spent = []
+        for _ in range(2):  # the first run also sets up threads and memory
+            begin = time.perf_counter()
+            self.gated.run(values, flags)
+            spent.append(time.perf_counter() - begin)
+        if not worth_cutting(min(spent)):
+            return []
+        costs = measure_layers(self.layered, self._program.layers, values, plans)
+        cuts = choose_cuts(self._program, costs, min(spent), limit)
+        begin = time.perf_counter()
+        segments = build_segments(self._program, self._precision, cuts) if cuts else []
+        self.seconds["segments"] = time.perf_counter() - begin
+        return segments
+
+    def run_from(self, trace: CpuTrace, plans: Mapping[str, Plan]) -> dict[str, Array]:
+        """As ``Resumes.run_from``."""
+        if not self.gated.takes(plans):
+            return self.run(trace.arrays, plans)
+        made = trace.run(plans)
+        results = {}
+        for value in self._program.network.graph.outputs:
+            name = value.name or ""
+            results[name] = made[name] if name in made else self.weights.value(value)
+        return {name: array.copy() for name, array in _arrays(results).items()}  # what is held stays as it is
+
+    def estimate_from(self, trace: CpuTrace, plans: Mapping[str, Plan]) -> float:
+        """As ``Resumes.estimate_from``."""
+        return trace.estimate(plans) if self.gated.takes(plans) else float("inf")
+
+    # --- asking ------------------------------------------------------------------------------------------------------
 
     def supports(self, layer: Layer, precision: str, tactic: str) -> str | None:
         """As ``Device.supports``."""

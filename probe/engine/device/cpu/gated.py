@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,10 +19,11 @@ from onnx_ir import serde
 from probe.engine.assignment import EXACT
 from probe.engine.device.cpu.casts import constant_node
 from probe.engine.device.cpu.emit import FLAGS, Emitted, LayerEmitter
-from probe.engine.device.cpu.session import Weights, build
+from probe.engine.device.cpu.program import Program
+from probe.engine.device.cpu.session import build
 from probe.engine.layers import Layer, all_layers
-from probe.engine.network import Network, bodies_of
-from probe.engine.rounding import Form, Plan, Rounding
+from probe.engine.network import bodies_of
+from probe.engine.rounding import Form, Plan
 from probe.ort.errors import explain, is_ort_error
 from probe.ort.values import to_value
 
@@ -44,57 +44,66 @@ class _Switches:
     gates: int
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Layers of a network that one session runs: all of them, or a run of consecutive ones.
+
+    Attributes:
+        layers: of the top-level graph, in execution order.
+        reads: activations and inputs from outside, each once.
+        returns: what is wanted of what the layers make, or of what they are given.
+    """
+
+    layers: tuple[Layer, ...]
+    reads: tuple[ir.Value, ...]
+    returns: tuple[ir.Value, ...]
+
+
 class GatedExecutor:
-    """The whole network in one session, for FP32 and one low precision.
+    """A whole network, or a part of one, in one session, for FP32 and one low precision.
 
     Raises:
         InputError: ONNX Runtime refuses the graph.
     """
 
-    def __init__(
-        self,
-        network: Network,
-        layers: Sequence[Layer],
-        rounding: Rounding,
-        weights: Weights,
-        precision: str,
-        *,
-        threads: int = 0,
-        libraries: Sequence[Path] = (),
-    ) -> None:
+    def __init__(self, program: Program, precision: str, part: Part | None = None) -> None:
         """
         Args:
             precision: the low one of the menu: tf32, fp16 or bf16; fp32 for a menu of FP32 alone.
+            part: of the network; None for the whole.
         """
         self.precision = precision
-        self._network, self._rounding = network, rounding
+        self._network, self._rounding = program.network, program.rounding
         self._switches: dict[str, _Switches] = {}
-        self._layers = tuple(all_layers(layers))
+        self.part = part or whole(program)
+        self._layers = tuple(all_layers(self.part.layers))
         at = 0
         for layer in self._layers:
-            gates = len(rounding.sites(layer, precision).gates) if precision != "fp32" else 0
+            gates = len(self._rounding.sites(layer, precision).gates) if precision != "fp32" else 0
             if gates:
                 self._switches[layer.name] = _Switches(at, gates)
                 at += len(_SELECTORS) + gates
         self._flags = at
         self._used: dict[str, tuple[ir.Value, str]] = {}
-        nodes = self._emit(layers)
-        graph = network.graph
-        inputs = [_described(value) for value in graph.inputs if not value.is_initializer()]
+        nodes = self._emit(self.part.layers)
+        inputs = [_described(value) for value in self.part.reads]
         if at:
             inputs.append(onnx.helper.make_tensor_value_info(FLAGS, onnx.TensorProto.BOOL, [at]))
-        for value in graph.outputs:
+        for value in self.part.returns:
             if value.is_initializer():
                 self._used[value.name or ""] = (value, "")
-        outputs = [onnx.ValueInfoProto(name=value.name) for value in graph.outputs]
-        protos, shared = weights.protos(self._used)
-        opsets = [onnx.helper.make_opsetid(d, v) for d, v in network.ir.opset_imports.items()]
+        self._names = list(dict.fromkeys(value.name or "" for value in self.part.returns))
+        outputs = [onnx.ValueInfoProto(name=value.name) for value in self.part.returns]
+        protos, shared = program.weights.protos(self._used)
+        opsets = [onnx.helper.make_opsetid(d, v) for d, v in self._network.ir.opset_imports.items()]
         model = onnx.ModelProto(
             ir_version=_IR_VERSION, opset_import=opsets,
             graph=onnx.GraphProto(name="gated", node=nodes, input=inputs, output=outputs, initializer=protos),
         )  # fmt: skip
         try:
-            self._session = build(model.SerializeToString(), shared, threads=threads, libraries=libraries)
+            self._session = build(
+                model.SerializeToString(), shared, threads=program.threads, libraries=program.libraries
+            )
         except Exception as error:
             raise self._explained(error, "build the network") from error
 
@@ -118,20 +127,19 @@ class GatedExecutor:
         return flags
 
     def run(self, feeds: Mapping[str, onnxruntime.OrtValue], flags: np.ndarray) -> dict[str, onnxruntime.OrtValue]:
-        """Graph outputs by name.
+        """What the part returns, by name.
 
         Raises:
             InputError: ONNX Runtime fails.
         """
-        names = [value.name or "" for value in self._network.graph.outputs]
         given = dict(feeds)
         if self._flags:
             given[FLAGS] = to_value(flags)
         try:
-            results = self._session.run_with_ort_values(list(dict.fromkeys(names)), given)
+            results = self._session.run_with_ort_values(self._names, given)
         except Exception as error:
             raise self._explained(error, "run the network") from error
-        return dict(zip(dict.fromkeys(names), results, strict=True))
+        return dict(zip(self._names, results, strict=True))
 
     # --- building ----------------------------------------------------------------------------------------------------
 
@@ -215,6 +223,13 @@ class GatedExecutor:
 
     def _explained(self, error: Exception, doing: str) -> Exception:
         return explain(error, self._network.model, doing) if is_ort_error(error) else error
+
+
+def whole(program: Program) -> Part:
+    """All of a network."""
+    graph = program.network.graph
+    inputs = tuple(value for value in graph.inputs if not value.is_initializer())
+    return Part(tuple(program.layers), inputs, tuple(graph.outputs))
 
 
 def _flag(index: int, name: str) -> Iterator[onnx.NodeProto]:

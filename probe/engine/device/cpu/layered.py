@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -19,11 +18,12 @@ from probe.engine.device.cpu.casts import BF16_OPSET
 from probe.engine.device.cpu.emit import FLAGS, LayerEmitter
 from probe.engine.device.cpu.fallback import ReferenceSession, lacks_kernel, op_refused
 from probe.engine.device.cpu.nodewise import run_nodewise
-from probe.engine.device.cpu.session import Weights, build
+from probe.engine.device.cpu.program import Program
+from probe.engine.device.cpu.session import build
 from probe.engine.device.protocol import Fallback, Tapped
 from probe.engine.layers import Layer, all_layers
 from probe.engine.network import Network, bodies_of
-from probe.engine.rounding import Form, Plan, Rounding
+from probe.engine.rounding import Form, Plan
 from probe.errors import InputError
 from probe.ort.errors import explain, is_ort_error
 from probe.ort.values import from_ort, owned_value, to_value
@@ -47,23 +47,20 @@ class _Session:
 class LayeredExecutor:
     """Runs layers one after the other, each in a session of its own; control flow of If in Python."""
 
-    def __init__(
-        self,
-        network: Network,
-        layers: Sequence[Layer],
-        rounding: Rounding,
-        weights: Weights,
-        *,
-        threads: int = 0,
-        libraries: Sequence[Path] = (),
-    ) -> None:
-        self._network, self._layers, self._rounding, self._weights = network, layers, rounding, weights
-        self._threads, self._libraries = threads, libraries
+    def __init__(self, program: Program) -> None:
+        self._program = program
+        self._network, self._layers, self._rounding = program.network, program.layers, program.rounding
+        self._weights = program.weights
         self._sessions: dict[tuple[str, Form, str], _Session] = {}
-        self._opsets = [onnx.helper.make_opsetid(d, v) for d, v in network.ir.opset_imports.items()]
-        self._uses = _uses(layers, network)
+        self._opsets = [onnx.helper.make_opsetid(d, v) for d, v in self._network.ir.opset_imports.items()]
+        self._uses = _uses(self._layers, self._network)
         self._fallbacks: dict[str, Fallback] = {}  # by layer
         self._refusals: dict[str, InputError] = {}  # by layer: why it falls back
+
+    @property
+    def uses(self) -> Counter[int]:
+        """How often each value is read by layers, by ``id``; what graphs return is never let go. The caller's own, to count down."""
+        return Counter(self._uses)
 
     @property
     def sessions(self) -> int:
@@ -100,7 +97,7 @@ class LayeredExecutor:
         """
         inputs = {value.name: value for value in self._network.graph.inputs}
         values = {id(inputs[name]): fed for name, fed in feeds.items()}
-        yield from self._run_layers(self._layers, values, Counter(self._uses), plans, interior=interior)
+        yield from self._run_layers(self._layers, values, self.uses, plans, interior=interior)
         return {value.name or "": self._value_of(value, values) for value in self._network.graph.outputs}
 
     def _run_layers(
@@ -116,7 +113,7 @@ class LayeredExecutor:
             if layer.kind == "if":
                 yield from self._run_branch(layer, values, left, plans, interior=interior)
             else:
-                made = self._run_layer(layer, values, plans[layer.name], wants_interior=interior)
+                made = self.run_layer(layer, values, plans[layer.name], wants_interior=interior)
                 for value in layer.tensors:
                     if id(value) in made:
                         yield from _handed_out(value, made[id(value)], layer, plans[layer.name].choice)
@@ -156,9 +153,14 @@ class LayeredExecutor:
             return values[id(value)]
         return self._weights.value(value)
 
-    def _run_layer(
+    def run_layer(
         self, layer: Layer, values: Mapping[int, onnxruntime.OrtValue], plan: Plan, *, wants_interior: bool
     ) -> dict[int, onnxruntime.OrtValue]:
+        """What one layer makes of what it reads, by ``id`` of the values.
+
+        Raises:
+            InputError: ONNX Runtime refuses the layer or fails in it; names it.
+        """
         if plan.choice.tactic != EXACT:
             arrays = {id(v): self._value_of(v, values).numpy() for v in layer.reads}
             return {key: owned_value(array) for key, array in self.run_tactic(layer, arrays, plan).items()}
@@ -186,7 +188,7 @@ class LayeredExecutor:
             InputError: ONNX Runtime fails in the layer.
         """
         values = {key: to_value(array) for key, array in reads.items()}
-        made = self._run_layer(layer, values, plan, wants_interior=True)
+        made = self.run_layer(layer, values, plan, wants_interior=True)
         arrays: dict[str, Array] = {}
         for value in layer.tensors:
             if id(value) in made:
@@ -232,13 +234,19 @@ class LayeredExecutor:
             session = ReferenceSession(model, arrays, layer, refusal)
             return _Session(session, layer.reads, emitted.names, gated)
         try:
-            session = build(model.SerializeToString(), weights, threads=self._threads, libraries=self._libraries)
+            session = self._start(model, weights)
         except Exception as error:
             refusal = self._explained(error, layer)
             if not isinstance(refusal, InputError) or not self._falls_back(layer, form, error, refusal):
                 raise refusal from error
             return self._build(layer, form, precision)
         return _Session(session, layer.reads, emitted.names, gated)
+
+    def _start(
+        self, model: onnx.ModelProto, weights: Mapping[str, onnxruntime.OrtValue]
+    ) -> onnxruntime.InferenceSession:
+        program = self._program
+        return build(model.SerializeToString(), weights, threads=program.threads, libraries=program.libraries)
 
     def _falls_back(self, layer: Layer, form: Form, error: Exception, refusal: InputError) -> bool:
         """Whether ONNX Runtime refuses a layer because it lacks one of its operators; then it is listed."""
@@ -270,7 +278,7 @@ class LayeredExecutor:
             )  # fmt: skip
             model = onnx.ModelProto(ir_version=_IR_VERSION, opset_import=self._opsets, graph=graph)
             try:
-                session = build(model.SerializeToString(), {}, threads=self._threads, libraries=self._libraries)
+                session = self._start(model, {})
             except Exception as error:
                 refusal = self._explained(error, layer)
                 if not isinstance(refusal, InputError) or not lacks_kernel(error):
@@ -317,7 +325,6 @@ def _own_reads(layer: Layer) -> list[ir.Value]:
 
 
 def _uses(layers: Sequence[Layer], network: Network) -> Counter[int]:
-    """How often each value is read by layers; what graphs return is never let go."""
     found: Counter[int] = Counter(id(value) for layer in all_layers(layers) for value in _own_reads(layer))
     found.update(id(value) for graph in network.graphs() for value in graph.outputs)
     return found

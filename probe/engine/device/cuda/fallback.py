@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from probe.engine.device.cpu.layered import LayeredExecutor
+from probe.engine.device.cpu.program import Program
+from probe.engine.device.cpu.session import Weights
 from probe.engine.device.cuda.backend import Backend
 from probe.engine.device.cuda.formats import F32, Format, storage_of
 from probe.engine.device.cuda.layer_run import moved_format
 from probe.engine.device.cuda.tensor import Tensor, host_tensor
 from probe.engine.layers import Layer
-from probe.engine.rounding import Plan, Sites
+from probe.engine.network import Network
+from probe.engine.rounding import Plan, Rounding, Sites
 from probe.ort.values import from_ort, to_value
 
 
 class FallbackExecutor(LayeredExecutor):
     """The CPU device's session a layer, on tensors of a run."""
 
-    @property
-    def uses(self) -> Counter[int]:
-        """How often each value is read by layers."""
-        return Counter(self._uses)
+    def __init__(
+        self,
+        network: Network,
+        layers: Sequence[Layer],
+        rounding: Rounding,
+        weights: Weights,
+        *,
+        threads: int = 0,
+        libraries: tuple[Path, ...] = (),
+    ) -> None:
+        super().__init__(Program(network, layers, rounding, weights, threads, libraries))
 
     def run(
         self,
@@ -40,7 +50,7 @@ class FallbackExecutor(LayeredExecutor):
             InputError: ONNX Runtime refuses the layer or fails in it; names it.
         """
         values = {key: as_ort(tensor, backend) for key, tensor in reads.items()}
-        made = self._run_layer(layer, values, plan, wants_interior=wants_interior)
+        made = self.run_layer(layer, values, plan, wants_interior=wants_interior)
         low = storage_of(plan.choice.precision)
         stored = {
             id(value) for (kind, value), gate in zip(sites.gates, plan.gates, strict=True) if kind == "store" and gate
