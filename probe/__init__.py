@@ -15,10 +15,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from probe.api import check as check
     from probe.api import compile as compile  # noqa: A004 - users write probe.compile
     from probe.api import convert as convert
     from probe.api import diff as diff
     from probe.api import dump as dump
+    from probe.api import find as find
     from probe.api import load as load
     from probe.api import load_result as load_result
     from probe.api import open_recording as open_recording
@@ -26,23 +28,19 @@ if TYPE_CHECKING:
     from probe.errors import InputError as InputError
     from probe.errors import ProbeError as ProbeError
     from probe.results.diff import Criterion as Criterion
-    from probe.results.diff import DiffResult as DiffResult
-    from probe.results.diff import Metrics as Metrics
-    from probe.results.run import RunResult as RunResult
 
 __version__ = "0.1.0.dev0"
 
 _HOMES = {
     "Criterion": "probe.results.diff",
-    "DiffResult": "probe.results.diff",
     "InputError": "probe.errors",
-    "Metrics": "probe.results.diff",
     "ProbeError": "probe.errors",
-    "RunResult": "probe.results.run",
+    "check": "probe.api",
     "compile": "probe.api",
     "convert": "probe.api",
     "diff": "probe.api",
     "dump": "probe.api",
+    "find": "probe.api",
     "load": "probe.api",
     "load_result": "probe.api",
     "open_recording": "probe.api",
@@ -50,8 +48,8 @@ _HOMES = {
 }
 
 __all__ = [
-    "Criterion", "DiffResult", "InputError", "Metrics", "ProbeError", "RunResult", "__version__",
-    "compile", "convert", "diff", "dump", "load", "load_result", "open_recording", "run",
+    "Criterion", "InputError", "ProbeError", "__version__",
+    "check", "compile", "convert", "diff", "dump", "find", "load", "load_result", "open_recording", "run",
 ]  # fmt: skip
 
 

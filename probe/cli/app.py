@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import typer
 
+from probe.cli.check import check
 from probe.cli.convert import convert
 from probe.cli.demo import demo
 from probe.cli.diff import diff
 from probe.cli.dump import dump
+from probe.cli.find import find
 from probe.cli.inspect import inspect
 from probe.cli.run import run
 
 HELP = ("-h", "--help")
-COMMANDS = (run, convert, dump, diff, inspect, demo)
+COMMANDS = (run, check, find, convert, dump, diff, inspect, demo)
 
 app = typer.Typer(
     name="probe",

@@ -45,7 +45,8 @@ class ConvertOptions:
         keep_tensors, keep_nodes: the same by exact names.
         convert_io: graph inputs and outputs get the low type, too.
         prove: run the result and judge it.
-        golden: ``ort``, ``fp64``, a recording, or arrays by output name.
+        golden: ``ort``, ``fp64``, a recording, arrays by output name, or an open source.
+        judge: what decides in place of the acceptance: outputs as a source -> verdict and reasons.
     """
 
     precision: LowPrecision = "fp16"
@@ -57,6 +58,7 @@ class ConvertOptions:
     golden: Golden = "ort"
     acceptance: tuple[Criterion, ...] = ()
     preset: str | None = None
+    judge: Callable[[TensorSource], tuple[Verdict, tuple[str, ...]]] | None = None
     threads: int = 0
     custom_op_libs: tuple[Path, ...] = ()
     overwrite: bool = False
@@ -83,10 +85,14 @@ class _Proving:
         with closing(Tape(runner.name)) as tape:
             with tape:
                 record(runner, self.sets, tape, select=lambda name: _base(name, outputs) in outputs)
-            return diff_sources(
+            judged = diff_sources(
                 tape, self.golden, acceptance=options.acceptance, precision=options.precision, preset=options.preset,
                 select=_exactly(outputs), command=options.command,
             )  # fmt: skip
+            if options.judge is None:
+                return judged
+            verdict, reasons = options.judge(tape)
+            return replace(judged, verdict=verdict, reasons=reasons)
 
     def open(self, name: str, model: Model) -> Runner:
         outputs = {port.name for port in model.outputs}
@@ -124,7 +130,7 @@ def convert_network(
     tell = progress or (lambda _phase, _name: None)
     seconds: dict[str, float] = {}
     path = Path(out)
-    _check_target(path, model, overwrite=options.overwrite)
+    check_export(path, model, overwrite=options.overwrite)
     if options.prove:
         golden_kind(options.golden)
     with _timed(seconds, "convert", tell):
@@ -138,7 +144,10 @@ def convert_network(
     if options.prove:
         with ExitStack() as opened:
             with _timed(seconds, "golden", tell):
-                golden = _golden(options, model, sets, opened)
+                golden = open_golden(
+                    options.golden, model, sets, opened, threads=options.threads, custom_op_libs=options.custom_op_libs,
+                    outputs_only=True,
+                )  # fmt: skip
             proving = _Proving(model, sets, options, golden)
             with _timed(seconds, "proof", tell):
                 result = _proved(result, proving, written)
@@ -178,7 +187,12 @@ def resolve_keep(model: Model, options: ConvertOptions) -> tuple[tuple[str, ...]
     return tuple(kept_tensors), tuple(kept_nodes)
 
 
-def _check_target(path: Path, model: Model, *, overwrite: bool) -> None:
+def check_export(path: Path, model: Model, *, overwrite: bool) -> None:
+    """Refuse a place that a converted model could not be written to. Commands ask before they work for minutes.
+
+    Raises:
+        InputError: another suffix, no such folder, the model itself, or a file that is there.
+    """
     if path.suffix != ".onnx":
         raise InputError(f"{path}: a converted model is written as .onnx", where="-o")
     if not path.parent.is_dir():
@@ -204,21 +218,6 @@ def _described(
         bytes_after=_bytes(written), convert_io=options.convert_io, autocast=autocast_patterns(listed),
         trtexec=layer_precisions(listed), unnamed=unnamed, notes=mixed.notes, command=options.command,
     )  # fmt: skip
-
-
-def _golden(options: ConvertOptions, model: Model, sets: Sequence[InputSet], opened: ExitStack) -> TensorSource:
-    if options.golden != "ort":
-        return open_golden(
-            options.golden, model, sets, opened, threads=options.threads, custom_op_libs=options.custom_op_libs
-        )
-    outputs = {port.name for port in model.outputs}
-    settings = RunnerOptions(
-        select=lambda name: name in outputs, threads=options.threads, custom_op_libs=options.custom_op_libs
-    )
-    tape = opened.enter_context(closing(Tape("made now by ort")))
-    with closing(open_runner("ort", model, settings)) as runner, tape:
-        record(runner, sets, tape)
-    return tape
 
 
 def _proved(result: ConvertResult, proving: _Proving, written: Model) -> ConvertResult:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 GoldenKind = Literal["ort", "fp64", "file"]
 _MADE: dict[str, GoldenKind] = {"ort": "ort", "fp64": "fp64"}
-Golden = str | Path | Mapping[str, Any]
+Golden = Any  # a str, Path, Mapping of arrays by output name, or an open TensorSource
 
 
 def golden_kind(golden: Golden) -> GoldenKind:
@@ -50,13 +50,15 @@ def open_golden(
     *,
     threads: int = 0,
     custom_op_libs: Sequence[Path] = (),
+    outputs_only: bool = False,
     memory_limit: int = DEFAULT_LIMIT,
     progress: Callable[[str], None] | None = None,
 ) -> TensorSource:
     """The golden as a source; whatever is opened here closes with ``opened``.
 
     Args:
-        golden: ``ort``, ``fp64``, the path of a recording, or arrays by output name.
+        golden: ``ort``, ``fp64``, the path of a recording, arrays by output name, or an open source, which stays open.
+        outputs_only: when it is made now, make the graph outputs alone.
         memory_limit: bytes of tensors held in memory when the golden is made now; above, they go to a temporary folder.
 
     Raises:
@@ -65,13 +67,25 @@ def open_golden(
     if golden_kind(golden) == "file":
         if isinstance(golden, Mapping):
             return Arrays(golden, "golden arrays in memory")
+        if not isinstance(golden, (str, Path)):
+            return golden
         return opened.enter_context(closing(open_source(golden)))
     assert isinstance(golden, str)
     tape = opened.enter_context(closing(Tape(f"made now by {golden}", memory_limit=memory_limit)))
-    options = RunnerOptions(threads=threads, custom_op_libs=tuple(custom_op_libs))
+    outputs = {port.name for port in model.outputs}
+    select = (lambda name: name in outputs) if outputs_only else None
+    options = RunnerOptions(threads=threads, custom_op_libs=tuple(custom_op_libs), select=select)
     with closing(open_runner(golden, model, options)) as runner, tape:
         record(runner, sets, tape if progress is None else cast("Sink", _Told(tape, progress)))
     return tape
+
+
+def inputs_of_golden(golden: Golden) -> Sequence[str]:
+    """The path of a golden that holds the inputs it was made with; () where it holds none."""
+    if not isinstance(golden, (str, Path)) or golden_kind(golden) != "file":
+        return ()
+    with closing(open_source(golden)) as source:
+        return (str(golden),) if any(row.role == "input" for row in source.rows()) else ()
 
 
 class _Told:

@@ -113,6 +113,21 @@ def collect_inputs(
     return _with_unique_ids(sets), notes
 
 
+def split_inputs(sets: Sequence[InputSet], share: float, seed: int) -> tuple[list[InputSet], list[InputSet]]:
+    """Inputs to work with, and inputs held out: a share of all, at least one, drawn by ``seed``; both keep their order.
+
+    Raises:
+        InputError: a share that is none, or fewer than two inputs.
+    """
+    if not 0 < share < 1:
+        raise InputError(f"cannot hold out a share of {share:g}", where="--split", hint="between 0 and 1, such as 0.2")
+    if len(sets) < 2:
+        raise InputError("one input cannot be split", where="--split", hint="give more inputs, or others with --held-out")
+    number = min(len(sets) - 1, max(1, round(share * len(sets))))
+    drawn = set(np.random.default_rng(seed).choice(len(sets), number, replace=False).tolist())
+    return [s for i, s in enumerate(sets) if i not in drawn], [s for i, s in enumerate(sets) if i in drawn]
+
+
 def _checked(model: Model, one: InputSet, notes: list[str]) -> Mapping[str, np.ndarray]:
     from probe.model.feeds import check_feeds
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -160,7 +160,7 @@ def run_network(
             )  # fmt: skip
         with run.phase("compile"):
             engine = run.compile()
-            kept = _kept_names(engine, options.keep)
+            kept = kept_names(engine, options.keep)
             assignment = resolve_keep(engine.assignment, kept, engine.layers)
         with run.phase("baseline"):
             baseline = run.judge_outputs(engine, Assignment(FP32), golden, precision="fp32")
@@ -211,7 +211,7 @@ def _finish(
     other = observer = written = None
     if options.both_interiors and options.precision != "fp32" and _has_interior(engine):
         with run.phase("other interior"):
-            other = _other_interior(run, golden, kept, diff)
+            other = _other_interior(run, engine, assignment, golden, diff)
     if options.both_interiors and options.precision != "fp32" and engine.report.changes:
         with run.phase("as written"):
             written = _as_written(run, engine, golden, diff)
@@ -268,7 +268,7 @@ def device_in_words(device: str, precision: str) -> str:
 # --- phases
 
 
-def _kept_names(engine: Engine, patterns: Sequence[re.Pattern[str]]) -> tuple[str, ...]:
+def kept_names(engine: Engine, patterns: Sequence[re.Pattern[str]]) -> tuple[str, ...]:
     """Tensors, layers and nodes that a pattern is found in.
 
     Raises:
@@ -302,16 +302,17 @@ def _has_interior(engine: Engine) -> bool:
     return any(is_float(value) for layer in engine.layers if len(layer.nodes) > 1 for value in layer.interior)
 
 
-def _other_interior(run: _Run, golden: TensorSource, kept: Sequence[str], diff: DiffResult) -> OtherInterior:
+def _other_interior(
+    run: _Run, engine: Engine, assignment: Assignment, golden: TensorSource, diff: DiffResult
+) -> OtherInterior:
     interior = "fp32" if run.options.interior == "storage" else "storage"
-    engine = run.compile(interior=interior)
-    judged = run.judge_outputs(engine, resolve_keep(engine.assignment, kept, engine.layers), golden)
+    judged = run.judge_outputs(engine.with_interior(interior), assignment, golden)
     return OtherInterior(interior, judged.verdict, judged.verdict != diff.verdict, judged.reasons)
 
 
 def _as_written(run: _Run, engine: Engine, golden: TensorSource, diff: DiffResult) -> AsWritten:
     plain = run.compile(passes="none", fusion="none", interior="storage")
-    kept = _kept_names(plain, run.options.keep)
+    kept = kept_names(plain, run.options.keep)
     judged = run.judge_outputs(plain, resolve_keep(plain.assignment, kept, plain.layers), golden)
     worst = max((_floor(t) for t in judged.outputs if t.metrics is not None), default=0.0)
     by = tuple(dict.fromkeys(change.by for change in engine.report.changes))
@@ -328,13 +329,3 @@ def _trial(run: _Run, engine: Engine, assignment: Assignment, golden: TensorSour
 
 def _floor(tensor: Any) -> float:
     return float("inf") if tensor.metrics.nonfinite_mismatch else tensor.metrics.range_rel
-
-
-def inputs_of_golden(golden: Golden) -> Sequence[str]:
-    """The path of a golden that holds the inputs it was made with; () where it holds none."""
-    from probe.store.opening import open_source
-
-    if isinstance(golden, Mapping) or golden_kind(golden) != "file":
-        return ()
-    with closing(open_source(golden)) as source:
-        return (str(golden),) if any(row.role == "input" for row in source.rows()) else ()

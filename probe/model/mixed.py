@@ -138,14 +138,7 @@ def convert_mixed(
     Raises:
         InputError: bf16 before opset 13, an unknown precision, a kept name that is nowhere, or a model onnx-ir cannot represent.
     """
-    if precision not in _LOW:
-        raise InputError(f"cannot convert to {precision!r}", hint="fp16 or bf16")
-    opset = model.opset.get("", model.opset.get("ai.onnx", 0))
-    if precision == "bf16" and opset < _BF16_OPSET:
-        raise InputError(
-            f"ONNX has bfloat16 from opset {_BF16_OPSET} on, and the model is of opset {opset}", where=str(model.path),
-            hint="export it again with a newer opset, convert it with onnx.version_converter, or take fp16",
-        )  # fmt: skip
+    check_precision(model, precision)
     source = model
     if model.half:
         from probe.model.upcast import upcast
@@ -165,6 +158,22 @@ def convert_mixed(
     writer = CastWriter(made, plan, precision, port_types)
     writer.write()
     return _result(made, source, precision, plan, writer, names, nodes)
+
+
+def check_precision(model: Model, precision: str) -> None:
+    """Refuse a precision that the model cannot be written in.
+
+    Raises:
+        InputError: neither fp16 nor bf16, or bf16 before opset 13.
+    """
+    if precision not in _LOW:
+        raise InputError(f"cannot convert to {precision!r}", hint="fp16 or bf16")
+    opset = model.opset.get("", model.opset.get("ai.onnx", 0))
+    if precision == "bf16" and opset < _BF16_OPSET:
+        raise InputError(
+            f"ONNX has bfloat16 from opset {_BF16_OPSET} on, and the model is of opset {opset}", where=str(model.path),
+            hint="export it again with a newer opset, convert it with onnx.version_converter, or take fp16",
+        )  # fmt: skip
 
 
 def _result(

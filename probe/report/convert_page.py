@@ -23,7 +23,7 @@ def convert_page(result: ConvertResult, page: Page, *, rows: int = 10, verbose: 
         convert_headline(result, page),
         _steps(result, page),
         _outputs(result, page, rows),
-        _hand_over(result, page, rows),
+        hand_over(result, page, rows),
         _casts(result, page) if verbose else [],
         _facts(result, page, rows if verbose else _LISTED),
     ]
@@ -117,7 +117,7 @@ def _outputs(result: ConvertResult, page: Page, rows: int) -> list[str]:
     return lines
 
 
-def _hand_over(result: ConvertResult, page: Page, rows: int) -> list[str]:
+def hand_over(result: ConvertResult, page: Page, rows: int) -> list[str]:
     lines = [page.paint("to hand over", "bold")] if result.handed_over else []
     for one in result.handed_over:
         proved = "proved" if one.verdict in ("passed", "warned") else f"NOT PROVED ({one.verdict.replace('_', ' ')})"
@@ -174,7 +174,7 @@ def _facts(result: ConvertResult, page: Page, shown: int) -> list[str]:
         ("nodes", f"{result.low_nodes:,} {result.precision}" + (f"; {nodes}" if nodes else "")),
         ("Casts", f"{len(result.casts):,} added" + (f": {casts}" if casts else "")),
         ("kept FP32", _some(result.keep, shown)),
-        *(("proof", _proof(one)) for one in result.proofs),
+        *(("proof", proof_in_words(one)) for one in result.proofs),
         ("golden", escape(result.golden.path) if result.golden is not None and result.golden.path else ""),
         ("acceptance", acceptance_in_words(result.acceptance) if result.acceptance else ""),
         ("inputs", _inputs(result)),
@@ -186,7 +186,7 @@ def _facts(result: ConvertResult, page: Page, shown: int) -> list[str]:
     return lines
 
 
-def _proof(one: ExportProof) -> str:
+def proof_in_words(one: ExportProof) -> str:
     closeness = f", range_rel {number(one.metric)}" if one.metric is not None else ""
     if one.fp16_honoured:
         return f"{one.runner}: {one.verdict.replace('_', ' ')}{closeness}; every tensor rounded to the type it declares, FP32 accumulation"

@@ -78,6 +78,14 @@ def render(
             from probe.report.convert_page import convert_headline, convert_page
 
             lines = convert_headline(result, page) if quiet else convert_page(result, page, verbose=verbose, **bound)
+        case "FindResult":
+            from probe.report.find_page import find_headline, find_page
+
+            lines = find_headline(result, page) if quiet else find_page(result, page, verbose=verbose, **bound)
+        case "CheckResult":
+            from probe.report.check_page import check_headline, check_page
+
+            lines = check_headline(result, page) if quiet else check_page(result, page, verbose=verbose, rows=rows)
         case other:
             raise TypeError(f"cannot render a {other}")
     return "\n".join(lines) + "\n"

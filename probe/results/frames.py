@@ -1,14 +1,16 @@
-"""Results as polars frames: one row a tensor or a layer, ready for ``write_parquet`` or a notebook. polars is imported only here, when asked."""
+"""Results as polars frames: one row a tensor, a layer or an evaluation, ready for ``write_parquet`` or a notebook. polars is imported only here, when asked."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from probe.errors import InputError
 from probe.results.diff import DiffResult, Metrics, TensorDiff
+from probe.results.find import FindResult, SearchStep
 from probe.results.run import LayerError, RunResult
 
 if TYPE_CHECKING:
@@ -47,19 +49,29 @@ def diff_frame(result: DiffResult) -> pl.DataFrame:
 
 def layer_frame(result: RunResult) -> pl.DataFrame:
     """A row a layer in execution order: every field of ``LayerError``, lists joined with " + "; null where it was not measured."""
+    return _frame(LayerError, result.layers)
+
+
+def evaluation_frame(result: FindResult) -> pl.DataFrame:
+    """A row an evaluation in the order they were made: every field of ``SearchStep``."""
+    return _frame(SearchStep, result.steps)
+
+
+def _frame(kind: type[Any], items: Sequence[Any]) -> pl.DataFrame:
+    """A row an item, a column a field."""
     import polars as pl
 
-    columns = {f.name: str(f.type) for f in fields(LayerError)}
+    columns = {f.name: str(f.type) for f in fields(kind)}
     types: dict[str, Any] = {"float | None": pl.Float64, "int": pl.Int64, "bool": pl.Boolean}
-    schema = {name: types.get(kind, pl.String) for name, kind in columns.items()}
+    schema = {name: types.get(of, pl.String) for name, of in columns.items()}
     rows = [
-        {name: " + ".join(value) if isinstance(value := getattr(layer, name), tuple) else value for name in columns}
-        for layer in result.layers
+        {name: " + ".join(value) if isinstance(value := getattr(item, name), tuple) else value for name in columns}
+        for item in items
     ]
     return pl.DataFrame(rows, schema=schema, orient="row")
 
 
-def save_frame(result: DiffResult | RunResult, path: str | Path) -> None:
+def save_frame(result: DiffResult | RunResult | FindResult, path: str | Path) -> None:
     """Write the frame as ``.parquet`` or ``.csv``, whole or not at all.
 
     Raises:

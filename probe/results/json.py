@@ -30,7 +30,9 @@ _HOMES = {
     "probe.dump/1": ("probe.results.inspect", "DumpResult"),
     "probe.ops/1": ("probe.results.ops", "OpsResult"),
     "probe.run/1": ("probe.results.run", "RunResult"),
+    "probe.check/1": ("probe.results.check", "CheckResult"),
     "probe.convert/1": ("probe.results.convert_result", "ConvertResult"),
+    "probe.find/1": ("probe.results.find", "FindResult"),
 }
 
 

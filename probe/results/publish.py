@@ -25,6 +25,8 @@ from probe.results.diff import (
     TensorDiff,
     WorstElement,
 )
+from probe.results.example_check import example_check
+from probe.results.example_find import example_find
 from probe.results.inspect import (
     DumpResult,
     InspectResult,
@@ -312,6 +314,8 @@ def examples() -> dict[str, Any]:
         "inspect-ops": example_ops(),
         "run": example_run(),
         "convert": example_convert(),
+        "check": example_check(_DIGEST, _INPUT, _ENVIRONMENT),
+        "find": example_find(example_convert(), example_run().findings),
     }
 
 

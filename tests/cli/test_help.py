@@ -51,6 +51,11 @@ COMMON = {"dump": "--inputs --input-shapes --seed --val-range --select --layers 
                   "--memory-limit --as-is --overwrite --json -o -v -q",
           "diff": "--accept --preset --precision --map --select --layers --worst --smallest-tolerance --strict-layers --metrics "
                   "--worse-factor --json -v -q",
+          "find": "--precision --inputs --input-shapes --seed --val-range --golden --accept --preset --check --aggregate --held-out --split "
+                  "--granularity --objective --keep --probes --max-evals --max-seconds --log --resume --no-cures --passes --fusion "
+                  "--interior --overwrite --keep-list --table --threads --custom-op-lib --json -o -v -q",
+          "check": "--precision --inputs --input-shapes --seed --val-range --golden --select --threads --custom-op-lib --memory-limit "
+                   "--json -v -q",
           "run": "--precision --device --inputs --input-shapes --seed --val-range --golden --accept --preset --keep --layers --interior --passes "
                  "--passes-limit --fusion --observe --strict-layers --threads --custom-op-lib --memory-limit --table --json -v -q",
           "convert": "--precision --inputs --input-shapes --seed --val-range --golden --accept --preset --keep --convert-io --no-proof --threads "

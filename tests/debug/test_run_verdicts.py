@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import probe
+from probe.results.run import RunResult
 
 WORD = {"PASS": "passed", "WARN": "warned", "FAIL": "failed"}
 BF16_WARNS = 0.03  # the manifests warn at 0.01 in every precision, probe in BF16 at 0.03
@@ -24,7 +25,7 @@ MODELS = [
 QUICK = frozenset(("silero_vad", "dtln_1", "mnist", "occ_image_classifier32", "superres_core"))
 
 
-def judge(folder: Path, name: str, tag: str, precision: str) -> probe.RunResult:
+def judge(folder: Path, name: str, tag: str, precision: str) -> RunResult:
     return probe.run(
         folder / "models" / f"{name}.onnx", inputs=folder / "data" / f"{name}__{tag}.npz", precision=precision, passes="none",
         fusion="none", layers="(?!)", try_cure=False,

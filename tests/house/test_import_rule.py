@@ -18,9 +18,11 @@ COMMON = {"results", "precision", "errors"}  # every room may import these
 ALLOWED = {
     "__init__": {"api"},
     "__main__": {"cli"},
-    "cli": {"api", "demo", "report", "debug", "compare", "model", "runners", "store"},
-    "demo": {"api", "model", "store"},
-    "api": {"debug", "engine", "compare", "metrics", "model", "runners", "store"},
+    "cli": {"api", "demo", "report", "culprits", "debug", "compare", "model", "runners", "store"},
+    "demo": {"api", "demo_model"},
+    "demo_model": set(),
+    "api": {"culprits", "debug", "engine", "compare", "metrics", "model", "runners", "store"},
+    "culprits": {"search", "debug", "runners", "engine", "compare", "metrics", "model", "store"},
     "debug": {"runners", "engine", "compare", "metrics", "model", "store"},
     "runners": {"engine", "ort", "model", "store"},
     "engine": {"ort", "model"},
@@ -49,9 +51,9 @@ class Fence:
 
 FENCES = (
     Fence("numpy", ("",), at_top=True),
-    Fence("onnx", ("model", "engine", "demo", "runners.fp64"), at_top=True),
+    Fence("onnx", ("model", "engine", "demo_model", "runners.fp64"), at_top=True),
     Fence("google", ("model",), at_top=False),  # protobuf, which comes with onnx
-    Fence("onnx_ir", ("model", "engine", "runners.engine", "debug"), at_top=True),
+    Fence("onnx_ir", ("model", "engine", "runners.engine", "debug", "culprits"), at_top=True),
     Fence("onnxruntime", ("runners", "ort", "engine.device.cpu"), at_top=True),
     Fence("cuda", ("engine.device.cuda",), at_top=True),
     Fence("polars", ("results", "compare", "debug", "report", "cli"), at_top=False),

@@ -63,7 +63,7 @@ def test_the_installed_program_works(wheel: Path, tmp_path: Path) -> None:
     where = _run(programs / "python", "-c", "import probe; print(probe.__file__)", cwd=here)
     assert environment in Path(where.strip()).parents, "the source tree was imported, not the wheel"
 
-    assert demo.FAULTY_NODE in _run(program, "demo", cwd=here)
+    assert demo.OVERFLOWING_TENSOR in _run(program, "demo", cwd=here)
 
     (here / "model.onnx").write_bytes(demo.build_demo_model())
     (here / "engine.onnx").write_bytes(demo.build_faulty_model())

@@ -1,0 +1,187 @@
+"""A ``CheckResult`` as terminal text: verdict, what breaks and what becomes of it, what may, advice, what to do next."""
+
+from __future__ import annotations
+
+import math
+
+from probe.report.numbers import count, number, seconds
+from probe.report.steps import Step, exactly
+from probe.report.text import Page, command, elide, escape, wrap
+from probe.report.words import sentence
+from probe.results.check import CheckFinding, CheckResult, Level
+
+_WORDS = {"clean": "CLEAN", "warnings": "WARNINGS", "errors": "ERRORS"}
+_STYLES = {"clean": ("green", "bold"), "warnings": ("yellow", "bold"), "errors": ("red", "bold")}
+_SHOWN: dict[Level, int] = {"error": 8, "warning": 6, "lint": 4}
+_TITLES: dict[Level, str] = {"error": "breaks", "warning": "may break", "lint": "advice"}
+_LONG = 120  # cells of a word that a finding shows whole: names are what one copies from it
+_LISTED = 16  # names a command line may hold before it is no longer one to read
+
+
+def check_page(result: CheckResult, page: Page, *, rows: int | None = None, verbose: bool = False) -> list[str]:
+    """The whole page. ``rows`` bounds each level's list, ``verbose`` lifts the bound."""
+    sections = [
+        check_headline(result, page),
+        *(_level(result, level, page, None if verbose else rows or _SHOWN[level]) for level in _TITLES),
+        _steps(result, page),
+        _facts(result, page),
+    ]
+    lines: list[str] = []
+    for section in sections:
+        if section:
+            lines += [*([""] if lines else []), *section]
+    return lines
+
+
+def check_headline(result: CheckResult, page: Page) -> list[str]:
+    """The verdict in one sentence."""
+    counts = {level: len(result.of(level)) for level in _TITLES}
+    if counts["error"]:
+        what = f"{count(counts['error'], 'finding')} {'breaks' if counts['error'] == 1 else 'break'} results"
+    elif counts["warning"]:
+        what = f"nothing seen that breaks results; {count(counts['warning'], 'warning')}"
+    else:
+        what = "nothing seen that breaks results" if result.golden else "the graph alone was read; nothing against it"
+    more = [
+        count(counts[level], noun)
+        for level, noun in (("warning", "warning"), ("lint", "piece"))
+        if counts[level] and not (level == "warning" and not counts["error"])
+    ]
+    more = [text.replace("pieces", "pieces of advice") if "pieces" in text else text.replace("piece", "piece of advice") for text in more]  # fmt: skip
+    word = _WORDS[result.verdict]
+    lines = wrap(escape(f"{result.precision}: {'; '.join([what, *more])}"), page.width, first=word + "  ")
+    lines[0] = page.paint(word, *_STYLES[result.verdict]) + lines[0][len(word) :]
+    return lines
+
+
+def _level(result: CheckResult, level: Level, page: Page, bound: int | None) -> list[str]:
+    findings = result.of(level)
+    shown = findings if bound is None else findings[:bound]
+    lines = [page.paint(_TITLES[level], "bold")] if findings else []
+    for position, finding in enumerate(shown, start=1):
+        lines += _finding(finding, page, f"  {position}. ", several=len(result.inputs) > 1)
+    if len(findings) > len(shown):
+        lines.append(f"  and {len(findings) - len(shown)} more (-v)")
+    return lines
+
+
+def _finding(finding: CheckFinding, page: Page, label: str, *, several: bool) -> list[str]:
+    lines = wrap(_whole(finding.message), page.width, first=label)
+    indent = " " * len(label)
+    advice = finding.level == "lint"
+    parts = [("like", _like(finding)), ("try", finding.cure)]
+    if not advice:
+        parts = [("where", _where(finding, several=several)), ("then", finding.downstream), *parts]
+    for name, text in parts:
+        if text:
+            lines += wrap(_whole(text), page.width, first=f"{indent}{name:<6}", rest=indent + "      ")
+    return lines
+
+
+def _where(finding: CheckFinding, *, several: bool) -> str:
+    facts = []
+    if finding.elements:
+        at = f", first [{','.join(map(str, finding.index))}]" if finding.index else ""
+        facts.append(count(finding.elements, "element") + at)
+    if finding.low is not None and finding.high is not None:
+        facts.append(f"golden {number(finding.low)} to {number(finding.high)}")
+    if finding.margin is not None and 1e-9 < finding.margin < 1e3:  # of a mask it says nothing
+        facts.append(f"margin {number(finding.margin)}")
+    if several and finding.input_id:
+        facts.append(f"on {count(finding.inputs, 'input')}, worst {finding.input_id}")
+    return "; ".join(facts)
+
+
+def _like(finding: CheckFinding) -> str:
+    if not finding.like:
+        return ""
+    more = f", and {len(finding.like) - 3} more" if len(finding.like) > 3 else ""
+    return f"{len(finding.like)} like this: {', '.join(finding.like[:3])}{more}"
+
+
+def _whole(text: str) -> str:
+    return " ".join(elide(word, _LONG) if word else "" for word in escape(text).split(" "))
+
+
+# --- what to do
+
+
+def _steps(result: CheckResult, page: Page) -> list[str]:
+    steps = next_steps(result)
+    lines = [page.paint("what to do", "bold")] if steps else []
+    for step in steps:
+        lines += wrap(step.why, page.width, first="  ")
+        lines += command(step.words, page.width) if step.words else []
+    return lines
+
+
+def next_steps(result: CheckResult) -> list[Step]:
+    """At most three commands, most useful first."""
+    if not result.golden:
+        return []
+    steps: list[Step] = []
+    errors = result.of("error")
+    keep = tuple(dict.fromkeys(name for one in errors for name in one.keep))
+    kept = tuple(name for name in keep if name)
+    if errors:
+        steps.append(
+            Step(
+                "Rounded alone, each of these makes results wrong, as far as it was followed. Whether the whole network fails, and in a "
+                "runtime that fuses these nodes, only a run tells.",
+                _run(result),
+            )
+        )
+    if kept and len(kept) <= _LISTED:
+        steps.append(
+            Step(
+                f"Try it with the {count(len(kept), 'tensor')} named above in FP32.",
+                (*_run(result), "--keep", exactly(kept)),
+            )
+        )
+    if not errors and result.verdict == "warnings":
+        steps.append(Step("What these come to, a run tells.", _run(result)))
+    if any(one.source.startswith("seed") for one in result.inputs):
+        steps.append(
+            Step("These inputs were made up. Real ones show what random ones hide.",
+                 ("probe", "check", result.model, "--precision", result.precision, "--inputs", "FILE.npz"))
+        )  # fmt: skip
+    return steps[:3]
+
+
+def _run(result: CheckResult) -> tuple[str, ...]:
+    words = ["probe", "run", result.model, "--precision", result.precision]
+    for source in dict.fromkeys(one.source for one in result.inputs):
+        if source.startswith("file "):
+            words += ["--inputs", source.removeprefix("file ")]
+        elif source.startswith("seed ") and source != "seed 0":
+            words += ["--seed", source.removeprefix("seed ")]
+    return (*words, *(("--golden", result.golden) if result.golden != "ort" else ()))
+
+
+# --- the foot
+
+
+def _facts(result: CheckResult, page: Page) -> list[str]:
+    made = {"ort": "ONNX Runtime in FP32, optimisation off", "fp64": "float64", "": "none: the graph alone was read"}
+    lacking = (
+        f"; {count(len(result.not_seen), 'tensor')} without values, such as {elide(result.not_seen[0], 40)}"
+        if result.not_seen
+        else ""
+    )
+    longest = sorted(result.seconds.items(), key=lambda one: -one[1])
+    sources = list(dict.fromkeys(one.source for one in result.inputs))
+    listed = ", ".join(elide(s, 48) for s in sources[:3]) + (
+        f", and {len(sources) - 3} more" if len(sources) > 3 else ""
+    )
+    random = "; random data can hide failures" if any(s.startswith("seed") for s in sources) else ""
+    facts = [
+        ("model", f"{escape(result.model)} ({result.model_sha256[:8]})"),
+        ("golden", made.get(result.golden, escape(result.golden))),
+        ("looked at", f"{count(result.nodes, 'node')}, {count(result.tensors, 'floating-point tensor')}, {count(len(result.rules), 'rule')}{lacking}"),
+        ("inputs", f"{count(len(result.inputs), 'input set')}: {listed}{random}" if result.inputs and result.golden else ""),
+        ("took", f"{seconds(math.fsum(result.seconds.values()))}, of which " + ", ".join(f"{k} {seconds(v)}" for k, v in longest) if longest else ""),
+    ]  # fmt: skip
+    lines = [line for label, text in facts if text for line in wrap(text, page.width, first=f"{label:<12}")]
+    for note in result.notes:
+        lines += wrap(sentence(note), page.width, first=f"{'note':<12}")
+    return lines
