@@ -11,7 +11,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet insta
 .PHONY: help demo test lint format types bench test-gpu test-lowest clean
 
 help:
-	@echo "make demo       set up, then record a built-in model and one with a planted fault, and compare them"
+	@echo "make demo       set up, then tell the whole story on a built-in network that FP16 breaks"
 	@echo "make test       set up, then run the tests"
 	@echo "make lint       ruff check and ruff format --check      make format  apply both"
 	@echo "make types      pyright"

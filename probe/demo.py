@@ -1,270 +1,207 @@
-"""The built-in demonstration: a small vision transformer, and the same network as an engine with one bad kernel computes it.
+"""The built-in demonstration: a network that FP16 breaks without a single NaN, from a wrong answer to a proved model that keeps one tensor.
 
-The fault is one that engines really have. In FP16 an RMS normalisation needs the mean of squares; the mean fits FP16, the sum it is
-made from does not always. A kernel that accumulates that sum in FP16 overflows to infinity; the square root stays infinite, the
-division gives zero, and from there on everything is finite and wrong. The output alone does not say where.
+The network and its one overflow are ``probe.demo_model``. A chapter is a command of probe, run through the library, and what it must find:
+the demonstration checks itself.
 """
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
+from probe.demo_model import (
+    CLASSES,
+    FAULTY_NODE,
+    FAULTY_TENSOR,
+    OVERFLOWING_NODE,
+    OVERFLOWING_TENSOR,
+    PRODUCER,
+    build_demo_model,
+    build_faulty_model,
+)
+from probe.errors import InputError
 
 if TYPE_CHECKING:
-    import onnx
+    from probe.results.run import RunResult
 
-    from probe.results.diff import DiffResult
-
-IMAGE = 32  # pixels a side
-WIDTH = 64  # channels of a token
-HEADS = 4
-CLASSES = 10
-TOKENS = (IMAGE // 4) ** 2
-
-MLP_GAINS = (
-    30.0,
-    45.0,
-    45.0,
-    45.0,
-)  # the residual stream grows from block to block, as it does in trained transformers
-
-FAULTY_NODE = "/blocks.2/norm2/ReduceMean"
-FAULTY_TENSOR = f"{FAULTY_NODE}_output_0"
+__all__ = [
+    "CHAPTERS",
+    "ENGINE_FILE",
+    "FAULTY_NODE",
+    "FAULTY_TENSOR",
+    "MIXED_FILE",
+    "MODEL_FILE",
+    "OVERFLOWING_NODE",
+    "OVERFLOWING_TENSOR",
+    "Chapter",
+    "Demo",
+    "Step",
+    "build_demo_model",
+    "build_faulty_model",
+    "prepare",
+    "record_and_compare",
+    "run_demo",
+]
 
 MODEL_FILE = "model.onnx"
-ENGINE_FILE = "engine.onnx"
-GOLDEN = "golden"
-ENGINE = "engine"
+MIXED_FILE = "mixed.onnx"
+ENGINE_FILE = "engine.onnx"  # the faulty model: something to record and compare, no part of the story
+
+Progress = Callable[[str, str], None]  # phase, what is worked on
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A chapter told.
+
+    Attributes:
+        noticed: what to look at in the result, in sentences.
+        found: whether the result is what was planted.
+    """
+
+    command: str
+    result: Any
+    noticed: tuple[str, ...]
+    found: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Chapter:
+    """A command of the story, and the question it answers."""
+
+    about: str
+    words: str  # of the command, with {model} and {mixed} for the files
+    play: Callable[[Path, str, Progress], Step]
+
+    def command(self, folder: Path) -> str:
+        """As a user would type it to do the same."""
+        files = {"model": folder / MODEL_FILE, "mixed": folder / MIXED_FILE}
+        return self.words.format(**{name: shlex.quote(str(path)) for name, path in files.items()})
+
+    def tell(self, folder: Path, progress: Progress | None = None) -> Step:
+        """Run it in a prepared folder."""
+        return self.play(folder, self.command(folder), progress or (lambda _phase, _name: None))
 
 
 @dataclass(frozen=True, slots=True)
 class Demo:
-    """What ``run_demo`` left in its folder. ``commands`` are what a user would type there to do the same."""
+    """The whole story, told in ``folder``. True when every chapter found what was planted."""
 
     folder: Path
-    result: DiffResult
-    commands: tuple[str, ...]
-    guilty_node: str  # where the fault was planted
-    guilty_tensor: str
+    steps: tuple[Step, ...]
 
     def __bool__(self) -> bool:
-        """Whether the comparison found the fault: failed, and diverged first at the guilty tensor."""
-        return self.result.verdict == "failed" and self.result.first_divergence == (self.guilty_tensor,)
+        return all(step.found for step in self.steps)
 
 
-COMMANDS = (
-    f"probe dump {MODEL_FILE} -o {GOLDEN} --seed 0",
-    f"probe dump {ENGINE_FILE} -o {ENGINE} --inputs {GOLDEN}",
-    f"probe diff {ENGINE} {GOLDEN} --precision fp16",
-)
+def run_demo(folder: str | Path, *, progress: Progress | None = None) -> Demo:
+    """Write the demo's models into ``folder`` and tell the story there, every chapter of it.
+
+    Raises:
+        InputError: as ``prepare``.
+    """
+    prepared = prepare(folder)
+    return Demo(prepared, tuple(chapter.tell(prepared, progress) for chapter in CHAPTERS))
 
 
-def run_demo(folder: str | Path) -> Demo:
-    """Write both models into ``folder``, record both on the same input, compare the recordings.
+def prepare(folder: str | Path) -> Path:
+    """Write the demo's models into ``folder``, which is returned.
 
-    Run again, it replaces what it wrote; anything else in the folder is refused rather than touched.
+    Done again, it replaces what it wrote; anything else in the folder is refused rather than touched.
 
     Raises:
         InputError: the folder cannot be written, or holds something that is not the demo's.
     """
-    from probe import api
-    from probe.errors import InputError
-
     folder = Path(folder)
-    model, engine = folder / MODEL_FILE, folder / ENGINE_FILE
-    golden, actual = folder / GOLDEN, folder / ENGINE
+    model = folder / MODEL_FILE
     try:
         if (
             folder.is_dir()
             and any(folder.iterdir())
-            and not (model.is_file() and _PRODUCER.encode() in model.read_bytes())
+            and not (model.is_file() and PRODUCER.encode() in model.read_bytes())
         ):
             raise InputError(f"{folder} holds something that is not the demo's", hint="choose another folder with -o")
         folder.mkdir(parents=True, exist_ok=True)
         model.write_bytes(build_demo_model())
-        engine.write_bytes(build_faulty_model())
+        (folder / ENGINE_FILE).write_bytes(build_faulty_model())
     except OSError as error:
         raise InputError(
             f"cannot write the demo's models: {error.strerror}", where=str(folder), hint="choose another folder"
         ) from error
-    api.dump(model, golden, seed=0, overwrite=True).close()
-    api.dump(engine, actual, inputs=golden, overwrite=True).close()
-    result = api.diff(actual, golden, precision="fp16", command=COMMANDS[-1])
-    return Demo(folder, result, COMMANDS, FAULTY_NODE, FAULTY_TENSOR)
+    return folder
 
 
-def build_demo_model() -> bytes:
-    """The network as it was trained, serialised ONNX: ``image`` [1, 3, 32, 32] -> ``logits`` [1, 10]."""
-    return _build(faulty=False).SerializeToString()
-
-
-def build_faulty_model() -> bytes:
-    """The network as the engine with the bad kernel computes it: same nodes, same names, one node's arithmetic differs."""
-    return _build(faulty=True).SerializeToString()
-
-
-def _build(*, faulty: bool) -> onnx.ModelProto:
-    from onnx import TensorProto, helper
-
-    network = _Network(faulty=faulty)
-    logits = network.classifier(network.encoder(network.stem("image")))
-    network.nodes[-1].output[0] = "logits"
-    assert logits.startswith("/head")
-    graph = helper.make_graph(
-        network.nodes,
-        "vision_transformer",
-        [helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 3, IMAGE, IMAGE])],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, CLASSES])],
-        network.weights,
+def record_and_compare(folder: Path) -> tuple[str, ...]:
+    """Commands that find the bad kernel of ``ENGINE_FILE`` by recording both models and comparing the recordings."""
+    model, engine = (shlex.quote(str(folder / name)) for name in (MODEL_FILE, ENGINE_FILE))
+    golden, actual = (shlex.quote(str(folder / name)) for name in ("golden", "engine"))
+    return (
+        f"probe dump {model} -o {golden}",
+        f"probe dump {engine} -o {actual} --inputs {golden}",
+        f"probe diff {actual} {golden} --precision fp16",
     )
-    opsets = [helper.make_opsetid("", 17)]
-    if not faulty:
-        return helper.make_model(graph, opset_imports=opsets, ir_version=8, producer_name=_PRODUCER)
-    return helper.make_model(
-        graph, opset_imports=[*opsets, helper.make_opsetid(_ENGINE_DOMAIN, 1)], functions=[_bad_kernel()],
-        ir_version=8, producer_name=_PRODUCER,
-    )  # fmt: skip
 
 
-_PRODUCER = "probe demo"
-_ENGINE_DOMAIN = "demo.engine"
+# --- the chapters
 
 
-def _bad_kernel() -> onnx.FunctionProto:
-    """ReduceMean over the last axis with the sum in FP16: inputs and the mean fit, the sum of 64 squares does not.
+def _run(folder: Path, command: str, progress: Progress) -> Step:
+    from probe import api
 
-    The pair of Casts is what ONNX Runtime's CPU provider rounds at; FP16 arithmetic it would do in FP32.
-    """
-    from onnx import TensorProto, helper
+    result = api.run(folder / MODEL_FILE, worst=CLASSES, command=command, progress=progress)
+    causes = [finding for finding in result.findings if finding.fatal]
+    finite = all(one.metrics is not None and not one.metrics.nonfinite_mismatch for one in result.outputs.values())
+    found = result.verdict == "failed" and [cause.tensor for cause in causes] == [OVERFLOWING_TENSOR]
+    noticed = (*(f"Why: {cause.message}." for cause in causes), *((_answers(result),) if finite else ()))
+    return Step(command, result, noticed, found and finite)
 
-    nodes = [
-        helper.make_node("ReduceSum", ["x", "axes"], ["sum"], keepdims=1),
-        helper.make_node("Cast", ["sum"], ["half"], to=TensorProto.FLOAT16),
-        helper.make_node("Cast", ["half"], ["rounded"], to=TensorProto.FLOAT),
-        helper.make_node("Div", ["rounded", "count"], ["mean"]),
+
+def _answers(result: RunResult) -> str:
+    """What one sees without a golden: nothing suspicious. ``result`` holds the worst elements of its output, here all of them."""
+    (logits,) = (tensor.worst for tensor in result.tensors if tensor.role == "output")
+    actual, golden = [one.actual for one in logits], [one.golden for one in logits]
+    said, right = (logits[side.index(max(side))].index[-1] for side in (actual, golden))
+    return (
+        f"The output does not look wrong: no NaN, no Inf, logits from {min(actual):.1f} to {max(actual):.1f}, in FP32 from {min(golden):.1f} "
+        f"to {max(golden):.1f}. But they say class {said}, and FP32 says class {right}."
+    )
+
+
+def _check(folder: Path, command: str, progress: Progress) -> Step:
+    from probe import api
+
+    result = api.check(folder / MODEL_FILE, precision="fp16", command=command, progress=progress)
+    errors = result.of("error")
+    noticed = [
+        f"{one.tensor} alone, with all else in FP32: {one.output} is off by {one.output_error:.2g} of its range. Cure: {one.cure}."
+        for one in errors
+        if one.output_error is not None
     ]
-    return helper.make_function(
-        _ENGINE_DOMAIN, "ReduceMean", ["x", "axes", "count"], ["mean"], nodes, [helper.make_opsetid("", 17)]
-    )
+    return Step(command, result, tuple(noticed), [one.tensor for one in errors] == [OVERFLOWING_TENSOR])
 
 
-def _parameter(module: str, name: str) -> str:
-    """Weight names have dots where node names have slashes: ``blocks.0.norm1.weight`` of ``/blocks.0/norm1/Mul``."""
-    return f"{module}/{name}".replace("/", ".")
+def _find(folder: Path, command: str, progress: Progress) -> Step:
+    from probe import api
+
+    result = api.find(folder / MODEL_FILE, folder / MIXED_FILE, overwrite=True, command=command, progress=progress)
+    exported = result.exported is not None and result.exported.passed
+    found = result.status == "found" and result.tensors == (OVERFLOWING_TENSOR,) and exported
+    return Step(command, result, (), bool(result) and found)
 
 
-class _Network:
-    """Writes nodes named as PyTorch's exporter names them; weights come from one seeded generator, so both builds get the same."""
-
-    def __init__(self, *, faulty: bool) -> None:
-        self.faulty = faulty
-        self.random = np.random.default_rng(20)
-        self.nodes: list[onnx.NodeProto] = []
-        self.weights: list[onnx.TensorProto] = []
-        self._constants: set[str] = set()
-
-    # --- pieces
-
-    def node(self, name: str, op: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
-        from onnx import helper
-
-        output = f"{name}_output_0"
-        self.nodes.append(helper.make_node(op, inputs, [output], name, domain=domain, **attributes))
-        return output
-
-    def weight(self, name: str, *shape: int, fan_in: int = 0) -> str:
-        """A weight drawn with He's scale for ``fan_in`` inputs; zeros without."""
-        scale = np.float32((2 / fan_in) ** 0.5) if fan_in else np.float32(0)
-        return self.constant(name, self.random.standard_normal(shape, dtype=np.float32) * scale)
-
-    def constant(self, name: str, value: Any) -> str:
-        from onnx import numpy_helper
-
-        if name not in self._constants:
-            self._constants.add(name)
-            self.weights.append(numpy_helper.from_array(np.asarray(value), name))
-        return name
-
-    def linear(self, name: str, x: str, n: int, k: int) -> str:
-        weight, bias = (
-            self.weight(_parameter(name, "weight"), n, k, fan_in=2 * n),
-            self.weight(_parameter(name, "bias"), k),
-        )
-        return self.node(f"/{name}/Add", "Add", self.node(f"/{name}/MatMul", "MatMul", x, weight), bias)
-
-    def rms_norm(self, name: str, x: str) -> str:
-        squares = self.node(f"/{name}/Pow", "Pow", x, self.constant("two", np.float32(2)))
-        mean = f"/{name}/ReduceMean"
-        if self.faulty and mean == FAULTY_NODE:
-            last = self.constant("last_axis", np.array([-1], np.int64))
-            count = self.constant("width", np.float32(WIDTH))
-            mean = self.node(mean, "ReduceMean", squares, last, count, domain=_ENGINE_DOMAIN)
-        else:
-            mean = self.node(mean, "ReduceMean", squares, axes=[-1], keepdims=1)
-        safe = self.node(f"/{name}/Add", "Add", mean, self.constant("epsilon", np.float32(1e-5)))
-        root = self.node(f"/{name}/Sqrt", "Sqrt", safe)
-        unit = self.node(f"/{name}/Div", "Div", x, root)
-        return self.node(
-            f"/{name}/Mul", "Mul", unit, self.constant(_parameter(name, "weight"), np.ones(WIDTH, np.float32))
-        )
-
-    # --- the network
-
-    def stem(self, image: str) -> str:
-        """[1, 3, 32, 32] -> tokens [1, 64, WIDTH]: two strided convolutions."""
-        x, channels = image, 3
-        for i, width in enumerate((WIDTH // 2, WIDTH)):
-            weight = self.weight(f"stem.{i}.weight", width, channels, 3, 3, fan_in=channels * 9)
-            bias = self.weight(f"stem.{i}.bias", width)
-            x = self.node(f"/stem.{i}/Conv", "Conv", x, weight, bias, kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4)
-            x = self.node(f"/stem.{i}/Relu", "Relu", x)
-            channels = width
-        flat = self.node("/tokens/Reshape", "Reshape", x, self.constant("tokens.shape", np.array([1, WIDTH, TOKENS])))
-        tokens = self.node("/tokens/Transpose", "Transpose", flat, perm=[0, 2, 1])
-        return self.node("/tokens/Add", "Add", tokens, self.weight("position", 1, TOKENS, WIDTH, fan_in=2))
-
-    def encoder(self, x: str) -> str:
-        for i, gain in enumerate(MLP_GAINS):
-            block = f"blocks.{i}"
-            x = self.node(f"/{block}/Add", "Add", x, self.attention(block, self.rms_norm(f"{block}/norm1", x)))
-            x = self.node(f"/{block}/Add_1", "Add", x, self.mlp(block, self.rms_norm(f"{block}/norm2", x), gain))
-        return self.rms_norm("norm", x)
-
-    def attention(self, block: str, x: str) -> str:
-        size = WIDTH // HEADS
-        split = self.constant("heads.shape", np.array([1, TOKENS, HEADS, size]))
-        parts = {}
-        for part, perm in (("query", [0, 2, 1, 3]), ("key", [0, 2, 3, 1]), ("value", [0, 2, 1, 3])):
-            y = self.linear(f"{block}/attention/{part}", x, WIDTH, WIDTH)
-            y = self.node(f"/{block}/attention/{part}/Reshape", "Reshape", y, split)
-            parts[part] = self.node(f"/{block}/attention/{part}/Transpose", "Transpose", y, perm=perm)
-        name = f"/{block}/attention"
-        scores = self.node(f"{name}/MatMul", "MatMul", parts["query"], parts["key"])
-        scaled = self.node(f"{name}/Mul", "Mul", scores, self.constant("scale", np.float32(size**-0.5)))
-        weights = self.node(f"{name}/Softmax", "Softmax", scaled, axis=-1)
-        mixed = self.node(f"{name}/MatMul_1", "MatMul", weights, parts["value"])
-        joined = self.node(f"{name}/Transpose", "Transpose", mixed, perm=[0, 2, 1, 3])
-        flat = self.node(
-            f"{name}/Reshape", "Reshape", joined, self.constant("join.shape", np.array([1, TOKENS, WIDTH]))
-        )
-        return self.linear(f"{block}/attention/output", flat, WIDTH, WIDTH)
-
-    def mlp(self, block: str, x: str, gain: float) -> str:
-        """GELU between two layers, then the block's gain."""
-        name = f"/{block}/mlp"
-        wide = self.linear(f"{block}/mlp/up", x, WIDTH, 4 * WIDTH)
-        scaled = self.node(f"{name}/Div", "Div", wide, self.constant("sqrt2", np.float32(2**0.5)))
-        erf = self.node(f"{name}/Erf", "Erf", scaled)
-        gate = self.node(f"{name}/Add", "Add", erf, self.constant("one", np.float32(1)))
-        gelu = self.node(f"{name}/Mul", "Mul", wide, gate)
-        half = self.node(f"{name}/Mul_1", "Mul", gelu, self.constant("half", np.float32(0.5)))
-        narrow = self.linear(f"{block}/mlp/down", half, 4 * WIDTH, WIDTH)
-        return self.node(f"{name}/Mul_2", "Mul", narrow, self.constant(f"{block}.mlp.gain", np.float32(gain)))
-
-    def classifier(self, x: str) -> str:
-        pooled = self.node("/pool/ReduceMean", "ReduceMean", x, axes=[1], keepdims=0)
-        weight, bias = self.weight("head.weight", WIDTH, CLASSES, fan_in=WIDTH), self.weight("head.bias", CLASSES)
-        return self.node("/head/Gemm", "Gemm", pooled, weight, bias)
+CHAPTERS = (
+    Chapter("Does it survive FP16?", "probe run {model} --precision fp16", _run),
+    Chapter(
+        "What would have told beforehand? One pass in FP32, nothing run in FP16:",
+        "probe check {model} --precision fp16",
+        _check,
+    ),
+    Chapter(
+        "What is the least that must stay FP32? Found by running it, proved, and written as a model to deploy:",
+        "probe find {model} --precision fp16 -o {mixed} --overwrite",
+        _find,
+    ),
+)

@@ -131,11 +131,11 @@ def test_the_demo(tmp_path: Path) -> None:
 
     done = probe("demo", "-o", "here", "--json", "demo.json", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert demo.FAULTY_NODE in done.stdout and done.stdout.endswith("The planted fault was found.\n")
-    assert saved.load(tmp_path / "demo.json").first_divergence == (demo.FAULTY_TENSOR,)
-    recipe = [line.strip() for line in done.stdout.splitlines() if line.startswith("    probe ")][:3]
-    assert [line.split()[1] for line in recipe] == ["dump", "dump", "diff"]
+    assert demo.OVERFLOWING_TENSOR in done.stdout and "\nWhat was planted was found.\n" in done.stdout
+    assert saved.load(tmp_path / "demo.json").tensors == (demo.OVERFLOWING_TENSOR,)
+    shown = [line.strip() for line in done.stdout.splitlines() if line.startswith("    probe ")]
+    assert {chapter.command(Path("here")) for chapter in demo.CHAPTERS} <= set(shown)
     again = probe("demo", "-o", "here", "-q", cwd=tmp_path)
-    assert again.returncode == 0 and again.stdout.startswith("FAILED  logits")
+    assert again.returncode == 0 and again.stdout.startswith("FAILED  fp16: logits")
     only_json = probe("demo", "-o", "here", "--json", "-", cwd=tmp_path)
-    assert json.loads(only_json.stdout)["schema"] == "probe.diff/1"
+    assert json.loads(only_json.stdout)["schema"] == "probe.find/1"
