@@ -12,7 +12,7 @@ from probe.engine.assignment import RUN_PRECISIONS
 from probe.engine.fusion.kinds import is_movement, kind_of
 from probe.engine.layers import Layer
 from probe.engine.rounding import is_exact
-from probe.engine.tactics import candidates
+from probe.engine.tactics import TACTICS, candidates
 from probe.results.ops import OpNumerics
 
 _FLOATS = ("tensor(float)", "tensor(double)")
@@ -68,7 +68,8 @@ def operator(op: str, domain: str, schema: onnx.defs.OpSchema | None) -> Operato
     node = _example(op, domain)
     kind = kind_of(node)
     layer = Layer(op, kind, "", (node,), (op,), (), (), (), ())
-    tactics = tuple(dict.fromkeys(name for precision in RUN_PRECISIONS for name in candidates(layer, precision)))
+    able = {name for precision in RUN_PRECISIONS for name in candidates(layer, precision)}
+    tactics = tuple(tactic.name for tactic in TACTICS if tactic.name in able)
     return Operator(op, domain, schema.since_version if schema else 0, kind, _numerics(node, kind, schema), tactics)
 
 

@@ -35,11 +35,15 @@ def test_every_operator_of_the_standard_is_there(standard):
     assert standard.opset == newest_opset() <= onnx.defs.onnx_opset_version()
 
 
+SPLITS = ("splitk2", "splitk4", "splitk8")
+
+
 @pytest.mark.parametrize(
     ("op", "kind", "numerics", "runs", "tactics"),
     [
-        ("Conv", "conv", "rounds", "kernel", ("exact", "acc16")),
-        ("MatMul", "matmul", "rounds", "kernel", ("exact", "acc16")),
+        ("Conv", "conv", "rounds", "kernel", ("exact", "acc16", *SPLITS, "winograd_f4", "winograd_f2")),
+        ("MatMul", "matmul", "rounds", "kernel", ("exact", "acc16", *SPLITS)),
+        ("Softmax", "softmax", "rounds", "kernel", ("exact", "sum_sequential", "sum_pairwise", "sum_acc16")),
         ("LSTM", "recurrent", "rounds", "kernel", ("exact",)),
         ("Relu", "pointwise", "exact", "kernel", ("exact",)),
         ("Reshape", "move", "moves", "kernel", ("exact",)),

@@ -1,48 +1,24 @@
 """The ways to compute a layer. A tactic's name is a promise to recorded files: what it stands for never changes.
 
 The accumulator, the order of a sum, the algorithm and its approximations belong to the tactic; what tensors are stored in belongs to the
-precision. Adding a tactic is a row here and its arithmetic in the device that runs it.
+precision. Adding a tactic is a row in ``table`` and its arithmetic in the device that runs it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from probe.engine.assignment import EXACT
-from probe.engine.layers import Layer
-from probe.engine.rounding import multiplies
+from probe.engine.tactics.table import PRODUCTS, SUMS, TACTICS
+from probe.engine.tactics.tactic import Tactic
 from probe.errors import InputError
 
+if TYPE_CHECKING:
+    from probe.engine.costs import Shapes
+    from probe.engine.layers import Layer
 
-@dataclass(frozen=True, slots=True)
-class Tactic:
-    """One named way to compute a layer.
+__all__ = ["PRODUCTS", "SUMS", "TACTICS", "Tactic", "candidates", "concerns", "supports", "tactic_of"]
 
-    Attributes:
-        name: stable.
-        numerics: what it promises, in a sentence.
-        accumulator: what partial sums are held in: fp32 or fp16.
-        block: products summed in FP32 before the sum is rounded into the accumulator; 0: all of them.
-        precisions: storage it exists for.
-    """
-
-    name: str
-    numerics: str
-    accumulator: str
-    block: int
-    precisions: tuple[str, ...]
-
-
-TACTICS = (
-    Tactic(EXACT, "products and sums in FP32", "fp32", 0, ("fp32", "tf32", "fp16", "bf16")),
-    Tactic(
-        "acc16",
-        "sums of 16 products in FP32, rounded and added in FP16, as tensor cores that accumulate in FP16 do",
-        "fp16",
-        16,
-        ("fp16",),
-    ),
-)
 _BY_NAME = {tactic.name: tactic for tactic in TACTICS}
 
 
@@ -57,22 +33,25 @@ def tactic_of(name: str) -> Tactic:
     return _BY_NAME[name]
 
 
-def supports(layer: Layer, precision: str, tactic: str) -> str | None:
-    """Why a tactic cannot compute a layer in a precision; None when it can.
+def supports(layer: Layer, precision: str, tactic: str, shapes: Shapes | None = None) -> str | None:
+    """Why a tactic cannot compute a layer in a precision; None when it can. As ``Tactic.supports``.
+
+    Raises:
+        InputError: there is no such tactic.
+    """
+    return tactic_of(tactic).supports(layer, precision, shapes)
+
+
+def concerns(layer: Layer, tactic: str) -> bool:
+    """Whether a tactic computes any of a layer otherwise than exact does.
 
     Raises:
         InputError: there is no such tactic.
     """
     found = tactic_of(tactic)
-    if precision not in found.precisions:
-        return f"{tactic} exists for {', '.join(found.precisions)}, not for {precision}"
-    if tactic == EXACT:
-        return None
-    if not any(multiplies(node) for node in layer.nodes):
-        return f"{tactic} is for matmul, gemm and conv; {layer.name} has none"
-    return None
+    return tactic != EXACT and any(found.concerns(node) for node in layer.nodes)
 
 
-def candidates(layer: Layer, precision: str) -> tuple[str, ...]:
+def candidates(layer: Layer, precision: str, shapes: Shapes | None = None) -> tuple[str, ...]:
     """Names of the tactics that can compute a layer in a precision, exact first."""
-    return tuple(tactic.name for tactic in TACTICS if supports(layer, precision, tactic.name) is None)
+    return tuple(tactic.name for tactic in TACTICS if tactic.supports(layer, precision, shapes) is None)

@@ -111,7 +111,7 @@ class GatedExecutor:
         """Whether an assignment lies inside the menu: FP32 and this low precision, tactic exact."""
         menu = {"fp32", self.precision}
         return all(
-            plan.form == "plain" or (plan.choice.precision in menu and plan.choice.tactic == EXACT)
+            plan.choice.tactic == EXACT and (plan.form == "plain" or plan.choice.precision in menu)
             for plan in plans.values()
         )
 

@@ -13,7 +13,7 @@ import onnx
 import onnx_ir as ir
 from onnx_ir import serde
 
-from probe.engine.assignment import EXACT, FP32, Choice
+from probe.engine.assignment import FP32, Choice
 from probe.engine.device.cpu.casts import BF16_OPSET
 from probe.engine.device.cpu.emit import FLAGS, LayerEmitter
 from probe.engine.device.cpu.fallback import ReferenceSession, lacks_kernel, op_refused
@@ -24,6 +24,7 @@ from probe.engine.device.protocol import Fallback, Tapped
 from probe.engine.layers import Layer, all_layers
 from probe.engine.network import Network, bodies_of
 from probe.engine.rounding import Form, Plan
+from probe.engine.tactics import concerns
 from probe.errors import InputError
 from probe.ort.errors import explain, is_ort_error
 from probe.ort.values import from_ort, owned_value, to_value
@@ -161,7 +162,7 @@ class LayeredExecutor:
         Raises:
             InputError: ONNX Runtime refuses the layer or fails in it; names it.
         """
-        if plan.choice.tactic != EXACT:
+        if concerns(layer, plan.choice.tactic):
             arrays = {id(v): self._value_of(v, values).numpy() for v in layer.reads}
             return {key: owned_value(array) for key, array in self.run_tactic(layer, arrays, plan).items()}
         session = self._session(layer, plan)

@@ -1,4 +1,4 @@
-"""A layer node by node, products in numpy: how tactics run whose arithmetic ONNX Runtime's kernels do not have."""
+"""A layer node by node, products or sums in numpy: how tactics run whose arithmetic ONNX Runtime's kernels do not have."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import numpy as np
 import onnx_ir as ir
 
 from probe.engine.device.cpu.products import product
+from probe.engine.device.cpu.reductions import reduction
 from probe.engine.device.cpu.session import Weights
 from probe.engine.layers import Layer
 from probe.engine.rounding import Plan, Sites, data_inputs, multiplies
-from probe.engine.tactics import tactic_of
+from probe.engine.tactics import Tactic, tactic_of
 from probe.precision import round_to
 
 Array = np.ndarray[Any, Any]
@@ -26,7 +27,10 @@ def run_nodewise(
 
     Args:
         reads: what it reads, unrounded, by ``id``.
-        run_node: runs one node as it stands, for those that are no product.
+        run_node: runs one node as it stands, for those that the tactic does not concern.
+
+    Raises:
+        InputError: the tactic cannot compute the layer; says why.
     """
     precision = plan.choice.precision
     tactic = tactic_of(plan.choice.tactic)
@@ -53,7 +57,11 @@ def run_nodewise(
 
     for node in layer.nodes:
         inputs = [used(node, value) for value in node.inputs]
-        results = [product(node, inputs, tactic)] if multiplies(node) else run_node(node, inputs)
+        results = _computed(node, inputs, tactic) if tactic.concerns(node) else run_node(node, inputs)
         for value, array in zip((v for v in node.outputs if v.name), results, strict=True):
             stored[id(value)] = round_to(array, precision) if on.get(("store", id(value))) else array
     return {id(value): stored[id(value)] for value in layer.tensors}
+
+
+def _computed(node: ir.Node, inputs: Sequence[Array | None], tactic: Tactic) -> list[Array]:
+    return [product(node, inputs, tactic)] if multiplies(node) else reduction(node, inputs, tactic)

@@ -1,8 +1,9 @@
-"""Matrix products and convolutions with a stated accumulator, in numpy: the arithmetic of tactics other than exact.
+"""Matrix products and convolutions with a stated accumulator and order, in numpy: the arithmetic of tactics other than exact.
 
 Model of FP16 accumulation (tensor cores, HMMA with an FP16 accumulator): the reduction is cut into blocks of k; products and sums inside a
-block are FP32, the running sum is rounded to FP16 after every block, ``acc = fp16(acc + sum of block)``. Everything outside the reduction
-(bias, alpha, beta) is FP32, on the accumulator's value.
+block are FP32, the running sum is rounded to FP16 after every block, ``acc = fp16(acc + sum of block)``. Split-K: the reduction is cut into
+contiguous ranges, each summed in FP32, the sums added in FP32 along a balanced binary tree. Everything outside the reduction (bias, alpha,
+beta) is FP32, on the accumulator's value.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from probe.engine.device.cpu.winograd import winograd
 from probe.engine.tactics import Tactic
 from probe.errors import InputError
 
@@ -25,39 +27,65 @@ def product(node: ir.Node, inputs: Sequence[Array | None], tactic: Tactic) -> Ar
     """Output of a MatMul, Gemm, Conv or ConvTranspose on inputs as given (already rounded to what they are stored in).
 
     Raises:
-        InputError: the tactic has no arithmetic for this node.
+        InputError: the tactic cannot compute this node; says why.
     """
+    shapes = {
+        v.name: a.shape for v, a in zip(node.inputs, inputs, strict=True) if v is not None and v.name and a is not None
+    }
+    if (reason := tactic.refuses(node, shapes)) is not None:
+        raise InputError(reason)
     a, b = inputs[0], inputs[1]
     assert a is not None and b is not None
     bias = inputs[2] if len(inputs) > 2 else None
-    match node.op_type:
-        case "MatMul":
-            return matmul(a, b, tactic)
-        case "Gemm":
-            return _gemm(node, a, b, bias, tactic)
-        case "Conv":
-            return _conv(node, a, b, bias, tactic)
-        case "ConvTranspose":
-            return _conv_transpose(node, a, b, bias, tactic)
-    raise InputError(f"{tactic.name} does not compute {node.op_type}", where=node.name or "")
+    with np.errstate(
+        over="ignore", invalid="ignore"
+    ):  # Inf and NaN are results here, as they are in the session's kernels
+        match node.op_type:
+            case "MatMul":
+                return matmul(a, b, tactic)
+            case "Gemm":
+                return _gemm(node, a, b, bias, tactic)
+            case "Conv":
+                return _conv(node, a, b, bias, tactic)
+            case _:  # ConvTranspose: what else is no product was refused
+                return _conv_transpose(node, a, b, bias, tactic)
 
 
 def matmul(a: Array, b: Array, tactic: Tactic) -> Array:
     """``a @ b`` as ONNX MatMul, [..., m, k] x [..., k, n], 1-D operands included; the sum over k accumulates as the tactic says."""
-    if tactic.block == 0:
+    if tactic.order == "any":
         return np.matmul(a, b)
     left = a[None, :] if a.ndim == 1 else a
     right = b[:, None] if b.ndim == 1 else b
-    k = left.shape[-1]
-    batch = np.broadcast_shapes(left.shape[:-2], right.shape[:-2])
-    total = np.zeros((*batch, left.shape[-2], right.shape[-1]), np.float32)
     with np.errstate(over="ignore", invalid="ignore"):  # overflow to Inf is what is being modelled
-        for start in range(0, k, tactic.block):
-            part = np.matmul(left[..., start : start + tactic.block], right[..., start : start + tactic.block, :])
-            total = (total + part).astype(np.float16).astype(np.float32)
+        if tactic.order == "blocks":
+            total = _in_blocks(left, right, tactic.block)
+        else:
+            total = _in_ranges(left, right, 0, tactic.splits, tactic)
     if a.ndim == 1:
         total = total[..., 0, :]
     return total[..., 0] if b.ndim == 1 else total
+
+
+def _in_blocks(left: Array, right: Array, block: int) -> Array:
+    batch = np.broadcast_shapes(left.shape[:-2], right.shape[:-2])
+    total = np.zeros((*batch, left.shape[-2], right.shape[-1]), np.float32)
+    for start in range(0, left.shape[-1], block):
+        part = np.matmul(left[..., start : start + block], right[..., start : start + block, :])
+        total = (total + part).astype(np.float16).astype(np.float32)
+    return total
+
+
+def _in_ranges(left: Array, right: Array, first: int, last: int, tactic: Tactic) -> Array:
+    """The sum of the ranges from ``first`` to before ``last``: of one, or of its halves."""
+    if last - first > 1:
+        middle = (first + last) // 2
+        total = _in_ranges(left, right, first, middle, tactic)
+        total += _in_ranges(left, right, middle, last, tactic)
+        return total
+    k = left.shape[-1]
+    begin, end = first * k // tactic.splits, last * k // tactic.splits
+    return np.matmul(left[..., begin:end], right[..., begin:end, :])
 
 
 def _gemm(node: ir.Node, a: Array, b: Array, c: Array | None, tactic: Tactic) -> Array:
@@ -73,6 +101,9 @@ def _conv(node: ir.Node, x: Array, w: Array, bias: Array | None, tactic: Tactic)
     kernel = w.shape[2:]
     strides, dilations, pads = _window(node, x.shape[2:], kernel)
     groups = _int(node, "group", 1)
+    if tactic.algorithm == "winograd":
+        result = winograd(x, w, pads, tactic.tile)
+        return result if bias is None else result + bias.reshape(1, -1, 1, 1)
     padded = np.pad(x, ((0, 0), (0, 0), *pads))
     spans = tuple((size - 1) * d + 1 for size, d in zip(kernel, dilations, strict=True))
     axes = tuple(range(2, x.ndim))
