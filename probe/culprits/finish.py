@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from probe.compare.diff import diff_sources, environment
@@ -82,7 +82,7 @@ class _Finish:
         """The answer from scratch: another engine, the same inputs."""
         work = self.work
         oracle = work.make_oracle(work.compile(), work.sets, work.judge, self.found.space)
-        return self._as_evaluated(oracle.of(self.members))
+        return self._as_evaluated(self._settled(lambda: oracle.of(self.members)))
 
     def _nothing_kept(self, engine: Engine) -> Judged:
         work = self.work
@@ -114,7 +114,23 @@ class _Finish:
         return exported, held
 
     def _judge_source(self, source: Any) -> tuple[Any, tuple[str, ...]]:
-        return judged_source(source, self.work.judge)
+        judged = self._settled(lambda: judged_source(source, self.work.judge))
+        return judged.verdict, judged.reasons
+
+    def _settled(self, ask: Callable[[], Judged]) -> Judged:
+        """Asked once; where the judge contradicted itself in the search, until votes decide, as they did there."""
+        judged = ask()
+        voting = self.result.voting
+        if voting is None:
+            return judged
+        votes = [judged]
+        while len(votes) < voting.most:
+            passes = sum(one.passed for one in votes)
+            decided = voting.decide(passes, len(votes) - passes)
+            if decided is not None:
+                return next((one for one in votes if one.passed == decided), judged)
+            votes.append(ask())
+        return next((one for one in votes if not one.passed), judged)
 
     def _held_out(self, path: Any) -> HeldOut:
         """The answer on inputs that the search did not see: in the engine, and as the model that was written."""
@@ -123,11 +139,16 @@ class _Finish:
             golden = work.make_golden(self.held_out, tell)
             judge: Judge = work.make_judge(golden, self.held_out)
             oracle = work.make_oracle(work.engine, self.held_out, judge, self.found.space)
-            judged = oracle.of(self.members)
+            judged = self._settled(lambda: oracle.of(self.members))
             proof: ExportProof | None = None
             if path is not None:
                 settings = RunnerOptions(as_is=True, threads=options.threads, custom_op_libs=options.custom_op_libs)
-                proof = prove_typed(path, self.held_out, settings, judge)
+                proof = prove_typed(
+                    path,
+                    self.held_out,
+                    settings,
+                    lambda outputs, failures: self._settled(lambda: judge(outputs, failures)),
+                )
         return HeldOut(judged.verdict, self._as_evaluated(judged), _infos(self.held_out), proof)
 
     # --- what it comes to

@@ -21,7 +21,6 @@ from probe.store.opening import read_array
 if TYPE_CHECKING:
     from probe.culprits.judge import Judged
     from probe.model.model import Model
-    from probe.results.diff import Verdict
     from probe.store.feeds import InputSet
     from probe.store.source import TensorSource
 
@@ -97,11 +96,10 @@ def prove_typed(path: Path, sets: Sequence[InputSet], options: RunnerOptions, ju
     return ExportProof("typed", True, judged.verdict, judged.worst, judged.passed, judged.reasons)
 
 
-def judged_source(source: TensorSource, judge: JudgeOutputs) -> tuple[Verdict, tuple[str, ...]]:
-    """Recorded outputs, judged as the search judges: verdict and reasons."""
+def judged_source(source: TensorSource, judge: JudgeOutputs) -> Judged:
+    """Recorded outputs, judged as the search judges."""
     made: dict[str, dict[str, Array]] = {}
     for row in source.rows():
         if row.role != "input" and row.status == "recorded":
             made.setdefault(row.input_id, {})[row.name] = read_array(source, row)
-    judged = judge(made, {})
-    return judged.verdict, judged.reasons
+    return judge(made, {})

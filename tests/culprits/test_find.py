@@ -265,3 +265,36 @@ def test_targets_are_refused_before_the_search(folder: Path, tmp_path: Path) -> 
     for out in (tmp_path / "m.txt", tmp_path / "no" / "m.onnx", folder / "faulty.onnx"):
         with pytest.raises(probe.InputError):
             probe.find(folder / "faulty.onnx", out, inputs=folder / "in.npz", progress=never)
+
+
+@pytest.mark.parametrize(("share", "statuses"), [(0.1, ("found", "found_not_minimal")), (0.5, ("flaky",))])
+def test_a_judge_that_contradicts_itself_votes_or_is_called_flaky(
+    folder: Path, share: float, statuses: tuple[str, ...]
+) -> None:
+    """A judge that rejects a share of what is good: seldom, and votes see through it; every other time, and nothing can be told."""
+    random = np.random.default_rng(3)
+    right = np.asarray(
+        next(
+            iter(
+                probe.compile(folder / "faulty.onnx", precision="fp32")(
+                    probe.open_recording(folder / "in.npz")
+                ).values()
+            )
+        )
+    )
+
+    def judge(outputs: dict[str, Any]) -> bool:
+        close = bool(np.abs(outputs["y"] - right).max() <= 0.02 * np.abs(right).max())
+        return close and random.random() >= share
+
+    result = probe.find(folder / "faulty.onnx", inputs=folder / "in.npz", check=judge, lighter=False)
+    assert result.status in statuses, result.reason
+    if result.status != "flaky":
+        assert result, "the proofs vote, too"
+        assert result.voting is not None
+        assert 0.02 < result.voting.noise < 0.35
+        assert set(SQUARES) <= set(result.tensors)
+        assert "contradicted itself" in " ".join(render(result).split())
+    else:
+        assert not result
+        assert result.keep == ()
