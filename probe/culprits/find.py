@@ -17,7 +17,7 @@ from probe.culprits.finish import finish
 from probe.culprits.judge import Judge
 from probe.culprits.oracle import EngineOracle
 from probe.culprits.space import search_space
-from probe.culprits.suspicion import Suspicion, suspect
+from probe.culprits.suspicion import Suspicion, suspect, vanishing
 from probe.debug.convert_model import check_export
 from probe.debug.goldens import Golden, golden_kind, open_golden
 from probe.debug.instrument import instrument
@@ -320,7 +320,8 @@ class Work:
             self.shapes[row.name] = tuple(row.shape)
             if row.absmax_finite is not None:
                 self.reaches[row.name] = max(row.absmax_finite, self.reaches.get(row.name, 0.0))
-        return suspect(seen.layers, causes, self._alone()), causes
+        suspicion = suspect(seen.layers, causes, self._alone())
+        return suspicion.with_flags(vanishing(self.engine, golden.rows(), self.options.precision)), causes
 
     def _alone(self) -> dict[str, list[str]]:
         """Layer -> weights and graph inputs that it rounds itself."""
@@ -362,6 +363,7 @@ class Work:
         tell: Callable[[str], None],
         *,
         probes: bool,
+        settled: frozenset[str] | None = None,
     ) -> SearchResult:
         """Search; what the notebook holds is not evaluated again."""
         options = self.options
@@ -370,6 +372,7 @@ class Work:
         settings = Options(
             objective="count" if options.objective == "count" else "cost", probes=probes, confidence=options.confidence,
             max_evaluations=left, max_seconds=None if options.max_seconds is None else max(0.0, options.max_seconds - spent),
+            settled=settled,
         )  # fmt: skip
 
         def note(entry: Entry) -> None:
@@ -389,7 +392,8 @@ class Work:
             return found
         if len(units) == len(first.keep or ()):
             return found
-        second = self._ask(units, found.oracle, tell, probes=False)
+        alone = frozenset(unit.id for unit in found.space.units if len(unit.members) == 1)
+        second = self._ask(units, found.oracle, tell, probes=False, settled=alone & {unit.id for unit in units})
         cached = found.cached + second.evaluations["cached"]
         if second.status not in ("found", "found_not_minimal"):
             return replace(found, cached=cached)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from probe.precision import PRECISIONS
 from probe.search.ranking import score
 
 if TYPE_CHECKING:
+    from probe.engine.engine import Engine
     from probe.results.run import LayerError, RunFinding
+    from probe.results.tensors import TensorInfo
 
 MOST_GAIN = 1e3  # of one layer, as an amplitude: measured on errors that saturate, a larger one says nothing
 MOST_GAIN_ON_THE_WAY = 1e6
@@ -29,6 +32,10 @@ class Suspicion:
     scores: Mapping[str, float] = field(default_factory=dict)
     flagged: frozenset[str] = frozenset()
     why: Mapping[str, str] = field(default_factory=dict)
+
+    def with_flags(self, why: Mapping[str, str]) -> Suspicion:
+        """More that is known to break: tensor -> cause in words. What was known before stays as it was told."""
+        return replace(self, flagged=self.flagged | why.keys(), why={**why, **self.why})
 
 
 def suspect(
@@ -59,6 +66,40 @@ def suspect(
         for name in cause.keep:
             flagged.setdefault(name, cause.message)
     return Suspicion(scores, frozenset(flagged), flagged)
+
+
+# Operator -> the input that must not become zero.
+_FEARS_ZERO = {"Log": 0, "Reciprocal": 0, "Div": 1, "Pow": 0, "Sqrt": 0}
+
+
+def vanishing(engine: Engine, rows: Iterable[TensorInfo], precision: str) -> dict[str, str]:
+    """Tensors with elements that become 0 in a precision, where what reads them makes much of a zero: a small error by itself, and no
+    instrumented run sees it where an error before has hidden it.
+
+    Args:
+        rows: of the golden.
+
+    Returns:
+        Tensor -> what is known of it in words.
+    """
+    form = PRECISIONS[precision]
+    least = form.smallest_subnormal / 2  # a tie goes to the even one, which is 0
+    small = {
+        row.name: row.min_abs_nonzero
+        for row in rows
+        if row.min_abs_nonzero is not None and row.min_abs_nonzero <= least
+    }
+    found: dict[str, str] = {}
+    for layer in engine.layers:
+        for node in layer.nodes:
+            position = _FEARS_ZERO.get(node.op_type)
+            value = node.inputs[position] if position is not None and position < len(node.inputs) else None
+            if value is not None and value.name in small:
+                found.setdefault(
+                    value.name,
+                    f"golden has {small[value.name]:.3g}, which is 0 in {form.name}, and {node.op_type} reads it",
+                )
+    return found
 
 
 def _gains(layers: Sequence[LayerError]) -> dict[str, float]:

@@ -33,6 +33,8 @@ class Options:
             effort k log2 n (k units kept of n); single-unit probes are not counted.
         confidence: of a question decided by votes.
         max_evaluations, max_seconds: budget; None: none.
+        settled: ids known to be needed of an answer that is everything: elimination starts there and asks of the others only, and
+            nothing is improved or explained. Certificates are made for all. None: a whole search.
     """
 
     objective: Objective = "count"
@@ -43,6 +45,7 @@ class Options:
     confidence: float = 0.995
     max_evaluations: int | None = None
     max_seconds: float | None = None
+    settled: frozenset[str] | None = None
 
 
 def find(
@@ -193,13 +196,15 @@ class _Search:
             for _ in range(0 if self.inquiry.voting else self.options.reruns):
                 ask(self.everything, "proof", "all FP32, again", fresh=True)
             return "unreachable", "all-FP32 fails: nothing that is kept can make this pass"
-        kept = self._bracket(high)
+        kept = self._bracket(high) if self.options.settled is None else self.everything
         while True:
             kept = self._reduce(kept)
             certified = self._prove(kept)
             if certified.needless is not None:
                 kept -= {certified.needless}
                 continue
+            if self.options.settled is not None:
+                break
             better = self.improver.improve(kept, certified, self._rerun(), self._allowance(kept)) or self.inquiry.best()
             if better is None or self.inquiry.weight(better) >= self.inquiry.weight(kept):
                 break
@@ -263,7 +268,10 @@ class _Search:
 
         def open_items(kept: Kept) -> list[Item]:
             # An item that was seen to be needed with exactly this set kept is left to its certificate.
-            verdicts = ((item, self.inquiry.known(kept - item)) for item in items if item <= kept)
+            settled = self.options.settled or frozenset()
+            verdicts = (
+                (item, self.inquiry.known(kept - item)) for item in items if item <= kept and not item <= settled
+            )
             return [item for item, verdict in verdicts if verdict is None or verdict.passed]
 
         together = bundles(open_items(kept), lambda item: self.group[next(iter(item))] if len(item) == 1 else "")
