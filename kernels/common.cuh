@@ -21,6 +21,16 @@ __device__ __forceinline__ void write(u8& y, u8 x) { y = x; }
 __device__ __forceinline__ void write(i8& y, i8 x) { y = x; }
 __device__ __forceinline__ void write(bool& y, bool x) { y = x; }
 
+// N values to memory that is aligned to all of them, 16 bytes at a time
+template <class T, int N> __device__ __forceinline__ void store(T* to, const Pack<T, N>& from) {
+    if constexpr (sizeof(T) * N % 16) {
+        *(Pack<T, N>*)to = from;
+    } else {
+#pragma unroll
+        for (int n = 0; n < N; n += 16 / sizeof(T)) store_16(to + n, *(const unsigned(*)[4])&from.lane[n]);
+    }
+}
+
 // Rounding without storing: what a tensor inside a fused layer goes through.
 __device__ __forceinline__ float round_f16(float x) { return widen(to_f16(x)); }
 __device__ __forceinline__ float round_bf16(float x) { return widen(to_bf16(x)); }

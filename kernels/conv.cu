@@ -9,7 +9,7 @@
 
 #ifdef ENTRY_DIRECT
 extern "C" __global__ void __launch_bounds__(256) conv_direct(
-    const TX* __restrict__ x, const TW* __restrict__ w, const TB* __restrict__ bias, TY* __restrict__ y, Conv p) {
+    const TX* __restrict__ x, const TW* __restrict__ w, const TB* __restrict__ bias, OUT_PARAMETERS, Conv p) {
     int pixels = p.out_height * p.out_width, k = p.channels * p.kernel_height * p.kernel_width;
     i64 at = (i64)blockIdx.x * 256 + threadIdx.x;
     if (at >= (i64)p.images * p.groups * p.outputs * pixels) return;
@@ -29,7 +29,9 @@ extern "C" __global__ void __launch_bounds__(256) conv_direct(
             }
         }
     }
-    write(y[at], bias ? sum + read(bias[output]) : sum);
+    Out out = {OUT_ARGUMENTS};
+    float one[1] = {bias ? sum + read(bias[output]) : sum};
+    put(out, one, {at, image, group, output % p.outputs, pixel});
 }
 #endif
 
@@ -37,7 +39,7 @@ extern "C" __global__ void __launch_bounds__(256) conv_direct(
 // The transposed convolution: y[n, g, m, oh, ow] = bias + sum over c, kh, kw with oh = ih * stride - pad + kh * dilation of
 // x[n, g, c, ih, iw] * w[g, c, m, kh, kw]. height and width are x's, out_height and out_width y's.
 extern "C" __global__ void __launch_bounds__(256) conv_transposed(
-    const TX* __restrict__ x, const TW* __restrict__ w, const TB* __restrict__ bias, TY* __restrict__ y, Conv p) {
+    const TX* __restrict__ x, const TW* __restrict__ w, const TB* __restrict__ bias, OUT_PARAMETERS, Conv p) {
     int pixels = p.out_height * p.out_width, taps = p.kernel_height * p.kernel_width;
     i64 at = (i64)blockIdx.x * 256 + threadIdx.x;
     if (at >= (i64)p.images * p.groups * p.outputs * pixels) return;
@@ -58,14 +60,16 @@ extern "C" __global__ void __launch_bounds__(256) conv_transposed(
             }
         }
     }
-    write(y[at], bias ? sum + read(bias[output]) : sum);
+    Out out = {OUT_ARGUMENTS};
+    float one[1] = {bias ? sum + read(bias[output]) : sum};
+    put(out, one, {at, image, group, output % p.outputs, pixel});
 }
 #endif
 
 #ifdef ENTRY_SIMT
 #define THREADS ((BM / TM) * (BN / TN))
 extern "C" __global__ void __launch_bounds__(THREADS) conv_simt(
-    const TX* __restrict__ x, const TW* __restrict__ w, const TB* __restrict__ bias, TY* __restrict__ y, Conv p) {
+    const TX* __restrict__ x, const TW* __restrict__ w, const TB* __restrict__ bias, OUT_PARAMETERS, Conv p) {
     __shared__ float ws[BK][BM + 1], xs[BK][BN + 1];
     int pixels = p.out_height * p.out_width, depth = p.channels * p.kernel_height * p.kernel_width;
     int tile = (int)(blockIdx.x % (p.down * p.across)), row = tile / p.across * BM, col = tile % p.across * BN;
@@ -73,7 +77,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) conv_simt(
     int group = (int)(batch % p.groups);
     x += batch * p.channels * p.height * p.width;
     w += (i64)group * p.outputs * depth;
-    y += batch * p.outputs * pixels;
+    Out out = {OUT_ARGUMENTS};
     int tx = threadIdx.x % (BN / TN), ty = threadIdx.x / (BN / TN);
     // A thread fetches the windows of one pixel: THREADS is a multiple of BN.
     int mine = threadIdx.x % BN;
@@ -112,7 +116,9 @@ extern "C" __global__ void __launch_bounds__(THREADS) conv_simt(
 #pragma unroll
         for (int j = 0; j < TN; ++j) {
             int nn = col + tx + j * (BN / TN);
-            if (nn < pixels) write(y[(i64)mm * pixels + nn], bias ? sums[i][j] + added : sums[i][j]);
+            if (nn >= pixels) continue;
+            float one[1] = {bias ? sums[i][j] + added : sums[i][j]};
+            put(out, one, {(batch * p.outputs + mm) * pixels + nn, batch / p.groups, group, mm, nn});
         }
     }
 }

@@ -2,7 +2,7 @@
 //   ih = oh * stride - pad + kh * dilation, zero outside. One-dimensional ones have a height of 1.
 // Seen as a product, for every image and group: w [m, k] times what x has under the window [k, pixels], k = c * kh * kw.
 #pragma once
-#include "common.cuh"
+#include "out.cuh"
 
 struct Conv {
     int images, groups, channels, outputs;  // channels and outputs: of a group

@@ -1,4 +1,4 @@
-// Convolution (conv.cuh) on tensor cores. x, w TAB (f16 or bf16), bias TB or null, y TY
+// Convolution (conv.cuh) on tensor cores. x, w TAB (f16, bf16, or float that holds TF32), bias TB or null, y TY
 // Tactic:
 //   conv_mma   conv_simt with its products on tensor cores; the next strips are fetched into registers while this one is computed
 // exact: products and sums in FP32 (the tensor core's). acc16: the running sum in FP16, rounded after every 16 products.
@@ -8,7 +8,8 @@
 
 typedef TAB T;
 #define THREADS (32 * (BM / WM) * (BN / WN))
-#define W_ROW (BK + 8)
+#define WIDE (16 / (int)sizeof(T))  // values of 16 bytes
+#define W_ROW (BK + WIDE)
 #define X_ROW (BN + 8)
 #define W_EACH (BM * BK / THREADS)
 #define X_EACH (BN * BK / THREADS)
@@ -22,7 +23,7 @@ __device__ __forceinline__ float sum_of(const Sums& c, int i) { return c[i]; }
 #endif
 
 extern "C" __global__ void __launch_bounds__(THREADS) conv_mma(
-    const T* __restrict__ x, const T* __restrict__ w, const TB* __restrict__ bias, TY* __restrict__ y, Conv p) {
+    const T* __restrict__ x, const T* __restrict__ w, const TB* __restrict__ bias, OUT_PARAMETERS, Conv p) {
     __shared__ __align__(16) T ws[2][BM * W_ROW];
     __shared__ __align__(16) T xs[2][BK * X_ROW];
     int pixels = p.out_height * p.out_width, depth = p.channels * p.kernel_height * p.kernel_width;
@@ -31,7 +32,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) conv_mma(
     int group = (int)(batch % p.groups);
     x += batch * p.channels * p.height * p.width;
     w += (i64)group * p.outputs * depth;
-    y += batch * p.outputs * pixels;
+    Out out = {OUT_ARGUMENTS};
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     int wm = warp / (BN / WN) * WM, wn = warp % (BN / WN) * WN;
     int mine = threadIdx.x % BN;  // the pixel whose windows this thread fetches
@@ -70,13 +71,14 @@ extern "C" __global__ void __launch_bounds__(THREADS) conv_mma(
         bool more = k0 + BK < depth;
         if (more) fetch(k0 + BK);
 #pragma unroll
-        for (int k = 0; k < BK; k += 16) {
+        for (int k = 0; k < BK; k += 2 * WIDE) {
             unsigned left[WM / 16][4], right[WN / 16][4];
 #pragma unroll
-            for (int i = 0; i < WM / 16; ++i) load_matrices(left[i], ws[stage] + (wm + i * 16 + lane % 16) * W_ROW + k + lane / 16 * 8);
+            for (int i = 0; i < WM / 16; ++i) load_matrices(left[i], ws[stage] + (wm + i * 16 + lane % 16) * W_ROW + k + lane / 16 * WIDE);
 #pragma unroll
             for (int j = 0; j < WN / 16; ++j)
-                load_matrices_transposed(right[j], xs[stage] + (k + lane % 16) * X_ROW + wn + j * 16 + lane / 16 * 8);
+                if (WIDE == 4) load_columns(right[j], xs[stage] + (k + lane % 4) * X_ROW + wn + j * 16 + lane / 4, 4 * X_ROW);
+                else load_matrices_transposed(right[j], xs[stage] + (k + lane % 16) * X_ROW + wn + j * 16 + lane / 16 * 8);
 #pragma unroll
             for (int i = 0; i < WM / 16; ++i)
 #pragma unroll
@@ -90,15 +92,26 @@ extern "C" __global__ void __launch_bounds__(THREADS) conv_mma(
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
             int mm = row + wm + i * 16 + half * 8 + lane / 4;
-            if (mm >= p.outputs) continue;
-            float added = bias ? read(bias[group * p.outputs + mm]) : 0.f;
+            float added = bias && mm < p.outputs ? read(bias[group * p.outputs + mm]) : 0.f;
 #pragma unroll
-            for (int j = 0; j < WN / 8; ++j) {
+            for (int j = 0; j < WN / 8; j += 4) {
+                float pair[4][2], values[8];
 #pragma unroll
-                for (int e = 0; e < 2; ++e) {
-                    int nn = col + wn + j * 8 + lane % 4 * 2 + e;
-                    float sum = sum_of(sums[i][j], half * 2 + e);
-                    if (nn < pixels) write(y[(i64)mm * pixels + nn], bias ? sum + added : sum);
+                for (int e = 0; e < 8; ++e) pair[e / 2][e % 2] = sum_of(sums[i][j + e / 2], half * 2 + e % 2);
+                gather_columns(pair);
+                int nn = col + wn + (j + lane % 4) * 8;
+                if (mm >= p.outputs || nn >= pixels) continue;
+#pragma unroll
+                for (int e = 0; e < 8; ++e) values[e] = bias ? pair[e / 2][e % 2] + added : pair[e / 2][e % 2];
+                Spot spot = {(batch * p.outputs + mm) * pixels + nn, batch / p.groups, group, mm, nn};
+                if (pixels % 8 == 0) {
+                    put(out, values, spot);
+                    continue;
+                }
+#pragma unroll
+                for (int e = 0; e < 8; ++e) {
+                    float one[1] = {values[e]};
+                    if (nn + e < pixels) put(out, one, {spot.at + e, spot.b0, spot.b1, spot.row, spot.col + e});
                 }
             }
         }

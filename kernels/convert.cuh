@@ -1,4 +1,4 @@
-// Between the storage types and float, and rounding a float where it stands. One PTX instruction each, sm_80 and later.
+// Between the storage types and float, and to memory. One PTX instruction each, sm_80 and later.
 //   narrowing rounds to nearest even; beyond the largest finite number gives Inf, subnormals are kept.
 #pragma once
 #include "types.cuh"
@@ -21,4 +21,9 @@ __device__ __forceinline__ bf16 to_bf16(float x) {
     bf16 y;
     asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(y.bits) : "f"(x));
     return y;
+}
+
+// 16 bytes of global memory by one access, whatever the compiler makes of their type
+__device__ __forceinline__ void store_16(void* to, const unsigned (&x)[4]) {
+    asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(to), "r"(x[0]), "r"(x[1]), "r"(x[2]), "r"(x[3]) : "memory");
 }

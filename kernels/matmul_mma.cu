@@ -1,6 +1,6 @@
 // y[b, m, n] = alpha * sum_k a[b, m, k] * b[b, k, n] + beta * c[b, m, n] on tensor cores
-//   a, b TAB (f16 or bf16), k of a contiguous; b contiguous along n (B_BY_N 1) or along k (0)     c TC, y TY     strides as in product.cuh
-//   ALIGNED 1: rows of a and b begin on 16 bytes (strides and extents along the contiguous axis divide by 8)
+//   a, b TAB (f16, bf16, or float that holds TF32), k of a contiguous; b contiguous along n (B_BY_N 1) or along k (0)     c TC, y TY (or out.cuh)     strides as in product.cuh
+//   ALIGNED 1: rows of a and b begin on 16 bytes (strides and extents along the contiguous axis divide by 16 bytes)
 // Tactics; each is the one above plus one idea:
 //   matmul_mma ALIGNED 0   tiles read value by value
 //   matmul_mma ALIGNED 1   tiles read by asynchronous copies of 16 bytes, STAGES tiles under way
@@ -13,14 +13,15 @@
 typedef TAB T;
 
 #define THREADS (32 * (BM / WM) * (BN / WN))
-#define A_ROW (BK + 8)
-#define B_ROW (B_BY_N ? BN + 8 : BK + 8)
+#define WIDE (16 / (int)sizeof(T))  // values of 16 bytes
+#define A_ROW (BK + WIDE)
+#define B_ROW (B_BY_N ? BN + 8 : BK + WIDE)
 #define B_ROWS (B_BY_N ? BK : BN)
 
 // The strips of a matrix that this thread fetches, tile after tile along k: EACH of them, STEP rows apart, in the same columns.
 // ROWS x COLS values a tile, COLS contiguous in memory; ALONG 1: k runs along the columns, 0: along the rows.
 template <int ROWS, int COLS, int PITCH, int ALONG> struct Strips {
-    static constexpr int WIDTH = ALIGNED ? 8 : 1, STEP = THREADS / (COLS / WIDTH), EACH = ROWS / STEP;
+    static constexpr int WIDTH = ALIGNED ? WIDE : 1, STEP = THREADS / (COLS / WIDTH), EACH = ROWS / STEP;
     static_assert(THREADS % (COLS / WIDTH) == 0 && ROWS % STEP == 0, "every thread fetches as many strips of its own columns");
     const T* matrix;
     const T* from;
@@ -65,7 +66,7 @@ __device__ __forceinline__ float sum_of(const Sums& c, int i) { return c[i]; }
 #endif
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1) matmul_mma(
-    const T* __restrict__ a, const T* __restrict__ b, const TC* __restrict__ c, TY* __restrict__ y, Problem p) {
+    const T* __restrict__ a, const T* __restrict__ b, const TC* __restrict__ c, OUT_PARAMETERS, Problem p) {
     DYNAMIC_SHARED(shared);
     T* as = (T*)shared;
     T* bs = as + STAGES * BM * A_ROW;
@@ -74,7 +75,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) matmul_mma(
     i64 b0 = batch / p.batch1, b1 = batch % p.batch1;
     a += b0 * p.a_batch[0] + b1 * p.a_batch[1];
     b += b0 * p.b_batch[0] + b1 * p.b_batch[1];
-    y += batch * p.m * p.n;
+    Out out = {OUT_ARGUMENTS};
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     int wm = warp / (BN / WN) * WM, wn = warp % (BN / WN) * WN;
     Sums sums[WM / 16][WN / 8] = {};
@@ -103,16 +104,18 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) matmul_mma(
         const T* at = as + stage * BM * A_ROW;
         const T* bt = bs + stage * B_ROWS * B_ROW;
 #pragma unroll
-        for (int k = 0; k < BK; k += 16) {
+        for (int k = 0; k < BK; k += 2 * WIDE) {
             unsigned left[WM / 16][4], right[WN / 16][4];
 #pragma unroll
-            for (int i = 0; i < WM / 16; ++i) load_matrices(left[i], at + (wm + i * 16 + lane % 16) * A_ROW + k + lane / 16 * 8);
+            for (int i = 0; i < WM / 16; ++i) load_matrices(left[i], at + (wm + i * 16 + lane % 16) * A_ROW + k + lane / 16 * WIDE);
 #pragma unroll
             for (int j = 0; j < WN / 16; ++j) {
-                if (B_BY_N)
+                if (B_BY_N && WIDE == 4)
+                    load_columns(right[j], bt + (k + lane % 4) * B_ROW + wn + j * 16 + lane / 4, 4 * B_ROW);
+                else if (B_BY_N)
                     load_matrices_transposed(right[j], bt + (k + lane % 16) * B_ROW + wn + j * 16 + lane / 16 * 8);
                 else
-                    load_matrices(right[j], bt + (wn + j * 16 + lane / 16 * 8 + lane % 8) * B_ROW + k + lane / 8 % 2 * 8);
+                    load_matrices(right[j], bt + (wn + j * 16 + lane / 16 * 8 + lane % 8) * B_ROW + k + lane / 8 % 2 * WIDE);
             }
 #pragma unroll
             for (int i = 0; i < WM / 16; ++i)
@@ -122,24 +125,21 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) matmul_mma(
     }
 
     if (c) c += b0 * p.c_batch[0] + b1 * p.c_batch[1];
-    bool pairs = p.n % 2 == 0;
+    bool even = p.n % 8 == 0;
 #pragma unroll
     for (int i = 0; i < WM / 16; ++i) {
 #pragma unroll
-        for (int j = 0; j < WN / 8; ++j) {
+        for (int half = 0; half < 2; ++half) {
 #pragma unroll
-            for (int half = 0; half < 2; ++half) {
-                i64 mm = row + wm + i * 16 + half * 8 + lane / 4, nn = col + wn + j * 8 + lane % 4 * 2;
-                if (mm >= p.m || nn >= p.n) continue;
-                Pack<TY, 2> out;
-                write(out.lane[0], finished(sum_of(sums[i][j], half * 2), c, mm, nn, p));
-                if (pairs) {
-                    write(out.lane[1], finished(sum_of(sums[i][j], half * 2 + 1), c, mm, nn + 1, p));
-                    *(Pack<TY, 2>*)(y + mm * p.n + nn) = out;
-                } else {
-                    y[mm * p.n + nn] = out.lane[0];
-                    if (nn + 1 < p.n) write(y[mm * p.n + nn + 1], finished(sum_of(sums[i][j], half * 2 + 1), c, mm, nn + 1, p));
-                }
+            for (int j = 0; j < WN / 8; j += 4) {
+                float pair[4][2], values[8];
+#pragma unroll
+                for (int e = 0; e < 8; ++e) pair[e / 2][e % 2] = sum_of(sums[i][j + e / 2], half * 2 + e % 2);
+                gather_columns(pair);
+#pragma unroll
+                for (int e = 0; e < 8; ++e) values[e] = pair[e / 2][e % 2];
+                i64 mm = row + wm + i * 16 + half * 8 + lane / 4, nn = col + wn + (j + lane % 4) * 8;
+                finish(values, c, {(batch * p.m + mm) * p.n + nn, b0, b1, mm, nn}, even, out, p);
             }
         }
     }

@@ -1,5 +1,5 @@
 // y[b, m, n] = alpha * sum_k a[b, m, k] * b[b, k, n] + beta * c[b, m, n]
-//   a TA, b TB, c TC, y TY; a, b and c by strides, so that transposes and broadcasts cost no copy; y dense
+//   a TA, b TB, c TC, y TY (or out.cuh); a, b and c by strides, so that transposes and broadcasts cost no copy; y dense
 //   beta is left out where c is null; c's strides are 0 along axes it is repeated over
 // Tactics; each is the one above plus one idea:
 //   matmul_simt (32 x 32 x 16, 2 x 2 a thread)   a tile of y a block, its strips of a and b in shared memory; any shape
@@ -17,7 +17,7 @@
 #define B_EACH (BN * BK / THREADS)
 
 extern "C" __global__ void __launch_bounds__(THREADS) matmul_simt(
-    const TA* __restrict__ a, const TB* __restrict__ b, const TC* __restrict__ c, TY* __restrict__ y, Problem p) {
+    const TA* __restrict__ a, const TB* __restrict__ b, const TC* __restrict__ c, OUT_PARAMETERS, Problem p) {
     __shared__ __align__(16) float as[BK][BM + 4];
     __shared__ __align__(16) float bs[BK][BN + 4];
     i64 tile = blockIdx.x % (p.down * p.across), batch = blockIdx.x / (p.down * p.across);
@@ -25,7 +25,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) matmul_simt(
     i64 b0 = batch / p.batch1, b1 = batch % p.batch1;
     a += b0 * p.a_batch[0] + b1 * p.a_batch[1];
     b += b0 * p.b_batch[0] + b1 * p.b_batch[1];
-    y += batch * p.m * p.n;
+    Out out = {OUT_ARGUMENTS};
     int tx = threadIdx.x % (BN / TN) * VN, ty = threadIdx.x / (BN / TN) * VM;
     float sums[TM][TN] = {};
     // Neighbouring threads read neighbours in memory, whichever axis that is. Places are computed once.
@@ -93,7 +93,9 @@ extern "C" __global__ void __launch_bounds__(THREADS) matmul_simt(
 #pragma unroll
         for (int j = 0; j < TN; ++j) {
             i64 mm = row + ty + i / VM * (BM / (TM / VM)) + i % VM, nn = col + tx + j / VN * (BN / (TN / VN)) + j % VN;
-            if (mm < p.m && nn < p.n) write(y[mm * p.n + nn], finished(sums[i][j], c, mm, nn, p));
+            if (mm >= p.m || nn >= p.n) continue;
+            float one[1] = {finished(sums[i][j], c, mm, nn, p)};
+            put(out, one, {(batch * p.m + mm) * p.n + nn, b0, b1, mm, nn});
         }
     }
 }

@@ -1,9 +1,9 @@
 // Values copied from one place to another, bit for bit. UNIT is unsigned of the size that is moved at once: an element, or several neighbours.
 // Tactics:
 //   copy_strided   y[d] = x[s], d and s walking over up to RANK axes, each with its own strides: slice, expand, concat, split, pad, tile
-//   transpose      [batch, rows, cols] -> [batch, cols, rows] through shared memory: both sides in whole lines
-//   gather         y[o, j, i] = x[o, indices[j], i]; negative indices count from the end
-// NVRTC defines: UNIT (unsigned of 1, 2, 4 or 8 bytes, or Wide for 16); copy_strided: RANK, INDEX; gather: TI.
+//   transpose      [batch, rows, cols] -> [batch, cols, rows] through shared memory: both sides in whole lines, VEC elements an access
+//   gather         y[o, j, i] = x[o, indices[j], i]; negative indices count from the end, one out of range sets *fault
+// NVRTC defines: UNIT (unsigned of 1, 2, 4 or 8 bytes, or Wide for 16); copy_strided: RANK, INDEX; transpose: TILE, VEC; gather: TI.
 #include "common.cuh"
 
 struct alignas(16) Wide { unsigned lane[4]; };
@@ -28,31 +28,56 @@ extern "C" __global__ void __launch_bounds__(256) copy_strided(const UNIT* __res
 #endif
 
 #ifdef ENTRY_TRANSPOSE
-extern "C" __global__ void __launch_bounds__(256) transpose(const UNIT* __restrict__ x, UNIT* __restrict__ y, i64 rows, i64 cols, i64 across, i64 down) {
-    __shared__ UNIT tile[32][33];
-    i64 block = blockIdx.x, batch = block / (across * down);
-    i64 row = block / across % down * 32, col = block % across * 32;
-    int lane = threadIdx.x % 32, walker = threadIdx.x / 32;
-    x += batch * rows * cols;
-    y += batch * rows * cols;
+// VEC elements at once on both sides; `across` and `down` tiles of TILE x TILE a matrix
+extern "C" __global__ void __launch_bounds__(256) transpose(
+    const UNIT* __restrict__ x, UNIT* __restrict__ y, unsigned rows, unsigned cols, unsigned across, unsigned down) {
+    constexpr int LANES = TILE / VEC, EACH = TILE * LANES / 256 < 1 ? 1 : TILE * LANES / 256;
+    __shared__ UNIT tile[TILE][TILE + (sizeof(UNIT) < 4 ? 4 / sizeof(UNIT) : 1)];  // rows begin in different banks
+    unsigned batch = blockIdx.x / (across * down), at = blockIdx.x % (across * down);
+    unsigned row = at / across * TILE, col = at % across * TILE;
+    x += (i64)batch * rows * cols;
+    y += (i64)batch * rows * cols;
+    Pack<UNIT, VEC> held[EACH];
 #pragma unroll
-    for (int i = walker; i < 32; i += 8)
-        if (row + i < rows && col + lane < cols) tile[i][lane] = x[(row + i) * cols + col + lane];
+    for (int e = 0; e < EACH; ++e) {
+        unsigned i = threadIdx.x + e * 256, r = i / LANES, c = i % LANES * VEC;
+        if (r < TILE && row + r < rows && col + c < cols) held[e] = *(const Pack<UNIT, VEC>*)(x + (i64)(row + r) * cols + col + c);
+    }
+#pragma unroll
+    for (int e = 0; e < EACH; ++e) {
+        unsigned i = threadIdx.x + e * 256, r = i / LANES, c = i % LANES * VEC;
+        if (r < TILE) {
+#pragma unroll
+            for (int v = 0; v < VEC; ++v) tile[r][c + v] = held[e].lane[v];
+        }
+    }
     __syncthreads();
 #pragma unroll
-    for (int i = walker; i < 32; i += 8)
-        if (col + i < cols && row + lane < rows) y[(col + i) * rows + row + lane] = tile[lane][i];
+    for (int e = 0; e < EACH; ++e) {
+        unsigned i = threadIdx.x + e * 256, c = i / LANES, r = i % LANES * VEC;
+        if (c < TILE && col + c < cols && row + r < rows) {
+            Pack<UNIT, VEC> out;
+#pragma unroll
+            for (int v = 0; v < VEC; ++v) out.lane[v] = tile[r + v][c];
+            *(Pack<UNIT, VEC>*)(y + (i64)(col + c) * rows + row + r) = out;
+        }
+    }
 }
 #endif
 
 #ifdef ENTRY_GATHER
 extern "C" __global__ void __launch_bounds__(256) gather(
-    const UNIT* __restrict__ x, const TI* __restrict__ indices, UNIT* __restrict__ y, i64 total, i64 extent, i64 picks, i64 inner) {
+    const UNIT* __restrict__ x, const TI* __restrict__ indices, UNIT* __restrict__ y, int* fault, i64 total, i64 extent, i64 picks,
+    i64 inner) {
     i64 at = (i64)blockIdx.x * 256 + threadIdx.x;
     if (at >= total) return;
     i64 i = at % inner, j = at / inner % picks, o = at / inner / picks;
     i64 from = indices[j];
     if (from < 0) from += extent;
+    if (from < 0 || from >= extent) {
+        *fault = 1;
+        from = 0;
+    }
     y[at] = x[(o * extent + from) * inner + i];
 }
 #endif

@@ -1,9 +1,9 @@
 """Kernels against the machine: each case's time beside the least it could take, and beside torch where it is installed.
 
-    python tests/bench/cuda_kernels.py [--only softmax]
+    python -m tests.bench.cuda_kernels [--only softmax]
 
 Needs a GPU. Checked first (against the CPU device, by tests/engine/cuda), timed second: launches recorded once, replayed as a CUDA graph over
-inputs that together exceed the L2 cache, median of repeats. `floor` is bytes over this machine's copy bandwidth, or operations over its
+inputs that together exceed the L2 cache, median of repeats; torch the same way. `floor` is bytes over this machine's copy bandwidth, or operations over its
 best matrix product, whichever takes longer; both ceilings are measured in the same run.
 """
 
@@ -26,7 +26,8 @@ from probe.engine.device.cuda.copies import transposed
 from probe.engine.device.cuda.driver import Driver, call
 from probe.engine.device.cuda.formats import BF16, F16, F32, Format, format_of
 from probe.engine.device.cuda.ops.call import Call
-from probe.engine.device.cuda.ops.matmul import Matrices, Tile, product
+from probe.engine.device.cuda.ops.matmul import Tile, product
+from probe.engine.device.cuda.ops.product import Matrices
 from probe.engine.device.cuda.ops.table import OPS
 from probe.engine.device.cuda.pointwise import Reading, run_chain
 from probe.engine.device.cuda.queue import Queue
@@ -43,6 +44,7 @@ class Recorder(Driver):
         super().__init__()
         self.record: list[tuple[Source, Shape, Sequence[Any]]] | None = None
         self._freed: list[int] = []
+        self.last: list[Source] = []  # what the last job launched
 
     def launch(self, source: Source, shape: Shape, arguments: Sequence[Any], what: str) -> None:
         if self.record is not None:
@@ -61,7 +63,7 @@ class Recorder(Driver):
             super().free(address)
         self._freed.clear()
 
-    def seconds(self, work: Callable[[], None], times: int) -> float:
+    def replayed(self, work: Callable[[], None], times: int) -> float:
         """Of one of ``times`` launches that ``work`` makes, replayed as a graph; median."""
         mode = driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED
         call(driver.cuStreamBeginCapture(self.stream, mode), "beginning a capture")
@@ -155,7 +157,25 @@ def jobs() -> list[Job]:
                 Job(f"matmul {m}x{n}x{k}", fmt, node("MatMul", 2, fmt), ((m, k), (k, n)), m * n, 2.0 * m * n * k,
                     torch=lambda t, x: t.matmul(*x))
             )  # fmt: skip
+    for m, n, k in ((1024, 1024, 1024), (4096, 4096, 4096), (128, 768, 3072)):
+        found.append(
+            Job(f"tf32 {m}x{n}x{k}", F32, _tf32, ((m, k), (k, n)), m * n, 2.0 * m * n * k, torch=_torch_tf32)
+        )  # fmt: skip
     return found
+
+
+def _tf32(queue: Queue, x: list[Tensor]) -> Tensor:
+    (m, k), (_, n) = x[0].shape, x[1].shape
+    y = queue.empty((m, n), F32)
+    product(queue, Matrices(x[0], (), k, 1), Matrices(x[1], (), n, 1), y, k, tf32=True)
+    return y
+
+
+def _torch_tf32(torch: Any, x: list[Any]) -> Any:
+    torch.backends.cuda.matmul.allow_tf32 = True
+    made = torch.matmul(*x)
+    torch.backends.cuda.matmul.allow_tf32 = False
+    return made
 
 
 def tiles() -> list[Job]:
@@ -204,23 +224,20 @@ def torch_seconds(torch: Any, job: Job) -> float | None:
     if torch is None or job.torch is None:
         return None
     dtype = {"float": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}[job.format.name]
-    given = [torch.randn(shape, device="cuda", dtype=dtype) for shape in job.shapes]
-    for _ in range(3):
-        job.torch(torch, given)
-    times = []
-    for _ in range(REPEATS):
-        events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
-        events[0].record()
-        for _ in range(10):
-            job.torch(torch, given)
-        events[1].record()
-        torch.cuda.synchronize()
-        times.append(events[0].elapsed_time(events[1]) * 1e-4)
-    return statistics.median(times)
+    from tests.bench.torch_graph import graph_seconds
+
+    run, given = job.torch, [torch.randn(shape, device="cuda", dtype=dtype) for shape in job.shapes]
+    return graph_seconds(lambda *x: run(torch, list(x)), given, job.written * job.format.bytes)
 
 
-def measure(backend: Recorder, job: Job) -> tuple[float, int]:
-    """Seconds of one run, and bytes that it must move."""
+def measure(
+    backend: Recorder, job: Job, ready: Callable[[Queue, list[Tensor]], Any] | None = None
+) -> tuple[float, int]:
+    """Seconds of one run, and bytes that it must move.
+
+    Args:
+        ready: done before, on the same inputs, and not timed.
+    """
     queue = Queue(backend, 18)
     size = job.format.bytes
     moved = (sum(math.prod(shape) for shape in job.shapes) + job.written) * size
@@ -233,17 +250,20 @@ def measure(backend: Recorder, job: Job) -> tuple[float, int]:
         inputs = [queue.convert(host_tensor(array), job.format) for array in first]
         for tensor in inputs:
             tensor.address(backend)
+        if ready is not None:
+            ready(queue, inputs)
         backend.record = []
         kept.append((inputs, job.run(queue, inputs)))
         lists.append(backend.record)
     backend.synchronize()
     again = [one for record in lists for one in record]
+    backend.last = [source for source, _, _ in lists[0]]
 
     def replay() -> None:
         for source, shape, arguments in again:
             Driver.launch(backend, source, shape, arguments, job.name)
 
-    seconds = backend.seconds(replay, sets)
+    seconds = backend.replayed(replay, sets)
     backend.settle()
     return seconds, moved
 

@@ -143,8 +143,11 @@ POINTWISE = (
     Case("Cast", {"x": np.arange(12) % 2 == 0}, {"to": F}, name="Cast_bool"),
 )  # fmt: skip
 
+_MASKED = np.random.default_rng(9).standard_normal((1, 120001)).astype(np.float32)  # longer than shared memory
+_MASKED[0, :3000] = -np.inf
 SOFTMAX = (
-    *(Case("Softmax", {"x": shape}, ulps=32, sum_ulps=2) for shape in ((4, 7), (3, 64), (2, 1000), (5, 1), (1, 4099), (130, 40))),
+    *(Case("Softmax", {"x": shape}, ulps=32, sum_ulps=2) for shape in ((4, 7), (3, 64), (2, 1000), (5, 1), (1, 4099), (130, 40), (3, 33001), (2, 36000))),
+    Case("Softmax", {"x": _MASKED}, ulps=64, sum_ulps=4, name="Softmax_masked"),
     Case("Softmax", {"x": (2, 9, 12)}, {"axis": 1}, ulps=32, sum_ulps=2), Case("Softmax", {"x": (1, 20000)}, ulps=64, sum_ulps=4),
     Case("Softmax", {"x": (2, 3, 8)}, {"axis": 1}, opset=11, ulps=32, sum_ulps=2), Case("Softmax", {"x": (0, 8)}, name="Softmax_empty"),
     *(Case("LogSoftmax", {"x": shape}, ulps=8, sum_ulps=16) for shape in ((4, 7), (2, 1000))),
@@ -156,6 +159,10 @@ def _affine(*shape: int) -> dict[str, Any]:
     return {"scale": ("w", shape), "bias": ("w", shape)}
 
 
+# Summed up in many parts whose means and variances differ.
+_DRIFTING = np.linspace(-3, 5, 600000, dtype=np.float32).reshape(1, 1, -1)
+_DRIFTING += np.random.default_rng(4).standard_normal(_DRIFTING.shape).astype(np.float32) * np.abs(_DRIFTING)
+
 NORMS = (
     *(
         Case("LayerNormalization", {"x": shape, **_affine(*shape[1:])}, {"axis": 1}, ulps=16, sum_ulps=8)
@@ -166,6 +173,17 @@ NORMS = (
     Case("RMSNormalization", {"x": (4, 6, 64), "scale": ("w", (64,))}, {"axis": -1}, opset=23, ulps=16, sum_ulps=8),
     Case("InstanceNormalization", {"x": (2, 3, 5, 7), **_affine(3)}, ulps=16, sum_ulps=8),
     Case("InstanceNormalization", {"x": (1, 2, 20000), **_affine(2)}, ulps=32, sum_ulps=16),
+    Case("InstanceNormalization", {"x": (1, 2, 33, 1111), **_affine(2)}, ulps=32, sum_ulps=16),
+    Case(
+        "InstanceNormalization",
+        {"x": _DRIFTING, "scale": ("w", np.ones(1, np.float32)), "bias": ("w", np.zeros(1, np.float32))},
+        ulps=32,
+        sum_ulps=32,
+        name="InstanceNormalization_drifting",
+    ),
+    Case("GroupNormalization", {"x": (2, 4, 33000), **_affine(4)}, {"num_groups": 2}, opset=21, ulps=32, sum_ulps=16),
+    Case("GroupNormalization", {"x": (1, 4, 5, 7), **_affine(4)}, {"num_groups": 2}, opset=21, ulps=16, sum_ulps=8),
+    Case("RMSNormalization", {"x": (2, 40003), "scale": ("w", (40003,))}, {"axis": -1}, opset=23, ulps=32, sum_ulps=16),
     Case("GroupNormalization", {"x": (2, 6, 5, 4), **_affine(6)}, {"num_groups": 3}, opset=21, ulps=16, sum_ulps=8),
 )
 
@@ -208,7 +226,7 @@ MOVES = (
         Case("Transpose", {"x": shape}, {"perm": list(perm)})
         for shape, perm in (
             ((5, 7), (1, 0)), ((33, 65), (1, 0)), ((3, 40, 50), (0, 2, 1)), ((2, 3, 4, 8), (0, 2, 1, 3)), ((2, 3, 4, 5), (3, 1, 0, 2)),
-            ((2, 1, 6), (1, 0, 2)), ((4, 6, 32), (1, 0, 2)), ((2, 3, 4, 5, 6), (4, 0, 3, 1, 2)), ((2, 0, 3), (2, 1, 0)),
+            ((2, 1, 6), (1, 0, 2)), ((72, 136), (1, 0)), ((2, 70, 66), (0, 2, 1)), ((130, 64), (1, 0)), ((3, 40, 200), (0, 2, 1)), ((4, 6, 32), (1, 0, 2)), ((2, 3, 4, 5, 6), (4, 0, 3, 1, 2)), ((2, 0, 3), (2, 1, 0)),
         )
     ),
     Case("Concat", {"x": (2, 3, 8), "y": (2, 5, 8)}, {"axis": 1}), Case("Concat", {"x": (2, 3), "y": (2, 5), "z": (2, 0)}, {"axis": -1}),

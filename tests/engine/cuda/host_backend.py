@@ -6,17 +6,42 @@ import ctypes
 import hashlib
 import shutil
 import subprocess
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
 
-from probe.engine.device.cuda.backend import Shape
+from probe.engine.device.cuda.backend import Batch, Shape
 from probe.engine.device.cuda.compile import Source, kernel_folder
+from probe.engine.device.cuda.maps import TileMap
+from tests.engine.cuda.host_maps import host_map
 
 HOST = Path(__file__).with_name("host")
 GUARD = 256  # bytes of canary behind every allocation
+
+
+class Replayed:
+    """A graph that launches one by one, batches in an order of its own among those that their lanes and waits allow."""
+
+    def __init__(self, backend: Any, batches: Sequence[Batch]) -> None:
+        self._backend, self._batches, self._random = backend, tuple(batches), Random(len(batches))
+
+    def launch(self) -> None:
+        left, done = list(range(len(self._batches))), set()
+        while left:
+            first = {self._batches[at].lane: at for at in reversed(left)}  # of each lane
+            ready = [at for at in first.values() if set(self._batches[at].after) <= done]
+            at = self._random.choice(ready)
+            for one in self._batches[at].launches:
+                self._backend.launch(one.source, one.shape, one.arguments, one.what)
+            left.remove(at)
+            done.add(at)
+
+    def seconds(self) -> list[tuple[str, float]]:
+        return [(one.what, 1e-6) for batch in self._batches for one in batch.launches]
 
 
 class HostBackend:
@@ -27,6 +52,7 @@ class HostBackend:
     """
 
     arch, name, multiprocessors = "host", "host", 4
+    shared_limit = 227 << 10  # host/mma.cuh has room for as much
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._headers = folder, folder / "include"
@@ -60,18 +86,31 @@ class HostBackend:
         _, nbytes = self._memory[address]
         behind = ctypes.string_at(address + nbytes, GUARD // 2)
         assert behind == b"\xa5" * (GUARD // 2), f"something wrote behind a tensor of {nbytes} bytes"
+        ctypes.memset(address, 0x5A, nbytes)  # whoever still reads there shows
         del self._memory[address]
 
     def upload(self, address: int, array: np.ndarray) -> None:
         ctypes.memmove(address, array.ctypes.data, array.nbytes)
 
-    def download(self, array: np.ndarray, address: int) -> None:
+    def download(self, array: np.ndarray, address: int, *, wait: bool = True) -> None:
         ctypes.memmove(array.ctypes.data, address, array.nbytes)
+
+    def pinned(self, nbytes: int) -> np.ndarray:
+        return np.empty(nbytes, np.uint8)
+
+    def capture(self, batches: Sequence[Batch], *, timed: bool = False) -> Replayed:
+        return Replayed(self, batches)
+
+    def seconds(self, work: Callable[[], None]) -> float:
+        begin = time.perf_counter()
+        work()
+        return time.perf_counter() - begin
 
     def launch(self, source: Source, shape: Shape, arguments: Sequence[Any], what: str) -> None:
         if source not in self._kernels:
             self._kernels[source] = self._compile(source)
-        given = (ctypes.c_void_p * len(arguments))(*(ctypes.addressof(one) for one in arguments))
+        taken = [host_map(one) if isinstance(one, TileMap) else one for one in arguments]
+        given = (ctypes.c_void_p * len(taken))(*map(ctypes.addressof, taken))
         self._kernels[source](shape.grid[0], shape.block, given)
         self.launches += 1
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from probe.engine.device.cuda.backend import Shape
+from probe.engine.device.cuda.backend import Batch, Shape
 from probe.engine.device.cuda.compile import Source
+from tests.engine.cuda.host_backend import Replayed
 
 
 class NullBackend:
     """A ``Backend`` whose memory is all zeros."""
 
     arch, name = "null", "null"
+    shared_limit = 227 << 10
 
     def __init__(self, multiprocessors: int = 132) -> None:
         self.multiprocessors = multiprocessors
@@ -34,8 +36,18 @@ class NullBackend:
     def upload(self, address: int, array: np.ndarray) -> None:
         pass
 
-    def download(self, array: np.ndarray, address: int) -> None:
+    def download(self, array: np.ndarray, address: int, *, wait: bool = True) -> None:
         array.fill(0)
+
+    def pinned(self, nbytes: int) -> np.ndarray:
+        return np.empty(nbytes, np.uint8)
+
+    def capture(self, batches: Sequence[Batch], *, timed: bool = False) -> Replayed:
+        return Replayed(self, batches)
+
+    def seconds(self, work: Callable[[], None]) -> float:
+        work()
+        return 1e-6
 
     def launch(self, source: Source, shape: Shape, arguments: Sequence[Any], what: str) -> None:
         self.launched.append((source, shape))

@@ -12,7 +12,7 @@ from probe.engine.device.cuda import compile as compiling
 from probe.engine.device.cuda.compile import CompileError, Compiler, Resources, Source, headers_of, resources_of
 from probe.engine.device.cuda.device import CudaDevice
 from probe.model import load
-from tests.engine.cuda import cases
+from tests.engine.cuda import cases, more_cases
 from tests.engine.cuda.null_backend import NullBackend
 
 pytest.importorskip("cuda.bindings.nvrtc", reason="cuda-python is not installed")
@@ -22,9 +22,13 @@ except RuntimeError as error:
     pytest.skip(f"NVRTC cannot be loaded: {error}", allow_module_level=True)
 
 ARCHS = ("sm_80", "sm_86", "sm_89", "sm_90a", "sm_100", "sm_120")
-FAMILIES = ("POINTWISE", "SOFTMAX", "NORMS", "REDUCTIONS", "MOVES", "PRODUCTS", "CONVOLUTIONS", "POOLS")
+FAMILIES = (
+    "POINTWISE", "SOFTMAX", "NORMS", "REDUCTIONS", "MOVES", "PRODUCTS", "CONVOLUTIONS", "POOLS", "RECURRENT", "INDEXED", "GENERATED",
+    "QUANTISED",
+)  # fmt: skip
+TABLES = {**vars(cases), **vars(more_cases)}
 # Registers of a thread: so many that at least two blocks fit on a multiprocessor of 65536 (conv_mma's large tile: one).
-BUDGETS = {"matmul_simt": 176, "matmul_mma": 248, "conv_simt": 176, "conv_mma": 192, "norm_looped": 96, "chain": 96}
+BUDGETS = {"matmul_simt": 176, "matmul_mma": 248, "conv_simt": 176, "conv_mma": 192, "norm_parts": 96, "chain": 96}
 BUDGET = 80
 # Bytes a thread may spill. With 1024 threads a block it has 64 registers, which the compiler for sm_120 does not manage with the longest
 # rows; nobody has timed that architecture yet.
@@ -35,7 +39,7 @@ ADD = Source("chain.cu", "add", text='extern "C" __global__ void add(float* x) {
 def sources(family: str, precisions: tuple[str, ...], folder) -> list[Source]:
     """What the cases of a family launch, each once."""
     backend = NullBackend()
-    for case, precision in itertools.product(getattr(cases, family), precisions):
+    for case, precision in itertools.product(TABLES[family], precisions):
         path, feeds = case.save(folder)
         engine = compile_model(load(path), precision=precision, passes="none", fusion="none")
         engine.device = CudaDevice(engine.network, engine.top_layers, engine.rounding, backend)
@@ -79,9 +83,23 @@ def test_large_tiles_are_within_their_budget():
         a, b, y = (queue.empty((256, 256), stored) for _ in range(3))
         for tactic in ("exact", "acc16") if stored is F16 else ("exact",):
             product(queue, Matrices(a, (), 256, 1), Matrices(b, (), row, col), y, 256, tactic=tactic)
+        if stored is F32:
+            product(queue, Matrices(a, (), 256, 1), Matrices(b, (), row, col), y, 256, tf32=True)
     found = list(dict.fromkeys(source for source, _ in big.launched))
-    assert len(found) == 7  # SIMT takes any strides
+    assert len(found) == 9  # SIMT takes any strides
     within_budget(found, ("sm_80", "sm_90a", "sm_120"))
+
+
+def test_sums_of_pairs_are_within_their_budget():
+    from probe.engine.device.cuda.formats import F16, F32
+    from probe.engine.device.cuda.pairs import Measure, measure
+    from probe.engine.device.cuda.queue import Queue
+
+    backend = NullBackend()
+    queue = Queue(backend, 18)
+    for stored, cols in itertools.product((F32, F16), (4096, 4095)):
+        measure(queue, queue.empty((64, cols), stored), queue.empty((64, cols), F32), Measure(), rows=64)
+    within_budget(list(dict.fromkeys(source for source, _ in backend.launched)), ARCHS)
 
 
 def test_tensor_cores_are_used(tmp_path):
@@ -133,7 +151,7 @@ def test_what_goes_in_makes_the_name(tmp_path, monkeypatch):
 
 def test_a_header_is_part_of_the_source():
     names = set(headers_of(Source("conv_mma.cu", "conv_mma").code))
-    assert names == {"mma.cuh", "conv.cuh", "common.cuh", "convert.cuh", "types.cuh"}
+    assert names == {"mma.cuh", "conv.cuh", "out.cuh", "common.cuh", "convert.cuh", "types.cuh"}
 
 
 def test_a_folder_that_cannot_be_written_is_said(tmp_path):

@@ -86,7 +86,7 @@ def test_tensors_are_stored_low(mlp):
     engine.device = device
     made = device._run_layer(
         engine.layers[2], {id(v): device.queue.convert(_tensor(np.ones((5, 24), np.float32)), _low()) for v in engine.layers[2].reads},
-        engine._plans(engine.assignment)[engine.layers[2].name], wants_interior=False,
+        engine._plans(engine.assignment)[engine.layers[2].name], device.queue, wants_interior=False,
     )  # fmt: skip
     (tensor,) = made.values()
     assert tensor.format is not None and (tensor.format.name, tensor.nbytes) == ("f16", 240)
@@ -183,8 +183,8 @@ def test_branches_run_where_the_condition_says(tmp_path, backend):
 def test_what_has_no_kernel_runs_on_the_cpu_and_is_listed(tmp_path, backend):
     text = """<ir_version: 8, opset_import: ["" : 18]>
 g (float[3,5] x) => (float[3,5] z, int64[2] n)
-{ s = CumSum (x, axis)  n = Shape (s)  z = Mul (s, x) }"""
-    engine = compile_model(model(tmp_path, text, axis=np.int64(1)), precision="fp16")
+{ s = Hardmax (x)  n = Shape (s)  z = Mul (s, x) }"""
+    engine = compile_model(model(tmp_path, text), precision="fp16")
     device = CudaDevice(engine.network, engine.top_layers, engine.rounding, backend)
     feeds = {"x": np.arange(15, dtype=np.float32).reshape(3, 5) / 7}
     expected = engine(feeds)
@@ -192,10 +192,10 @@ g (float[3,5] x) => (float[3,5] z, int64[2] n)
     actual = engine(feeds)
     assert all(np.array_equal(actual[name], expected[name]) for name in expected)
     (name,) = device.fallen
-    assert device.fallen == {name: "no kernel for CumSum"} and device.falls[name] == 1
-    assert device.supports(engine.layer(name), "fp16", "exact") == "no kernel for CumSum"
+    assert device.fallen == {name: "no kernel for Hardmax"} and device.falls[name] == 1
+    assert device.supports(engine.layer(name), "fp16", "exact") == "no kernel for Hardmax"
     assert [(f.layer, f.op, f.reason, f.by) for f in engine.fallbacks] == [
-        (name, "CumSum", "no kernel for CumSum", "cpu")
+        (name, "Hardmax", "no kernel for Hardmax", "cpu")
     ]
     engine(feeds)
     assert device.falls[name] == 2
@@ -218,7 +218,8 @@ def test_memory_is_given_back(mlp, request):
     if request.node.callspec.params["backend"] != "host":
         pytest.skip("counts the host's allocations")
     engine.device = device
-    engine(feeds)
+    for _ in range(2):  # the second run makes ready what later ones repeat
+        engine(feeds)
     gc.collect()  # what earlier tests hold in cycles
     held = len(device.backend._memory)
     for _ in range(3):

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from probe.engine.device.cuda.formats import BF16, F16, F32
-from probe.engine.device.cuda.ops.matmul import MMA_TILES, TILES, Matrices, product
+from probe.engine.device.cuda.ops.matmul import MMA_TILES, TILES, product
+from probe.engine.device.cuda.ops.product import Matrices
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.tensor import host_tensor
 from tests.engine.cuda.cases import CONVOLUTIONS, LARGE, POOLS, PRODUCTS
@@ -26,6 +27,28 @@ def test_convolutions(request, tmp_path, place, case, precision):
 @pytest.mark.parametrize(("place", "case", "precision"), table(*POOLS))
 def test_pools(request, tmp_path, place, case, precision):
     check(request.getfixturevalue(place), case, precision, tmp_path)
+
+
+@pytest.mark.parametrize("by_k", [False, True])
+@pytest.mark.parametrize("sizes", [(70, 72, 68), (33, 27, 19), (5, 136, 300)], ids=str)
+def test_tf32_on_tensor_cores(backend, sizes, by_k):
+    """What is rounded to TF32 is multiplied exactly, on tensor cores; the sums are FP32."""
+    queue, random = Queue(backend, 18), np.random.default_rng(0)
+    m, n, k = sizes
+    a, b = (
+        rounded_to_tf32(random.standard_normal(one, dtype=np.float32)) for one in ((m, k), (n, k) if by_k else (k, n))
+    )
+    y = queue.empty((m, n), F32)
+    row, col = (1, k) if by_k else (n, 1)
+    product(queue, Matrices(host_tensor(a), (), k, 1), Matrices(host_tensor(b), (), row, col), y, k, tf32=True)
+    assert list(queue.launches) == ["matmul_mma"]
+    exact = a.astype(np.float64) @ (b.T if by_k else b)
+    assert np.abs(y.array(backend) - exact).max() < 1e-6 * np.sqrt(k) * np.abs(exact).max()
+
+
+def rounded_to_tf32(x: np.ndarray) -> np.ndarray:
+    bits = x.view(np.uint32)
+    return ((bits + np.uint32(0xFFF) + ((bits >> 13) & 1)) & np.uint32(0xFFFFE000)).view(np.float32)
 
 
 @pytest.mark.gpu

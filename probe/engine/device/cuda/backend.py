@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -23,12 +23,57 @@ class Shape:
     shared_bytes: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """A kernel with everything it takes.
+
+    Attributes:
+        what: the layer it computes.
+    """
+
+    source: Source
+    shape: Shape
+    arguments: Sequence[Argument]
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Launches one behind the other.
+
+    Attributes:
+        lane: batches of one lane run one behind the other.
+        after: earlier batches, of other lanes, that it waits for.
+    """
+
+    launches: tuple[Launch, ...]
+    lane: int = 0
+    after: tuple[int, ...] = ()
+
+
+class Graph(Protocol):
+    """Launches made ready to be repeated as one."""
+
+    def launch(self) -> None:
+        """All of them, behind what was asked for before.
+
+        Raises:
+            CudaError: refused.
+        """
+        ...
+
+    def seconds(self) -> list[tuple[str, float]]:
+        """Of the last time it ran, if it was captured ``timed``: a layer and its seconds, in order; waits for it."""
+        ...
+
+
 class Backend(Protocol):
     """Memory, copies and launches, all in the order they are asked for (one stream)."""
 
     arch: str
     name: str  # of the GPU
     multiprocessors: int
+    shared_limit: int  # bytes of shared memory that a block may ask for
 
     def enter(self) -> None:
         """Make the calling thread able to use the device; before anything else in every run."""
@@ -50,12 +95,16 @@ class Backend(Protocol):
         """Copy a contiguous array to the device; it may be changed when this returns."""
         ...
 
-    def download(self, array: Array, address: int) -> None:
-        """Fill a contiguous array from the device; waits for what was launched before.
+    def download(self, array: Array, address: int, *, wait: bool = True) -> None:
+        """Fill a contiguous array from the device; waits for what was launched before, and until the array is filled unless told not to.
 
         Raises:
             CudaError: a kernel launched before failed.
         """
+        ...
+
+    def pinned(self, nbytes: int) -> Array:
+        """Host memory that copies need no detour to, as bytes; ``upload`` from it returns before it is read."""
         ...
 
     def launch(self, source: Source, shape: Shape, arguments: Sequence[Argument], what: str) -> None:
@@ -76,4 +125,20 @@ class Backend(Protocol):
         Raises:
             CudaError: a kernel failed.
         """
+        ...
+
+    def capture(self, batches: Sequence[Batch], *, timed: bool = False) -> Graph:
+        """Launches as one graph. Kernels that were never launched are compiled.
+
+        Args:
+            timed: all in one lane, and note the time whenever the layer changes.
+
+        Raises:
+            CompileError: NVRTC refuses a kernel.
+            CudaError: the launches cannot be captured.
+        """
+        ...
+
+    def seconds(self, work: Callable[[], None]) -> float:
+        """How long the device takes for what ``work`` launches; waits for it."""
         ...

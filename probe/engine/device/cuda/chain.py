@@ -136,7 +136,7 @@ def _source(operands: tuple[Operand, ...], steps: tuple[Step, ...], walk: Walk, 
         "template <int N> __device__ __forceinline__ void run(", f"    {signature}) {{",
         *_loads(operands, straight), *_packs(stored),
         "#pragma unroll", "    for (int n = 0; n < N; ++n) {",
-        *(f"        {line}" for line in _body(operands, steps)),
+        *(f"        {line}" for line in body_lines(operands, steps)),
         "    }",
         *(f"    *(Pack<{s.store.name}, N>*)({s.name}_at + at) = {s.name}_out;" for s in stored if s.store is not None),
         "}", "",
@@ -166,7 +166,8 @@ def _packs(stored: list[Step]) -> list[str]:
     return [f"    Pack<{step.store.name}, N> {step.name}_out;" for step in stored if step.store is not None]
 
 
-def _body(operands: tuple[Operand, ...], steps: tuple[Step, ...]) -> list[str]:
+def body_lines(operands: tuple[Operand, ...], steps: tuple[Step, ...]) -> list[str]:
+    """The code of one element, ``n``: every operand read into a register of its name, then every step."""
     lines = []
     for one in operands:
         value = {

@@ -96,9 +96,9 @@ def headers_of(text: str) -> dict[str, str]:
 
 
 def options_of(source: Source, arch: str) -> tuple[str, ...]:
-    """NVRTC's options for a kernel."""
+    """NVRTC's options for a kernel. Its own cache is off: what it takes from there comes without the report of ptxas."""
     fused = "true" if source.contract else "false"
-    return (f"--gpu-architecture={arch}", "--std=c++17", f"--fmad={fused}", "--ptxas-options=-v")
+    return (f"--gpu-architecture={arch}", "--std=c++17", f"--fmad={fused}", "--no-cache", "--ptxas-options=-v")
 
 
 class Compiler:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from probe.engine.device.cuda.queue import Queue
     from probe.engine.device.cuda.tensor import Tensor
 
-_UNITS = {1: "unsigned char", 2: "unsigned short", 4: "unsigned", 8: "unsigned long long", 16: "Wide"}
+UNITS = {1: "unsigned char", 2: "unsigned short", 4: "unsigned", 8: "unsigned long long", 16: "Wide"}
 _FILLS: dict[int, type[ctypes._SimpleCData[int]]] = {
     1: ctypes.c_ubyte, 2: ctypes.c_ushort, 4: ctypes.c_uint, 8: ctypes.c_ulonglong,
 }  # fmt: skip
@@ -54,7 +54,7 @@ def copy(
     steps = [(*(s // lanes for s in one[:-1]), one[-1]) for one in (x_steps, y_steps)]
     count = math.prod(walk)
     wide = count >= _SMALL
-    unit = _UNITS[x.format.bytes * lanes]
+    unit = UNITS[x.format.bytes * lanes]
     macros = (("UNIT", unit), ("RANK", len(walk)), ("INDEX", "i64" if wide else "unsigned"), ("ENTRY_COPY", 1))
     axes = (ctypes.c_longlong * (3 * len(walk)))(*walk, *steps[0], *steps[1])
     index = ctypes.c_longlong if wide else ctypes.c_uint
@@ -85,21 +85,34 @@ def transposed(queue: Queue, x: Tensor, order: Sequence[int]) -> Tensor:
         and (len(extents) == 2 or steps[0] == math.prod(extents[1:]))
     ):
         cols, rows = extents[-2:]
-        across, down = math.ceil(cols / 32), math.ceil(rows / 32)
-        blocks = (extents[0] if len(extents) == 3 else 1) * across * down
-        macros = (("UNIT", _UNITS[x.format.bytes]), ("ENTRY_TRANSPOSE", 1))
-        numbers = (ctypes.c_longlong(n) for n in (rows, cols, across, down))
-        queue.launch(Source("move.cu", "transpose", macros), blocks, _THREADS, queue.at(x), queue.at(y), *numbers)
+        _tiled(queue, x, y, (extents[0] if len(extents) == 3 else 1, rows, cols))
         return y
     copy(queue, shape, (x, 0, strides), (y, 0, contiguous(shape)))
     return y
+
+
+def _tiled(queue: Queue, x: Tensor, y: Tensor, sizes: tuple[int, int, int]) -> None:
+    """``y`` [batch, cols, rows] of ``x`` [batch, rows, cols]."""
+    batch, rows, cols = sizes
+    assert x.format is not None
+    large = math.ceil(rows / 64) * math.ceil(cols / 64) * batch >= queue.backend.multiprocessors
+    tile = 64 if large and min(rows, cols) > 32 else 32
+    lanes = width(16 // x.format.bytes, rows, cols)
+    across, down = math.ceil(cols / tile), math.ceil(rows / tile)
+    if max(rows, cols) >= _SMALL:
+        raise Unsupported(f"a transpose of {rows} x {cols}")
+    macros = (("UNIT", UNITS[x.format.bytes]), ("TILE", tile), ("VEC", lanes), ("ENTRY_TRANSPOSE", 1))
+    numbers = (ctypes.c_uint(n) for n in (rows, cols, across, down))
+    queue.launch(
+        Source("move.cu", "transpose", macros), batch * across * down, _THREADS, queue.at(x), queue.at(y), *numbers
+    )
 
 
 def filled(queue: Queue, y: Tensor, value: float) -> None:
     """Every element of ``y`` set to ``value``."""
     assert y.format is not None
     bits = _FILLS[y.format.bytes].from_buffer_copy(packed(np.array([value], y.format.dtype), y.format).tobytes())
-    macros = (("UNIT", _UNITS[y.format.bytes]), ("ENTRY_FILL", 1))
+    macros = (("UNIT", UNITS[y.format.bytes]), ("ENTRY_FILL", 1))
     queue.launch(
         Source("move.cu", "fill", macros),
         math.ceil(y.size / _THREADS),
@@ -111,7 +124,7 @@ def filled(queue: Queue, y: Tensor, value: float) -> None:
 
 
 def gathered(queue: Queue, x: Tensor, indices: Tensor, sizes: tuple[int, int, int, int], y: Tensor) -> None:
-    """``y[o, j, i] = x[o, indices[j], i]``.
+    """``y[o, j, i] = x[o, indices[j], i]``. An index out of range is noted in ``queue.faults`` and read as 0.
 
     Args:
         sizes: outer, extent of the axis, number of indices, inner.
@@ -120,9 +133,9 @@ def gathered(queue: Queue, x: Tensor, indices: Tensor, sizes: tuple[int, int, in
     outer, extent, picks, inner = sizes
     lanes = width(16 // x.format.bytes, inner) if inner else 1
     total = outer * picks * inner // lanes
-    macros = (("UNIT", _UNITS[x.format.bytes * lanes]), ("TI", indices.format.name), ("ENTRY_GATHER", 1))
+    macros = (("UNIT", UNITS[x.format.bytes * lanes]), ("TI", indices.format.name), ("ENTRY_GATHER", 1))
     numbers = (ctypes.c_longlong(n) for n in (total, extent, picks, inner // lanes))
     queue.launch(
         Source("move.cu", "gather", macros), math.ceil(total / _THREADS), _THREADS, queue.at(x), queue.at(indices), queue.at(y),
-        *numbers,
+        queue.fault(), *numbers,
     )  # fmt: skip

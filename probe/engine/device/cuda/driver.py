@@ -3,35 +3,23 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from cuda.bindings import driver  # pyright: ignore[reportAttributeAccessIssue] - compiled, without stubs
 
-from probe.engine.device.cuda.backend import Argument, Shape
+from probe.engine.device.cuda.backend import Argument, Batch, Shape
 from probe.engine.device.cuda.compile import Compiler, Source, default_folder
-from probe.engine.device.cuda.errors import CudaError
+from probe.engine.device.cuda.encode import encoded
+from probe.engine.device.cuda.graphs import CapturedGraph, call, capture, pinned_array, seconds_of
 from probe.engine.device.cuda.guard import find_gpu
+from probe.engine.device.cuda.maps import TileMap
 from probe.errors import InputError
 
 Array = np.ndarray[Any, Any]
 _KEEP_ALL = 1 << 62  # bytes the pool holds on to
 _STATIC_LIMIT = 48 << 10  # bytes of shared memory a block gets without asking
-
-
-def call(result: tuple[Any, ...], doing: str, *, where: str = "", hint: str = "") -> Any:
-    """What a driver call returned behind its status.
-
-    Raises:
-        CudaError: it failed.
-    """
-    status, *values = result
-    if status != driver.CUresult.CUDA_SUCCESS:
-        _, text = driver.cuGetErrorString(status)
-        said = text.decode() if isinstance(text, bytes) else str(text)
-        raise CudaError(f"{status.name} {doing}: {said}", where=where, hint=hint)
-    return values[0] if len(values) == 1 else tuple(values)
 
 
 class Driver:
@@ -61,6 +49,7 @@ class Driver:
         kept = driver.CUmemPool_attribute.CU_MEMPOOL_ATTR_RELEASE_THRESHOLD
         call(driver.cuMemPoolSetAttribute(pool, kept, driver.cuuint64_t(_KEEP_ALL)), "setting up the memory pool")
         self._kernels: dict[Source, Any] = {}
+        self._granted: dict[Source, int] = {}  # bytes of dynamic shared memory, where more than every block gets
         self._modules: list[Any] = []
         self.launches = 0
 
@@ -87,13 +76,18 @@ class Driver:
         if array.nbytes:
             call(driver.cuMemcpyHtoDAsync(address, array.ctypes.data, array.nbytes, self.stream), "copying to the GPU")
 
-    def download(self, array: Array, address: int) -> None:
+    def download(self, array: Array, address: int, *, wait: bool = True) -> None:
         """As ``Backend.download``."""
         if array.nbytes:
             call(
                 driver.cuMemcpyDtoHAsync(array.ctypes.data, address, array.nbytes, self.stream), "copying from the GPU"
             )
-        self.synchronize()
+        if wait:
+            self.synchronize()
+
+    def pinned(self, nbytes: int) -> Array:
+        """As ``Backend.pinned``."""
+        return pinned_array(nbytes)
 
     def synchronize(self) -> None:
         """As ``Backend.synchronize``."""
@@ -104,19 +98,36 @@ class Driver:
 
     def launch(self, source: Source, shape: Shape, arguments: Sequence[Argument], what: str) -> None:
         """As ``Backend.launch``."""
-        kernel = self._kernels.get(source)
-        if kernel is None:
-            kernel = self._kernels[source] = self._load(source, shape.shared_bytes)
-        addresses = (ctypes.c_void_p * len(arguments))(*(ctypes.addressof(one) for one in arguments))
-        result = driver.cuLaunchKernel(
-            kernel, *shape.grid, shape.block, 1, 1, shape.shared_bytes, self.stream, ctypes.addressof(addresses), 0
-        )
+        self._enqueue(source, shape, arguments, what, self.stream)
         self.launches += 1
-        if result[0] != driver.CUresult.CUDA_SUCCESS:
-            call(result, f"launching {source} for {what}", where=self._asked(shape), hint="--device cpu")
         if self.checked:
             running = f"running {source} for {what}"
             call(driver.cuStreamSynchronize(self.stream), running, where=self._asked(shape), hint="--device cpu")
+
+    def _enqueue(self, source: Source, shape: Shape, arguments: Sequence[Argument], what: str, stream: Any) -> None:
+        kernel = self._kernels.get(source)
+        if kernel is None:
+            kernel = self._kernels[source] = self._load(source, shape.shared_bytes)
+        elif shape.shared_bytes > max(_STATIC_LIMIT, self._granted.get(source, 0)):
+            self._grant(source, kernel, shape.shared_bytes)
+        given = [encoded(one) if isinstance(one, TileMap) else one for one in arguments]
+        addresses = (ctypes.c_void_p * len(given))(*map(ctypes.addressof, given))
+        result = driver.cuLaunchKernel(
+            kernel, *shape.grid, shape.block, 1, 1, shape.shared_bytes, stream, ctypes.addressof(addresses), 0
+        )
+        if result[0] != driver.CUresult.CUDA_SUCCESS:
+            call(result, f"launching {source} for {what}", where=self._asked(shape), hint="--device cpu")
+
+    def capture(self, batches: Sequence[Batch], *, timed: bool = False) -> CapturedGraph:
+        """As ``Backend.capture``."""
+        for one in (one for batch in batches for one in batch.launches):  # a module cannot be loaded while capturing
+            if one.source not in self._kernels:
+                self._kernels[one.source] = self._load(one.source, one.shape.shared_bytes)
+        return capture(batches, self._enqueue, self.stream, timed=timed)
+
+    def seconds(self, work: Callable[[], None]) -> float:
+        """As ``Backend.seconds``."""
+        return seconds_of(work, self.stream)
 
     def _asked(self, shape: Shape) -> str:
         return (
@@ -130,6 +141,11 @@ class Driver:
         self._modules.append(module)
         kernel = call(driver.cuModuleGetFunction(module, source.entry.encode()), f"looking for {source.entry}")
         if shared_bytes > _STATIC_LIMIT:
-            most = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-            call(driver.cuFuncSetAttribute(kernel, most, shared_bytes), f"asking for {shared_bytes} bytes shared")
+            self._grant(source, kernel, shared_bytes)
         return kernel
+
+    def _grant(self, source: Source, kernel: Any, shared_bytes: int) -> None:
+        """Let a kernel be launched with so much shared memory."""
+        most = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+        call(driver.cuFuncSetAttribute(kernel, most, shared_bytes), f"asking for {shared_bytes} bytes shared")
+        self._granted[source] = shared_bytes

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import onnx_ir as ir
 
+from probe.engine.device.cuda.chain import Step
 from probe.engine.device.cuda.errors import Unsupported
 from probe.engine.device.cuda.expressions import is_pointwise
 from probe.engine.device.cuda.formats import F32, Format, format_of, storage_of
 from probe.engine.device.cuda.layout import broadcast
 from probe.engine.device.cuda.ops.call import Call
+from probe.engine.device.cuda.ops.product_shape import product_shape
 from probe.engine.device.cuda.ops.table import OPS
-from probe.engine.device.cuda.pointwise import Reading, run_chain
+from probe.engine.device.cuda.pointwise import Reading, run_chain, steps_of
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.tensor import Tensor
 from probe.engine.fusion.kinds import is_movement
@@ -62,12 +65,19 @@ class LayerRun:
             Unsupported: a kernel does not take these shapes.
         """
         self._queue.layer = self._layer.name
-        for nodes in segments(self._layer.nodes):
+        waiting = deque(segments(self._layer.nodes))
+        while waiting:
+            nodes = waiting.popleft()
             if is_pointwise(nodes[0]):
                 for part in self._of_one_shape(nodes):
                     self._chain(part)
-            else:
+                continue
+            behind = waiting.popleft() if waiting and is_pointwise(waiting[0][0]) else []
+            taken = self._with_tail(nodes[0], behind) if behind else 0
+            if not taken:
                 self._single(nodes[0])
+            if behind[taken:]:
+                waiting.appendleft(behind[taken:])
         return {id(v): self._tensors[id(v)] for v in self._layer.tensors if id(v) in self._wanted}
 
     # --- what is read ------------------------------------------------------------------------------------------------
@@ -103,24 +113,73 @@ class LayerRun:
     def _rounds(self, value: ir.Value) -> bool:
         return bool(self._on.get(("store", id(value))))
 
-    def _single(self, node: ir.Node) -> None:
+    def _call(self, node: ir.Node) -> Call:
         inputs = [self._input(node, value) for value in node.inputs]
         wide = moved_format(inputs) if is_movement(node) else F32
         formats: list[Format | None] = []
         for value in node.outputs:
             own = format_of(value) if value.name else None
             formats.append((self._low if self._rounds(value) else wide) if own is not None and own.is_float else own)
-        made = OPS[node.op_type].compute(self._queue, Call(node, inputs, formats, self._opset(node), self._tactic))
+        return Call(node, inputs, formats, self._opset(node), self._tactic, self._multiplies_tf32(node))
+
+    def _multiplies_tf32(self, node: ir.Node) -> bool:
+        """Whether both operands of a product have been rounded to TF32."""
+        return (
+            self._precision == "tf32"
+            and multiplies(node)
+            and all(
+                value is not None and self._on.get(("weight" if value.is_initializer() else "read", id(value)))
+                for value in node.inputs[:2]
+            )
+        )
+
+    def _single(self, node: ir.Node) -> None:
+        made = OPS[node.op_type].compute(self._queue, self._call(node))
         for value, tensor in zip(node.outputs, made, strict=False):
             if value.name and tensor is not None:
                 self._tensors[id(value)] = tensor
 
+    def _with_tail(self, node: ir.Node, behind: Sequence[ir.Node]) -> int:
+        """A product and the pointwise nodes behind it of its shape as one kernel.
+
+        Returns:
+            how many of them it took; 0 when no kernel does, and then nothing was computed.
+        """
+        tailed = OPS[node.op_type].tailed
+        if tailed is None or is_movement(node):
+            return 0
+        try:
+            call, made = self._call(node), node.outputs[0]
+            shape = product_shape(call)
+            tail = next(self._of_one_shape(behind, {id(made): shape}))
+            if not any(value is made for one in tail for value in one.inputs):
+                return 0
+            nodes = [node, *tail]
+            readings, roundings, stores = self._described(nodes, tail)
+            if broadcast(shape, *(one.tensor.shape for one in readings.values())) != shape:
+                return 0
+            names = {key: f"x{at}" for at, key in enumerate(readings)}
+            first = Step("p", "float", "sum", roundings.get(id(made), ""), stores.get(id(made)))
+            steps = [first, *steps_of(tail, {**names, id(made): "p"}, roundings, stores)]
+            found = tailed(self._queue, call, [(names[key], one) for key, one in readings.items()], steps)
+        except Unsupported:
+            return 0
+        stored = [id(one.outputs[0]) for one in nodes if id(one.outputs[0]) in stores]
+        self._tensors.update(zip(stored, found, strict=True))
+        return len(tail)
+
     def _opset(self, node: ir.Node) -> int:
         return node.version if node.version is not None else self._queue.opset
 
-    def _of_one_shape(self, nodes: Sequence[ir.Node]) -> Iterator[list[ir.Node]]:
-        """Neighbours whose outputs have the same shape: what one launch computes."""
-        shapes: dict[int, tuple[int, ...]] = {}
+    def _of_one_shape(
+        self, nodes: Sequence[ir.Node], before: Mapping[int, tuple[int, ...]] | None = None
+    ) -> Iterator[list[ir.Node]]:
+        """Neighbours whose outputs have the same shape: what one launch computes.
+
+        Args:
+            before: shapes of tensors that are not computed yet, by ``id``.
+        """
+        shapes = dict(before or {})
         part: list[ir.Node] = []
         last: tuple[int, ...] | None = None
         for node in nodes:
@@ -139,15 +198,22 @@ class LayerRun:
         yield part
 
     def _chain(self, nodes: Sequence[ir.Node]) -> None:
+        self._tensors.update(run_chain(self._queue, nodes, *self._described(nodes, nodes)))
+
+    def _described(
+        self, nodes: Sequence[ir.Node], pointwise: Sequence[ir.Node]
+    ) -> tuple[dict[int, Reading], dict[int, str], dict[int, Format]]:
+        """Of nodes computed by one kernel: what the pointwise ones read from outside, the roundings and the stores of all."""
         inside = {id(node.outputs[0]) for node in nodes}
         members = {id(node) for node in nodes}
         readings: dict[int, Reading] = {}
         roundings: dict[int, str] = {}
         stores: dict[int, Format] = {}
-        for node in nodes:
+        for node in pointwise:
             for value in node.inputs:
                 if value is not None and id(value) not in inside and id(value) not in readings:
                     readings[id(value)] = self._reading(node, value)
+        for node in nodes:
             value = node.outputs[0]
             own = format_of(value)
             if own is None:
@@ -158,7 +224,7 @@ class LayerRun:
             readers = [reader for reader in value.consumers() if id(reader) not in members]
             if id(value) in self._wanted or any(reader in self._layer.nodes for reader in readers):
                 stores[id(value)] = self._low if low else own
-        self._tensors.update(run_chain(self._queue, nodes, readings, roundings, stores))
+        return readings, roundings, stores
 
 
 def moved_format(inputs: Sequence[Tensor | None]) -> Format:

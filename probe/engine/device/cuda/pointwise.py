@@ -49,18 +49,35 @@ def run_chain(
     outside = list(dict.fromkeys(id(v) for node in nodes for v in node.inputs if v is not None and id(v) not in made))
     shape = broadcast(*(readings[key].tensor.shape for key in outside))
     names = {key: f"x{at}" for at, key in enumerate(outside)}
-    steps = []
-    for at, node in enumerate(nodes):
-        value = node.outputs[0]
-        text = expression_of(node, [names[id(v)] if v is not None else None for v in node.inputs])
-        found = format_of(value)
-        if text is None or found is None:
-            raise Unsupported(f"no kernel computes {node.op_type}")
-        names[id(value)] = f"v{at}"
-        steps.append(Step(f"v{at}", found.register, text, roundings.get(id(value), ""), stores.get(id(value))))
+    steps = steps_of(nodes, names, roundings, stores)
     made_here = run_steps(queue, shape, [(names[key], readings[key]) for key in outside], steps)
     stored = [id(node.outputs[0]) for node in nodes if id(node.outputs[0]) in stores]
     return dict(zip(stored, made_here, strict=True))
+
+
+def steps_of(
+    nodes: Sequence[ir.Node], names: Mapping[int, str], roundings: Mapping[int, str], stores: Mapping[int, Format]
+) -> list[Step]:
+    """Nodes as steps of a kernel.
+
+    Args:
+        names: what is read from outside is called, by ``id`` of the value.
+        roundings: as in ``run_chain``.
+        stores: as in ``run_chain``.
+
+    Raises:
+        Unsupported: no kernel computes one of them.
+    """
+    known, steps = dict(names), []
+    for at, node in enumerate(nodes):
+        value = node.outputs[0]
+        text = expression_of(node, [known[id(v)] if v is not None else None for v in node.inputs])
+        found = format_of(value)
+        if text is None or found is None:
+            raise Unsupported(f"no kernel computes {node.op_type}")
+        known[id(value)] = f"v{at}"
+        steps.append(Step(f"v{at}", found.register, text, roundings.get(id(value), ""), stores.get(id(value))))
+    return steps
 
 
 def run_steps(

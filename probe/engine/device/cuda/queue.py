@@ -13,7 +13,7 @@ from probe.engine.device.cuda.chain import THREADS, Operand, Step, chain_source,
 from probe.engine.device.cuda.compile import Source
 from probe.engine.device.cuda.errors import Unsupported
 from probe.engine.device.cuda.formats import Format
-from probe.engine.device.cuda.tensor import Buffer, Tensor
+from probe.engine.device.cuda.tensor import Buffer, Tensor, host_tensor
 
 if TYPE_CHECKING:
     from probe.engine.device.cuda.backend import Backend
@@ -30,12 +30,20 @@ class Queue:
         opset: version of the standard operators.
         layer: whose kernels are being launched; for errors.
         launches: made so far, by kernel.
+        faults: where kernels say that an index is out of range, when nobody could look at the indices before: one integer on the device.
+        may_fault: such a kernel was launched.
+        recording: what is launched will be repeated with other values.
+        outside: while recording: a queue that does not.
     """
 
     backend: Backend
     opset: int
     layer: str = ""
     launches: dict[str, int] = field(default_factory=dict)
+    faults: Tensor | None = None
+    may_fault: bool = False
+    recording: bool = False
+    outside: Queue | None = None
 
     def empty(self, shape: tuple[int, ...], format: Format) -> Tensor:  # noqa: A002
         """A tensor whose memory nobody has written yet."""
@@ -45,6 +53,22 @@ class Queue:
     def at(self, tensor: Tensor | None) -> ctypes.c_void_p:
         """A tensor as an argument of a kernel; null where there is none."""
         return ctypes.c_void_p(tensor.address(self.backend) if tensor is not None else None)
+
+    @property
+    def aside(self) -> Queue:
+        """For what is made once and kept (weights in another order): launches that no recording repeats."""
+        return self.outside or self
+
+    def known(self, tensor: Tensor) -> Array | None:
+        """A tensor's values, where what is launched may depend on them; None where they may be others when it is repeated."""
+        return tensor.constant if self.recording else tensor.array(self.backend)
+
+    def fault(self) -> ctypes.c_void_p:
+        """Where a kernel notes that an index is out of range."""
+        if self.faults is None:
+            self.faults = host_tensor(np.zeros(1, np.int32))
+        self.may_fault = True
+        return self.at(self.faults)
 
     def launch(self, source: Source, blocks: int, threads: int, *arguments: Argument, shared_bytes: int = 0) -> None:
         """Launch a kernel on a one-dimensional grid; nothing for no blocks.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -29,6 +30,18 @@ class Buffer:
             self._backend.free(self.address)
 
 
+class Origin(Protocol):
+    """Told by a tensor on the host, while a run is recorded, what its values are used for (``tape.Tape``)."""
+
+    def read(self) -> None:
+        """Somebody looked at the values, and what is launched next may depend on them."""
+        ...
+
+    def uploaded(self, address: int) -> None:
+        """The values were copied to the device."""
+        ...
+
+
 class Tensor:
     """A tensor whose values never change.
 
@@ -36,9 +49,11 @@ class Tensor:
         shape: elements per axis.
         format: in device memory; None for what stays on the host whatever happens (sequences, strings, float64).
         opaque: an ONNX Runtime value, for what is no array.
+        origin: of values on the host that another run of the same shapes may have otherwise, while a run is recorded.
+        kept: the same values in other orders, made once by whoever reads them so, or by whoever made them in that order.
     """
 
-    __slots__ = ("_array", "_buffer", "format", "opaque", "shape")
+    __slots__ = ("_array", "_buffer", "_late", "format", "kept", "opaque", "origin", "shape")
 
     def __init__(
         self,
@@ -48,9 +63,16 @@ class Tensor:
         buffer: Buffer | None = None,
         array: Array | None = None,
         opaque: Any = None,
+        origin: Origin | None = None,
+        late: Callable[[], Tensor] | None = None,
     ) -> None:
-        self.shape, self.format, self.opaque = shape, format, opaque
-        self._buffer, self._array = buffer, array
+        """
+        Args:
+            late: brings the values into dense order, when someone first asks for them.
+        """
+        self.shape, self.format, self.opaque, self.origin = shape, format, opaque, origin
+        self._buffer, self._array, self._late = buffer, array, late
+        self.kept: dict[str, Tensor] | None = None
 
     def __repr__(self) -> str:
         place = "+".join(side for side, held in (("device", self._buffer), ("host", self._array)) if held is not None)
@@ -69,13 +91,30 @@ class Tensor:
     def on_host(self) -> bool:
         return self._array is not None
 
+    @property
+    def memory(self) -> Buffer | None:
+        """On the device, in dense order; None while it is not there."""
+        return self._buffer
+
+    @property
+    def is_late(self) -> bool:
+        """Whether asking for its address would launch something."""
+        return self._buffer is None and self._late is not None
+
     def address(self, backend: Backend) -> int:
         """Where it lies on the device; copies it there first if need be."""
+        self._settle()
         if self._buffer is None:
             assert self._array is not None and self.format is not None
             self._buffer = Buffer(backend, self.nbytes)
             backend.upload(self._buffer.address, packed(self._array, self.format))
+            if self.origin is not None:
+                self.origin.uploaded(self._buffer.address)
         return self._buffer.address
+
+    def _settle(self) -> None:
+        if self.is_late and self._late is not None:
+            self._buffer = self._late().memory
 
     def array(self, backend: Backend) -> Array:
         """Its values; floats of any storage as float32. Nobody may write to them.
@@ -84,16 +123,34 @@ class Tensor:
             CudaError: a kernel launched before failed.
         """
         if self._array is None:
+            self._settle()
             assert self._buffer is not None and self.format is not None
             raw = np.empty(self.nbytes, np.uint8)
             backend.download(raw, self._buffer.address)
             self._array = unpacked(raw, self.format, self.shape)
+        elif self.origin is not None:
+            self.origin.read()
         return self._array
+
+    @property
+    def constant(self) -> Array | None:
+        """Its values, if they lie on the host and are the same in every run with inputs of these shapes; else None."""
+        return self._array if self.origin is None else None
+
+    @property
+    def held(self) -> Array | None:
+        """Its values, if they lie on the host, whoever else may have put others there; for recording alone."""
+        return self._array
+
+    def of(self, origin: Origin | None) -> Tensor:
+        """The same values on the host, from somewhere else."""
+        return Tensor(self.shape, self.format, array=self._array, opaque=self.opaque, origin=origin)
 
     def view(self, shape: tuple[int, ...]) -> Tensor:
         """The same bytes under another shape of as many elements."""
+        self._settle()
         array = None if self._array is None else self._array.reshape(shape)
-        return Tensor(shape, self.format, buffer=self._buffer, array=array)
+        return Tensor(shape, self.format, buffer=self._buffer, array=array, origin=self.origin)
 
 
 def host_tensor(array: Array, format: Format | None = None) -> Tensor:  # noqa: A002

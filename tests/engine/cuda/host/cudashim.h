@@ -24,18 +24,19 @@ static std::vector<ucontext_t> fibers;
 static std::vector<char> ended_;
 static ucontext_t scheduler;
 static unsigned current;
-static std::vector<float> exchanged;
+static std::vector<double> exchanged;
 
 static void yield_() { swapcontext(&fibers[current], &scheduler); }
 static inline void __syncthreads() { yield_(); }
 static inline void __syncwarp(unsigned = ~0u) { yield_(); }
-static inline float __shfl_xor_sync(unsigned, float x, int mask) {
-    exchanged[current] = x;
+template <class T> static inline T __shfl_xor_sync(unsigned, T x, int mask) {  // float or double
+    exchanged[current] = (double)x;
     yield_();
-    float other = exchanged[current ^ (unsigned)mask];
+    T other = (T)exchanged[current ^ (unsigned)mask];
     yield_();  // nobody writes before all have read
     return other;
 }
+static inline float __fdividef(float x, float y) { return x / y; }
 static inline float __uint_as_float(unsigned x) { float y; std::memcpy(&y, &x, 4); return y; }
 static inline unsigned __float_as_uint(float x) { unsigned y; std::memcpy(&y, &x, 4); return y; }
 static inline float __int_as_float(int x) { float y; std::memcpy(&y, &x, 4); return y; }
@@ -56,7 +57,7 @@ static void run_grid(unsigned grid, unsigned block, void (*kernel)(void**), void
     static std::vector<char> stacks;
     stacks.resize(STACK * block);
     body = kernel; arguments = given;
-    fibers.resize(block); ended_.assign(block, 0); exchanged.assign(block < 32 ? 32 : block, 0.f);
+    fibers.resize(block); ended_.assign(block, 0); exchanged.assign(block < 32 ? 32 : block, 0.0);
     gridDim.x = grid; blockDim.x = block;
     for (unsigned b = 0; b < grid; ++b) {
         blockIdx.x = b;

@@ -69,3 +69,17 @@ static void mma(unsigned (&c)[2], const unsigned (&a)[4], unsigned b0, unsigned 
     }
     yield_();
 }
+// TF32: what lies below the upper 19 bits is not read
+static float upper(unsigned bits) { return __uint_as_float(bits & 0xffffe000u); }
+static void mma(float (&c)[4], const unsigned (&a)[4], unsigned b0, unsigned b1, float) {
+    publish(a, b0, b1);
+    unsigned lane = current % 32, warp = current - lane;
+    for (int i = 0; i < 4; ++i) {
+        int row = lane / 4 + 8 * (i / 2), col = 2 * (lane % 4) + i % 2;
+        float sum = 0.f;
+        for (int k = 0; k < 8; ++k)
+            sum += upper(fragments[warp + row % 8 * 4 + k % 4][row / 8 + 2 * (k / 4)]) * upper(fragments[warp + col * 4 + k % 4][4 + k / 4]);
+        c[i] += sum;
+    }
+    yield_();
+}

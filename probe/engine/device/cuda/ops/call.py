@@ -10,11 +10,13 @@ import numpy as np
 import onnx_ir as ir
 
 from probe.engine.assignment import EXACT
+from probe.engine.device.cuda.chain import Step
 from probe.engine.device.cuda.errors import Unsupported
 from probe.engine.device.cuda.formats import F32, Format
 from probe.engine.device.cuda.queue import Queue
 
 if TYPE_CHECKING:
+    from probe.engine.device.cuda.pointwise import Reading
     from probe.engine.device.cuda.tensor import Tensor
 
 Array = np.ndarray[Any, Any]
@@ -28,6 +30,7 @@ class Call:
         inputs: None where omitted.
         formats: of each output; None for outputs without a name.
         tactic: how products accumulate.
+        tf32: what a product multiplies is stored in FP32, but was rounded to TF32.
     """
 
     node: ir.Node
@@ -35,6 +38,7 @@ class Call:
     formats: Sequence[Format | None]
     opset: int
     tactic: str = EXACT
+    tf32: bool = False
 
     def data(self, position: int) -> Tensor:
         """An input that must be there and on the device.
@@ -74,6 +78,8 @@ class Call:
 
 
 Compute = Callable[[Queue, Call], "list[Tensor | None]"]
+Readings = Sequence[tuple[str, "Reading"]]  # what is read, by the name that steps call it
+Tailed = Callable[[Queue, Call, Readings, Sequence[Step]], "list[Tensor]"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +88,10 @@ class Op:
 
     Attributes:
         compute: its outputs, in the call's formats.
+        tailed: what ``steps`` store, of its output's shape, where the output itself is a register named ``sum``: the operator and the pointwise
+            nodes behind it as one kernel. Raises Unsupported, before anything is launched, where one kernel cannot. None: it never can.
     """
 
     names: tuple[str, ...]
     compute: Compute
+    tailed: Tailed | None = None

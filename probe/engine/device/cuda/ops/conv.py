@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from probe.engine.device.cuda.chain import Step
 from probe.engine.device.cuda.compile import Source
 from probe.engine.device.cuda.errors import Unsupported
-from probe.engine.device.cuda.formats import BF16, F16
-from probe.engine.device.cuda.ops.call import Call, Op
-from probe.engine.device.cuda.ops.matmul import ACC16, Matrices, Tile, product, tile_for
-from probe.engine.device.cuda.ops.window import Window, window_of
+from probe.engine.device.cuda.formats import BF16, F16, F32
+from probe.engine.device.cuda.ops import conv_nhwc
+from probe.engine.device.cuda.ops.call import Call, Op, Readings
+from probe.engine.device.cuda.ops.ending import Ending, storing, through
+from probe.engine.device.cuda.ops.matmul import ACC16, Tile, run, tile_for
+from probe.engine.device.cuda.ops.product import Matrices, describe
+from probe.engine.device.cuda.ops.product_shape import product_shape
+from probe.engine.device.cuda.ops.window import ConvProblem, Window, conv_problem, window_of
 from probe.engine.device.cuda.queue import Queue
 
 if TYPE_CHECKING:
@@ -20,81 +24,74 @@ if TYPE_CHECKING:
 
 _FEW = 8  # output channels of a group under which a thread an output element beats a tile
 _SIMT = (Tile(64, 64, 16, 4, 4), Tile(32, 32, 16, 2, 2))
+_TF32 = (Tile(128, 128, 16, 64, 32), Tile(64, 64, 16, 32, 32))
 _MMA = (Tile(128, 128, 32, 64, 32), Tile(64, 64, 32, 32, 32))
 
 
-class Problem(ctypes.Structure):
-    """The struct Conv of kernels/conv.cuh."""
-
-    _fields_ = tuple(
-        (name, ctypes.c_int)
-        for name in (
-            "images", "groups", "channels", "outputs", "height", "width", "out_height", "out_width", "kernel_height", "kernel_width",
-            "stride_height", "stride_width", "pad_top", "pad_left", "dilation_height", "dilation_width", "down", "across",
-        )
-    )  # fmt: skip
-
-
 def conv(queue: Queue, call: Call) -> list[Tensor | None]:
+    return list(_conv(queue, call, (), ()))
+
+
+def conv_tailed(queue: Queue, call: Call, readings: Readings, steps: Sequence[Step]) -> list[Tensor]:
+    return _conv(queue, call, readings, steps)
+
+
+def _conv(queue: Queue, call: Call, readings: Readings, steps: Sequence[Step]) -> list[Tensor]:
     x, w, bias = call.data(0), call.data(1), call.given(2)
     groups = call.int("group", 1)
     window = window_of(call, x.shape[2:], w.shape[2:])
     images, channels, outputs = x.shape[0], x.shape[1] // groups, w.shape[0] // groups
-    y = queue.empty((images, w.shape[0], *window.shape), call.store())
-    if not y.size:
-        return [y]
-    if math.prod(w.shape[1:]) == 0 or max(math.prod(x.shape[1:]), math.prod(y.shape[1:])) >= 1 << 31:
+    shape = product_shape(call)
+    if math.prod(shape) and math.prod(w.shape) and conv_nhwc.refusal(queue, call, window) is None:
+        return conv_nhwc.conv(queue, call, window, readings, steps)
+    ending = through(queue, shape, readings, steps) if steps else storing(queue, shape, call.store())
+    if not math.prod(shape):
+        return list(ending.stored)
+    if math.prod(w.shape[1:]) == 0 or max(math.prod(x.shape[1:]), math.prod(ending.shape[1:])) >= 1 << 31:
         raise Unsupported(f"Conv of {x.shape}")
     if _is_product(window) and outputs >= _FEW:
-        _as_product(queue, call, x, w, bias, y, groups)
-        return [y]
-    low = x.format in (F16, BF16) and w.format is x.format
+        _as_product(queue, call, x, w, bias, ending, groups)
+        return list(ending.stored)
+    low = w.format is x.format and (x.format in (F16, BF16) or (x.format is F32 and call.tf32))
     direct = outputs < _FEW
     if call.tactic == ACC16 and (x.format is not F16 or w.format is not F16 or direct):
         raise Unsupported("acc16 of a convolution that does not run on tensor cores")
     pixels = math.prod(window.out)
-    assert x.format and w.format and y.format
-    types = (("TB", bias.format.name if bias is not None and bias.format else "float"), ("TY", y.format.name))
-    pointers = (queue.at(x), queue.at(w), queue.at(bias), queue.at(y))
-
-    def problem(down: int, across: int) -> Problem:
-        return Problem(
-            images, groups, channels, outputs, *window.image, *window.out, *window.kernel, *window.strides, *window.before,
-            *window.dilations, down, across,
-        )  # fmt: skip
-
+    assert x.format and w.format
+    of_bias = ("TB", bias.format.name if bias is not None and bias.format else "float")
+    down = across = 1
+    types = (("TX", x.format.name), ("TW", w.format.name), of_bias)
     if direct:
-        source = Source(
-            "conv.cu", "conv_direct", (("TX", x.format.name), ("TW", w.format.name), *types, ("ENTRY_DIRECT", 1))
-        )
-        queue.launch(source, math.ceil(y.size / 256), 256, *pointers, problem(1, 1))
-        return [y]
-    tile = tile_for(_MMA if low else _SIMT, outputs, pixels, images * groups, queue.backend.multiprocessors)
-    down, across = math.ceil(outputs / tile.m), math.ceil(pixels / tile.n)
-    sizes = (("BM", tile.m), ("BN", tile.n), ("BK", tile.k))
-    if low:
-        macros = (
-            ("TAB", x.format.name),
-            *types,
-            *sizes,
-            ("WM", tile.tm),
-            ("WN", tile.tn),
-            ("ACC16", int(call.tactic == ACC16)),
-        )
-        source, threads = Source("conv_mma.cu", "conv_mma", macros), 32 * (tile.m // tile.tm) * (tile.n // tile.tn)
+        file, entry, macros = "conv.cu", "conv_direct", (*types, ("ENTRY_DIRECT", 1))
+        blocks, threads = math.ceil(math.prod(ending.shape) / 256), 256
     else:
-        macros = (
-            ("TX", x.format.name),
-            ("TW", w.format.name),
-            *types,
-            *sizes,
-            ("TM", tile.tm),
-            ("TN", tile.tn),
-            ("ENTRY_SIMT", 1),
+        tile = tile_for(
+            _SIMT if not low else _TF32 if x.format is F32 else _MMA,
+            outputs,
+            pixels,
+            images * groups,
+            queue.backend.multiprocessors,
         )
-        source, threads = Source("conv.cu", "conv_simt", macros), tile.m // tile.tm * (tile.n // tile.tn)
-    queue.launch(source, images * groups * down * across, threads, *pointers, problem(down, across))
-    return [y]
+        down, across = math.ceil(outputs / tile.m), math.ceil(pixels / tile.n)
+        blocks = images * groups * down * across
+        if low:
+            warps, acc16 = (("WM", tile.tm), ("WN", tile.tn)), ("ACC16", int(call.tactic == ACC16))
+            file, entry, macros = (
+                "conv_mma.cu",
+                "conv_mma",
+                (("TAB", x.format.name), of_bias, *tile.sizes, *warps, acc16),
+            )
+            threads = 32 * (tile.m // tile.tm) * (tile.n // tile.tn)
+        else:
+            own = (("TM", tile.tm), ("TN", tile.tn), ("ENTRY_SIMT", 1))
+            file, entry, macros = "conv.cu", "conv_simt", (*types, *tile.sizes, *own)
+            threads = tile.m // tile.tm * (tile.n // tile.tn)
+    strides = [(one[0], one[1], one[2], one[3]) for one in ending.strides((images, groups, outputs, pixels))]
+    source = ending.source(file, entry, macros, strides, pixels)
+    given = (queue.at(x), queue.at(w), queue.at(bias), *ending.arguments(queue, strides))
+    problem = conv_problem(images, groups, channels, outputs, window, down, across)
+    queue.launch(source, blocks, threads, *given, problem)
+    return list(ending.stored)
 
 
 def _is_product(window: Window) -> bool:
@@ -102,13 +99,20 @@ def _is_product(window: Window) -> bool:
     return window.kernel == (1, 1) == window.strides and window.out == window.image and not any(window.before)
 
 
-def _as_product(queue: Queue, call: Call, x: Tensor, w: Tensor, bias: Tensor | None, y: Tensor, groups: int) -> None:
+def _as_product(
+    queue: Queue, call: Call, x: Tensor, w: Tensor, bias: Tensor | None, ending: Ending, groups: int
+) -> None:
     images, pixels = x.shape[0], math.prod(x.shape[2:])
     channels, outputs = x.shape[1] // groups, w.shape[0] // groups
     left = Matrices(w, (0, outputs * channels), channels, 1)
     right = Matrices(x, (groups * channels * pixels, channels * pixels), pixels, 1)
     added = Matrices(bias, (0, outputs), 1, 0) if bias is not None else None
-    product(queue, left, right, y.view((images, groups, outputs, pixels)), channels, added, tactic=call.tactic)
+    run(
+        queue,
+        describe(
+            left, right, added, (images, groups, outputs, pixels), channels, ending, tactic=call.tactic, tf32=call.tf32
+        ),
+    )
 
 
 def conv_transpose(queue: Queue, call: Call) -> list[Tensor | None]:
@@ -139,7 +143,7 @@ def conv_transpose(queue: Queue, call: Call) -> list[Tensor | None]:
     def two(values: Sequence[int], rows: int) -> tuple[int, int]:
         return (rows, values[0]) if axes == 1 else (values[0], values[1])
 
-    problem = Problem(
+    problem = ConvProblem(
         x.shape[0], groups, x.shape[1] // groups, w.shape[1], *two(image, 1), *two(out, 1), *two(kernel, 1), *two(strides, 1),
         *two(pads[:axes], 0), *two(dilations, 1), 1, 1,
     )  # fmt: skip
@@ -152,4 +156,4 @@ def conv_transpose(queue: Queue, call: Call) -> list[Tensor | None]:
     return [y]
 
 
-CONVOLUTIONS = (Op(("Conv",), conv), Op(("ConvTranspose",), conv_transpose))
+CONVOLUTIONS = (Op(("Conv",), conv, conv_tailed), Op(("ConvTranspose",), conv_transpose))

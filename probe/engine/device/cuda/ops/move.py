@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from probe.engine.device.cuda.copies import copy, filled, gathered, transposed
+from probe.engine.device.cuda.copies import copy, gathered, transposed
 from probe.engine.device.cuda.errors import Unsupported
 from probe.engine.device.cuda.layout import around, broadcast, contiguous, spread
 from probe.engine.device.cuda.ops.call import Call, Op
@@ -114,37 +114,15 @@ def tile(queue: Queue, call: Call) -> list[Tensor | None]:
     return [y]
 
 
-def pad(queue: Queue, call: Call) -> list[Tensor | None]:
-    x = _stored(queue, call, 0)
-    if call.text("mode", "constant") != "constant":
-        raise Unsupported(f"Pad by {call.text('mode', '')}")
-    pads = call.ints("pads") or call.numbers(1, queue) or []
-    axes = call.numbers(3, queue)
-    axes = [axis % len(x.shape) for axis in axes] if axes is not None else list(range(len(x.shape)))
-    if min(pads, default=0) < 0:
-        raise Unsupported("Pad that crops")
-    before, after = dict.fromkeys(range(len(x.shape)), 0), dict.fromkeys(range(len(x.shape)), 0)
-    for at, axis in enumerate(axes):
-        before[axis], after[axis] = pads[at], pads[at + len(axes)]
-    shape = tuple(before[axis] + extent + after[axis] for axis, extent in enumerate(x.shape))
-    given = call.given(2)
-    value = float(given.array(queue.backend).reshape(-1)[0]) if given is not None else call.float("value", 0.0)
-    y = queue.empty(shape, call.store())
-    filled(queue, y, value)
-    strides = contiguous(shape)
-    copy(queue, x.shape, (x, 0, contiguous(x.shape)), (y, sum(before[a] * s for a, s in enumerate(strides)), strides))
-    return [y]
-
-
 def gather(queue: Queue, call: Call) -> list[Tensor | None]:
     x, indices = _stored(queue, call, 0), call.data(1)
     axis = call.int("axis", 0) % len(x.shape)
     outer, extent, inner = around(x.shape, axis)
-    numbers = indices.array(queue.backend)  # nearly always on the host already; a kernel could not say what is wrong
-    if numbers.size and not (-extent <= int(numbers.min()) and int(numbers.max()) < extent):
+    numbers = queue.known(indices)
+    if numbers is not None and numbers.size and not (-extent <= int(numbers.min()) and int(numbers.max()) < extent):
         raise Unsupported("an index that is out of range")
     y = queue.empty((*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]), call.store())
-    if numbers.size == 1:  # one row: no index is needed on the device
+    if numbers is not None and numbers.size == 1:  # one row: no index is needed on the device
         at = int(numbers.reshape(-1)[0]) % extent
         copy(queue, (outer, inner), (x, at * inner, (extent * inner, 1)), (y, 0, (inner, 1)))
     else:
@@ -226,7 +204,6 @@ MOVES = (
     Op(("Slice",), slices),
     Op(("Expand",), expand),
     Op(("Tile",), tile),
-    Op(("Pad",), pad),
     Op(("Gather",), gather),
     Op(("DepthToSpace", "SpaceToDepth"), depth_to_space),
     Op(("Reshape",), reshape),

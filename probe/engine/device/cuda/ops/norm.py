@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from probe.engine.device.cuda.chain import Step
 from probe.engine.device.cuda.compile import Source
@@ -19,7 +19,10 @@ from probe.engine.device.cuda.queue import Queue
 if TYPE_CHECKING:
     from probe.engine.device.cuda.tensor import Tensor
 
-_LOOP = 512  # threads of a block that walks along a row
+_THREADS = 256  # of a block that takes a part of a row
+_HELD = 32  # elements of a part that a thread holds
+_PARTS = 256  # of a row at most: every block joins them all
+_BLOCKS = 16  # a multiprocessor, of a launch over parts
 _PER_CHANNEL = 21  # opset from which GroupNormalization has a scale a channel; before, one a group
 
 
@@ -103,23 +106,21 @@ def _normalised(
     assert scale.format is not None
     if cols >= 1 << 31:
         raise Unsupported(f"rows of {cols} elements")
-    whole = layout == (1, 0, 1)
+    kind = 0 if layout == (1, 0, 1) else 2 if layout[1] == 1 else 1
     rows = x.size // cols
     macros: list[tuple[str, str | int]] = [
-        ("TX", x.format.name), ("TY", y.format.name), ("TS", scale.format.name), ("AFFINE", int(not whole)), ("RMS", int(rms)),
+        ("TX", x.format.name), ("TY", y.format.name), ("TS", scale.format.name), ("AFFINE", kind), ("RMS", int(rms)),
         ("BIAS", int(bias is not None)),
     ]  # fmt: skip
     mean, rstd = statistics or [None, None]
-    arguments = [
-        *(queue.at(one) for one in (x, y, scale, bias, mean, rstd)),
-        *(ctypes.c_longlong(n) for n in (rows, cols, *layout)), ctypes.c_float(call.float("epsilon", 1e-5)),
-    ]  # fmt: skip
-    plan = rows_for(cols, max(x.format.bytes, y.format.bytes), held=True)
-    if not plan.items:
-        source = Source(
-            "norm.cu", "norm_looped", (*macros, ("THREADS", _LOOP), ("VEC", plan.lanes), ("ENTRY_LOOPED", 1))
-        )
-        queue.launch(source, rows, _LOOP, *arguments)
+    widest = max(x.format.bytes, y.format.bytes)
+    plan = rows_for(cols, widest, held=True, step=layout[2] if kind == 1 else 0)
+    pointers = [queue.at(one) for one in (x, y, scale, bias, mean, rstd)]
+    epsilon = ctypes.c_float(call.float("epsilon", 1e-5))
+    places = [ctypes.c_longlong(n) for n in layout]
+    few = 2 * rows <= queue.backend.multiprocessors and cols >= 2 * _THREADS * _HELD
+    if not plan.items or few:
+        _in_parts(queue, x, (rows, cols, plan.lanes), macros, (pointers, places, epsilon))
         return y
     macros += [
         ("THREADS", plan.threads),
@@ -128,8 +129,41 @@ def _normalised(
         ("ROWS", plan.rows),
         ("ENTRY_HELD", 1),
     ]
+    arguments = [*pointers, ctypes.c_longlong(rows), ctypes.c_longlong(cols), *places, epsilon]
     queue.launch(Source("norm.cu", "norm_held", tuple(macros)), math.ceil(rows / plan.rows), plan.block, *arguments)
     return y
+
+
+def _in_parts(
+    queue: Queue,
+    x: Tensor,
+    sizes: tuple[int, int, int],
+    macros: list[tuple[str, str | int]],
+    arguments: tuple[list[Any], list[Any], Any],
+) -> None:
+    """Many blocks a row: statistics of parts, then every part normalised.
+
+    Args:
+        sizes: rows, columns, elements an access.
+        arguments: pointers of the tensors, layout, epsilon.
+    """
+    rows, cols, lanes = sizes
+    held = _HELD // lanes * lanes * _THREADS
+    blocks = _BLOCKS * queue.backend.multiprocessors
+    chunks = max(math.ceil(cols / held / _PARTS), math.ceil(rows * cols / held / blocks))
+    span = held * chunks
+    per_row = math.ceil(cols / span)
+    parts = queue.empty((rows, per_row, 2), F32)
+    common = (*macros, ("THREADS", _THREADS), ("VEC", lanes))
+    queue.launch(
+        Source("norm.cu", "norm_parts", (*common, ("ITEMS", _HELD // lanes), ("ENTRY_PARTS", 1))), rows * per_row, _THREADS, queue.at(x),
+        queue.at(parts), ctypes.c_longlong(cols), ctypes.c_int(per_row), ctypes.c_int(chunks),
+    )  # fmt: skip
+    pointers, places, epsilon = arguments
+    queue.launch(
+        Source("norm.cu", "norm_apply", (*common, ("ENTRY_APPLY", 1))), rows * per_row, _THREADS, *pointers, queue.at(parts),
+        ctypes.c_longlong(cols), ctypes.c_int(per_row), ctypes.c_longlong(span), *places, epsilon,
+    )  # fmt: skip
 
 
 NORMS = (

@@ -6,6 +6,7 @@ import ctypes
 import math
 from typing import TYPE_CHECKING
 
+from probe.engine.device.cuda.channels_last import channels_last, dense_when_asked, has_channels_last
 from probe.engine.device.cuda.compile import Source
 from probe.engine.device.cuda.errors import Unsupported
 from probe.engine.device.cuda.ops.call import Call, Op
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from probe.engine.device.cuda.tensor import Tensor
 
 _THREADS = 256
+_TOGETHER = 8  # channels a thread takes, where they are contiguous
 
 
 class Problem(ctypes.Structure):
@@ -41,16 +43,22 @@ def pool(queue: Queue, call: Call) -> list[Tensor | None]:
     if not x.format.is_float:
         raise Unsupported(f"{call.node.op_type} of integers")
     window = window_of(call, x.shape[2:], tuple(call.ints("kernel_shape") or ()))
-    y = queue.empty((*x.shape[:2], *window.shape), call.store())
-    assert y.format is not None
     problem = Problem(
         math.prod(x.shape[:2]), *window.image, *window.out, *window.kernel, *window.strides, *window.before, *window.after,
         *window.dilations,
     )  # fmt: skip
     macros = (
-        ("TX", x.format.name), ("TY", y.format.name), ("MAXIMUM", int(call.node.op_type == "MaxPool")),
+        ("TX", x.format.name), ("TY", call.store().name), ("MAXIMUM", int(call.node.op_type == "MaxPool")),
         ("COUNT_PAD", call.int("count_include_pad", 0)),
     )  # fmt: skip
+    channels = x.shape[1]
+    if has_channels_last(x) and channels % _TOGETHER == 0:
+        y = queue.empty((x.shape[0], *window.out, channels), call.store())
+        source = Source("pool.cu", "pool_channels", (*macros, ("ENTRY_CHANNELS", 1)))
+        given = (queue.at(channels_last(queue, x)), queue.at(y), problem, ctypes.c_int(channels))
+        queue.launch(source, math.ceil(y.size // _TOGETHER / _THREADS), _THREADS, *given)
+        return [dense_when_asked(queue, y)]
+    y = queue.empty((*x.shape[:2], *window.shape), call.store())
     source = Source("pool.cu", "pool_direct", macros)
     queue.launch(source, math.ceil(y.size / _THREADS), _THREADS, queue.at(x), queue.at(y), problem)
     return [y]

@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from probe.engine.device.cuda.channels_last import channels_last, has_channels_last
 from probe.engine.device.cuda.compile import Source
 from probe.engine.device.cuda.copies import transposed
 from probe.engine.device.cuda.errors import Unsupported
@@ -61,6 +62,8 @@ def reduced(queue: Queue, x: Tensor, axes: Sequence[int], op: str, format: Forma
     shape = tuple(extent for axis, extent in enumerate(x.shape) if axis not in axes)
     if not x.size:
         raise Unsupported("a reduction of nothing")
+    if list(axes) == [2, 3] and has_channels_last(x):
+        x, axes = channels_last(queue, x), (1, 2)
     extents: list[int] = []
     flags: list[bool] = []  # reduced
     for axis, extent in enumerate(x.shape):

@@ -24,14 +24,15 @@ class Rows:
         return self.threads * self.rows
 
 
-def rows_for(cols: int, widest: int, *, held: bool) -> Rows:
+def rows_for(cols: int, widest: int, *, held: bool, step: int = 0) -> Rows:
     """A warp for short rows, up to 1024 threads for long ones.
 
     Args:
         widest: bytes of the widest element read or written.
         held: the row has to fit into registers; ``items`` is 0 when it does not.
+        step: an access must not reach over a multiple of this; 0: it may.
     """
-    lanes = width(max(16 // widest, 1), cols)
+    lanes = width(max(16 // widest, 1), cols, step)
     while (
         lanes > 1 and cols < 32 * lanes
     ):  # a warp has work for every thread before a thread has work for a wide access

@@ -15,6 +15,7 @@ from probe.engine.device.cuda.queue import Queue
 if TYPE_CHECKING:
     from probe.engine.device.cuda.tensor import Tensor
 
+_OTHER = 1 << 10  # bytes of shared memory that a block needs beside its row
 _LOOP = 1024  # threads of a block that walks along a row
 _OWN_AXIS = 13  # opset from which softmax runs over one axis alone; before, over it and all behind it
 
@@ -38,6 +39,11 @@ def softmax(queue: Queue, call: Call) -> list[Tensor | None]:
         queue.launch(source, blocks, 128, queue.at(x), queue.at(y), *numbers, ctypes.c_longlong(inner))
         return [y]
     plan = rows_for(cols, max(x.format.bytes, y.format.bytes), held=True)
+    kept = cols * x.format.bytes + 16
+    if not plan.items and kept <= queue.backend.shared_limit - _OTHER:
+        source = Source("softmax.cu", "softmax_kept", (*macros, ("THREADS", _LOOP), ("ENTRY_KEPT", 1)))
+        queue.launch(source, count, _LOOP, queue.at(x), queue.at(y), *numbers, shared_bytes=kept)
+        return [y]
     if not plan.items:
         source = Source("softmax.cu", "softmax_looped", (*macros, ("THREADS", _LOOP), ("ENTRY_LOOPED", 1)))
         queue.launch(source, count, _LOOP, queue.at(x), queue.at(y), *numbers)

@@ -8,21 +8,26 @@ from probe.engine.device.cuda.expressions import is_pointwise
 from probe.engine.device.cuda.formats import format_of
 from probe.engine.device.cuda.ops.call import Op
 from probe.engine.device.cuda.ops.conv import CONVOLUTIONS
+from probe.engine.device.cuda.ops.generate import GENERATED
+from probe.engine.device.cuda.ops.indexed import INDEXED
 from probe.engine.device.cuda.ops.matmul import PRODUCTS
 from probe.engine.device.cuda.ops.move import MOVES
 from probe.engine.device.cuda.ops.norm import NORMS
+from probe.engine.device.cuda.ops.pad import PADS
 from probe.engine.device.cuda.ops.pool import POOLS
+from probe.engine.device.cuda.ops.quantise import QUANTISED
+from probe.engine.device.cuda.ops.recurrent import RECURRENT
 from probe.engine.device.cuda.ops.reduce import REDUCTIONS
 from probe.engine.device.cuda.ops.resize import RESIZES
+from probe.engine.device.cuda.ops.scan import SCANS
 from probe.engine.device.cuda.ops.shape import SHAPES
 from probe.engine.device.cuda.ops.softmax import SOFTMAX
 from probe.engine.fusion.kinds import is_standard
 
-OPS: dict[str, Op] = {
-    name: op
-    for op in (*MOVES, *SOFTMAX, *NORMS, *REDUCTIONS, *PRODUCTS, *CONVOLUTIONS, *POOLS, *RESIZES, *SHAPES)
-    for name in op.names
-}
+_FAMILIES = (
+    MOVES, SOFTMAX, NORMS, REDUCTIONS, PRODUCTS, CONVOLUTIONS, POOLS, RESIZES, SHAPES, INDEXED, GENERATED, RECURRENT, SCANS, QUANTISED, PADS,
+)  # fmt: skip
+OPS: dict[str, Op] = {name: op for family in _FAMILIES for op in family for name in op.names}
 
 
 def refusal(node: ir.Node) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from dataclasses import dataclass
 
 from probe.engine.device.cuda.errors import Unsupported
@@ -69,3 +70,30 @@ def _steps(extent: int, before: int, after: int, reach: int, stride: int, *, up:
     if up and (count - 1) * stride >= extent + before:
         count -= 1
     return max(count, 0)
+
+
+class ConvProblem(ctypes.Structure):
+    """The struct Conv of kernels/conv.cuh."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_int)
+        for name in (
+            "images", "groups", "channels", "outputs", "height", "width", "out_height", "out_width", "kernel_height", "kernel_width",
+            "stride_height", "stride_width", "pad_top", "pad_left", "dilation_height", "dilation_width", "down", "across",
+        )
+    )  # fmt: skip
+
+
+def conv_problem(
+    images: int, groups: int, channels: int, outputs: int, window: Window, down: int = 1, across: int = 1
+) -> ConvProblem:
+    """A convolution for its kernels.
+
+    Args:
+        channels: of a group; ``outputs``: of a group.
+        down: tiles of outputs; ``across``: tiles of pixels.
+    """
+    return ConvProblem(
+        images, groups, channels, outputs, *window.image, *window.out, *window.kernel, *window.strides, *window.before,
+        *window.dilations, down, across,
+    )  # fmt: skip

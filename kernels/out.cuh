@@ -1,0 +1,48 @@
+// Where the sums of a product or convolution go: stored as they are, or through a generated tail (probe/engine/device/cuda/ops/ending.py), which
+// reads, computes and stores what pointwise nodes behind the product would, with their roundings, in registers.
+#pragma once
+#include "common.cuh"
+
+// Element (row, col) of matrix (b0, b1) of the batch; `at` counts elements of the whole dense result.
+struct Spot { i64 at, b0, b1, row, col; };
+// Of something read beside it
+struct Strides { i64 b0, b1, row, col; };
+__device__ __forceinline__ i64 strided(const Spot& spot, const Strides& s) { return spot.b0 * s.b0 + spot.b1 * s.b1 + spot.row * s.row + spot.col * s.col; }
+
+#ifndef TAIL
+#define OUT_PARAMETERS TY* __restrict__ y
+#define OUT_ARGUMENTS y
+struct Out { TY* y; };
+// N neighbours of a row; for N > 1 they begin on a multiple of N elements
+template <int N> __device__ __forceinline__ void put(const Out& out, const float (&sums)[N], const Spot& spot) {
+    Pack<TY, N> y;
+#pragma unroll
+    for (int n = 0; n < N; ++n) write(y.lane[n], sums[n]);
+    store(out.y + spot.at, y);
+}
+#endif
+
+// Fragments of tensor cores hold pairs: thread q of four has columns 8 * j + 2 * q and the next of 8-column blocks j = 0..3. Afterwards it has
+// the eight columns of block q. All 32 threads of the warp take part.
+__device__ __forceinline__ void gather_columns(float (&pair)[4][2]) {
+    int q = threadIdx.x % 4;
+#pragma unroll
+    for (int mask = 1; mask <= 2; mask *= 2) {
+        bool upper = q & mask;
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+            if (j & mask) continue;
+#pragma unroll
+            for (int e = 0; e < 2; ++e) {
+                float got = __shfl_xor_sync(0xffffffffu, upper ? pair[j][e] : pair[j + mask][e], mask);
+                (upper ? pair[j][e] : pair[j + mask][e]) = got;
+            }
+        }
+    }
+}
+
+// Two 8 x 8 matrices of floats that lie along n, as if transposed: instructions transpose 16-bit values only. `step`: four k further
+template <class Stored> __device__ __forceinline__ void load_columns(unsigned (&r)[4], const Stored* at, int step) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) r[i] = __float_as_uint(read(at[i / 2 * 8 + i % 2 * step]));
+}

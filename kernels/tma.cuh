@@ -1,0 +1,82 @@
+// Bulk copies of tensor tiles into shared memory, the barriers they complete on, and clusters of blocks: sm_90 and later.
+//   A barrier turns over when as many threads have arrived as it was made for and all announced bytes have come; `phase` is the parity of
+//   the turn that is waited for. A tile lands with its rows of 128 bytes swizzled: 16-byte chunk c of row r lies at c ^ (r % 8).
+#pragma once
+#include "mma.cuh"
+
+struct alignas(64) TensorMap { unsigned long long word[16]; };
+typedef unsigned long long Barrier;
+
+// Dynamic shared memory from a multiple of 1024 bytes on, which swizzled tiles need: 1024 bytes more than what is used are asked for.
+#define SWIZZLED_SHARED(NAME)                      \
+    extern __shared__ unsigned char NAME##_from[]; \
+    unsigned char* NAME = NAME##_from + (1024 - shared_address(NAME##_from) % 1024) % 1024
+
+__device__ __forceinline__ void barrier_make(Barrier* at, int arrivals) {
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(at)), "r"(arrivals) : "memory");
+}
+// after the last barrier is made, before anyone uses one
+__device__ __forceinline__ void barriers_made() { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
+__device__ __forceinline__ void barrier_arrive(Barrier* at) {
+    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(at)) : "memory");
+}
+// in block `rank` of the cluster
+__device__ __forceinline__ void barrier_arrive(Barrier* at, unsigned rank) {
+    asm volatile("{ .reg .b32 there; mapa.shared::cluster.u32 there, %0, %1; mbarrier.arrive.shared::cluster.b64 _, [there]; }"
+                 ::"r"(shared_address(at)), "r"(rank) : "memory");
+}
+__device__ __forceinline__ void barrier_expect(Barrier* at, int bytes) {
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(at)), "r"(bytes) : "memory");
+}
+__device__ __forceinline__ void barrier_wait(Barrier* at, int phase) {
+    unsigned done;
+    do {
+        asm volatile("{ .reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2; selp.u32 %0, 1, 0, p; }"
+                     : "=r"(done) : "r"(shared_address(at)), "r"(phase) : "memory");
+    } while (!done);
+}
+
+// The tile whose first element has these coordinates, innermost axis first; what lies outside the tensor comes as zeros.
+__device__ __forceinline__ void copy_tile(void* to, const TensorMap* map, Barrier* done, int x, int y, int z, int w) {
+    asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5, %6}], [%2];"
+                 ::"r"(shared_address(to)), "l"(map), "r"(shared_address(done)), "r"(x), "r"(y), "r"(z), "r"(w) : "memory");
+}
+// the same into every block of the cluster whose bit is set, and on the barriers there
+__device__ __forceinline__ void copy_tile(void* to, const TensorMap* map, Barrier* done, int x, int y, int z, int w, int blocks) {
+    asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1, {%3, %4, %5, %6}], [%2], %7;"
+                 ::"r"(shared_address(to)), "l"(map), "r"(shared_address(done)), "r"(x), "r"(y), "r"(z), "r"(w), "h"((short)blocks) : "memory");
+}
+// Channels from `c` on of as many windows of an image as the map says, one behind the other in the order of output pixels: (x, y, n) is the
+// corner of the first one, (right, down) the tap.
+__device__ __forceinline__ void copy_windows(void* to, const TensorMap* map, Barrier* done, int c, int x, int y, int n, int right, int down) {
+    asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.im2col.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5, %6}], [%2], {%7, %8};"
+                 ::"r"(shared_address(to)), "l"(map), "r"(shared_address(done)), "r"(c), "r"(x), "r"(y), "r"(n), "h"((short)right), "h"((short)down)
+                 : "memory");
+}
+__device__ __forceinline__ void prefetch_map(const TensorMap* map) { asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory"); }
+
+__device__ __forceinline__ unsigned cluster_rank() {
+    unsigned rank;
+    asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+    return rank;
+}
+// All threads of all blocks of the cluster; those of a warp must come together. What they wrote is seen by the others only where they `share`:
+// that costs a fence of the whole GPU, as would a scope of the cluster at the barriers above.
+__device__ __forceinline__ void cluster_sync(bool share) {
+    __syncwarp();
+    if (share) asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+    else asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
+    asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+// four floats of another block's shared memory
+__device__ __forceinline__ Pack<float, 4> read_there(const float* at, unsigned rank) {
+    Pack<float, 4> x;
+    asm volatile("{ .reg .b32 there; mapa.shared::cluster.u32 there, %4, %5; ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [there]; }"
+                 : "=f"(x.lane[0]), "=f"(x.lane[1]), "=f"(x.lane[2]), "=f"(x.lane[3]) : "r"(shared_address(at)), "r"(rank) : "memory");
+    return x;
+}
+// `threads` of the block, a multiple of 32, meet at one of 15 barriers
+__device__ __forceinline__ void meet(int which, int threads) { asm volatile("bar.sync %0, %1;" ::"r"(which), "r"(threads) : "memory"); }
+
+template <int N> __device__ __forceinline__ void registers_up() { asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(N)); }
+template <int N> __device__ __forceinline__ void registers_down() { asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(N)); }

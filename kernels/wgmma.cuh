@@ -1,0 +1,46 @@
+// Products of a warpgroup (4 warps) out of shared memory, sm_90a: c (64 x N, float) += a (64 x 16) * b (16 x N), 16-bit values.
+//   Tiles lie as tma.cuh leaves them: rows of 64 values, swizzled. Along k (K-major): a row a line of the matrix; along m or n: a row a k.
+//   Of warp w of the group, c[4 * j + 2 * i + e] lies in row 16 * w + lane / 4 + 8 * i, column 8 * j + 2 * (lane % 4) + e.
+//   NVRTC defines: TAB, A_BY_M, B_BY_N (1: the tile's rows run along m, n), BN.
+#pragma once
+#include "mma.cuh"
+
+#define TEXT_(X) #X
+#define TEXT(X) TEXT_(X)
+
+// Where a tile lies: address, bytes between its 64-value columns of boxes (BY 1) and between groups of 8 rows, swizzle of 128 bytes; in
+// units of 16 bytes, so that adding 2 moves by 32 bytes. (In a cluster, addresses hold the block's rank above bit 23.)
+template <int BY> __device__ __forceinline__ unsigned long long tile_at(const void* at) {
+    return (unsigned long long)((shared_address(at) & 0x3ffff) >> 4) | (unsigned long long)(BY ? 8192 >> 4 : 1) << 16 | (unsigned long long)(1024 >> 4) << 32 | 1ull << 62;
+}
+// 16 values of k further
+template <int BY> __device__ __forceinline__ unsigned long long along_k(unsigned long long tile, int steps) { return tile + steps * (BY ? 2048 >> 4 : 32 >> 4); }
+
+__device__ __forceinline__ void wgmma_begin() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+__device__ __forceinline__ void wgmma_end() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+// until at most N of the groups that were ended are under way
+template <int N> __device__ __forceinline__ void wgmma_wait() { asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory"); }
+// keeps the compiler from moving a register that a product under way still writes
+__device__ __forceinline__ void wgmma_pin(float& x) { asm volatile("" : "+f"(x)::"memory"); }
+
+#define C4(I) "+f"(c[I]), "+f"(c[I + 1]), "+f"(c[I + 2]), "+f"(c[I + 3])
+#define C16(I) C4(I), C4(I + 4), C4(I + 8), C4(I + 12)
+#define C32(I) C16(I), C16(I + 16)
+#define R32_0 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+#define R32_32 "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
+#define R32_64 "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, %80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95"
+#define R32_96 "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, %112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
+#define WGMMA(N, REGISTERS, A, B, ...)                                                                                           \
+    __device__ __forceinline__ void wgmma(float (&c)[N / 2], unsigned long long a, unsigned long long b) {                     \
+        asm volatile("wgmma.mma_async.sync.aligned.m64n" #N "k16.f32." TEXT(TAB) "." TEXT(TAB) " {" REGISTERS "}, " A ", " B    \
+                     ", 1, 1, 1, " TEXT(A_BY_M) ", " TEXT(B_BY_N) ";" : __VA_ARGS__ : "l"(a), "l"(b));                         \
+    }
+#if BN == 64
+WGMMA(64, R32_0, "%32", "%33", C32(0))
+#elif BN == 128
+WGMMA(128, R32_0 ", " R32_32, "%64", "%65", C32(0), C32(32))
+#elif BN == 192
+WGMMA(192, R32_0 ", " R32_32 ", " R32_64, "%96", "%97", C32(0), C32(32), C32(64))
+#elif BN == 256
+WGMMA(256, R32_0 ", " R32_32 ", " R32_64 ", " R32_96, "%128", "%129", C32(0), C32(32), C32(64), C32(96))
+#endif

@@ -1,0 +1,181 @@
+"""Conv on sm_90a in FP16 and BF16, channels last: as one product of all output pixels, whose left operand the copy engine gathers; or
+depthwise, by kernels/conv_depthwise.cu."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from probe.engine.assignment import EXACT
+from probe.engine.device.cuda import channels_last as order
+from probe.engine.device.cuda.compile import Source
+from probe.engine.device.cuda.copies import copy, filled, transposed
+from probe.engine.device.cuda.formats import BF16, F16
+from probe.engine.device.cuda.layout import contiguous
+from probe.engine.device.cuda.ops import wgmma
+from probe.engine.device.cuda.ops.ending import Ending, storing, through
+from probe.engine.device.cuda.ops.product import Matrices, describe
+from probe.engine.device.cuda.ops.window import Window, conv_problem
+
+if TYPE_CHECKING:
+    from probe.engine.device.cuda.chain import Step
+    from probe.engine.device.cuda.ops.call import Call, Readings
+    from probe.engine.device.cuda.queue import Queue
+    from probe.engine.device.cuda.tensor import Tensor
+
+_AXES = 4
+_LEAST = 8  # channels: 16 bytes
+_WIDE, _THREADS = 15, 256  # of conv_depthwise: taps along columns, with gaps; threads of a block
+_CORNER, _TAP, _STRIDE = 127, 255, 8  # the largest padding, offset of a tap and stride that the copy engine knows
+
+
+def refusal(queue: Queue, call: Call, window: Window) -> str | None:
+    """Why a convolution is not computed so; None when it is."""
+    x, w = call.data(0), call.data(1)
+    if queue.backend.arch != wgmma.ARCH:
+        return f"wgmma is of {wgmma.ARCH}"
+    if call.tactic != EXACT:
+        return "sums are kept in FP32"
+    if x.format not in (F16, BF16) or w.format is not x.format:
+        return "operands that are not both FP16 or both BF16"
+    few = x.shape[1] < _LEAST and window.kernel[1] <= _LEAST and window.dilations[1] == 1 == call.int("group", 1)
+    if len(x.shape) != _AXES or (x.shape[1] % _LEAST and not few) or w.shape[0] % _LEAST:
+        return f"channels that do not divide by {_LEAST}"
+    if _is_depthwise(call):
+        return None if window.kernel[1] * window.strides[1] * window.dilations[1] <= _WIDE else "a wide window"
+    if call.int("group", 1) != 1:
+        return "groups"
+    reach = [(size - 1) * by for size, by in zip(window.kernel, window.dilations, strict=True)]
+    upper = [after - r for after, r in zip(window.after, reach, strict=True)]
+    if (
+        max(map(abs, (*window.before, *upper))) > _CORNER
+        or max(reach) > _TAP
+        or max(window.strides) > _STRIDE
+        or min(*window.before, *window.after) < 0
+    ):
+        return "a window that is too wide for the copy engine"
+    return "more pixels than 31 bits count" if x.shape[0] * math.prod(window.out) >= 1 << 31 else None
+
+
+def conv(queue: Queue, call: Call, window: Window, readings: Readings, steps: Sequence[Step]) -> list[Tensor]:
+    """A convolution that ``refusal`` has nothing against, and its tail if it has steps.
+
+    Returns:
+        what is stored: channels last, dense when someone asks.
+    """
+    x, w, bias = call.data(0), call.data(1), call.given(2)
+    outputs = w.shape[0]
+    shape = (x.shape[0], *window.out, outputs)
+    beside = [(name, order.reading_last(queue, one)) for name, one in readings]
+    ending = through(queue, shape, beside, steps) if steps else storing(queue, shape, call.store())
+    if _is_depthwise(call):
+        images = order.channels_last(queue, x)
+        _depthwise(queue, (images, _repacked(queue, call, w, "depthwise"), bias), window, ending)
+        return [order.dense_when_asked(queue, one) for one in ending.stored]
+    plain = window.kernel == (1, 1) == window.strides and not any((*window.before, *window.after))
+    if x.shape[1] < _LEAST:
+        gathered, form = _packed(queue, x, window), "rows"
+    else:
+        images, form = order.channels_last(queue, x), "plain" if plain else "chunks"
+        gathered = wgmma.Gathered(images, window, images.shape[3])
+    weights = _repacked(queue, call, w, form)
+    depth = weights.shape[1]
+    added = None if bias is None else Matrices(bias, (), 0, 1)
+    left, right = Matrices(gathered.x, (), depth, 1), Matrices(weights, (), 1, depth)
+    product = describe(left, right, added, (math.prod(shape[:-1]), outputs), depth, ending)
+    wgmma.launch(queue, product, gathered=None if form == "plain" else gathered)
+    return [order.dense_when_asked(queue, one) for one in ending.stored]
+
+
+class Packing(ctypes.Structure):
+    """The struct of kernels/pack.cu."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_int)
+        for name in ("images", "channels", "height", "width", "out_height", "out_width", "top", "left")
+    )
+
+
+def _packed(queue: Queue, x: Tensor, window: Window) -> wgmma.Gathered:
+    """An image of few channels: padded, eight channels a pixel, so that a tap reads a whole row of the window, eight pixels."""
+    images, channels, *image = x.shape
+    (rows, cols), (down, across) = window.out, window.strides
+    reach = (window.kernel[0] - 1) * window.dilations[0]
+    padded = ((rows - 1) * down + reach + 1, (cols - 1) * across + _LEAST)
+    assert x.format
+    y = queue.empty((images, *padded, _LEAST), x.format)
+    problem = Packing(images, channels, *image, *padded, *window.before)
+    blocks = -(-images * math.prod(padded) // _THREADS)
+    source = Source("pack.cu", "pack_channels", (("T", x.format.name),))
+    queue.launch(source, blocks, _THREADS, queue.at(x), queue.at(y), problem)
+    of_rows = replace(
+        window,
+        image=padded,
+        kernel=(window.kernel[0], 1),
+        dilations=(window.dilations[0], 1),
+        before=(0, 0),
+        after=(0, 0),
+    )
+    return wgmma.Gathered(y, of_rows, _LEAST * _LEAST)
+
+
+def _is_depthwise(call: Call) -> bool:
+    x, w = call.data(0), call.data(1)
+    return call.int("group", 1) == x.shape[1] == w.shape[0]
+
+
+def _depthwise(queue: Queue, tensors: tuple[Tensor, Tensor, Tensor | None], window: Window, ending: Ending) -> None:
+    x, w, bias = tensors
+    images, channels = x.shape[0], x.shape[3]
+    cols = 4 if window.strides[1] == 1 else 2  # a thread; more read too many columns to hold them
+    assert x.format
+    macros = (
+        ("T", x.format.name), ("TB", bias.format.name if bias is not None and bias.format else "float"), ("KERNEL_WIDTH", window.kernel[1]),
+        ("STRIDE_WIDTH", window.strides[1]), ("DILATION_WIDTH", window.dilations[1]), ("COLS", cols),
+    )  # fmt: skip
+    strides = [(0, 0, *own) for own in ending.strides((images * math.prod(window.out), channels))]
+    beside = [(one[0], one[1], one[2], one[3]) for one in strides]
+    source = ending.source("conv_depthwise.cu", "conv_depthwise", macros, beside, channels)
+    threads = images * window.out[0] * -(-window.out[1] // cols) * (channels // _LEAST)
+    given = (queue.at(x), queue.at(w), queue.at(bias), *ending.arguments(queue, beside))
+    queue.launch(source, -(-threads // _THREADS), _THREADS, *given, conv_problem(images, channels, 1, 1, window))
+
+
+def _repacked(queue: Queue, call: Call, w: Tensor, form: str) -> Tensor:
+    """Weights [outputs, channels, rows, columns] in another order; made once of what is a weight.
+
+    Args:
+        form: ``plain``: [outputs, taps * channels]; ``chunks``: the same with channels filled up with zeros to multiples of what a tile of the
+            product holds; ``rows``: [outputs, rows, 8 columns, 8 channels], filled up with zeros; ``depthwise``: [taps, outputs].
+    """
+    value, key = call.node.inputs[1], f"channels last, {form}"
+    fixed = value is not None and value.is_initializer()
+    if fixed and w.kept is not None and key in w.kept:
+        return w.kept[key]
+    queue = queue.aside if fixed else queue
+    outputs, channels, taps = w.shape[0], w.shape[1], math.prod(w.shape[2:])
+    if form == "rows":
+        assert w.format
+        rows, cols = w.shape[2:]
+        made = queue.empty((outputs, rows * _LEAST * _LEAST), w.format)
+        filled(queue, made, 0.0)
+        own, places = (channels * taps, cols, 1, taps), (made.shape[1], _LEAST * _LEAST, _LEAST, 1)
+        copy(queue, (outputs, rows, cols, channels), (w, 0, own), (made, 0, places))
+    elif form == "depthwise":
+        made = transposed(queue, w.view((outputs, taps)), (1, 0))
+    else:
+        made = transposed(queue, w.view((outputs, channels, taps)), (0, 2, 1))
+        depth = -(-channels // wgmma.DEPTH) * wgmma.DEPTH
+        if form == "chunks" and depth != channels:
+            assert w.format
+            wide = queue.empty((outputs, taps, depth), w.format)
+            filled(queue, wide, 0.0)
+            copy(queue, made.shape, (made, 0, contiguous(made.shape)), (wide, 0, contiguous(wide.shape)))
+            made = wide
+        made = made.view((outputs, math.prod(made.shape[1:])))
+    if fixed:
+        w.kept = {**(w.kept or {}), key: made}
+    return made

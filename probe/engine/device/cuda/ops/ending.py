@@ -1,0 +1,151 @@
+"""``Ending``: what becomes of the sums of a product or convolution: stored, or first taken through a tail of pointwise nodes, in registers."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from probe.engine.device.cuda.backend import Argument
+from probe.engine.device.cuda.chain import Operand, Step, body_lines, walk_of
+from probe.engine.device.cuda.compile import Source, kernel_text
+from probe.engine.device.cuda.errors import Unsupported
+from probe.engine.device.cuda.formats import Format
+from probe.engine.device.cuda.layout import Shape, Strides, spread
+
+if TYPE_CHECKING:
+    from probe.engine.device.cuda.pointwise import Reading
+    from probe.engine.device.cuda.queue import Queue
+    from probe.engine.device.cuda.tensor import Tensor
+
+_TOGETHER = 8  # neighbours of a row that kernels hand over at once
+
+
+class Spread(ctypes.Structure):
+    """The struct Strides of kernels/out.cuh."""
+
+    _fields_ = tuple((name, ctypes.c_longlong) for name in ("b0", "b1", "row", "col"))
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """The end of a kernel whose sums have ``shape``, or the same elements in another grouping of axes.
+
+    Attributes:
+        stored: what is written, in order.
+        readings: what a tail reads, by the name that its steps call it.
+        steps: of the tail, which call a sum ``sum``; none: the sums are stored.
+    """
+
+    shape: Shape
+    stored: tuple[Tensor, ...]
+    readings: tuple[tuple[str, Reading], ...] = ()
+    steps: tuple[Step, ...] = ()
+
+    def strides(self, shape: Shape) -> list[Strides]:
+        """Of everything the tail reads, along the axes of another grouping.
+
+        Raises:
+            Unsupported: one of them has no single stride along an axis of it.
+        """
+        return [regrouped(self.shape, spread(one.tensor.shape, self.shape), shape) for _, one in self.readings]
+
+    def source(
+        self, file: str, entry: str, macros: Sequence[tuple[str, str | int]], strides: Sequence[Strides], cols: int
+    ) -> Source:
+        """The kernel with this ending.
+
+        Args:
+            strides: of what the tail reads, columns last.
+            cols: of the matrices.
+        """
+        if not self.steps:
+            (only,) = self.stored
+            assert only.format
+            return Source(file, entry, (*macros, ("TY", only.format.name)))
+        operands = []
+        for (name, reading), own in zip(self.readings, strides, strict=True):
+            if reading.tensor.format is None:
+                raise Unsupported("a tensor of a type that kernels do not know")
+            walk = walk_of(own)
+            if walk == "dense" and cols % _TOGETHER == 0 and any(step % _TOGETHER for step in own[:-1]):
+                walk = "strided"  # its rows do not begin on whole accesses
+            operands.append(Operand(name, reading.tensor.format, reading.rounding, walk))
+        return Source(file, entry, tuple(macros), _text(file, tuple(operands), self.steps), contract=False)
+
+    def arguments(self, queue: Queue, strides: Sequence[tuple[int, int, int, int]]) -> list[Argument]:
+        """What a kernel takes in place of ``OUT_PARAMETERS``."""
+        read = [queue.at(one.tensor) for _, one in self.readings]
+        return [*read, *map(queue.at, self.stored), *(Spread(*own) for own in strides)]
+
+
+def storing(queue: Queue, shape: Shape, format: Format) -> Ending:  # noqa: A002 - the word of the room
+    """Sums stored as they are, rounded to a format."""
+    return Ending(shape, (queue.empty(shape, format),))
+
+
+def through(queue: Queue, shape: Shape, readings: Sequence[tuple[str, Reading]], steps: Sequence[Step]) -> Ending:
+    """Sums taken through a tail."""
+    stored = tuple(queue.empty(shape, step.store) for step in steps if step.store is not None)
+    return Ending(shape, stored, tuple(readings), tuple(steps))
+
+
+def regrouped(shape: Shape, strides: Strides, target: Shape) -> Strides:
+    """Strides along the axes of another shape of the same elements in the same order: axes are joined where they lie evenly, and split.
+
+    Raises:
+        Unsupported: an axis of ``target`` has no single stride.
+    """
+    left = [(extent, step) for extent, step in zip(shape, strides, strict=True) if extent != 1]
+    found = []
+    for wanted in target:
+        pieces: list[tuple[int, int]] = []
+        while wanted > 1:
+            extent, step = left.pop(0) if left else (0, 0)
+            if extent and wanted % extent == 0:
+                pieces.append((extent, step))
+                wanted //= extent
+            elif extent and extent % wanted == 0:
+                pieces.append((wanted, step * (extent // wanted)))
+                left.insert(0, (extent // wanted, step))
+                wanted = 1
+            else:
+                raise Unsupported(f"axes of {shape} across those of {target}")
+        if any(step != extent * inner for (_, step), (extent, inner) in pairwise(pieces)):
+            raise Unsupported("something that does not lie evenly along rows or columns")
+        found.append(pieces[-1][1] if pieces else 0)
+    return tuple(found)
+
+
+@lru_cache(maxsize=1024)
+def _text(file: str, operands: tuple[Operand, ...], steps: tuple[Step, ...]) -> str:
+    """A file of kernels/ with ``put`` in front of it: the tail of N neighbours of a row."""
+    stored = [(step.name, step.store.name) for step in steps if step.store is not None]
+    members = [f"const {one.format.name}* __restrict__ {one.name}_at" for one in operands]
+    members += [f"{kind}* __restrict__ {name}_at" for name, kind in stored]
+    spreads = [f"{one.name}_s" for one in operands]
+    parameters = [*members, *(f"Strides {name}" for name in spreads)]
+    arguments = [*(f"{one.name}_at" for one in operands), *(f"{name}_at" for name, _ in stored), *spreads]
+    lines = [
+        '#include "pointwise.cuh"', "#define TAIL 1", '#include "out.cuh"',
+        f"#define OUT_PARAMETERS {', '.join(parameters)}", f"#define OUT_ARGUMENTS {', '.join(arguments)}",
+        f"struct Out {{ {' '.join(f'{one};' for one in [*members, *(f'Strides {name}' for name in spreads)])} }};",
+        "template <int N> __device__ __forceinline__ void put(const Out& out, const float (&sums)[N], const Spot& spot) {",
+    ]  # fmt: skip
+    for one in operands:
+        name, kind = one.name, one.format.name
+        lines.append(f"    auto {name}_at = out.{name}_at + strided(spot, out.{name}_s);")
+        if one.walk == "dense":
+            lines.append(f"    auto {name}_in = *(const Pack<{kind}, N>*){name}_at;")
+        elif one.walk == "fixed":
+            lines.append(f"    {kind} {name}_in = *{name}_at;")
+        else:
+            lines += [f"    i64 {name}_o = 0, {name}_step = out.{name}_s.col;"]
+    lines += [f"    Pack<{kind}, N> {name}_out;" for name, kind in stored]
+    lines += ["#pragma unroll", "    for (int n = 0; n < N; ++n) {", "        float sum = sums[n];"]
+    lines += [f"        {line}" for line in body_lines(operands, steps)]
+    lines += ["    }", *(f"    store(out.{name}_at + spot.at, {name}_out);" for name, _ in stored), "}", ""]
+    return "\n".join(lines) + kernel_text(file)

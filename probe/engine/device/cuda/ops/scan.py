@@ -1,0 +1,40 @@
+"""CumSum."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import TYPE_CHECKING
+
+from probe.engine.device.cuda.compile import Source
+from probe.engine.device.cuda.errors import Unsupported
+from probe.engine.device.cuda.layout import around
+from probe.engine.device.cuda.ops.call import Call, Op
+from probe.engine.device.cuda.queue import Queue
+
+if TYPE_CHECKING:
+    from probe.engine.device.cuda.tensor import Tensor
+
+
+def cumulative_sum(queue: Queue, call: Call) -> list[Tensor | None]:
+    x = call.data(0)
+    assert x.format is not None
+    if x.format.register not in ("float", "i64", "i32"):
+        raise Unsupported(f"CumSum of {x.format.name}")
+    (axis,) = call.numbers(1, queue) or (0,)
+    y = queue.empty(x.shape, call.store())
+    assert y.format is not None
+    if not x.size:
+        return [y]
+    outer, cols, inner = around(x.shape, axis) if x.shape else (1, 1, 1)
+    macros = (
+        ("TX", x.format.name), ("TY", y.format.name), ("TA", x.format.register), ("EXCLUSIVE", call.int("exclusive", 0)),
+        ("REVERSE", call.int("reverse", 0)),
+    )  # fmt: skip
+    queue.launch(
+        Source("scan.cu", "scan_rows", macros), outer * inner, 256, queue.at(x), queue.at(y), ctypes.c_longlong(cols),
+        ctypes.c_longlong(inner),
+    )  # fmt: skip
+    return [y]
+
+
+SCANS = (Op(("CumSum",), cumulative_sum),)

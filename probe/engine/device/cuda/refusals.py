@@ -1,0 +1,37 @@
+"""Which layers kernels compute, and why not the others."""
+
+from __future__ import annotations
+
+from probe.engine import tactics
+from probe.engine.device.cuda.ops.matmul import ACC16
+from probe.engine.device.cuda.ops.table import refusal
+from probe.engine.layers import Layer
+from probe.engine.rounding import inner_nodes, multiplies
+from probe.model.movement import is_standard
+
+ON_HOST = "integers: computed on the host"
+_RANDOM = frozenset("RandomNormal RandomNormalLike RandomUniform RandomUniformLike Multinomial Bernoulli".split())
+
+
+def layer_refusal(layer: Layer) -> str | None:
+    """Why a layer never runs on the device."""
+    if layer.kind == "if":
+        return None
+    if layer.kind == "shape" and any(node.op_type not in ("Shape", "Size") for node in layer.nodes):
+        return ON_HOST
+    return next((reason for node in layer.nodes if (reason := refusal(node)) is not None), None)
+
+
+def tactic_refusal(layer: Layer, tactic: str) -> str | None:
+    """Why a layer whose nodes all have kernels is not computed so on the device."""
+    if tactic != ACC16:
+        return f"no kernel computes {tactic}" if tactics.concerns(layer, tactic) else None
+    others = [
+        node.op_type for node in layer.nodes if multiplies(node) and node.op_type not in ("MatMul", "Gemm", "Conv")
+    ]
+    return f"no kernel computes {others[0]} with {tactic}" if others else None
+
+
+def is_repeatable(layer: Layer) -> bool:
+    """Whether a layer makes the same of the same reads: standard operators that draw no random numbers."""
+    return all(is_standard(node) and node.op_type not in _RANDOM for node in inner_nodes(layer.nodes))

@@ -1,0 +1,1 @@
+"""Planning a run ahead of it: where in memory each tensor lies."""

@@ -1,0 +1,104 @@
+"""``Rule``: some tactics on some layers, as a line of text. What allow- and deny-lists are made of."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from probe.engine.tuning.context import LayerContext
+from probe.errors import InputError
+
+_AT = " @ "
+_HINT = 'write "TACTIC" or "TACTIC @ LAYER", both regular expressions, or @FILE with a rule a line'
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Tactics whose whole name a regular expression matches, on layers in which another is found.
+
+    Attributes:
+        tactic: matched against the whole name: ``acc16`` is not ``sum_acc16``.
+        layer: searched for in the names of the layer, its nodes and the tensors it makes; None: every layer.
+    """
+
+    tactic: re.Pattern[str]
+    layer: re.Pattern[str] | None = None
+
+    def __str__(self) -> str:
+        return self.tactic.pattern + (f"{_AT}{self.layer.pattern}" if self.layer is not None else "")
+
+    @classmethod
+    def parse(cls, text: str) -> Rule:
+        """``"winograd_.*"`` or ``"winograd_.* @ ^conv3"``: split at the first `` @ ``, which no tactic's name holds.
+
+        Raises:
+            InputError: not a rule, or not regular expressions.
+        """
+        tactic, at, layer = text.partition(_AT)
+        if not tactic.strip() or (at and not layer):
+            raise InputError(f"{text!r} is no rule about tactics", hint=_HINT)
+        try:
+            return cls(re.compile(tactic.strip()), re.compile(layer) if at else None)
+        except re.error as error:
+            raise InputError(f"{text!r} is no rule about tactics: {error}", hint=_HINT) from None
+
+    @classmethod
+    def of(cls, context: LayerContext, tactic: str) -> Rule:
+        """The rule about one tactic on one layer, whose tensors name it exactly."""
+        name = context.outputs[0] if context.outputs else context.layer
+        return cls(re.compile(_exactly(tactic)), re.compile(rf"\A{_exactly(name)}\Z"))
+
+    def concerns(self, context: LayerContext) -> bool:
+        """Whether it is about a layer."""
+        if self.layer is None:
+            return True
+        return any(self.layer.search(name) for name in (context.layer, *context.nodes, *context.outputs))
+
+    def names(self, tactic: str) -> bool:
+        """Whether it is about a tactic."""
+        return self.tactic.fullmatch(tactic) is not None
+
+
+def _exactly(name: str) -> str:
+    """A regular expression for a name, on one line and printable, whatever the name holds."""
+    return "".join(_code(one) if not one.isprintable() else " " if one == " " else re.escape(one) for one in name)
+
+
+def _code(character: str) -> str:
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def read_rules(words: Iterable[str], option: str) -> tuple[Rule, ...]:
+    """The rules of an option that may be repeated; ``@FILE`` holds one a line, with ``#`` before comments.
+
+    Raises:
+        InputError: a rule or file that cannot be read, or a file without rules.
+    """
+    rules: list[Rule] = []
+    for word in words:
+        try:
+            found = [Rule.parse(line) for line in (_lines(Path(word[1:])) if word.startswith("@") else [word])]
+        except InputError as error:
+            raise InputError(error.what, where=f"{option} {word}", hint=error.hint) from None
+        rules += found
+    return tuple(rules)
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {path}: {error}") from error
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    if not lines:
+        raise InputError(f"no rules in {path}", hint=_HINT)
+    return lines
+
+
+def write_rules(rules: Iterable[Rule], comment: str = "") -> str:
+    """Rules as the text of a file that ``read_rules`` reads. ``comment`` goes above them."""
+    head = "".join(f"# {line}\n" for line in comment.splitlines())
+    return head + "".join(f"{rule}\n" for rule in rules)

@@ -1,0 +1,246 @@
+"""``Timings``: what candidates take on real activations, measured once and kept in a readable file."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from probe.engine.assignment import FP32, Assignment, Choice
+from probe.engine.tuning.context import Candidate, LayerContext
+from probe.errors import InputError
+from probe.results.tactics import Fingerprint
+
+if TYPE_CHECKING:
+    from probe.engine.engine import Engine
+    from probe.engine.layers import Layer
+
+Array = np.ndarray[Any, Any]
+Wanted = tuple["Layer", LayerContext, Sequence[Candidate]]
+
+SCHEMA = "probe.timings/1"
+RUNS = 9  # of a candidate, at most
+BUDGET = 0.15  # seconds for the repetitions of one candidate
+_LEAST = 3  # that are made in any case, so that one disturbed run does not decide
+_LONGEST = 1e15  # microseconds: 30 years
+_HOPELESS = 4.0  # times as slow as the fastest: one measurement tells
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """What one tactic took on one problem.
+
+    Attributes:
+        median_us: microseconds.
+        runs: that the median is of; the first one, which sets things up, counts only where it takes long.
+    """
+
+    median_us: float
+    runs: int
+
+
+class Timings:
+    """Measured times by problem and tactic, on one device with one version of the tactics.
+
+    Attributes:
+        measured, reused: times measured by this object, and taken from what it was opened with.
+        notes: what was noticed: a cache of another device, say.
+    """
+
+    def __init__(self, fingerprint: Fingerprint, known: Mapping[tuple[str, str], Timing] | None = None) -> None:
+        self.fingerprint = fingerprint
+        self._known = dict(known or {})
+        self._counted: set[tuple[str, str]] = set()
+        self.measured = self.reused = 0
+        self.notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def get(self, problem: str, tactic: str) -> Timing | None:
+        """The time of a tactic on a problem (``LayerContext.problem``); None: not measured."""
+        return self._known.get((problem, tactic))
+
+    # --- measuring ---------------------------------------------------------------------------------------------------
+
+    def measure(
+        self,
+        engine: Engine,
+        inputs: Mapping[str, Any],
+        wanted: Sequence[Wanted],
+        *,
+        progress: Callable[[str], None] | None = None,
+    ) -> dict[tuple[str, str], Candidate]:
+        """Candidates with their times, by layer name and tactic. What is not known yet is measured, each problem once, on the activations
+        of one run in FP32. Layers of which nothing arrives (of a branch that was not taken), and those that read sequences, have no time.
+
+        Raises:
+            InputError: the network does not run in FP32.
+        """
+        lacking: dict[str, Wanted] = {}
+        for layer, context, candidates in wanted:
+            for candidate in candidates:
+                self._count(context.problem, candidate.tactic)
+            if any((context.problem, one.tactic) not in self._known for one in candidates):
+                lacking[layer.name] = (layer, context, candidates)
+        if lacking:
+            self._measure(engine, inputs, lacking, progress)
+        return {
+            (context.layer, one.tactic): replace(one, median_us=found.median_us)
+            for _, context, candidates in wanted
+            for one in candidates
+            if (found := self._known.get((context.problem, one.tactic))) is not None
+        }
+
+    def _count(self, problem: str, tactic: str) -> None:
+        key = (problem, tactic)
+        if key in self._known and key not in self._counted:
+            self._counted.add(key)
+            self.reused += 1
+
+    def _measure(
+        self,
+        engine: Engine,
+        inputs: Mapping[str, Any],
+        wanted: Mapping[str, Wanted],
+        progress: Callable[[str], None] | None,
+    ) -> None:
+        for name, reads in _arriving(engine, inputs, wanted):
+            layer, context, candidates = wanted[name]
+            if all((context.problem, one.tactic) in self._known for one in candidates):
+                continue  # another layer with the same problem was met before
+            if progress is not None:
+                progress(name)
+            try:
+                # Those that are known too: a choice compares, and times of one hour compare better than those of two.
+                found = _time_all(engine, layer, reads, context.precision, candidates)
+            except InputError as error:
+                self.notes = (*self.notes, f"{name} was not measured: {error.what}")
+                continue
+            for tactic, timing in found.items():
+                key = (context.problem, tactic)
+                self.measured += 1
+                self.reused -= key in self._counted
+                self._counted.discard(key)
+                self._known[key] = timing
+
+    # --- the file ----------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def load(cls, path: str | Path, fingerprint: Fingerprint) -> Timings:
+        """The times in a file; none if it is not there yet. Times of another device, driver or version of the tactics are left out, and
+        ``notes`` says so.
+
+        Raises:
+            InputError: it cannot be read, or holds something else.
+        """
+        timings = cls(fingerprint)
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return timings
+        except (OSError, ValueError) as error:
+            raise InputError(f"cannot read the timing cache {path}: {error}") from error
+        head, rows = _parsed(text, str(path))
+        mine = _head(fingerprint)
+        stale = [name for name, value in mine.items() if head.get(name) != value]
+        if stale:
+            what = ", ".join({"sources": "version of the tactics"}.get(name, name) for name in stale)
+            timings.notes = (f"{len(rows)} times in {path} are of another {what}: measured anew",)
+            return timings
+        timings._known = rows
+        return timings
+
+    def text(self) -> str:
+        """The file: JSON with a line a time, ordered by problem and tactic, so that two files can be compared as text."""
+        lines = [
+            json.dumps({"problem": problem, "tactic": tactic, **asdict(timing)})
+            for (problem, tactic), timing in sorted(self._known.items())
+        ]
+        head = "".join(
+            f'"{name}": {json.dumps(value)},\n' for name, value in {"schema": SCHEMA, **_head(self.fingerprint)}.items()
+        )
+        return "{\n" + head + '"times": [\n' + ",\n".join(lines) + "\n]\n}\n"
+
+
+def _head(fingerprint: Fingerprint) -> dict[str, str]:
+    """What times depend on: no model, so that networks share them."""
+    return {name: getattr(fingerprint, name) for name in ("device", "processor", "driver", "sources")}
+
+
+def _parsed(text: str, path: str) -> tuple[dict[str, Any], dict[tuple[str, str], Timing]]:
+    try:
+        tree = json.loads(text)
+        if tree["schema"] != SCHEMA:
+            raise InputError(f"{path} is a {tree['schema']}, not a timing cache")
+        rows = {(one["problem"], one["tactic"]): Timing(one["median_us"], one["runs"]) for one in tree["times"]}
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(
+            f"{path} is not a timing cache: {type(error).__name__} {error}", hint="remove it, and it is made anew"
+        ) from error
+    for (problem, tactic), timing in rows.items():
+        numbers = type(timing.median_us) in (int, float) and type(timing.runs) is int
+        if not (isinstance(problem, str) and isinstance(tactic, str) and numbers and 0 < timing.median_us < _LONGEST):
+            raise InputError(
+                f"{path} holds a time that is none: {timing.median_us!r} of {tactic!r}", hint="a positive number of us"
+            )
+    return tree, rows
+
+
+def _arriving(
+    engine: Engine, inputs: Mapping[str, Any], wanted: Mapping[str, Wanted]
+) -> Iterator[tuple[str, dict[str, Array]]]:
+    """Names of layers with what they read in a run in FP32, each as soon as it has all; tensors are dropped after their last reader."""
+    readers: Counter[str] = Counter()
+    waiting: dict[str, set[str]] = {}
+    for name, (layer, _, _) in wanted.items():
+        waiting[name] = {value.name or "" for value in layer.reads}
+        readers.update(waiting[name])
+    live = {name: np.asarray(value) for name, value in inputs.items() if name in readers}
+
+    def ready() -> Iterator[tuple[str, dict[str, Array]]]:
+        for name in [name for name, reads in waiting.items() if reads <= live.keys()]:
+            reads = waiting.pop(name)
+            yield name, {one: live[one] for one in reads}
+            readers.subtract(reads)
+            for one in reads:
+                if not readers[one]:
+                    del live[one]
+
+    yield from ready()
+    for tapped in engine.stream(inputs, Assignment(FP32)):
+        if tapped.array is not None and readers[tapped.name]:
+            live[tapped.name] = tapped.array
+            yield from ready()
+
+
+def _time_all(
+    engine: Engine, layer: Layer, reads: Mapping[str, Array], precision: str, candidates: Sequence[Candidate]
+) -> dict[str, Timing]:
+    """Medians, the candidates taking turns, so that what else the machine does meets all alike."""
+
+    def once(tactic: str) -> float:
+        begin = time.perf_counter()
+        engine.evaluate(layer, reads, Choice(precision, tactic))
+        return (time.perf_counter() - begin) * 1e6
+
+    taken: dict[str, list[float]] = {}
+    best: dict[str, float] = {}
+    for one in candidates:
+        first = once(one.tactic)  # sets up sessions and memory, which next to a long run is nothing
+        taken[one.tactic] = [first if first > BUDGET * 1e6 else once(one.tactic)]
+        best[one.tactic] = min(first, *taken[one.tactic])
+    near = _HOPELESS * min(best.values(), default=0.0)
+    for _ in range(RUNS - 1):
+        for tactic, times in taken.items():
+            # One far behind is not measured again, nor one whose runs have taken long enough.
+            if best[tactic] <= near and (len(times) < _LEAST or sum(times) < BUDGET * 1e6):
+                times.append(once(tactic))
+    return {tactic: Timing(round(statistics.median(times), 2), len(times)) for tactic, times in taken.items()}

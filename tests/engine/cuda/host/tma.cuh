@@ -1,0 +1,72 @@
+// Stands in for kernels/tma.cuh where kernels run on the host: copies are done when they are asked for. Blocks run one after the other, so
+// there are no clusters.
+#pragma once
+#include "mma.cuh"
+#include <map>
+
+// What tests/engine/cuda/host_maps.py makes of a TileMap. Axes innermost first.
+struct TensorMap {
+    const unsigned char* at;
+    unsigned long long strides[3];  // bytes
+    int element, windows, extents[4], box[4], lower[2], upper[2], steps[2];
+};
+typedef unsigned long long Barrier;
+
+#define SWIZZLED_SHARED(NAME) alignas(1024) static unsigned char NAME[256 << 10]
+#define __grid_constant__
+
+struct Turns { int arrivals, left, phase; long long bytes; };
+static std::map<Barrier*, Turns> turns_of;
+static void turn(Turns& t) {
+    if (t.left == 0 && t.bytes == 0) t.left = t.arrivals, t.phase ^= 1;
+}
+inline void barrier_make(Barrier* at, int arrivals) { turns_of[at] = {arrivals, arrivals, 0, 0}; }
+inline void barriers_made() {}
+inline void barrier_arrive(Barrier* at) { Turns& t = turns_of[at]; --t.left; turn(t); }
+inline void barrier_arrive(Barrier* at, unsigned) { abort(); }
+inline void barrier_expect(Barrier* at, int bytes) { turns_of[at].bytes += bytes; barrier_arrive(at); }
+inline void barrier_wait(Barrier* at, int phase) { while (turns_of[at].phase == phase) yield_(); }
+
+// Element (x, y, z, w), zeros outside, to row `row` of a tile of 128 bytes a row
+static void bring(unsigned char* to, const TensorMap* map, int row, int column, const long long (&at)[4]) {
+    unsigned long long place = (unsigned long long)to + row * 128 + column * map->element;
+    place ^= (place >> 7 & 7) << 4;
+    const unsigned char* from = map->at + at[0] * map->element;
+    bool in = true;
+    for (int i = 0; i < 4; ++i) in = in && at[i] >= 0 && at[i] < map->extents[i];
+    for (int i = 1; i < 4; ++i) from += at[i] * (long long)map->strides[i - 1];
+    if (in) std::memcpy((void*)place, from, map->element); else std::memset((void*)place, 0, map->element);
+}
+static void brought(const TensorMap* map, Barrier* done, int rows) {
+    Turns& t = turns_of[done];
+    t.bytes -= rows * map->box[0] * map->element;
+    turn(t);
+}
+inline void copy_tile(void* to, const TensorMap* map, Barrier* done, int x, int y, int z, int w) {
+    if ((unsigned long long)to % 1024 || (unsigned long long)map->at % 16 || map->windows) abort();
+    for (int r = 0; r < map->box[1]; ++r)
+        for (int c = 0; c < map->box[0]; ++c) bring((unsigned char*)to, map, r, c, {x + c, y + r, z, w});
+    brought(map, done, map->box[1]);
+}
+inline void copy_tile(void*, const TensorMap*, Barrier*, int, int, int, int, int) { abort(); }
+inline void copy_windows(void* to, const TensorMap* map, Barrier* done, int c, int x, int y, int n, int right, int down) {
+    if ((unsigned long long)to % 1024 || (unsigned long long)map->at % 16 || !map->windows) abort();
+    for (int r = 0; r < map->box[1]; ++r) {
+        for (int i = 0; i < map->box[0]; ++i) bring((unsigned char*)to, map, r, i, {c + i, x + right, y + down, n});
+        x += map->steps[0];
+        if (x < map->extents[1] + map->upper[0]) continue;
+        x = map->lower[0];
+        y += map->steps[1];
+        if (y < map->extents[2] + map->upper[1]) continue;
+        y = map->lower[1];
+        ++n;
+    }
+    brought(map, done, map->box[1]);
+}
+inline void prefetch_map(const TensorMap*) {}
+inline unsigned cluster_rank() { return 0; }
+inline void cluster_sync(bool) { abort(); }
+inline Pack<float, 4> read_there(const float*, unsigned) { abort(); }
+inline void meet(int, int) { abort(); }
+template <int N> inline void registers_up() {}
+template <int N> inline void registers_down() {}

@@ -1,0 +1,100 @@
+"""Products that take along the pointwise nodes behind them: the same bits as one kernel after the other, whoever looks inside."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import onnx
+import pytest
+
+from probe.engine.assignment import FP32, Assignment
+from probe.engine.build import compile_model
+from probe.engine.device.cuda.device import CudaDevice
+from probe.engine.device.cuda.errors import Unsupported
+from probe.engine.device.cuda.formats import F32
+from probe.engine.device.cuda.ops.call import Call
+from probe.engine.device.cuda.ops.product_shape import product_shape
+from probe.engine.device.cuda.ops.table import OPS
+from probe.engine.device.cuda.pointwise import Reading, run_steps
+from probe.model import load
+from tests.engine.cuda.host_backend import HostBackend
+
+HEAD = '<ir_version: 8, opset_import: ["" : 18]>\n'
+NETWORKS = {
+    "linear": """g (float[2,m,16] x, float[2,m,24] r) => (float[2,m,24] y, float[2,m,24] a)
+{ p = MatMul (x, w)  a = Add (p, b)  q = Relu (a)  y = Add (q, r) }""",
+    "gelu": """g (float[m,16] x) => (float[m,24] y) <float one = {1.0}, float root = {1.414}, float half = {0.5}>
+{ p = Gemm <transB = 1> (x, w, b)  d = Div (p, root)  e = Erf (d)  f = Add (e, one)  h = Mul (p, f)  y = Mul (h, half) }""",
+    "block": """g (float[1,8,6,6] x) => (float[1,8,6,6] y)
+{ p = Conv <pads = [1, 1, 1, 1]> (x, w, b)  q = Relu (p)  s = Conv (q, v, c)  t = Add (s, x)  y = Relu (t) }""",
+    "wider": """g (float[1,16] x, float[5,24] r) => (float[5,24] y)
+{ p = MatMul (x, w)  q = Relu (p)  y = Add (q, r) }""",
+}
+WEIGHTS = {
+    "linear": {"w": (16, 24), "b": (24,)}, "gelu": {"w": (24, 16), "b": (24,)},
+    "block": {"w": (8, 8, 3, 3), "b": (8,), "v": (8, 8, 1, 1), "c": (8,)}, "wider": {"w": (16, 24)},
+}  # fmt: skip
+FEEDS = {
+    "linear": {"x": (2, 7, 16), "r": (2, 7, 24)}, "gelu": {"x": (7, 16)}, "block": {"x": (1, 8, 6, 6)},
+    "wider": {"x": (1, 16), "r": (5, 24)},
+}  # fmt: skip
+
+
+def standing_in(op: str, log: list[str]):
+    """A ``tailed`` of two launches: the product in FP32, then the steps."""
+
+    def tailed(queue, call: Call, readings, steps):
+        shape = product_shape(call)
+        (wide,) = OPS[op].compute(queue, Call(call.node, call.inputs, [F32], call.opset, call.tactic))
+        assert wide is not None and wide.shape == shape
+        log.append(op)
+        return run_steps(queue, shape, [("sum", Reading(wide)), *readings], steps)
+
+    return SimpleNamespace(compute=OPS[op].compute, tailed=tailed)
+
+
+def refusing(op: str):
+    def tailed(queue, call, readings, steps):
+        raise Unsupported("not this one")
+
+    return SimpleNamespace(compute=OPS[op].compute, tailed=tailed)
+
+
+def engine_of(folder, network: str, backend):
+    made = onnx.parser.parse_model(HEAD + NETWORKS[network])
+    random = np.random.default_rng(5)
+    for name, shape in WEIGHTS[network].items():
+        array = random.standard_normal(shape).astype(np.float32) / 2
+        made.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+    onnx.save(made, folder / "m.onnx")
+    engine = compile_model(load(folder / "m.onnx"), precision="fp16", fusion="full")
+    engine.device = CudaDevice(engine.network, engine.top_layers, engine.rounding, backend)
+    return engine, {name: random.standard_normal(shape).astype(np.float32) for name, shape in FEEDS[network].items()}
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_a_tail_gives_the_same_bits(tmp_path, backend, monkeypatch, network):
+    engine, feeds = engine_of(tmp_path, network, backend)
+    whole = network == "linear" or not isinstance(backend, HostBackend)  # on the host a product takes a second
+    choices = (engine.assignment, engine.assignment.keeping(tensors=["p"]), Assignment(FP32))[: 3 if whole else 1]
+    products = ("MatMul", "Gemm", "Conv")
+    log: list[str] = []
+    golden: dict[Assignment, dict[str, np.ndarray | None]] = {}
+    for kind in ("apart", "tailed", "refused")[: 3 if whole else 2]:
+        for op in products:
+            without = SimpleNamespace(compute=OPS[op].compute, tailed=None)
+            row = {"apart": without, "tailed": standing_in(op, log), "refused": refusing(op)}[kind]
+            monkeypatch.setitem(OPS, op, row)
+        engine.device = CudaDevice(engine.network, engine.top_layers, engine.rounding, backend)
+        for assignment in choices:
+            taps: dict[str, np.ndarray | None] = {}
+            tapped = engine.run(feeds, assignment, tap=lambda t, into=taps: into.__setitem__(t.name, t.array))
+            found = {**engine.run(feeds, assignment), **taps}
+            assert all(np.array_equal(tapped[name], found[name]) for name in tapped)
+            if kind == "apart":
+                golden[assignment] = found
+            assert found.keys() == golden[assignment].keys()
+            for name, array in golden[assignment].items():
+                assert array is not None and np.array_equal(found[name], array), (kind, name)
+    assert log

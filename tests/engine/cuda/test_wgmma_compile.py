@@ -1,0 +1,111 @@
+"""Kernels of sm_90a compile without a GPU: registers, spills, and products that the assembler does not wait for one by one."""
+
+from __future__ import annotations
+
+import itertools
+
+import onnx_ir as ir
+import pytest
+
+from probe.engine.device.cuda import compile as compiling
+from probe.engine.device.cuda.chain import Step
+from probe.engine.device.cuda.compile import Source, headers_of, options_of
+from probe.engine.device.cuda.formats import BF16, F16, F32
+from probe.engine.device.cuda.ops.call import Call
+from probe.engine.device.cuda.ops.ending import storing, through
+from probe.engine.device.cuda.ops.matmul import run
+from probe.engine.device.cuda.ops.product import Matrices, describe
+from probe.engine.device.cuda.ops.table import OPS
+from probe.engine.device.cuda.ops.wgmma import ARCH, TACTICS, Tactic
+from probe.engine.device.cuda.pointwise import Reading
+from probe.engine.device.cuda.queue import Queue
+from tests.engine.cuda.null_backend import NullBackend
+
+pytest.importorskip("cuda.bindings.nvrtc", reason="cuda-python is not installed")
+try:
+    compiling.nvrtc_version()
+except RuntimeError as error:
+    pytest.skip(f"NVRTC cannot be loaded: {error}", allow_module_level=True)
+
+MOST = 168  # registers a thread with three warpgroups a block; what is over, consumers take from the copying warps
+SHARED = 227 << 10  # bytes of a block
+
+
+def hopper() -> NullBackend:
+    backend = NullBackend()
+    backend.arch = ARCH
+    return backend
+
+
+def product_source(tactic: Tactic, stored=F16, by=(0, 0), tail: bool = False) -> tuple[Source, int]:
+    """A product of one tile on a tactic, and its bytes of shared memory."""
+    backend, shape = hopper(), (256, 256)
+    queue, k = Queue(backend, 18), 1024
+    a, b, beside = queue.empty((256, k), stored), queue.empty((k, 256), stored), queue.empty(shape, stored)
+    steps = (Step("p", "float", "sum", stored.name), Step("v", "float", "op_gelu(op_add(p, x0))", stored.name, stored))
+    ending = through(queue, shape, [("x0", Reading(beside))], steps) if tail else storing(queue, shape, stored)
+    left = Matrices(a, (), *((1, 256) if by[0] else (k, 1)))
+    right = Matrices(b, (), *((256, 1) if by[1] else (1, k)))
+    run(queue, describe(left, right, None, shape, k, ending), tactic)
+    ((source, launched),) = backend.launched
+    return source, launched.shared_bytes
+
+
+def log_of(source: Source, monkeypatch) -> tuple[str, compiling.Resources]:
+    """What the assembler says."""
+    logs = []
+    original = compiling.resources_of
+    monkeypatch.setattr(compiling, "resources_of", lambda log, entry: logs.append(log) or original(log, entry))
+    program = compiling.compile_source(source, source.code, headers_of(source.code), options_of(source, ARCH))
+    return logs[0], program.resources
+
+
+def fine(source: Source, shared: int, monkeypatch) -> None:
+    log, used = log_of(source, monkeypatch)
+    assert used.spilled_bytes == 0 and used.registers <= MOST, used
+    assert used.shared_bytes + shared <= SHARED
+    assert "C75" not in log, log  # advice that wgmma is serialised, or that setmaxnreg is not heeded
+
+
+@pytest.mark.parametrize("tail", [False, True])
+@pytest.mark.parametrize("tactic", [Tactic(128, 256), Tactic(128, 128, splits=2), Tactic(64, 192, turns=2)], ids=str)
+def test_tactics_are_within_their_budget(tactic, tail, monkeypatch):
+    fine(*product_source(tactic, by=(0, 1), tail=tail), monkeypatch)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("by", [(0, 0), (1, 1)])
+@pytest.mark.parametrize("stored", [F16, BF16], ids=lambda one: one.name)
+@pytest.mark.parametrize("tactic", TACTICS, ids=str)
+def test_every_tactic_is_within_its_budget(tactic, stored, by, monkeypatch):
+    for tail in (False, True):
+        fine(*product_source(tactic, stored, by, tail), monkeypatch)
+
+
+@pytest.mark.parametrize("groups", [1, 64])
+def test_convolutions_are_within_their_budget(groups, monkeypatch):
+    backend = hopper()
+    queue = Queue(backend, 18)
+    shapes = ((2, 64, 28, 28), (64, 64 // groups, 3, 3), (64,))
+    node = ir.node("Conv", [ir.Value(name=name) for name in "xwb"], {"group": groups, "pads": [1, 1, 1, 1]})
+    for strides, stored in itertools.product((1, 2), (F16, BF16)):
+        node.attributes["strides"] = ir.AttrInt64s("strides", [strides, strides])
+        OPS["Conv"].compute(queue, Call(node, [queue.empty(shape, stored) for shape in shapes], [stored], 18))
+    found = {source: shape for source, shape in backend.launched if source.entry in ("matmul_wgmma", "conv_depthwise")}
+    assert len(found) == (2 if groups == 1 else 4)
+    for source, shape in found.items():
+        fine(source, shape.shared_bytes, monkeypatch)
+
+
+def test_fp32_stays_where_it_was():
+    """wgmma reads 16 bits; nothing is narrowed to get there."""
+    backend = hopper()
+    queue = Queue(backend, 18)
+    a, b = (queue.empty((256, 256), F32) for _ in range(2))
+    run(
+        queue,
+        describe(
+            Matrices(a, (), 256, 1), Matrices(b, (), 256, 1), None, (256, 256), 256, storing(queue, (256, 256), F32)
+        ),
+    )
+    assert [source.entry for source, _ in backend.launched] == ["matmul_simt"]
