@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from probe.api import load_result as load_result
     from probe.api import open_recording as open_recording
     from probe.api import run as run
+    from probe.api import tactics as tactics
     from probe.errors import InputError as InputError
     from probe.errors import ProbeError as ProbeError
     from probe.results.diff import Criterion as Criterion
@@ -45,11 +46,12 @@ _HOMES = {
     "load_result": "probe.api",
     "open_recording": "probe.api",
     "run": "probe.api",
+    "tactics": "probe.api",
 }
 
 __all__ = [
     "Criterion", "InputError", "ProbeError", "__version__",
-    "check", "compile", "convert", "diff", "dump", "find", "load", "load_result", "open_recording", "run",
+    "check", "compile", "convert", "diff", "dump", "find", "load", "load_result", "open_recording", "run", "tactics",
 ]  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from probe.api import tactics as tactics
 from probe.api.networks import compile as compile  # noqa: A004 - probe.compile is what users write
 from probe.api.networks import convert as convert
 from probe.api.networks import run as run

@@ -12,6 +12,7 @@ from probe.cli.dump import dump
 from probe.cli.find import find
 from probe.cli.inspect import inspect
 from probe.cli.run import run
+from probe.cli.tactics import tactics
 
 HELP = ("-h", "--help")
 COMMANDS = (run, check, find, convert, dump, diff, inspect, demo)
@@ -39,3 +40,4 @@ def probe(
 
 for _command in COMMANDS:
     app.command(context_settings={"help_option_names": list(HELP)})(_command)
+app.add_typer(tactics)

@@ -48,10 +48,17 @@ def _run(arguments: Sequence[str]) -> int:
     from probe.cli.app import HELP, app
 
     program = typer.main.get_command(app)
-    if set(HELP) & set(_options(arguments)) and (chosen := getattr(program, "commands", {}).get(arguments[0])):
-        # Parsing would first load what checks values, which costs more than all the rest of --help.
-        print(chosen.get_help(typer.Context(chosen, info_name=f"probe {arguments[0]}", help_option_names=list(HELP))))
-        return 0
+    if set(HELP) & set(_options(arguments)):
+        chosen, words = program, ["probe"]
+        for word in arguments:  # a command, or one of a group's
+            if (inner := getattr(chosen, "commands", {}).get(word)) is None:
+                break
+            chosen = inner
+            words.append(word)
+        if chosen is not program:
+            # Parsing would first load what checks values, which costs more than all the rest of --help.
+            print(chosen.get_help(typer.Context(chosen, info_name=" ".join(words), help_option_names=list(HELP))))
+            return 0
     try:
         code = program.main(list(arguments), prog_name="probe", standalone_mode=False)
     except Exception as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -85,6 +85,14 @@ def run(
     no_cure: Annotated[
         bool, typer.Option("--no-cure", help="Do not run again with what the findings would keep in FP32.")
     ] = False,
+    builds: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=2,
+            help="Instead: choose kernels N times by measured time; say what flips, what that does, what to pin.",
+        ),
+    ] = None,
     strict_layers: StrictLayers = False,
     worst: Worst = 10,
     table: Annotated[
@@ -120,34 +128,37 @@ def run(
     if table is not None and table.suffix not in (".parquet", ".csv"):
         raise InputError(f"{table}: a table is written as .parquet or .csv", where="--table")
     kept = [pattern for one in keep or () if (pattern := parse_select(one, "--keep")) is not None]
+    if builds is not None:
+        looking = {"--layers": layers, "--passes-limit": passes_limit, "--observe": observe, "--no-cure": no_cure,
+                   "--strict-layers": strict_layers, "--table": table}  # fmt: skip
+        foreign = [name for name, value in looking.items() if value not in (None, False)]
+        if foreign:
+            raise InputError(f"{foreign[0]} is about one build", where="--builds", hint="leave one of both out")
     with Progress("running", quiet=quiet) as progress:
-        result = api.run(
-            model,
-            precision=precision,
-            golden=golden,
-            inputs=list(inputs) if inputs else None,
-            seed=seed,
-            input_shapes=parse_shapes(input_shapes or ()),
-            val_range=parse_ranges(val_range or ()),
-            accept=accept or (),
-            preset=preset,
-            keep=kept,
-            layers=parse_select(layers, "--layers"),
-            device="cpu" if device == "auto" else device,
-            passes=passes,
-            fusion=fusion,
-            interior=interior,
-            passes_limit=passes_limit,
-            observe=observe,
-            try_cure=not no_cure,
-            strict_layers=strict_layers,
-            worst=worst,
-            threads=threads,
-            custom_op_libs=custom_op_lib or (),
-            memory_limit=parse_bytes(memory_limit),
-            command=typed_command(),
-            progress=lambda phase, name: progress.step(f"{phase} {name}"),
-        )
+        common: dict[str, Any] = {
+            "precision": precision, "golden": golden, "inputs": list(inputs) if inputs else None, "seed": seed,
+            "input_shapes": parse_shapes(input_shapes or ()), "val_range": parse_ranges(val_range or ()), "accept": accept or (),
+            "preset": preset, "keep": kept, "device": "cpu" if device == "auto" else device, "passes": passes, "fusion": fusion,
+            "interior": interior, "threads": threads, "custom_op_libs": custom_op_lib or (),
+            "memory_limit": parse_bytes(memory_limit), "command": typed_command(),
+            "progress": lambda phase, name: progress.step(f"{phase} {name}"),
+        }  # fmt: skip
+        result: Any
+        if builds is not None:
+            from probe.api.blaming import compare_builds
+
+            result = compare_builds(model, builds, **common)
+        else:
+            result = api.run(
+                model,
+                layers=parse_select(layers, "--layers"),
+                passes_limit=passes_limit,
+                observe=observe,
+                try_cure=not no_cure,
+                strict_layers=strict_layers,
+                worst=worst,
+                **common,
+            )
     if table is not None:
         from probe.results.frames import save_frame
 

@@ -181,6 +181,7 @@ class Work:
     log: EvaluationLog | None = None
     evaluated: int = 0  # in this run; what an earlier one's log answers is not counted
     seconds_searching: float = 0.0
+    seconds_evaluating: float = 0.0  # of these
 
     @contextmanager
     def phase(self, name: str) -> Iterator[Callable[[str], None]]:
@@ -367,7 +368,7 @@ class Work:
     ) -> SearchResult:
         """Search; what the notebook holds is not evaluated again."""
         options = self.options
-        begun, spent = time.perf_counter(), self.seconds_searching
+        begun, spent, before = time.perf_counter(), self.seconds_searching, oracle.seconds
         left = None if options.max_evaluations is None else max(0, options.max_evaluations - self.evaluated)
         settings = Options(
             objective="count" if options.objective == "count" else "cost", probes=probes, confidence=options.confidence,
@@ -383,6 +384,7 @@ class Work:
             return search(units, oracle, settings, log=list(self.notebook.entries), on_entry=note)
         finally:
             self.seconds_searching += time.perf_counter() - begun
+            self.seconds_evaluating += oracle.seconds - before
 
     def _refine(self, found: Found, tell: Callable[[str], None]) -> Found:
         """Units of several tensors are taken apart: of the answer's tensors none can be left out either."""

@@ -86,6 +86,51 @@ def render(
             from probe.report.check_page import check_headline, check_page
 
             lines = check_headline(result, page) if quiet else check_page(result, page, verbose=verbose, rows=rows)
+        case "TacticsRecordResult":
+            from probe.report.tactics_page import record_headline, record_page
+
+            lines = record_headline(result, page) if quiet else record_page(result, page, verbose=verbose, **bound)
+        case "TacticsReplayResult":
+            from probe.report.tactics_page import replay_headline, replay_page
+
+            lines = replay_headline(result, page) if quiet else replay_page(result, page, verbose=verbose, **bound)
+        case "TacticFile":
+            from probe.report.tactics_page import file_page
+
+            lines = file_page(result, page, verbose=verbose, **bound)
+            lines = lines[: lines.index("")] if quiet else lines
+        case "TacticsLogResult":
+            from probe.report.tactics_page import log_headline, log_page
+
+            lines = log_headline(result, page) if quiet else log_page(result, page, verbose=verbose, **bound)
+        case "TacticsDiffResult":
+            from probe.report.blame_diff_page import tactics_diff_headline, tactics_diff_page
+
+            lines = (
+                tactics_diff_headline(result, page)
+                if quiet
+                else tactics_diff_page(result, page, verbose=verbose, **bound)
+            )
+        case "TacticsBisectResult":
+            from probe.report.blame_bisect_page import tactics_bisect_headline, tactics_bisect_page
+
+            lines = (
+                tactics_bisect_headline(result, page)
+                if quiet
+                else tactics_bisect_page(result, page, verbose=verbose, **bound)
+            )
+        case "TacticsTableResult":
+            from probe.report.blame_table_page import tactics_table_headline, tactics_table_page
+
+            lines = (
+                tactics_table_headline(result, page)
+                if quiet
+                else tactics_table_page(result, page, verbose=verbose, **bound)
+            )
+        case "BuildsResult":
+            from probe.report.blame_builds_page import builds_headline, builds_page
+
+            lines = builds_headline(result, page) if quiet else builds_page(result, page, verbose=verbose, **bound)
         case other:
             raise TypeError(f"cannot render a {other}")
     return "\n".join(lines) + "\n"

@@ -33,6 +33,14 @@ _HOMES = {
     "probe.check/1": ("probe.results.check", "CheckResult"),
     "probe.convert/1": ("probe.results.convert_result", "ConvertResult"),
     "probe.find/1": ("probe.results.find", "FindResult"),
+    "probe.tactics/1": ("probe.results.tactics", "TacticFile"),
+    "probe.tactics-record/1": ("probe.results.tactics", "TacticsRecordResult"),
+    "probe.tactics-replay/1": ("probe.results.tactics", "TacticsReplayResult"),
+    "probe.tactics-log/1": ("probe.results.tactics", "TacticsLogResult"),
+    "probe.tactics-diff/1": ("probe.results.blame", "TacticsDiffResult"),
+    "probe.tactics-bisect/1": ("probe.results.blame", "TacticsBisectResult"),
+    "probe.tactics-table/1": ("probe.results.blame", "TacticsTableResult"),
+    "probe.builds/1": ("probe.results.blame", "BuildsResult"),
 }
 
 

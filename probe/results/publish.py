@@ -25,8 +25,10 @@ from probe.results.diff import (
     TensorDiff,
     WorstElement,
 )
+from probe.results.example_blame import examples_of_blame
 from probe.results.example_check import example_check
 from probe.results.example_find import example_find
+from probe.results.example_tactics import examples_of_tactics
 from probe.results.inspect import (
     DumpResult,
     InspectResult,
@@ -316,6 +318,8 @@ def examples() -> dict[str, Any]:
         "convert": example_convert(),
         "check": example_check(_DIGEST, _INPUT, _ENVIRONMENT),
         "find": example_find(example_convert(), example_run().findings),
+        **examples_of_tactics(_DIGEST, _INPUT, example_metrics(), _ENVIRONMENT),
+        **examples_of_blame(_DIGEST, _INPUT, _ENVIRONMENT),
     }
 
 

@@ -20,9 +20,9 @@ from probe.model.model import Model
 from tests.bench import neutral
 from tests.bench.find_peers import measure, package, planted_cases
 from tests.bench.mixed_cost import cost_of
-from tests.engine.emulator import Emulator
 from tests.culprits.planted.bases import BASES
 from tests.culprits.planted.build import KINDS, Planted, build
+from tests.engine.emulator import Emulator
 from tests.model import builders as b
 
 SMALL = [(kind, 60, k, seed) for seed, kind in enumerate(KINDS) for k in (0, 3)]

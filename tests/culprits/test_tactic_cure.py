@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import pytest
 
 from probe.culprits.oracle import EngineOracle
 from probe.culprits.tactic_cure import cure_by_tactics, legal, possible_switches
 from probe.engine.assignment import FP32
 from probe.engine.engine import Engine
+from probe.engine.tuning.choose import choose
+from probe.engine.tuning.selector import Allow, Deny
+from probe.store.feeds import InputSet
 from tests.blame.planted import chain, engine_of, oracle_of
 
 ALONE, HALF = 0.2, 0.035
@@ -111,3 +117,49 @@ def test_layers_in_fp32_take_a_tactic_that_exists_there(tmp_path: Path) -> None:
     # t5 is made by product 4, and read by product 5 through a Concat, whose result is a tensor of its own.
     assert "product 4" in exact and "product 7" not in exact
     assert oracle.evaluate(made).passed
+
+
+def test_a_network_that_winograd_breaks(tmp_path: Path) -> None:
+    """Inputs of 800 and more: FP16 transforms of F(4x4), up to a hundred times as large, are Inf where direct sums are not."""
+    rng = np.random.default_rng(0)
+    text = """<ir_version: 8, opset_import: ["" : 17]>
+    g (float[1,4,16,16] x) => (float[1,4,16,16] y) {
+      a = Conv <pads = [1,1,1,1]> (x, w0)
+      b = Mul (a, big)
+      c = Conv <pads = [1,1,1,1]> (b, w1)
+      d = Mul (c, small)
+      y = Conv <pads = [1,1,1,1]> (d, w2)
+    }"""
+    model = onnx.parser.parse_model(text)
+    arrays = {f"w{at}": 0.1 * rng.standard_normal((4, 4, 3, 3)) for at in range(3)} | {"big": 1500.0, "small": 1 / 1500}
+    model.graph.initializer.extend(
+        onnx.numpy_helper.from_array(np.asarray(array, np.float32), name) for name, array in arrays.items()
+    )
+    onnx.save(model, tmp_path / "m.onnx")
+    sets = (InputSet("x", {"x": rng.standard_normal((1, 4, 16, 16)).astype(np.float32)}, "test"),)
+    engine = engine_of(tmp_path / "m.onnx", passes="none", fusion="none")
+    oracle = oracle_of(engine, sets, ())
+    convs = [layer.name for layer in engine.layers if layer.kind == "conv"]
+    base = engine.assignment.with_tactics(dict.fromkeys(convs, "winograd_f4"))
+    assert oracle.evaluate(engine.assignment).passed and not oracle.evaluate(base).passed
+    cure = cure_by_tactics(engine, base, oracle)
+    second = next(layer.name for layer in engine.layers if "c" in {value.name for value in layer.tensors})
+    assert cure.status == "found" and [(one.layer, one.after) for one in cure.switches] == [(second, "exact")]
+    denied = choose(
+        engine, sets[0].feeds, [Deny(f"winograd_.* @ {re.escape(second)}"), Allow("winograd_f4|exact"), _Last()]
+    )
+    assert denied.tactics[second] == "exact" and sum(name == "winograd_f4" for name in denied.tactics.values()) == 2
+    assert oracle.evaluate(denied.assignment(engine.assignment)).passed
+
+
+class _Last:
+    """Takes the candidate that was declared last."""
+
+    name = "last"
+
+    def select(self, context: Any, candidates: Any) -> Any:
+        del context
+        return candidates[::-1]
+
+    def chosen(self, context: Any, candidate: Any) -> None:
+        """Nothing to do."""

@@ -46,7 +46,8 @@ def command_lines() -> Iterator[tuple[str, str]]:
             joined = re.sub(r"\\\n\s*", "", block[1])
             yield from ((page.name, line) for line in re.findall(r"^(?:\$ )?(probe .*)$", joined, re.MULTILINE))
     for name, command in COMMANDS.items():
-        yield from ((name, line) for line in re.findall(r"Example: (probe .*)", command.help or ""))
+        for one in (command, *getattr(command, "commands", {}).values()):
+            yield from ((name, line) for line in re.findall(r"Example: (probe .*)", one.help or ""))
 
 
 @pytest.mark.parametrize(("page", "line"), sorted(set(command_lines())))
@@ -55,7 +56,10 @@ def test_a_command_line_in_the_docs_is_valid(page: str, line: str) -> None:
     name, *rest = shlex.split(line, comments=True)[1:]
     if name.startswith("--"):
         return
-    known = {option for parameter in COMMANDS[name].params for option in (*parameter.opts, *parameter.secondary_opts)}
+    command = COMMANDS[name]
+    while rest and rest[0] in getattr(command, "commands", {}):
+        command = command.commands[rest.pop(0)]
+    known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
     known |= {"--help", "-h", "--debug"}
     for word in rest:
         if re.fullmatch(r"--?[a-z][a-z-]*", word):

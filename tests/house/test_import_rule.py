@@ -21,7 +21,8 @@ ALLOWED = {
     "cli": {"api", "demo", "report", "culprits", "debug", "compare", "model", "runners", "store"},
     "demo": {"api", "demo_model"},
     "demo_model": set(),
-    "api": {"culprits", "debug", "engine", "compare", "metrics", "model", "runners", "store"},
+    "api": {"blame", "culprits", "debug", "engine", "compare", "metrics", "model", "runners", "store"},
+    "blame": {"culprits", "search", "debug", "runners", "engine", "compare", "metrics", "model", "store"},
     "culprits": {"search", "debug", "runners", "engine", "compare", "metrics", "model", "store"},
     "debug": {"runners", "engine", "compare", "metrics", "model", "store"},
     "runners": {"engine", "ort", "model", "store"},
@@ -53,7 +54,7 @@ FENCES = (
     Fence("numpy", ("",), at_top=True),
     Fence("onnx", ("model", "engine", "demo_model", "runners.fp64"), at_top=True),
     Fence("google", ("model",), at_top=False),  # protobuf, which comes with onnx
-    Fence("onnx_ir", ("model", "engine", "runners.engine", "debug", "culprits"), at_top=True),
+    Fence("onnx_ir", ("model", "engine", "runners.engine", "debug", "culprits", "blame"), at_top=True),
     Fence("onnxruntime", ("runners", "ort", "engine.device.cpu"), at_top=True),
     Fence("cuda", ("engine.device.cuda",), at_top=True),
     Fence("polars", ("results", "compare", "debug", "report", "cli"), at_top=False),

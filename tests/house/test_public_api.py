@@ -28,6 +28,7 @@ NAMES = [
     "load_result",
     "open_recording",
     "run",
+    "tactics",
 ]
 
 

@@ -403,3 +403,22 @@ def test_the_answer_passes_and_is_one_minimal_whatever_the_network_does(drawn, o
             assert not table[everything - group.units]
             assert all(table[(keep - {group.unit}) | {other}] for other in group.alternatives)
     assert result.voting is None
+
+
+@given(functions(), st.sets(st.integers(0, 6)))
+@settings(max_examples=200)
+def test_what_is_settled_is_asked_of_by_certificates_alone(drawn, settled) -> None:
+    """Refining an answer: elimination asks of the other units, and the result is 1-minimal whatever was said to be settled."""
+    units, table, _ = drawn
+    everything = frozenset(unit.id for unit in units)
+    fixed = frozenset(unit.id for index, unit in enumerate(units) if index in settled)
+    result = find(units, lambda kept: Evaluation(table[kept]), Options(settled=fixed))
+    if table[frozenset()] or not table[everything]:
+        assert result.status in ("nothing_needed", "unreachable")
+        return
+    assert result.status == "found" and result.keep is not None
+    keep = frozenset(result.keep)
+    assert table[keep] and not any(table[keep - {one}] for one in keep)
+    assert result.groups == () or fixed != everything
+    if fixed == everything and all(not table[everything - {one}] for one in everything):
+        assert keep == everything and result.evaluations["search"] == 4, "the baselines, each twice"

@@ -18,12 +18,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx
 
-from tests.engine.emulator import Emulator
 from tests.culprits.planted import faults as f
 from tests.culprits.planted.accumulated import GROUP, UNIT_NODES, Accumulation
 from tests.culprits.planted.bases import BASES, OUTPUTS, Base
 from tests.culprits.planted.faults import BRANCHES, Branch, Fault
 from tests.culprits.planted.tracer import Array
+from tests.engine.emulator import Emulator
 
 LIMIT = 0.02  # of range_rel, for faults that break the outputs each by itself
 ACCUMULATED_LIMIT = 0.1

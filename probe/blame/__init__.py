@@ -1,0 +1,1 @@
+"""Which tactic is to blame: choices recorded and replayed, compared, and bisected."""

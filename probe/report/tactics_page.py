@@ -1,0 +1,307 @@
+"""Recorded and replayed tactics, tactic files and TensorRT's logs of them, as terminal text."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from probe.report.diff_facts import acceptance_in_words
+from probe.report.numbers import cosine, count, number, seconds
+from probe.report.text import Column, Page, elide, escape, fitted, table, wrap
+from probe.report.words import WORDS, sentence, verdict_lines
+from probe.results.tactics import (
+    LayerChoice,
+    TacticFile,
+    TacticMiss,
+    TacticRun,
+    TacticsLogResult,
+    TacticsRecordResult,
+    TacticsReplayResult,
+    TrtDifference,
+    TrtOp,
+)
+
+_EXACT = "exact"
+_UNMEASURED = number(None)
+_LONG = 120
+_KERNEL = 34
+
+
+def record_page(result: TacticsRecordResult, page: Page, *, rows: int = 20, verbose: bool = False) -> list[str]:
+    """The whole page of ``probe tactics record``. ``rows`` bounds each table; ``verbose`` lifts the bound and lists every candidate."""
+    rows = 1 << 30 if verbose else rows
+    times = (
+        f"{result.measured:,} measured, {result.reused:,} from a cache" if result.measured or result.reused else "none"
+    )
+    cache = f"; kept in {escape(result.timing_cache)}" if result.timing_cache else ""
+    facts = [
+        ("written", escape(result.file)),
+        ("chosen by", escape(", ".join(result.selectors))),
+        ("times", times + cache),
+    ]
+    return _sections(
+        record_headline(result, page),
+        _outputs(result.run, page, rows),
+        _choices(result.run.layers, page, rows),
+        _candidates(result.run.layers, page) if verbose else [],
+        [*_facts(facts, page), *_run_facts(result.run, page, verbose=verbose)],
+    )
+
+
+def record_headline(result: TacticsRecordResult, page: Page) -> list[str]:
+    """The verdict in one sentence."""
+    return verdict_lines(result.run.verdict, f"{_judged(result.run)}; {_summary(result.run.layers)}, recorded", page)
+
+
+def replay_page(result: TacticsReplayResult, page: Page, *, rows: int = 20, verbose: bool = False) -> list[str]:
+    """The whole page of ``probe tactics replay``. ``rows`` bounds each table; ``verbose`` lifts the bound."""
+    rows = 1 << 30 if verbose else rows
+    facts = [("replayed", escape(result.file) + ("" if result.strict else ", lenient"))]
+    facts += [("written", escape(result.written))] if result.written else []
+    return _sections(
+        replay_headline(result, page),
+        _misses(result.misses, page, rows),
+        [line for one in result.ignored for line in wrap(sentence(one), page.width, first="  ignored: ", rest="    ")],
+        _outputs(result.run, page, rows),
+        _choices(result.run.layers, page, rows),
+        [*_facts(facts, page), *_run_facts(result.run, page, verbose=verbose)],
+    )
+
+
+def replay_headline(result: TacticsReplayResult, page: Page) -> list[str]:
+    """The verdict in one sentence, and whether the bits are the recorded ones."""
+    verdict = "failed" if not result and result.run.verdict in ("passed", "warned") else result.run.verdict
+    return verdict_lines(verdict, f"{bits_in_words(result)}; {_judged(result.run)}", page)
+
+
+def bits_in_words(result: TacticsReplayResult) -> str:
+    """How the outputs compare with the recorded ones."""
+    if result.identical is None:
+        return "no outputs were recorded for these inputs"
+    if result.identical:
+        return f"the outputs of {count(result.compared, 'input')} are those recorded, bit for bit"
+    names = ", ".join(result.differing[:3]) + (" ..." if len(result.differing) > 3 else "")
+    return (
+        f"the outputs are NOT those recorded for {len(result.differing)} of {count(result.compared, 'input')} ({names})"
+    )
+
+
+def file_page(file: TacticFile, page: Page, *, rows: int = 40, verbose: bool = False) -> list[str]:
+    """A tactic file: where it comes from, and its lines."""
+    rows = 1 << 30 if verbose else rows
+    one = file.fingerprint
+    compiled = f"{file.precision}, passes {file.passes}, fusion {file.fusion}, interior {file.interior}"
+    facts = [
+        ("model", one.model_sha256[:12]),
+        ("compiled", escape(compiled)),
+        ("device", escape(", ".join(x for x in (one.device, one.processor, one.driver) if x))),
+        ("sources", one.sources[:12]),
+        ("outputs", f"recorded of {count(len(file.recorded), 'input')}"),
+    ]
+    facts += [("kept", escape(", ".join(file.kept[:6])) + (" ..." if len(file.kept) > 6 else ""))] if file.kept else []
+    counted = Counter(line.tactic for line in file.layers)
+    used = ", ".join(f"{n} {escape(name)}" for name, n in counted.most_common())
+    head = wrap(
+        f"tactics of {count(len(file.layers), 'layer')}: {used or 'none'}; the recorded run {_past(file)}", page.width
+    )
+    cells = [(line.layer, line.precision, line.tactic) for line in file.layers]
+    return _sections(head, _facts(facts, page), _bounded("layer", ("precision", "tactic"), cells, page, rows))
+
+
+def _past(file: TacticFile) -> str:
+    return "was not judged" if file.verdict == "not_judged" else WORDS[file.verdict].lower()
+
+
+# --- parts -----------------------------------------------------------------------------------------------------------
+
+
+def _sections(*sections: Sequence[str]) -> list[str]:
+    lines: list[str] = []
+    for section in sections:
+        if section:
+            lines += [*([""] if lines else []), *section]
+    return lines
+
+
+def _judged(run: TacticRun) -> str:
+    if run.verdict == "passed":
+        return f"{run.precision}: {count(len(run.outputs), 'output')} within the acceptance"
+    return f"{run.precision}: {run.reasons[0] if run.reasons else WORDS[run.verdict].lower()}"
+
+
+def _summary(layers: Sequence[LayerChoice]) -> str:
+    other = sum(one.tactic != _EXACT for one in layers)
+    return f"{count(len(layers), 'layer')}, {other:,} with another tactic than exact"
+
+
+def _outputs(run: TacticRun, page: Page, rows: int) -> list[str]:
+    cells = [
+        (
+            name,
+            WORDS[one.verdict],
+            *((number(m.range_rel), cosine(m.cosine)) if (m := one.metrics) is not None else ("-", "-")),
+        )
+        for name, one in run.outputs.items()
+    ]
+    columns = [Column("output", 0, "<"), Column("verdict", 10, "<"), Column("range_rel", 10), Column("cosine", 10)]
+    lines = table(columns, cells[:rows], page)
+    lines += [f"  and {len(cells) - rows} more (-v)"] if len(cells) > rows else []
+    for reason in run.reasons[1:4] if run.verdict != "passed" else ():
+        lines += wrap(sentence(reason), page.width, first="  and     ")
+    return lines
+
+
+def _choices(layers: Sequence[LayerChoice], page: Page, rows: int) -> list[str]:
+    """Layers with another tactic than exact; what exact takes there beside it."""
+    shown = [one for one in layers if one.tactic != _EXACT]
+    if not shown:
+        return []
+    cells: list[tuple[str, ...]] = []
+    for one in shown:
+        times = {c.tactic: c.median_us for c in one.candidates}
+        cells.append((one.layer, one.precision, one.tactic, number(times.get(one.tactic)), number(times.get(_EXACT))))
+    titles = ("precision", "tactic", "us", "us exact")
+    if all(row[3] == row[4] == _UNMEASURED for row in cells):
+        titles, cells = titles[:2], [row[:3] for row in cells]
+    return _bounded(f"layer ({len(shown)} of {len(layers)})", titles, cells, page, rows)
+
+
+def _bounded(first: str, titles: Sequence[str], cells: Sequence[Sequence[str]], page: Page, rows: int) -> list[str]:
+    columns = [Column(first, 0, "<")]
+    columns += [
+        fitted(title, (row[at] for row in cells), align=">" if title.startswith("us") else "<", most=20)
+        for at, title in enumerate(titles, 1)
+    ]
+    lines = table(columns, cells[:rows], page)
+    return lines if len(cells) <= rows else [*lines, f"  and {len(cells) - rows} more (-v)"]
+
+
+def _candidates(layers: Sequence[LayerChoice], page: Page) -> list[str]:
+    lines = [page.paint("candidates, fastest first", "bold")]
+    for one in layers:
+        if len(one.candidates) < 2:
+            continue
+        told = ", ".join(
+            c.tactic
+            + (f" {number(c.median_us)} us" if c.median_us is not None else "")
+            + (f" (refused by {escape(c.refused_by)})" if c.refused_by else "")
+            for c in one.candidates
+        )
+        lines += wrap(f"{elide(one.layer, 48)}: {told}", page.width, first="  ", rest="    ")
+    return lines if len(lines) > 1 else []
+
+
+def _misses(misses: Sequence[TacticMiss], page: Page, rows: int) -> list[str]:
+    if not misses:
+        return []
+    lines = [page.paint(f"{count(len(misses), 'thing')} not as recorded", "yellow", "bold")]
+    for one in misses[:rows]:
+        who = f"{elide(one.layer, 48)}: " if one.layer else ""
+        instead = f"; {escape(one.chosen)} was taken" if one.chosen else ""
+        lines += wrap(f"{who}{_whole(one.message)}{instead}", page.width, first="  - ", rest="    ")
+    return lines if len(misses) <= rows else [*lines, f"  and {len(misses) - rows} more (-v)"]
+
+
+def _whole(text: str) -> str:
+    return " ".join(elide(word, _LONG) if word else "" for word in escape(text).split(" "))
+
+
+def _facts(facts: Sequence[tuple[str, str]], page: Page) -> list[str]:
+    return [line for name, told in facts for line in wrap(told, page.width, first=f"{name:<12}")]
+
+
+def _run_facts(run: TacticRun, page: Page, *, verbose: bool) -> list[str]:
+    inputs = ", ".join(f"{one.id} ({one.source})" for one in run.inputs[:3]) + (" ..." if len(run.inputs) > 3 else "")
+    here = run.fingerprint
+    facts = [
+        ("model", escape(run.model)),
+        ("engine", escape(f"{run.device}; passes {run.passes}, fusion {run.fusion}, interior {run.interior}")),
+        ("on", escape(", ".join(x for x in (here.device, here.processor, here.driver) if x))),
+        ("golden", escape(run.golden.kind if run.golden.kind != "file" else run.golden.source.path)),
+        ("inputs", escape(inputs)),
+        ("acceptance", escape(acceptance_in_words(run.acceptance))),
+    ]
+    facts += [("kept", f"{count(len(run.kept), 'tensor')} in FP32")] if run.kept else []
+    facts += [("note", _whole(note)) for note in run.notes]
+    if verbose:
+        facts.append(("took", ", ".join(f"{escape(name)} {seconds(spent)}" for name, spent in run.seconds.items())))
+    return _facts(facts, page)
+
+
+# --- TensorRT's log --------------------------------------------------------------------------------------------------
+
+
+def log_page(result: TacticsLogResult, page: Page, *, rows: int = 20, verbose: bool = False) -> list[str]:
+    """Operators with their candidates; with a second log, what differs. ``verbose``: every candidate of every operator."""
+    bound = 1 << 30 if verbose else rows
+    lines = log_headline(result, page)
+    if result.other:
+        lines += ["", *_flips(result.differences, page, bound)] if result.differences else []
+    else:
+        lines += ["", *(_ops_whole(result.ops, page) if verbose else _ops(result.ops, page, bound))]
+    for note in result.notes if verbose else result.notes[:rows]:
+        lines += wrap(_whole(note), page.width, first="note        ")
+    return lines
+
+
+def log_headline(result: TacticsLogResult, page: Page) -> list[str]:
+    """What the log holds, or what the two differ in."""
+    several = sum(len(one.tactics) > 1 for one in result.ops)
+    if not result.other:
+        told = f"{count(len(result.ops), 'operator')} autotuned in {result.log}, {several:,} with a choice"
+    else:
+        flips = sum(one.kind == "choice" for one in result.differences)
+        told = f"{count(flips, 'operator')} chosen differently in {result.other} than in {result.log}; {result.same:,} alike"
+    return [page.paint(line, "bold") for line in wrap(sentence(told), page.width)]
+
+
+def _ops(ops: Sequence[TrtOp], page: Page, rows: int) -> list[str]:
+    cells = []
+    for one in ops:
+        taken = one.taken
+        ahead = min((t.cost_ms for t in one.tactics if t.tactic_hash != one.chosen), default=None)
+        margin = ahead / taken.cost_ms if ahead is not None and taken is not None and taken.cost_ms > 0 else None
+        kernel = taken.kernel if taken is not None else ""
+        cells.append((one.op, str(len(one.tactics)), number(one.chosen_ms), number(margin), one.chosen, kernel))
+    columns = [
+        Column("operator", 0, "<"), Column("of", 3), Column("ms", 8), Column("next", 5), Column("tactic hash", 18, "<"),
+        Column("kernel", max(12, page.width - 64), "<"),
+    ]  # fmt: skip
+    lines = table(columns, cells[:rows], page)
+    lines += [f"  and {len(cells) - rows} more (-v)"] if len(cells) > rows else []
+    return [
+        *lines,
+        "",
+        *wrap("next: how many times the chosen one's time the best other takes; -v lists all", page.width, first="  "),
+    ]
+
+
+def _ops_whole(ops: Sequence[TrtOp], page: Page) -> list[str]:
+    lines: list[str] = []
+    for one in ops:
+        lines += [
+            *([""] if lines else []),
+            *wrap(f"{elide(one.op, 60)}", page.width),
+            *wrap(f"key {one.key}", page.width, first="  "),
+        ]
+        cells = [
+            ("*" if t.tactic_hash == one.chosen else "", number(t.cost_ms), number(t.slowdown), t.tactic_hash, t.kernel)
+            for t in one.tactics
+        ]
+        columns = [
+            Column("", 1), Column("ms", 8), Column("slowdown", 8), Column("tactic hash", 18, "<"), Column("kernel", 0, "<"),
+        ]  # fmt: skip
+        lines += table(columns, cells, page)
+    return lines
+
+
+def _flips(differences: Sequence[TrtDifference], page: Page, rows: int) -> list[str]:
+    lines: list[str] = []
+    for one in differences[:rows]:
+        kernels = [f" {elide(kernel, _KERNEL)}" if kernel else "" for kernel in (one.first_kernel, one.second_kernel)]
+        if one.kind == "choice":
+            told = f"{elide(one.op, 48)}: {one.first or 'nothing'}{kernels[0]} -> {one.second or 'nothing'}{kernels[1]}; {_whole(one.message)}"
+        else:
+            told = f"{elide(one.op, 48)}: {_whole(one.message)}"
+        lines += wrap(told, page.width, first="  - ", rest="    ")
+    return lines if len(differences) <= rows else [*lines, f"  and {len(differences) - rows} more (-v)"]
