@@ -84,6 +84,7 @@ def find(
     log: str | Path | None = None,
     resume: bool = False,
     lighter: bool = True,
+    tactics: str | Path | None = None,
     device: str = "cpu",
     passes: Literal["none", "safe", "all"] = "none",
     fusion: Literal["none", "safe", "full"] = "none",
@@ -110,6 +111,7 @@ def find(
         max_evaluations, max_seconds: budget; the best passing set so far is returned.
         log: evaluations are appended here; ``resume`` goes on with what it holds.
         lighter: also try other cures than FP32.
+        tactics: a tactic file to run with; more accurate tactics are tried before FP32.
         passes, fusion, interior: of the engine that is searched; as the file has it by default.
         golden, inputs, accept, preset, device, memory_limit, progress: as for ``run``. ``convert_io``, ``overwrite``: as for ``convert``.
 
@@ -135,6 +137,7 @@ def find(
         aggregate=aggregate, check=check, keep=tuple(re.compile(one) for one in keep), interior=interior, passes=passes,
         fusion=fusion, probes=probes, max_evaluations=max_evaluations, max_seconds=max_seconds,
         log=None if log is None else Path(log), resume=resume, out=None if out is None else Path(out), overwrite=overwrite, convert_io=convert_io, lighter=lighter,
+        tactics=None if tactics is None else Path(tactics),
         threads=threads, custom_op_libs=tuple(Path(one) for one in custom_op_libs),
         memory_limit=memory_limit or DEFAULT_LIMIT, command=command,
     )  # fmt: skip

@@ -8,10 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from probe.api.arguments import Inputs, criteria, input_sets, loaded_model
-from probe.api.blaming import bisect_tactics as bisect_tactics
-from probe.api.blaming import compare_builds as compare_builds
-from probe.api.blaming import diff_tactics as diff_tactics
-from probe.api.blaming import tactics_table as tactics_table
+from probe.api.blaming import bisect_tactics, compare_builds, diff_tactics, tactics_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,6 +17,10 @@ if TYPE_CHECKING:
     from probe.model import Model
     from probe.results.diff import Criterion
     from probe.results.tactics import TacticsLogResult, TacticsRecordResult, TacticsReplayResult
+
+__all__ = [
+    "bisect_tactics", "compare_builds", "diff_tactics", "read_trt_log", "record_tactics", "replay_tactics", "tactics_table",
+]  # fmt: skip
 
 Choice = Literal["fastest", "accurate", "deterministic", "random"]
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,6 +13,7 @@ from probe.compare.diff import diff_sources, environment
 from probe.debug.goldens import Golden, golden_kind, open_golden
 from probe.debug.instrument import with_failure
 from probe.debug.observe import record_outputs
+from probe.debug.phases import Progress, timed_phase
 from probe.debug.run import device_in_words, kept_names
 from probe.engine.build import compile_model, resolve_keep
 from probe.engine.tuning.choose import Choices, choose
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from probe.model.model import Model
     from probe.results.diff import Criterion
     from probe.store.feeds import InputSet
-
-Progress = Callable[[str, str], None]  # phase, what is worked on
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,13 +134,9 @@ class Work:
     opened: ExitStack
     seconds: dict[str, float] = field(default_factory=dict)
 
-    @contextmanager
-    def phase(self, name: str) -> Iterator[Callable[[str], None]]:
-        """Times a part of the work, and tells what is worked on."""
-        begin = time.perf_counter()
-        self.tell(name, "")
-        yield lambda what: self.tell(name, what)
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - begin
+    def phase(self, name: str) -> AbstractContextManager[Callable[[str], None]]:
+        """Time a phase, and tell of it."""
+        return timed_phase(self.seconds, self.tell, name)
 
     def compile(self) -> Engine:
         """The network, with what is kept in its assignment."""

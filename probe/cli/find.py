@@ -96,6 +96,13 @@ def find(
         bool, typer.Option("--resume", help="Take up what --log holds instead of starting anew.")
     ] = False,
     no_cures: Annotated[bool, typer.Option("--no-cures", help="Do not try other cures than FP32.")] = False,
+    tactics: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Run with the kernel choices of a tactic file; more accurate ones are tried before FP32.",
+        ),
+    ] = None,
     passes: Annotated[
         Literal["none", "safe", "all"],
         typer.Option(
@@ -173,6 +180,7 @@ def find(
             log=log,
             resume=resume,
             lighter=not no_cures,
+            tactics=tactics,
             passes=passes,
             fusion=fusion,
             interior=interior,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,9 +18,11 @@ from probe.culprits.judge import Judge
 from probe.culprits.oracle import EngineOracle
 from probe.culprits.space import search_space
 from probe.culprits.suspicion import Suspicion, suspect, vanishing
+from probe.culprits.with_tactics import Legal, given_back, switched, with_file, with_tactics
 from probe.debug.convert_model import check_export
 from probe.debug.goldens import Golden, golden_kind, open_golden
 from probe.debug.instrument import instrument
+from probe.debug.phases import Progress, timed_phase
 from probe.debug.run import kept_names
 from probe.engine.build import compile_model, resolve_keep
 from probe.errors import InputError
@@ -33,6 +35,7 @@ from probe.store.tape import DEFAULT_LIMIT, Tape
 if TYPE_CHECKING:
     from probe.culprits.log import EvaluationLog
     from probe.culprits.space import Space
+    from probe.culprits.tactic_cure import Switch
     from probe.engine.assignment import Assignment
     from probe.engine.engine import Engine
     from probe.model.model import Model
@@ -45,7 +48,6 @@ if TYPE_CHECKING:
     from probe.store.feeds import InputSet
     from probe.store.source import TensorSource
 
-Progress = Callable[[str, str], None]  # phase, what is worked on
 Granularity = Literal["tensor", "layer", "block"]
 Goal = Literal["count", "latency", "bytes"]
 Check = str | Callable[[Mapping[str, Any]], bool | float]
@@ -74,6 +76,8 @@ class FindOptions:
         log: evaluations are appended to this file; ``resume`` takes up what it holds.
         out: where the mixed-precision model goes; None: it is made for the proof, and gone.
         lighter: also try other cures than FP32.
+        tactics: a tactic file: the network runs with its choices, compiled as it says. More accurate tactics are tried before anything
+            stays FP32, and fast ones are given back where the answer passes with them.
     """
 
     precision: str = "fp16"
@@ -99,6 +103,7 @@ class FindOptions:
     overwrite: bool = False
     convert_io: bool = False
     lighter: bool = True
+    tactics: Path | None = None
     threads: int = 0
     custom_op_libs: tuple[Path, ...] = ()
     memory_limit: int = DEFAULT_LIMIT
@@ -134,6 +139,8 @@ def find_network(
         raise InputError(
             f"nothing needs to be kept in {options.precision}", where="--precision", hint="fp16, bf16 or tf32"
         )
+    if options.tactics is not None:
+        options = with_file(options)
     if options.out is not None:
         check_precision(model, options.precision)
         check_export(options.out, model, overwrite=options.overwrite)
@@ -179,16 +186,14 @@ class Work:
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)  # of tensors, as run
     reaches: dict[str, float] = field(default_factory=dict)  # largest finite magnitude of tensors in the golden
     log: EvaluationLog | None = None
+    switches: tuple[Switch, ...] = ()  # tactics that had to be more accurate than the tactic file says
     evaluated: int = 0  # in this run; what an earlier one's log answers is not counted
     seconds_searching: float = 0.0
     seconds_evaluating: float = 0.0  # of these
 
-    @contextmanager
-    def phase(self, name: str) -> Iterator[Callable[[str], None]]:
-        begin = time.perf_counter()
-        self.tell(name, "")
-        yield lambda what: self.tell(name, what)
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - begin
+    def phase(self, name: str) -> AbstractContextManager[Callable[[str], None]]:
+        """Time a phase, and tell of it."""
+        return timed_phase(self.seconds, self.tell, name)
 
     def compile(self, **changed: Any) -> Engine:
         options = self.options
@@ -206,11 +211,18 @@ class Work:
         with self.phase("compile"):
             self.engine = self.compile()
             self.kept = kept_names(self.engine, options.keep)
-            self.base = self.keeping(self.engine)
+            self.base = with_tactics(self, self.keeping(self.engine))
         self.judge = self.make_judge(self.golden, self.sets)
         self.log = self._open_log()
         space, suspicion, causes = self._space(Suspicion()), Suspicion(), ()
         with self.phase("all low"):
+            oracle = self.make_oracle(self.engine, self.sets, self.judge, space)
+            low = self._all_low(oracle)
+        fast = self.base
+        if not low.passed and options.tactics is not None:
+            with self.phase("tactics"):
+                self.base, self.switches = switched(self, oracle, fast)
+            self.notebook.entries.clear()  # they are of other tactics
             oracle = self.make_oracle(self.engine, self.sets, self.judge, space)
             low = self._all_low(oracle)
         if not low.passed:
@@ -219,12 +231,16 @@ class Work:
         with self.phase("search") as tell:
             oracle.space = space
             probes = not low.passed and self._probes(oracle, space)
-            if probes or sum(unit.flagged for unit in space.units) > FEW:
+            if options.tactics is None and (probes or sum(unit.flagged for unit in space.units) > FEW):
                 oracle = self.make_oracle(self.engine, self.sets, self.judge, space, reuse=self._tracing())
             result = self._ask(space.units, oracle, tell, probes=probes)
             cached = result.evaluations["cached"]
             found = Found(space, oracle, result, _unit_of(space.units), result.groups, suspicion, causes, cached)
-            return self._refine(found, tell)
+            found = self._refine(found, tell)
+        if self.switches and found.result.status == "found":
+            with self.phase("tactics"):
+                self.base, self.switches = given_back(self, found, fast)
+        return found
 
     # --- what phases are made of
 
@@ -251,7 +267,14 @@ class Work:
     def make_oracle(
         self, engine: Engine, sets: Sequence[InputSet], judge: Judge, space: Space, reuse: Any = None
     ) -> EngineOracle:
-        return EngineOracle(engine, space, self.keeping(engine), sets, judge, reuse=reuse)
+        if self.options.tactics is None:
+            return EngineOracle(engine, space, self.keeping(engine), sets, judge, reuse=reuse)
+        chosen = {name: choice.tactic for name, choice in self.base.layers.items()} if self.alike(engine) else {}
+        return EngineOracle(engine, Legal(engine, space), self.keeping(engine).with_tactics(chosen), sets, judge)
+
+    def alike(self, engine: Engine) -> bool:
+        """Whether an engine has the layers, and the precision, of the one that is searched."""
+        return engine.settings == self.engine.settings
 
     def _tracing(self) -> Callable[[InputSet, Assignment], Mapping[str, Any] | None]:
         """Runs that compute only what lies downstream of a change, where that is known to pay."""

@@ -24,6 +24,7 @@ from probe.results.find import (
     FindResult,
     HeldOut,
     Suspect,
+    TacticSwitch,
     Voting,
 )
 from probe.results.tensors import InputInfo
@@ -192,6 +193,8 @@ class _Finish:
             violations=len(result.violations),
             voting=Voting(result.voting.noise, result.voting.confidence) if result.voting is not None else None,
             lighter=lighter,
+            tactics=str(options.tactics or ""),
+            switches=tuple(TacticSwitch(one.layer, one.before, one.after, one.cost_us) for one in work.switches),
             cost=cost,
             held_out=held,
             exported=exported,

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 import tempfile
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 from probe.compare.diff import diff_sources, environment
 from probe.debug.goldens import Golden, golden_kind, open_golden
 from probe.debug.handover import autocast_patterns, layer_precisions, named_and_unnamed
+from probe.debug.phases import Progress, timed_phase
 from probe.debug.record import record
 from probe.errors import InputError
 from probe.model.load import load
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from probe.store.feeds import InputSet
     from probe.store.source import TensorSource
 
-Progress = Callable[[str, str], None]  # phase, what is worked on
 _NO_KERNEL = "Could not find an implementation"
 
 
@@ -133,7 +132,7 @@ def convert_network(
     check_export(path, model, overwrite=options.overwrite)
     if options.prove:
         golden_kind(options.golden)
-    with _timed(seconds, "convert", tell):
+    with timed_phase(seconds, tell, "convert"):
         tensors, nodes = resolve_keep(model, options)
         mixed = convert_mixed(
             model, options.precision, keep_tensors=tensors, keep_nodes=nodes, convert_io=options.convert_io
@@ -143,16 +142,16 @@ def convert_network(
     result = _described(model, mixed, written, options, (*tensors, *nodes))
     if options.prove:
         with ExitStack() as opened:
-            with _timed(seconds, "golden", tell):
+            with timed_phase(seconds, tell, "golden"):
                 golden = open_golden(
                     options.golden, model, sets, opened, threads=options.threads, custom_op_libs=options.custom_op_libs,
                     outputs_only=True,
                 )  # fmt: skip
             proving = _Proving(model, sets, options, golden)
-            with _timed(seconds, "proof", tell):
+            with timed_phase(seconds, tell, "proof"):
                 result = _proved(result, proving, written)
             if mixed.lifted or mixed.fp32_nodes:
-                with _timed(seconds, "hand-over", tell):
+                with timed_phase(seconds, tell, "hand-over"):
                     result = replace(result, handed_over=_hand_over(proving, mixed, result))
         result = replace(result, inputs=tuple(InputInfo(one.id, one.sha256, one.source) for one in sets))
     return replace(
@@ -290,11 +289,3 @@ def _exactly(names: Iterable[str]) -> re.Pattern[str]:
 
 def _bytes(model: Model) -> int:
     return sum(path.stat().st_size for path in (model.path, *model.external_files))
-
-
-@contextmanager
-def _timed(seconds: dict[str, float], phase: str, tell: Progress) -> Iterator[None]:
-    begin = time.perf_counter()
-    tell(phase, "")
-    yield
-    seconds[phase] = time.perf_counter() - begin

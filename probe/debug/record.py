@@ -122,7 +122,9 @@ def split_inputs(sets: Sequence[InputSet], share: float, seed: int) -> tuple[lis
     if not 0 < share < 1:
         raise InputError(f"cannot hold out a share of {share:g}", where="--split", hint="between 0 and 1, such as 0.2")
     if len(sets) < 2:
-        raise InputError("one input cannot be split", where="--split", hint="give more inputs, or others with --held-out")
+        raise InputError(
+            "one input cannot be split", where="--split", hint="give more inputs, or others with --held-out"
+        )
     number = min(len(sets) - 1, max(1, round(share * len(sets))))
     drawn = set(np.random.default_rng(seed).choice(len(sets), number, replace=False).tolist())
     return [s for i, s in enumerate(sets) if i not in drawn], [s for i, s in enumerate(sets) if i in drawn]

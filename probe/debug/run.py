@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,6 +14,7 @@ from probe.debug.cures import Judged, Trial, weigh
 from probe.debug.goldens import Golden, golden_kind, open_golden
 from probe.debug.instrument import instrument, with_failure
 from probe.debug.observe import Outputs, check_observer, record_outputs
+from probe.debug.phases import Progress, timed_phase
 from probe.debug.whole_run import failed_to_run, observed, of_baseline, of_golden
 from probe.engine.assignment import FP32, Assignment
 from probe.engine.build import compile_model, resolve_keep
@@ -40,8 +40,6 @@ if TYPE_CHECKING:
     from probe.model.model import Model
     from probe.store.feeds import InputSet
     from probe.store.source import TensorSource
-
-Progress = Callable[[str, str], None]  # phase, name of what is worked on
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +90,9 @@ class _Run:
     opened: ExitStack
     seconds: dict[str, float] = field(default_factory=dict)
 
-    @contextmanager
-    def phase(self, name: str) -> Iterator[Callable[[str], None]]:
-        begin = time.perf_counter()
-        self.tell(name, "")
-        yield lambda what: self.tell(name, what)
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - begin
+    def phase(self, name: str) -> AbstractContextManager[Callable[[str], None]]:
+        """Time a phase, and tell of it."""
+        return timed_phase(self.seconds, self.tell, name)
 
     def compile(self, **changed: Any) -> Engine:
         options = self.options

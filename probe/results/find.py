@@ -104,6 +104,16 @@ class LighterCure:
 
 
 @dataclass(frozen=True, slots=True)
+class TacticSwitch:
+    """A layer that runs with a more accurate tactic than the tactic file says. ``cost_us``: how much longer it takes, measured."""
+
+    layer: str
+    before: str
+    after: str
+    cost_us: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Cost:
     """What keeping the answer costs, modelled. ``latency`` is a roofline's, relative to all-low (1.0), Casts counted."""
 
@@ -183,6 +193,8 @@ class FindResult:
     violations: int = 0  # evaluations where keeping more was worse
     voting: Voting | None = None
     lighter: tuple[LighterCure, ...] = ()
+    tactics: str = ""  # the tactic file that it ran with
+    switches: tuple[TacticSwitch, ...] = ()  # its choices that had to be more accurate
     cost: Cost | None = None
     held_out: HeldOut | None = None
     exported: Exported | None = None

@@ -52,7 +52,7 @@ COMMON = {"dump": "--inputs --input-shapes --seed --val-range --select --layers 
           "diff": "--accept --preset --precision --map --select --layers --worst --smallest-tolerance --strict-layers --metrics "
                   "--worse-factor --json -v -q",
           "find": "--precision --inputs --input-shapes --seed --val-range --golden --accept --preset --check --aggregate --held-out --split "
-                  "--granularity --objective --keep --probes --max-evals --max-seconds --log --resume --no-cures --passes --fusion "
+                  "--granularity --objective --keep --probes --max-evals --max-seconds --log --resume --no-cures --tactics --passes --fusion "
                   "--interior --overwrite --keep-list --table --threads --custom-op-lib --json -o -v -q",
           "check": "--precision --inputs --input-shapes --seed --val-range --golden --select --threads --custom-op-lib --memory-limit "
                    "--json -v -q",
@@ -61,6 +61,7 @@ COMMON = {"dump": "--inputs --input-shapes --seed --val-range --select --layers 
           "convert": "--precision --inputs --input-shapes --seed --val-range --golden --accept --preset --keep --convert-io --no-proof --threads "
                      "--custom-op-lib --overwrite --json -o -v -q",
           "inspect": "--select --values --json -v -q",
+          "report": "--format --worse-factor -o",
           "demo": "-o --json -v -q"}  # fmt: skip
 
 

@@ -21,7 +21,7 @@ ALLOWED = {
     "cli": {"api", "demo", "report", "culprits", "debug", "compare", "model", "runners", "store"},
     "demo": {"api", "demo_model"},
     "demo_model": set(),
-    "api": {"blame", "culprits", "debug", "engine", "compare", "metrics", "model", "runners", "store"},
+    "api": {"blame", "culprits", "report", "debug", "engine", "compare", "metrics", "model", "runners", "store"},
     "blame": {"culprits", "search", "debug", "runners", "engine", "compare", "metrics", "model", "store"},
     "culprits": {"search", "debug", "runners", "engine", "compare", "metrics", "model", "store"},
     "debug": {"runners", "engine", "compare", "metrics", "model", "store"},
