@@ -11,11 +11,12 @@ from probe.cli.diff import diff
 from probe.cli.dump import dump
 from probe.cli.find import find
 from probe.cli.inspect import inspect
+from probe.cli.report import report
 from probe.cli.run import run
 from probe.cli.tactics import tactics
 
 HELP = ("-h", "--help")
-COMMANDS = (run, check, find, convert, dump, diff, inspect, demo)
+COMMANDS = (run, check, find, convert, dump, diff, inspect, report, demo)
 
 app = typer.Typer(
     name="probe",

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 
+from probe.report.diff_facts import fact_lines
 from probe.report.numbers import count, number, seconds
 from probe.report.steps import Step, exactly
 from probe.report.text import Page, command, elide, escape, wrap
 from probe.report.words import sentence
 from probe.results.check import CheckFinding, CheckResult, Level
 
-_WORDS = {"clean": "CLEAN", "warnings": "WARNINGS", "errors": "ERRORS"}
+WORDS = {"clean": "CLEAN", "warnings": "WARNINGS", "errors": "ERRORS"}
 _STYLES = {"clean": ("green", "bold"), "warnings": ("yellow", "bold"), "errors": ("red", "bold")}
 _SHOWN: dict[Level, int] = {"error": 8, "warning": 6, "lint": 4}
 _TITLES: dict[Level, str] = {"error": "breaks", "warning": "may break", "lint": "advice"}
@@ -24,7 +25,7 @@ def check_page(result: CheckResult, page: Page, *, rows: int | None = None, verb
         check_headline(result, page),
         *(_level(result, level, page, None if verbose else rows or _SHOWN[level]) for level in _TITLES),
         _steps(result, page),
-        _facts(result, page),
+        fact_lines(check_facts(result), page),
     ]
     lines: list[str] = []
     for section in sections:
@@ -35,6 +36,14 @@ def check_page(result: CheckResult, page: Page, *, rows: int | None = None, verb
 
 def check_headline(result: CheckResult, page: Page) -> list[str]:
     """The verdict in one sentence."""
+    word = WORDS[result.verdict]
+    lines = wrap(escape(check_sentence(result)), page.width, first=word + "  ")
+    lines[0] = page.paint(word, *_STYLES[result.verdict]) + lines[0][len(word) :]
+    return lines
+
+
+def check_sentence(result: CheckResult) -> str:
+    """How many findings there are of each level."""
     counts = {level: len(result.of(level)) for level in _TITLES}
     if counts["error"]:
         what = f"{count(counts['error'], 'finding')} {'breaks' if counts['error'] == 1 else 'break'} results"
@@ -48,10 +57,7 @@ def check_headline(result: CheckResult, page: Page) -> list[str]:
         if counts[level] and not (level == "warning" and not counts["error"])
     ]
     more = [text.replace("pieces", "pieces of advice") if "pieces" in text else text.replace("piece", "piece of advice") for text in more]  # fmt: skip
-    word = _WORDS[result.verdict]
-    lines = wrap(escape(f"{result.precision}: {'; '.join([what, *more])}"), page.width, first=word + "  ")
-    lines[0] = page.paint(word, *_STYLES[result.verdict]) + lines[0][len(word) :]
-    return lines
+    return f"{result.precision}: {'; '.join([what, *more])}"
 
 
 def _level(result: CheckResult, level: Level, page: Page, bound: int | None) -> list[str]:
@@ -71,14 +77,15 @@ def _finding(finding: CheckFinding, page: Page, label: str, *, several: bool) ->
     advice = finding.level == "lint"
     parts = [("like", _like(finding)), ("try", finding.cure)]
     if not advice:
-        parts = [("where", _where(finding, several=several)), ("then", finding.downstream), *parts]
+        parts = [("where", where_seen(finding, several=several)), ("then", finding.downstream), *parts]
     for name, text in parts:
         if text:
             lines += wrap(_whole(text), page.width, first=f"{indent}{name:<6}", rest=indent + "      ")
     return lines
 
 
-def _where(finding: CheckFinding, *, several: bool) -> str:
+def where_seen(finding: CheckFinding, *, several: bool) -> str:
+    """Elements, range and headroom of a finding; with ``several`` inputs, which of them is worst."""
     facts = []
     if finding.elements:
         at = f", first [{','.join(map(str, finding.index))}]" if finding.index else ""
@@ -161,7 +168,8 @@ def _run(result: CheckResult) -> tuple[str, ...]:
 # --- the foot
 
 
-def _facts(result: CheckResult, page: Page) -> list[str]:
+def check_facts(result: CheckResult) -> list[tuple[str, str]]:
+    """Label and sentence of each fact at the foot; what is not known is left out. Texts are escaped."""
     made = {"ort": "ONNX Runtime in FP32, optimisation off", "fp64": "float64", "": "none: the graph alone was read"}
     lacking = (
         f"; {count(len(result.not_seen), 'tensor')} without values, such as {elide(result.not_seen[0], 40)}"
@@ -181,7 +189,5 @@ def _facts(result: CheckResult, page: Page) -> list[str]:
         ("inputs", f"{count(len(result.inputs), 'input set')}: {listed}{random}" if result.inputs and result.golden else ""),
         ("took", f"{seconds(math.fsum(result.seconds.values()))}, of which " + ", ".join(f"{k} {seconds(v)}" for k, v in longest) if longest else ""),
     ]  # fmt: skip
-    lines = [line for label, text in facts if text for line in wrap(text, page.width, first=f"{label:<12}")]
-    for note in result.notes:
-        lines += wrap(sentence(note), page.width, first=f"{'note':<12}")
-    return lines
+    facts += [("note", sentence(note)) for note in result.notes]
+    return [(label, text) for label, text in facts if text]

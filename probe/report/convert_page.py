@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from probe.report.diff_facts import acceptance_in_words
 from probe.report.numbers import count, number, seconds, size
-from probe.report.steps import exactly
+from probe.report.steps import Step, exactly
 from probe.report.text import Column, Page, command, elide, escape, table, wrap
 from probe.report.words import sentence, verdict_lines
 from probe.results.convert_result import ConvertResult, ExportProof
@@ -127,11 +127,21 @@ def hand_over(result: ConvertResult, page: Page, rows: int) -> list[str]:
         )
         lines += [line for name in one.names[:rows] for line in wrap(elide(name, 120), page.width, first="    ")]
         lines += [f"    and {len(one.names) - rows} more (-v)"] if len(one.names) > rows else []
-    if result.handed_over and result.autocast and len(result.autocast) <= rows:
-        lines += wrap(
-            "ModelOpt AutoCast, which makes the same choice of nodes from the original:", page.width, first="  "
-        )
-        words = (
+    if len(result.autocast) <= rows:
+        for step in hand_over_steps(result):
+            lines += [*wrap(step.why, page.width, first="  "), *command(step.words, page.width)]
+    if result.handed_over and result.unnamed:
+        listed = _some(result.unnamed, _LISTED)
+        why = "have no name in the original, so that other tools can only take the converted model"
+        lines += wrap(f"{count(len(result.unnamed), 'node')} {why}: {listed}", page.width, first="  ")
+    return lines
+
+
+def hand_over_steps(result: ConvertResult) -> list[Step]:
+    """The same choice of nodes for other tools, as commands."""
+    steps: list[Step] = []
+    if result.handed_over and result.autocast:
+        tool = (
             "python",
             "-m",
             "modelopt.onnx.autocast",
@@ -140,17 +150,12 @@ def hand_over(result: ConvertResult, page: Page, rows: int) -> list[str]:
             "--low_precision_type",
             result.precision,
         )
-        lines += command(
-            (*words, "--keep_io_types", "--data_max", "inf", "--nodes_to_exclude", *result.autocast), page.width
-        )
-    if result.handed_over and result.trtexec and len(result.autocast) <= rows:
-        lines += wrap("TensorRT 10 and older:", page.width, first="  ")
-        lines += command(("trtexec", f"--onnx={result.model}", f"--{result.precision}", *result.trtexec), page.width)
-    if result.handed_over and result.unnamed:
-        listed = _some(result.unnamed, _LISTED)
-        why = "have no name in the original, so that other tools can only take the converted model"
-        lines += wrap(f"{count(len(result.unnamed), 'node')} {why}: {listed}", page.width, first="  ")
-    return lines
+        words = (*tool, "--keep_io_types", "--data_max", "inf", "--nodes_to_exclude", *result.autocast)
+        steps.append(Step("ModelOpt AutoCast, which makes the same choice of nodes from the original:", words))
+    if result.handed_over and result.trtexec:
+        words = ("trtexec", f"--onnx={result.model}", f"--{result.precision}", *result.trtexec)
+        steps.append(Step("TensorRT 10 and older:", words))
+    return steps
 
 
 def _casts(result: ConvertResult, page: Page) -> list[str]:

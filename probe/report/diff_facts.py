@@ -51,8 +51,13 @@ def not_compared(result: DiffResult, page: Page) -> list[str]:
     return lines
 
 
-def provenance(result: DiffResult, page: Page) -> list[str]:
-    """Counts, acceptance with its source, both sides, inputs, time."""
+def fact_lines(facts: Sequence[tuple[str, str]], page: Page, width: int = 12) -> list[str]:
+    """Facts as lines: the label in a column of ``width``, the sentence wrapped beside it."""
+    return [line for label, text in facts for line in wrap(text, page.width, first=f"{label:<{width}}")]
+
+
+def diff_facts(result: DiffResult) -> list[tuple[str, str]]:
+    """Counts, acceptance with its source, both sides, inputs, time: label and sentence, escaped."""
     statuses = Counter(t.status for t in result.tensors)
     order = ["compared", *sorted(s for s in statuses if s != "compared")]
     counted = ", ".join(f"{statuses[s]:,} {s.replace('_', ' ')}" for s in order if statuses[s])
@@ -69,7 +74,7 @@ def provenance(result: DiffResult, page: Page) -> list[str]:
     if result.strict_layers:
         facts.append(("strict", "findings inside the network count (--strict-layers)"))
     facts.append(("compared in", seconds(result.seconds)))
-    return [line for label, text in facts for line in wrap(text, page.width, first=f"{label:<12}")]
+    return facts
 
 
 def acceptance_in_words(acceptance: Sequence[Criterion]) -> str:

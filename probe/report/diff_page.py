@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from probe.report.diff_facts import not_compared, provenance, unmatched_names
+from probe.report.diff_facts import diff_facts, fact_lines, not_compared, unmatched_names
 from probe.report.diff_tables import all_metrics_blocks, tables, tolerance_table
 from probe.report.numbers import beside, count, number
 from probe.report.steps import Step, next_steps
@@ -29,7 +29,7 @@ def diff_page(
         tolerance_table(result, page, rows),
         unmatched_names(result, page, rows),
         not_compared(result, page) if verbose else [],
-        provenance(result, page),
+        fact_lines(diff_facts(result), page),
     ]
     lines: list[str] = []
     for section in sections:

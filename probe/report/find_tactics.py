@@ -14,7 +14,12 @@ def tactics_lines(result: FindResult, page: Page, rows: int) -> list[str]:
     if not result.switches:
         return wrap("every choice of the tactic file stays", page.width, first="tactics      ")
     shown = result.switches[:rows]
-    columns = [Column("more accurate tactics", 0, "<"), Column("from", 14, "<"), Column("to", 14, "<"), Column("us more", 9)]
+    columns = [
+        Column("more accurate tactics", 0, "<"),
+        Column("from", 14, "<"),
+        Column("to", 14, "<"),
+        Column("us more", 9),
+    ]
     lines = table(columns, [(one.layer, one.before, one.after, number(one.cost_us)) for one in shown], page)
     if len(result.switches) > len(shown):
         lines.append(f"  and {count(len(result.switches) - len(shown), 'more layer')} (-v)")

@@ -14,11 +14,11 @@ from probe.results.diff import RegressionResult, TensorChange
 def regression_page(result: RegressionResult, page: Page, *, rows: int = 10, verbose: bool = False) -> list[str]:
     """The whole page. ``rows`` bounds each table, ``verbose`` lifts the bound."""
     rows = len(result.changes) if verbose else rows
-    lines = verdict_lines(result.verdict, sentence(result.reasons[0]) if result.reasons else _summary(result), page)
+    lines = verdict_lines(result.verdict, regression_sentence(result), page)
     for reason in result.reasons[1:6]:
         lines += wrap(sentence(reason), page.width, first="  and     ")
     for status, title in (("worse", "got worse"), ("better", "got better")):
-        changes = sorted((c for c in result.changes if c.status == status), key=lambda c: _key(c, status), reverse=True)
+        changes = sorted((c for c in result.changes if c.status == status), key=largest_change, reverse=True)
         if changes:
             lines += ["", *_table(title, changes, page, rows)]
     for status, title in (("only_before", "only before"), ("only_after", "only after")):
@@ -41,16 +41,20 @@ def regression_page(result: RegressionResult, page: Page, *, rows: int = 10, ver
     return lines + [line for label, text in facts for line in wrap(text, page.width, first=f"{label:<12}")]
 
 
-def _summary(result: RegressionResult) -> str:
+def regression_sentence(result: RegressionResult) -> str:
+    """What decided, or how many tensors moved."""
+    if result.reasons:
+        return sentence(result.reasons[0])
     worse = sum(1 for c in result.changes if c.status == "worse")
     better = sum(1 for c in result.changes if c.status == "better")
     return f"{count(worse, 'tensor')} worse, {better} better than before"
 
 
-def _key(change: TensorChange, status: str) -> tuple[bool, float, float]:
+def largest_change(change: TensorChange) -> tuple[bool, float, float]:
+    """Sort key, descending, within one status: outputs, then the largest change for the worse (or the better), then the error itself."""
     ratio = change.ratio if change.ratio is not None and not math.isnan(change.ratio) else math.inf
     size = change.after if change.after is not None and not math.isnan(change.after) else math.inf
-    return (change.role == "output", ratio if status == "worse" else -ratio, size)
+    return (change.role == "output", -ratio if change.status == "better" else ratio, size)
 
 
 def _table(title: str, changes: Sequence[TensorChange], page: Page, rows: int) -> list[str]:

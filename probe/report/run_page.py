@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from probe.report.diff_facts import acceptance_in_words
+from probe.report.diff_facts import fact_lines
 from probe.report.diff_page import headline
 from probe.report.diff_tables import tables
-from probe.report.numbers import count, number, seconds
+from probe.report.numbers import count, number
+from probe.report.run_facts import run_facts
 from probe.report.run_steps import next_steps
 from probe.report.text import Column, Page, command, elide, escape, table, wrap
 from probe.report.words import sentence, verdict_lines, why_not_compared
@@ -31,7 +32,7 @@ def run_page(result: RunResult, page: Page, *, rows: int = 10, verbose: bool = F
         _layers(result, page, rows),
         _notes(result, page, verbose=verbose),
         _not_compared(result, page) if verbose else [],
-        _facts(result, page),
+        fact_lines(run_facts(result), page),
     ]
     lines: list[str] = []
     for section in sections:
@@ -42,7 +43,12 @@ def run_page(result: RunResult, page: Page, *, rows: int = 10, verbose: bool = F
 
 def run_headline(result: RunResult, page: Page) -> list[str]:
     """The verdict in one sentence."""
-    return verdict_lines(result.verdict, f"{result.precision}: {headline(as_diff(result))}", page)
+    return verdict_lines(result.verdict, run_sentence(result), page)
+
+
+def run_sentence(result: RunResult) -> str:
+    """Why the verdict is what it is, with numbers."""
+    return f"{result.precision}: {headline(as_diff(result))}"
 
 
 def as_diff(result: RunResult) -> DiffResult:
@@ -80,16 +86,21 @@ def _causes(result: RunResult, page: Page, *, verbose: bool) -> list[str]:
 def _finding(finding: RunFinding, page: Page, label: str) -> list[str]:
     lines = wrap(_whole(finding.message), page.width, first=label)
     indent = " " * len(label)
+    if where := where_found(finding):
+        lines += wrap(_whole(where), page.width, first=f"{indent}where ", rest=indent + "      ")
+    if finding.cure:
+        lines += wrap(_whole(finding.cure), page.width, first=f"{indent}try   ", rest=indent + "      ")
+    return lines
+
+
+def where_found(finding: RunFinding) -> str:
+    """Elements, headroom and layer of a finding, as far as they are known."""
     facts = [finding.where] if finding.where else []
     if finding.margin is not None and finding.margin < _TIGHT:
         facts.append(f"margin {number(finding.margin)}")
     if finding.layer and finding.layer != finding.node:
         facts.append(f"in layer {finding.layer}")
-    if facts:
-        lines += wrap(_whole("; ".join(facts)), page.width, first=f"{indent}where ", rest=indent + "      ")
-    if finding.cure:
-        lines += wrap(_whole(finding.cure), page.width, first=f"{indent}try   ", rest=indent + "      ")
-    return lines
+    return "; ".join(facts)
 
 
 def _whole(text: str) -> str:
@@ -135,7 +146,14 @@ def _layers(result: RunResult, page: Page, rows: int) -> list[str]:
     ]  # fmt: skip
     first = set(result.first_divergence)
     cells = [
-        (x.name, number(x.accumulated), number(x.injected), number(x.local), number(x.gain), _flag(x, result, first))
+        (
+            x.name,
+            number(x.accumulated),
+            number(x.injected),
+            number(x.local),
+            number(x.gain),
+            layer_flag(x, result, first),
+        )
         for x in chosen
     ]
     lines = table(columns, cells, page)
@@ -145,7 +163,7 @@ def _layers(result: RunResult, page: Page, rows: int) -> list[str]:
     return lines
 
 
-def _flag(layer: LayerError, result: RunResult, first: set[str]) -> str:
+def layer_flag(layer: LayerError, result: RunResult, first: set[str]) -> str:
     """One word: where it starts, what it lets through, or what else is special about it."""
     if layer.name in first:
         return "first"
@@ -184,90 +202,3 @@ def _not_compared(result: RunResult, page: Page) -> list[str]:
         text = f"{elide(tensor.name, 40)}: {tensor.status.replace('_', ' ')}, {why_not_compared(tensor)}"
         lines += wrap(text, page.width, first="  ", rest="    ")
     return lines
-
-
-def _facts(result: RunResult, page: Page) -> list[str]:
-    statuses = result.statuses
-    order = ["compared", *sorted(s for s in statuses if s not in ("compared", "extra"))]
-    counted = ", ".join(f"{statuses[s]:,} {s.replace('_', ' ')}" for s in order if statuses.get(s))
-    extra = f"; {statuses['extra']:,} more that the golden does not have" if statuses.get("extra") else ""
-    other = result.other_interior
-    interior = f"insides of fused layers: {result.interior}"
-    if other is not None:
-        verdict = f"{other.verdict}, which differs" if other.differs else f"{other.verdict} as well"
-        interior += f"; with {other.interior}: {verdict}"
-    written = result.as_written
-    cleaned = ""
-    if written is not None:
-        passes = ", ".join(name.replace("_", " ") for name in written.by)
-        verdict = f"{written.verdict}, which differs" if written.differs else f"{written.verdict} as well"
-        cleaned = (
-            f"{count(written.changes, 'change')} ({passes}); as written (passes none, fusion none): {verdict}, "
-            f"range_rel {number(written.range_rel)}"
-        )
-    facts = [
-        ("model", f"{escape(result.model)} ({result.model_sha256[:8]})"),
-        ("device", f"{result.device}; passes {result.passes}, fusion {result.fusion}"),
-        ("clean-up", cleaned),
-        ("interior", interior),
-        ("golden", _golden(result)),
-        (
-            "layers",
-            f"{len(result.layers):,}, {sum(x.injected is not None for x in result.layers):,} measured by themselves",
-        ),
-        ("tensors", (counted or "none") + extra),
-        ("kept FP32", ", ".join(elide(name, 48) for name in result.keep[:4]) + _more(result.keep, 4)),
-        (
-            "fallbacks",
-            "; ".join(
-                f"{elide(f.layer, 40)} ({escape(f.op)}) by {escape(f.by)}: {escape(f.reason)}"
-                for f in result.fallbacks[:4]
-            ),
-        ),
-        ("observer", _observer(result)),
-        ("acceptance", acceptance_in_words(result.acceptance)),
-        ("inputs", _inputs(result)),
-        ("took", _took(result)),
-    ]
-    lines = [line for label, text in facts if text for line in wrap(text, page.width, first=f"{label:<12}")]
-    for note in result.notes:
-        lines += wrap(sentence(note), page.width, first=f"{'note':<12}")
-    return lines
-
-
-def _golden(result: RunResult) -> str:
-    golden = result.golden
-    made = {"ort": "ONNX Runtime in FP32, optimisation off", "fp64": "float64"}.get(
-        golden.kind, escape(golden.source.path)
-    )
-    facts = [made, *([escape(golden.source.golden)] if golden.source.golden not in ("", "as_is") else [])]
-    if golden.noise_floor:
-        worst = max(golden.noise_floor, key=lambda name: golden.noise_floor[name])
-        facts.append(f"noise floor {number(golden.noise_floor[worst])} (the engine in FP32)")
-    return ", ".join(facts)
-
-
-def _observer(result: RunResult) -> str:
-    if result.observer is None:
-        return ""
-    compared = count(result.observer.outputs, "output")
-    if result.observer.identical:
-        return f"without taps the same bits ({compared})"
-    return f"WITHOUT TAPS {len(result.observer.differences)} OF {compared} DIFFER"
-
-
-def _inputs(result: RunResult) -> str:
-    sources = list(dict.fromkeys(one.source for one in result.inputs))
-    listed = ", ".join(elide(s, 48) for s in sources[:3]) + _more(sources, 3)
-    random = any(one.source.startswith("seed") for one in result.inputs)
-    return f"{count(len(result.inputs), 'input set')}: {listed}{'; random data can hide failures' if random else ''}"
-
-
-def _took(result: RunResult) -> str:
-    longest = sorted(result.seconds.items(), key=lambda one: -one[1])[:3]
-    parts = ", ".join(f"{phase} {seconds(value)}" for phase, value in longest)
-    return f"{seconds(sum(result.seconds.values()))}, of which {parts}" if longest else ""
-
-
-def _more(listed: Sequence[str], shown: int) -> str:
-    return f", and {len(listed) - shown} more" if len(listed) > shown else ""

@@ -24,7 +24,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
         np.savez(made / "in.npz", **{name: np.asarray(value) for name, value in one.feeds.items()})
     for name, allow in (("fast", "acc16"), ("exact", "exact")):
-        probe.tactics.record_tactics(made / "m.onnx", made / f"{name}.tactics", inputs=made / "in.npz", allow=[allow], measure=False)
+        probe.tactics.record_tactics(
+            made / "m.onnx", made / f"{name}.tactics", inputs=made / "in.npz", allow=[allow], measure=False
+        )
     return made
 
 
@@ -53,7 +55,11 @@ def test_where_tactics_are_not_enough_tensors_are_kept_too(folder: Path) -> None
     base = probe.run(folder / "m.onnx", inputs=folder / "in.npz", layers="(?!)", try_cure=False)
     error = max(one.metrics.range_rel for one in base.outputs.values() if one.metrics is not None)
     result = probe.find(
-        folder / "m.onnx", inputs=folder / "in.npz", tactics=folder / "fast.tactics", accept=[f"range_rel<={error / 4}"], lighter=False
+        folder / "m.onnx",
+        inputs=folder / "in.npz",
+        tactics=folder / "fast.tactics",
+        accept=[f"range_rel<={error / 4}"],
+        lighter=False,
     )
     assert result.status == "found", result.reason
     assert result.keep

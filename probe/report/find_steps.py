@@ -1,0 +1,83 @@
+"""What to do after a search: at most four exact commands, most useful first."""
+
+from __future__ import annotations
+
+from probe.report.steps import Step, exactly
+from probe.report.text import escape
+from probe.results.find import FindResult
+
+_NAMES_IN_A_COMMAND = 16
+
+
+def next_steps(result: FindResult) -> list[Step]:
+    """Empty where nothing is left to do."""
+    steps: list[Step] = []
+    known = result.status in ("found", "found_not_minimal", "interrupted", "budget") and result.keep
+    if known and (result.exported is None or not result.exported.path):
+        steps.append(Step("Write the mixed-precision model.", command_of(result, "-o", "mixed.onnx", *_resume(result))))
+    elif (
+        known
+        and result.exported is not None
+        and result.exported.passed
+        and len(result.tensors) <= _NAMES_IN_A_COMMAND
+        and result.tensors
+    ):
+        run = (
+            "probe",
+            "run",
+            result.model,
+            "--precision",
+            result.precision,
+            *_inputs(result),
+            "--keep",
+            exactly(result.tensors),
+        )
+        steps.append(Step(f"Deploy {escape(result.exported.path)}. To see every layer of the same choice:", run))
+    if result.status in ("interrupted", "budget"):
+        text = "Go on where it stopped." if result.log else "Keep a log, and it can be gone on with."
+        steps.append(Step(text, command_of(result, *(_resume(result) or ("--log", "find.jsonl")))))
+    if result.status == "unreachable":
+        steps.append(
+            Step(
+                "See where FP32 itself differs from this golden.",
+                ("probe", "run", result.model, "--precision", "fp32", *_inputs(result)),
+            )
+        )
+    if result.held_out is not None and not result.held_out.evaluated.passed:
+        steps.append(Step("Let the search see the inputs that fail, too.", command_of(result, "--inputs", "HELD_OUT")))
+    if any(one.source.startswith("seed") for one in result.inputs):
+        steps.append(
+            Step(
+                "These inputs were made up. Real ones show what random ones hide.",
+                command_of(result, "--inputs", "FILE.npz"),
+            )
+        )
+    return steps[:4]
+
+
+def command_of(result: FindResult, *more: str) -> tuple[str, ...]:
+    """The command that does this search again; options at their defaults are left out."""
+    words = ["probe", "find", result.model, "--precision", result.precision, *_inputs(result)]
+    for option, value, usual in (
+        ("--granularity", result.granularity, "tensor"),
+        ("--objective", result.objective, "count"),
+        ("--aggregate", result.aggregate, "worst"),
+        ("--passes", result.passes, "none"),
+        ("--fusion", result.fusion, "none"),
+        ("--interior", result.interior, "storage"),
+    ):
+        words += [option, value] if value != usual else []
+    for criterion in result.acceptance:
+        words += ["--accept", str(criterion)] if criterion.source == "user" else []
+    words += ["--check", result.check] if result.check and "{dump}" in result.check else []
+    words += ["--tactics", result.tactics] if result.tactics else []
+    return (*words, *more)
+
+
+def _inputs(result: FindResult) -> tuple[str, ...]:
+    files = dict.fromkeys(one.source.removeprefix("file ") for one in result.inputs if one.source.startswith("file "))
+    return tuple(word for file in files for word in ("--inputs", file))
+
+
+def _resume(result: FindResult) -> tuple[str, ...]:
+    return ("--log", result.log, "--resume") if result.log else ()
