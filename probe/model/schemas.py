@@ -26,6 +26,7 @@ _FIXED_OUTPUTS = {"LayerNormalization": (1, 2)}
 _STAYS = {
     ("", "QuantizeLinear"): "quantisation scales stay FP32",  # and have the data's type
     ("", "DequantizeLinear"): "quantisation scales stay FP32",
+    ("", "MeanVarianceNormalization"): "MeanVarianceNormalization is a function with constants in FP32",
     ("", "BitCast"): "BitCast uses the bits of FP32 numbers",
     ("ai.onnx.ml", "TreeEnsemble"): "TreeEnsemble compares with thresholds that are attributes, of its input's type",
 }
