@@ -10,6 +10,9 @@ and NaN where they are. Let y = f(x) be stored by such an operator.
 Then x and y share a unit. Where f reads several tensors, or x has several such readers, each by itself changes nothing and only some pairs
 do: they are one unit, too, which is more than needed at times; the last refinement of an answer takes its members one by one.
 
+What meets an unrounded tensor in a view (a Concat with a graph input) shares with nobody that it is made from: a view with a kept part is
+read as it is, so keeping y keeps that other tensor, too, and is something by itself.
+
 The other way round, what can reach its readers through the same views only (two graph inputs of one Concat) is kept as soon as one is.
 """
 
@@ -87,6 +90,8 @@ class _Couplings:
         self._note_returned(engine.network.graph, None, "")
         # Tensors that are rounded whatever the value they were made from was: stored, or rounded by whoever reads them.
         self._rounded = {id(value): one.name for one in found.values() for value in one.values if one.role != "weight"}
+        # Views by whose readers graph inputs and weights are rounded.
+        self._unrounded = {site for one in found.values() if one.role != "stored" for site, _ in one.sites}
         self._absorbed: dict[int, bool] = {}
         self._visited: set[int] = set()  # views that a tensor was followed through
         self._sets = _Sets()
@@ -181,12 +186,28 @@ class _Couplings:
             for target in self._uses(pending.pop()):
                 assert target is not None, f"{name} is read by more than what hands it on"
                 known = self._rounded.get(id(target))
+                if known is not None and not self._absorbed.get(id(target), False) and self._is_mixed(target):
+                    continue
                 maker = target.producer()
                 why = f"{maker.op_type if maker is not None else '?'} rounds alike before and after"
                 self._sets.join(name, known or id(target), why if known else "")
                 if known is None and id(target) not in self._visited:
                     self._visited.add(id(target))
                     pending.append(target)
+
+    def _is_mixed(self, value: ir.Value) -> bool:
+        """Whether a view of a value holds something that nobody rounds but those that read the view."""
+        pending, seen = [value], {id(value)}
+        while pending:
+            for node, _ in pending.pop().uses():
+                layer = self._layer_of.get(id(node))
+                for made in node.outputs if layer is not None and layer.moves else ():
+                    if id(made) in self._unrounded:
+                        return True
+                    if id(made) not in seen:
+                        seen.add(id(made))
+                        pending.append(made)
+        return False
 
 
 class _Sets:

@@ -51,6 +51,11 @@ CASES = {
     "not an output": ("a = Exp(x) b = Relu(a) y = Exp(b)", "float[4] x -> float[4] y, float[4] a", "", []),
     "not what is read as an integer": (
         "a = Exp(x) b = Relu(a) i = Cast<to=7>(a) y = Exp(b)", "float[4] x -> float[4] y, int64[4] i", "", []),
+    "not what meets an unrounded tensor in a view": (
+        "a = Exp(x) b = Relu(a) v = Concat<axis=0>(b, z) y = Exp(v)", "float[4] x, float[4] z -> float[8] y", "", []),
+    "but where whoever reads the view rounds alike": (
+        "a = Exp(x) b = Relu(a) v = Concat<axis=0>(b, z) c = Neg(v) y = Exp(c)", "float[4] x, float[4] z -> float[8] y", "",
+        [("a", "b", "z", "c")]),
     "inputs of one view": (
         "v = Concat<axis=0>(x, z) y = Exp(v)", "float[4] x, float[4] z -> float[8] y", "", [("x", "z")]),
 }  # fmt: skip
