@@ -23,6 +23,7 @@ from probe.metrics.presets import default_rule, rule_of
 from probe.metrics.sums import Sums
 from probe.precision import Kind, dtype_name, kind_of
 from probe.results.diff import Criterion, Verdict
+from probe.results.numbers import beside
 from probe.store.feeds import InputSet, hash_feeds
 from probe.store.numpy_files import ArrayReader
 
@@ -363,7 +364,8 @@ class Judge:
             value = self._aggregate.of(criterion, known)
             values.add(criterion, value)
             if not OPERATORS[criterion.op](value, criterion.threshold):
-                said = f"{self._aggregate.name} {criterion.metric} is {value:.3g}, not {criterion.op} {criterion.threshold:g}"
+                left, right = beside(value, criterion.threshold)
+                said = f"{self._aggregate.name} {criterion.metric} is {left}, not {criterion.op} {right}"
                 (failures if criterion.level == "fail" else warnings).append(said)
         if not rule.criteria and not failures and any(one.verdict != "passed" for one in each.values()):
             unjudged.append("no acceptance applies")

@@ -11,9 +11,9 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
+from probe.culprits.check_program import name_of_check
 from probe.errors import InputError
 from probe.results.diff import Criterion
 from probe.search.oracle import Entry, Evaluation, Kind
@@ -58,13 +58,11 @@ def fingerprint(
     """
     from probe import __version__
 
-    if check is not None and not isinstance(check, str):
-        check = f"{getattr(check, '__module__', '')}.{getattr(check, '__qualname__', type(check).__name__)}"
     return {
         "schema": SCHEMA, "probe": __version__, "model": str(model.path), "model_sha256": model.sha256,
         "input_ids": [one.id for one in sets], "inputs": [one.sha256 for one in sets],
         "precision": precision, "granularity": granularity, "objective": objective,
-        "acceptance": [_bound(one) for one in acceptance], "preset": preset or "", "aggregate": aggregate, "check": check or "",
+        "acceptance": [_bound(one) for one in acceptance], "preset": preset or "", "aggregate": aggregate, "check": name_of_check(check),
         "golden": golden, "kept": sorted(kept), "device": settings.device if settings else "",
         "passes": settings.passes if settings else "", "fusion": settings.fusion if settings else "",
         "interior": settings.interior if settings else "",
@@ -72,9 +70,7 @@ def fingerprint(
 
 
 def _bound(one: Criterion) -> str:
-    """With every digit, which ``str`` leaves out."""
-    output = f" @ {one.output}" if one.output is not None else ""
-    return f"{one.metric}{one.op}{one.threshold!r}{output}" + (" (warning)" if one.level == "warn" else "")
+    return str(one) + (" (warning)" if one.level == "warn" else "")
 
 
 class EvaluationLog:
@@ -144,9 +140,7 @@ class EvaluationLog:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

@@ -15,6 +15,7 @@ from probe.metrics.formulas import BY_NAME, cosine, range_rel_item
 from probe.metrics.sums import Sums
 from probe.precision import kind_of, precision_of
 from probe.results.diff import Criterion, Verdict
+from probe.results.numbers import beside
 
 OPERATORS: dict[str, Callable[[float, float], bool]] = {
     "<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt, "==": operator.eq,
@@ -135,7 +136,8 @@ def judge(
         elif not OPERATORS[criterion.op](value, criterion.threshold):
             (failures if criterion.level == "fail" else warnings).append(_broken(criterion, value))
         if value is not None and criterion.level == "fail" and _within_factor_2(criterion, value):
-            near.append(f"{criterion.metric} {value:.3g}, threshold {criterion.threshold:g}")
+            left, right = beside(value, criterion.threshold)
+            near.append(f"{criterion.metric} {left}, threshold {right}")
     if not failures:
         warnings.extend(_quiet_items(sums, mine))
         if softmax_like and sums.rows and sums.top1 < sums.rows:
@@ -179,7 +181,8 @@ def value_of(metric: str, sums: Sums, step: float | None) -> float | None:
 
 def _broken(criterion: Criterion, value: float) -> str:
     opposite = {"<=": ">", ">=": "<", "<": ">=", ">": "<=", "==": "is not"}[criterion.op]
-    return f"{criterion.metric} {value:.3g} {opposite} {criterion.threshold:g}"
+    left, right = beside(value, criterion.threshold)
+    return f"{criterion.metric} {left} {opposite} {right}"
 
 
 def _quiet_items(sums: Sums, criteria: Sequence[Criterion]) -> list[str]:
@@ -188,7 +191,8 @@ def _quiet_items(sums: Sums, criteria: Sequence[Criterion]) -> list[str]:
     limits = [c.threshold for c in criteria if c.metric == "range_rel" and c.op in ("<=", "<") and c.level == "fail"]
     if worst is None or not limits or worst <= min(limits):
         return []
-    return [f"range_rel of batch item {sums.item} is {worst:.3g} > {min(limits):g} by its own range"]
+    left, right = beside(worst, min(limits))
+    return [f"range_rel of batch item {sums.item} is {left} > {right} by its own range"]
 
 
 def _within_factor_2(criterion: Criterion, value: float) -> bool:

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 
 from probe.report.diff_facts import diff_facts, fact_lines, not_compared, unmatched_names
 from probe.report.diff_tables import all_metrics_blocks, tables, tolerance_table
-from probe.report.numbers import beside, count, number
+from probe.report.numbers import count, number
 from probe.report.steps import Step, next_steps
 from probe.report.text import Page, cells, command, elide, wrap
 from probe.report.words import NOT_COMPARED, nonfinite, sentence, verdict_lines
 from probe.results.diff import Criterion, DiffResult, TensorDiff
+from probe.results.numbers import beside
 
 
 def diff_page(

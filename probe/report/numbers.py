@@ -14,17 +14,6 @@ def number(value: float | None) -> str:
     return f"{value:.3g}"
 
 
-def beside(value: float, threshold: float) -> tuple[str, str]:
-    """``value`` and ``threshold`` with as many digits as it takes to tell them apart: never "0.05 > 0.05"."""
-    if not (math.isfinite(value) and math.isfinite(threshold)) or value == threshold:
-        return number(value), f"{threshold:g}"
-    for digits in range(3, 18):
-        left, right = f"{value:.{digits}g}", f"{threshold:.{digits}g}"
-        if float(left) != float(right) and (value < threshold) == (float(left) < float(right)):
-            return left, f"{threshold:g}" if digits == 3 else right
-    return repr(value), repr(threshold)
-
-
 def cosine(value: float | None) -> str:
     """Six decimals; above 0.999999 the distance from 1 instead (``1-2e-09``), which six decimals would hide."""
     if value is None or not abs(value) < 1.5:  # NaN, or damaged data that no column was made for

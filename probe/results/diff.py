@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from probe.results.numbers import exact
 from probe.results.tensors import InputInfo, Role
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class Criterion:
     source: str = "default"  # "default" | "user" | "preset torch" ...
 
     def __str__(self) -> str:
-        return f"{self.metric}{self.op}{self.threshold:g}" + (f" @ {self.output}" if self.output is not None else "")
+        return f"{self.metric}{self.op}{exact(self.threshold)}" + (f" @ {self.output}" if self.output is not None else "")
 
 
 @dataclass(frozen=True, slots=True)

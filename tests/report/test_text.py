@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from probe.report.numbers import beside, cosine, count, number, seconds, shape, size
+from probe.report.numbers import cosine, count, number, seconds, shape, size
 from probe.report.steps import exactly
 from probe.report.text import cells, command, elide, escape, pad, quote, wrap
 
@@ -120,27 +120,6 @@ def test_number_and_cosine_fit_a_column(value: float) -> None:
 )
 def test_cosine(value: float, text: str) -> None:
     assert cosine(value) == text
-
-
-@pytest.mark.parametrize(
-    ("value", "threshold", "text"),
-    [
-        (0.31, 0.05, ("0.31", "0.05")),
-        (0.05000001, 0.05, ("0.05000001", "0.05")),
-        (math.inf, 0.05, ("inf", "0.05")),
-        (0.05, 0.05, ("0.05", "0.05")),
-    ],
-)
-def test_beside(value: float, threshold: float, text: tuple[str, str]) -> None:
-    left, right = beside(value, threshold)
-    assert (left, f"{float(right):g}") == text
-
-
-@given(st.floats(allow_nan=False, allow_infinity=False), st.floats(allow_nan=False, allow_infinity=False))
-def test_beside_never_shows_two_numbers_as_one(value: float, threshold: float) -> None:
-    left, right = beside(value, threshold)
-    assert (float(left) < float(right)) == (value < threshold) or abs(value - threshold) <= 1e-2 * abs(threshold)
-    assert value == threshold or float(left) != float(right)
 
 
 @pytest.mark.parametrize(
