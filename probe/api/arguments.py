@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from probe.store.feeds import InputSet
 from probe.store.source import TensorSource
 
 if TYPE_CHECKING:
+    from probe.blame.choosing import TacticOptions
     from probe.model import Model
 
 Tensors = str | Path | TensorSource | Mapping[str, Any]
@@ -71,3 +73,35 @@ def input_sets(
         return [InputSet("arrays", check_feeds(model, inputs, notes=notes), "arrays in memory")], notes
     paths = [inputs] if isinstance(inputs, (str, Path)) else inputs or []
     return collect_inputs(model, paths, shapes=shapes, seed=seed, ranges=ranges)
+
+
+def tactic_options(
+    *,
+    accept: Iterable[str | Criterion],
+    custom_op_libs: Sequence[str | Path],
+    memory_limit: int | None,
+    keep: Iterable[str | re.Pattern[str]] = (),
+    timing_cache: str | Path | None = None,
+    **named: Any,
+) -> TacticOptions:
+    """The options of functions that run a network with chosen tactics.
+
+    Args:
+        memory_limit: bytes; None: the usual.
+        named: fields of ``TacticOptions`` that are taken as they are.
+
+    Raises:
+        InputError: a criterion that cannot be read.
+    """
+    from probe.blame.choosing import TacticOptions
+    from probe.store.tape import DEFAULT_LIMIT
+
+    return TacticOptions(
+        **named, acceptance=criteria(accept), keep=tuple(re.compile(one) for one in keep), timing_cache=optional_path(timing_cache),
+        custom_op_libs=tuple(Path(one) for one in custom_op_libs), memory_limit=memory_limit or DEFAULT_LIMIT,
+    )  # fmt: skip
+
+
+def optional_path(path: str | Path | None) -> Path | None:
+    """A path where one was given."""
+    return None if path is None else Path(path)

@@ -7,13 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from probe.api.arguments import Inputs, criteria, input_sets, loaded_model
+from probe.api.arguments import Inputs, input_sets, loaded_model, optional_path, tactic_options
 from probe.results.diff import Criterion
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from probe.blame.choosing import TacticOptions
     from probe.blame.run_files import RunTactics
     from probe.engine.tuning.selector import Selector
     from probe.model import Model
@@ -88,11 +87,11 @@ def bisect_tactics(
     loaded = loaded_model(model)
     fine, wrong, said = least_different(read_runs(_several(good)), read_runs(_several(bad)))
     sets, notes = input_sets(loaded, inputs, seed, input_shapes, val_range, golden)
-    run = _options(
-        golden=golden, acceptance=criteria(accept), preset=preset, device=device, overwrite=overwrite, threads=threads,
+    run = tactic_options(
+        golden=golden, accept=accept, preset=preset, device=device, overwrite=overwrite, threads=threads,
         custom_op_libs=custom_op_libs, memory_limit=memory_limit, command=command,
     )  # fmt: skip
-    options = BisectOptions(run, _path(pinned), _path(denied), max_evaluations)
+    options = BisectOptions(run, optional_path(pinned), optional_path(denied), max_evaluations)
     return bisected(fine, wrong, loaded, sets, options, notes=(*notes, *said), progress=progress)
 
 
@@ -143,10 +142,10 @@ def tactics_table(
 
     loaded = loaded_model(model)
     sets, notes = input_sets(loaded, inputs, seed, input_shapes, val_range, golden)
-    run = _options(
-        precision=precision, golden=golden, acceptance=criteria(accept), preset=preset, device=device, passes=passes, fusion=fusion,
-        interior=interior, keep=tuple(re.compile(one) for one in keep), threads=threads, custom_op_libs=custom_op_libs,
-        memory_limit=memory_limit, timing_cache=_path(timing_cache), command=command,
+    run = tactic_options(
+        precision=precision, golden=golden, accept=accept, preset=preset, device=device, passes=passes, fusion=fusion,
+        interior=interior, keep=keep, threads=threads, custom_op_libs=custom_op_libs,
+        memory_limit=memory_limit, timing_cache=timing_cache, command=command,
     )  # fmt: skip
     options = TableOptions(
         run, None if layers is None else re.compile(layers), None if tactics is None else re.compile(tactics), measure=measure,
@@ -194,25 +193,13 @@ def compare_builds(
 
     loaded = loaded_model(model)
     sets, notes = input_sets(loaded, inputs, seed, input_shapes, val_range, golden)
-    options = _options(
-        precision=precision, golden=golden, acceptance=criteria(accept), preset=preset, device=device, passes=passes, fusion=fusion,
-        interior=interior, keep=tuple(re.compile(one) for one in keep), threads=threads, custom_op_libs=custom_op_libs,
+    options = tactic_options(
+        precision=precision, golden=golden, accept=accept, preset=preset, device=device, passes=passes, fusion=fusion,
+        interior=interior, keep=keep, threads=threads, custom_op_libs=custom_op_libs,
         memory_limit=memory_limit, command=command,
     )  # fmt: skip
     return compared(loaded, sets, builds, options, selectors=selectors, notes=notes, progress=progress)
 
 
-def _options(*, custom_op_libs: Sequence[str | Path], memory_limit: int | None, **named: Any) -> TacticOptions:
-    from probe.blame.choosing import TacticOptions
-    from probe.store.tape import DEFAULT_LIMIT
-
-    libraries = tuple(Path(one) for one in custom_op_libs)
-    return TacticOptions(**named, custom_op_libs=libraries, memory_limit=memory_limit or DEFAULT_LIMIT)
-
-
 def _several(paths: Paths) -> Sequence[str | Path]:
     return [paths] if isinstance(paths, (str, Path)) else paths
-
-
-def _path(path: str | Path | None) -> Path | None:
-    return None if path is None else Path(path)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from probe.api.arguments import Inputs, criteria, input_sets, loaded_model
+from probe.api.arguments import Inputs, criteria, input_sets, loaded_model, optional_path
 from probe.results.diff import Criterion
 from probe.store.feeds import InputSet
 
@@ -136,8 +136,8 @@ def find(
         acceptance=criteria(accept), preset=preset,
         aggregate=aggregate, check=check, keep=tuple(re.compile(one) for one in keep), interior=interior, passes=passes,
         fusion=fusion, probes=probes, max_evaluations=max_evaluations, max_seconds=max_seconds,
-        log=None if log is None else Path(log), resume=resume, out=None if out is None else Path(out), overwrite=overwrite, convert_io=convert_io, lighter=lighter,
-        tactics=None if tactics is None else Path(tactics),
+        log=optional_path(log), resume=resume, out=optional_path(out), overwrite=overwrite, convert_io=convert_io, lighter=lighter,
+        tactics=optional_path(tactics),
         threads=threads, custom_op_libs=tuple(Path(one) for one in custom_op_libs),
         memory_limit=memory_limit or DEFAULT_LIMIT, command=command,
     )  # fmt: skip

@@ -82,8 +82,8 @@ def dump(
         InputError: the model, inputs, runner or target cannot be used. Nothing is left behind.
     """
     from probe.debug.record import record
-    from probe.results.tensors import InputInfo
     from probe.runners.protocol import DEFAULT_OPTIONS, open_runner
+    from probe.store.feeds import input_infos
     from probe.store.opening import open_sink
 
     loaded = loaded_model(model)
@@ -97,8 +97,7 @@ def dump(
         sink = opened.enter_context(open_sink(out, runner.header, overwrite=overwrite, stats_only=stats_only))
         record(runner, sets, sink, select=wanted)
         header = runner.header  # read again: notes grow while running
-        infos = tuple(InputInfo(one.id, one.sha256, one.source) for one in sets)
-        sink.replace_header(replace(header, inputs=infos, notes=(*notes, *header.notes), command=command))
+        sink.replace_header(replace(header, inputs=input_infos(sets), notes=(*notes, *header.notes), command=command))
     return open_recording(out)
 
 
@@ -114,6 +113,7 @@ def diff(
     strict_layers: bool = False,
     worst: int = 5,
     smallest_tolerance: bool = False,
+    details: int = 24,
     command: str = "",
 ) -> DiffResult:
     """Compare two sets of tensors: paths of recordings, open recordings, or arrays by name.
@@ -127,6 +127,7 @@ def diff(
         select: regular expression; only tensors whose name it is found in.
         strict_layers: tensors inside the network count in the verdict as outputs do.
         worst: elements with the largest error kept of each tensor.
+        details: tensors with distributions, channels and pictures for a drill-down, at most: outputs and the worst.
 
     Raises:
         InputError: a recording or criterion cannot be read.
@@ -150,6 +151,7 @@ def diff(
             strict_layers=strict_layers,
             worst=worst,
             smallest_tolerance=smallest_tolerance,
+            details=details,
             command=command,
         )
 

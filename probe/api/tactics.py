@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from probe.api.arguments import Inputs, criteria, input_sets, loaded_model
+from probe.api.arguments import Inputs, input_sets, loaded_model, tactic_options
 from probe.api.blaming import bisect_tactics, compare_builds, diff_tactics, tactics_table
 
 if TYPE_CHECKING:
@@ -73,9 +73,9 @@ def record_tactics(
 
     loaded = loaded_model(model)
     sets, notes = input_sets(loaded, inputs, seed, input_shapes, val_range, golden)
-    options = _options(
-        precision=precision, device=device, golden=golden, acceptance=criteria(accept), preset=preset,
-        keep=tuple(re.compile(one) for one in keep), interior=interior, passes=passes, fusion=fusion, threads=threads,
+    options = tactic_options(
+        precision=precision, device=device, golden=golden, accept=accept, preset=preset,
+        keep=keep, interior=interior, passes=passes, fusion=fusion, threads=threads,
         custom_op_libs=custom_op_libs, timing_cache=timing_cache, overwrite=overwrite, memory_limit=memory_limit, command=command,
     )  # fmt: skip
     chain = [*_ruled(allow, deny), *_ordering(choose, choose_seed), *selectors]
@@ -126,8 +126,8 @@ def replay_tactics(
 
     loaded = loaded_model(model)
     sets, notes = input_sets(loaded, inputs, seed, input_shapes, val_range, golden)
-    options = _options(
-        precision=precision, device=device, golden=golden, acceptance=criteria(accept), preset=preset, threads=threads,
+    options = tactic_options(
+        precision=precision, device=device, golden=golden, accept=accept, preset=preset, threads=threads,
         custom_op_libs=custom_op_libs, timing_cache=timing_cache, overwrite=overwrite, memory_limit=memory_limit, command=command,
     )  # fmt: skip
     return replay(
@@ -152,18 +152,6 @@ def read_trt_log(log: str | Path, other: str | Path | None = None, *, command: s
     from probe.blame.trt_log import read_trt_log as read
 
     return read(log, other, command=command)
-
-
-def _options(**given: Any) -> Any:
-    from probe.blame.choosing import TacticOptions
-    from probe.store.tape import DEFAULT_LIMIT
-
-    cache = given.pop("timing_cache")
-    libraries = tuple(Path(one) for one in given.pop("custom_op_libs"))
-    limit = given.pop("memory_limit") or DEFAULT_LIMIT
-    return TacticOptions(
-        **given, timing_cache=Path(cache) if cache is not None else None, custom_op_libs=libraries, memory_limit=limit
-    )
 
 
 def _ruled(allow: Iterable[str], deny: Iterable[str]) -> list[Selector]:

@@ -59,27 +59,23 @@ def check(
     Example: probe check model.onnx --precision fp16 --inputs cat.npz
     """
     from probe import api
-    from probe.cli.options import parse_bytes, parse_select, typed_command
+    from probe.cli.arguments import network_arguments
+    from probe.cli.options import parse_bytes, parse_select
     from probe.cli.output import check_json, show
     from probe.cli.progress import Progress
-    from probe.model.feeds import parse_ranges, parse_shapes
 
     check_json(json)
     with Progress("checking", quiet=quiet) as progress:
+        common = network_arguments(
+            progress, golden=golden, inputs=inputs, seed=seed, input_shapes=input_shapes, val_range=val_range, threads=threads,
+            custom_op_lib=custom_op_lib,
+        )  # fmt: skip
         result = api.check(
             model,
             precision=precision,
-            golden=golden,
-            inputs=list(inputs) if inputs else None,
-            seed=seed,
-            input_shapes=parse_shapes(input_shapes or ()),
-            val_range=parse_ranges(val_range or ()),
             select=parse_select(select),
-            threads=threads,
-            custom_op_libs=custom_op_lib or (),
             memory_limit=parse_bytes(memory_limit),
-            command=typed_command(),
-            progress=lambda phase, name: progress.step(f"{phase} {name}"),
+            **common,
         )
     show(result, json, verbose=verbose, quiet=quiet)
     raise typer.Exit(EXIT_PASSED if result else EXIT_FAILED)

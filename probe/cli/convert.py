@@ -14,6 +14,7 @@ from probe.cli.options import (
     InputShapes,
     Json,
     Model,
+    Overwrite,
     Preset,
     Quiet,
     Seed,
@@ -60,7 +61,7 @@ def convert(
     no_proof: Annotated[bool, typer.Option("--no-proof", help="Write the model and do not run it.")] = False,
     threads: Threads = 0,
     custom_op_lib: CustomOpLib = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
+    overwrite: Overwrite = False,
     json: Json = None,
     verbose: Verbose = False,
     quiet: Quiet = False,
@@ -74,33 +75,28 @@ def convert(
     Example: probe convert model.onnx -o mixed.onnx --keep @keep.txt --inputs cat.npz
     """
     from probe import api
-    from probe.cli.options import parse_select, typed_command
+    from probe.cli.arguments import network_arguments
+    from probe.cli.options import parse_keep
     from probe.cli.output import check_json, show
     from probe.cli.progress import Progress
-    from probe.model.feeds import parse_ranges, parse_shapes
 
     check_json(json)
-    kept = [pattern for one in keep or () if (pattern := parse_select(one, "--keep")) is not None]
     with Progress("converting", quiet=quiet) as progress:
+        common = network_arguments(
+            progress, golden=golden, inputs=inputs, seed=seed, input_shapes=input_shapes, val_range=val_range, threads=threads,
+            custom_op_lib=custom_op_lib,
+        )  # fmt: skip
         result = api.convert(
             model,
             output,
             precision=precision,
-            keep=kept,
+            keep=parse_keep(keep),
             convert_io=convert_io,
             prove=not no_proof,
-            golden=golden,
-            inputs=list(inputs) if inputs else None,
-            seed=seed,
-            input_shapes=parse_shapes(input_shapes or ()),
-            val_range=parse_ranges(val_range or ()),
             accept=accept or (),
             preset=preset,
-            threads=threads,
-            custom_op_libs=custom_op_lib or (),
             overwrite=overwrite,
-            command=typed_command(),
-            progress=lambda phase, name: progress.step(f"{phase} {name}"),
+            **common,
         )
     show(result, json, verbose=verbose, quiet=quiet)
     raise typer.Exit(EXIT_PASSED if result or no_proof else EXIT_FAILED)

@@ -46,7 +46,7 @@ def demo(
         if tell:
             narrate("", chapter.about, f"    {chapter.command(folder)}", "")
         with Progress("demo:", quiet=quiet) as progress:
-            step = chapter.tell(folder, lambda phase, name, draw=progress: draw.step(f"{phase} {name}"))
+            step = chapter.tell(folder, progress.tell)
         if json != "-" or last:
             show(step.result, json if last else None, verbose=verbose, quiet=quiet or not (last or verbose))
         if tell and step.noticed:

@@ -11,7 +11,8 @@ from probe.cli.options import Accept, Json, Preset, Quiet, Select, StrictLayers,
 from probe.errors import EXIT_FAILED, EXIT_PASSED, InputError
 
 if TYPE_CHECKING:
-    from probe.results.diff import DiffResult, RegressionResult
+    from probe.results.diff import DiffResult
+    from probe.results.regression import RegressionResult
 
 
 def diff(
@@ -56,15 +57,16 @@ def diff(
 ) -> None:
     """Compare two recordings, or two saved results.
 
-    Recordings are folders made by probe dump, .npz, .npy or folders of them, .safetensors, and Polygraphy's JSON. Two results saved with
-    --json are compared as before and after; a regression fails. Exit code 0: passed or warned, 1: failed or not judged.
+    Recordings are folders made by probe dump, .npz, .npy or folders of them, .safetensors, and Polygraphy's JSON. Two results that
+    run, diff or find saved with --json are compared as before and after; a regression fails. Exit code 0: passed or warned, 1: failed or not judged.
 
     Example: probe diff engine-fp16 golden --accept "range_rel<=0.02" --json diff.json
     """
-    from probe.cli.output import check_json, show
+    from probe.cli.output import check_json, check_table, show
     from probe.results.json import is_result
 
     check_json(json)
+    check_table(table)
     saved = [path for path in (actual, golden) if is_result(path)]
     if len(saved) == 1:
         raise InputError(
@@ -80,28 +82,14 @@ def diff(
             actual, golden, accept=accept or [], preset=preset, precision=precision, map_file=map_, select=select, worst=worst,
             smallest_tolerance=smallest_tolerance, strict_layers=strict_layers, quiet=quiet,
         )  # fmt: skip
-    if table is not None:
-        from probe.results.diff import DiffResult as Tensors
-        from probe.results.frames import save_frame
-
-        assert isinstance(result, Tensors)
-        save_frame(result, table)
-    show(result, json, rows=worst, all_metrics=metrics == "all", verbose=verbose, quiet=quiet)
+    show(result, json, table=table, rows=worst, all_metrics=metrics == "all", verbose=verbose, quiet=quiet)
     raise typer.Exit(EXIT_PASSED if result else EXIT_FAILED)
 
 
 def _results(before: str, after: str, worse_factor: float) -> RegressionResult:
-    from probe.compare.regression import diff_results
-    from probe.results.diff import DiffResult
-    from probe.results.json import load
+    from probe.api.reports import joined
 
-    loaded = []
-    for path in (before, after):
-        result = load(path)
-        if not isinstance(result, DiffResult):
-            raise InputError(f"{path} holds a {result.schema}", hint="compare results that probe diff saved")
-        loaded.append(result)
-    return diff_results(*loaded, worse_factor=worse_factor, names=(before, after))
+    return joined([before, after], worse_factor=worse_factor)
 
 
 def _recordings(

@@ -10,11 +10,14 @@ import typer
 from probe.cli.options import (
     Accept,
     CustomOpLib,
+    Fusion,
     Golden,
     Inputs,
     InputShapes,
+    Interior,
     Json,
     Model,
+    Overwrite,
     Preset,
     Quiet,
     Seed,
@@ -22,7 +25,7 @@ from probe.cli.options import (
     ValRange,
     Verbose,
 )
-from probe.errors import EXIT_FAILED, EXIT_PASSED, InputError
+from probe.errors import EXIT_FAILED, EXIT_PASSED
 
 
 def find(
@@ -109,15 +112,9 @@ def find(
             metavar="none|safe|all", help="Clean-up of the graph that is searched; the export is of the original."
         ),
     ] = "none",
-    fusion: Annotated[
-        Literal["none", "safe", "full"],
-        typer.Option(metavar="none|safe|full", help="Which nodes are computed together."),
-    ] = "none",
-    interior: Annotated[
-        Literal["storage", "fp32"],
-        typer.Option(metavar="storage|fp32", help="Tensors inside fused layers: rounded, or FP32."),
-    ] = "storage",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
+    fusion: Fusion = "none",
+    interior: Interior = "storage",
+    overwrite: Overwrite = False,
     keep_list: Annotated[
         Path | None,
         typer.Option(
@@ -143,37 +140,34 @@ def find(
     Example: probe find model.onnx --precision fp16 --inputs data/ -o mixed.onnx
     """
     from probe import api
-    from probe.cli.options import parse_select, typed_command
-    from probe.cli.output import check_json, show
+    from probe.cli.arguments import network_arguments
+    from probe.cli.options import parse_keep
+    from probe.cli.output import check_json, check_table, show
     from probe.cli.progress import Progress
-    from probe.model.feeds import parse_ranges, parse_shapes
     from probe.results.json import check_target, write_text
 
     check_json(json)
     if keep_list is not None:
         check_target(keep_list)
-    if table is not None and table.suffix not in (".parquet", ".csv"):
-        raise InputError(f"{table}: a table is written as .parquet or .csv", where="--table")
-    kept = [pattern for one in keep or () if (pattern := parse_select(one, "--keep")) is not None]
+    check_table(table)
     with Progress("finding", quiet=quiet) as progress:
+        common = network_arguments(
+            progress, golden=golden, inputs=inputs, seed=seed, input_shapes=input_shapes, val_range=val_range, threads=threads,
+            custom_op_lib=custom_op_lib,
+        )  # fmt: skip
         result = api.find(
             model,
             output,
             precision=precision,
-            golden=golden,
-            inputs=list(inputs) if inputs else None,
             held_out=list(held_out) if held_out else None,
             split=split,
-            seed=seed,
-            input_shapes=parse_shapes(input_shapes or ()),
-            val_range=parse_ranges(val_range or ()),
             accept=accept or (),
             preset=preset,
             check=check,
             aggregate=aggregate,
             granularity=granularity,
             objective=objective,
-            keep=kept,
+            keep=parse_keep(keep),
             probes=probes,
             max_evaluations=max_evals,
             max_seconds=max_seconds,
@@ -185,10 +179,7 @@ def find(
             fusion=fusion,
             interior=interior,
             overwrite=overwrite,
-            threads=threads,
-            custom_op_libs=custom_op_lib or (),
-            command=typed_command(),
-            progress=lambda phase, name: progress.step(f"{phase} {name}"),
+            **common,
         )
     if keep_list is not None:
         import json as standard
@@ -197,9 +188,5 @@ def find(
         plain = all(name.strip() and "\n" not in name and "\r" not in name for name in names)
         text = "".join(f"{name}\n" for name in names) if plain else standard.dumps(names, indent=1) + "\n"
         write_text(text, keep_list)
-    if table is not None:
-        from probe.results.frames import save_frame
-
-        save_frame(result, table)
-    show(result, json, verbose=verbose, quiet=quiet)
+    show(result, json, table=table, verbose=verbose, quiet=quiet)
     raise typer.Exit(EXIT_PASSED if result else EXIT_FAILED)

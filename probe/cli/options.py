@@ -70,6 +70,34 @@ Threads = Annotated[int, typer.Option(metavar="N", min=0, help="0: as many as th
 CustomOpLib = Annotated[
     list[Path] | None, typer.Option(metavar="FILE", help="Shared library of custom operators. Repeatable.")
 ]
+Precision = Annotated[
+    Literal["fp16", "bf16", "tf32", "fp32"],
+    typer.Option(metavar="NAME", help="What tensors are stored in: fp16, bf16, tf32 or fp32."),
+]
+Keep = Annotated[
+    list[str] | None,
+    typer.Option(metavar="REGEX|@FILE", help="Tensors, layers and nodes that stay FP32. Repeatable."),
+]
+Device = Annotated[
+    Literal["auto", "cpu"],
+    typer.Option(metavar="auto|cpu", help="What runs it: the CPU, which emulates low-precision storage."),
+]
+Passes = Annotated[
+    Literal["none", "safe", "all"],
+    typer.Option(metavar="none|safe|all", help="Clean-up of the graph before it runs."),
+]
+Fusion = Annotated[
+    Literal["none", "safe", "full"],
+    typer.Option(metavar="none|safe|full", help="Which nodes are computed together."),
+]
+Interior = Annotated[
+    Literal["storage", "fp32"],
+    typer.Option(metavar="storage|fp32", help="Tensors inside fused layers: rounded, or FP32."),
+]
+TimingCache = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Measured times: reused where they are, added where they are not.")
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")]
 
 
 def parse_select(text: str | None, option: str = "--select") -> re.Pattern[str] | None:
@@ -92,6 +120,15 @@ def parse_select(text: str | None, option: str = "--select") -> re.Pattern[str] 
     if not names:
         raise InputError(f"no names in {text[1:]}", where=option, hint="one tensor name a line")
     return re.compile("^(?:" + "|".join(re.escape(n) for n in names) + r")\Z")
+
+
+def parse_keep(texts: list[str] | None) -> list[re.Pattern[str]]:
+    """The patterns of a repeatable ``--keep``.
+
+    Raises:
+        InputError: see ``parse_select``.
+    """
+    return [pattern for one in texts or () if (pattern := parse_select(one, "--keep")) is not None]
 
 
 def _names_in(path: Path, option: str) -> list[str]:
@@ -120,6 +157,11 @@ def parse_bytes(text: str | None) -> int | None:
         raise InputError(f"{text!r} is not a size in bytes", where="--memory-limit", hint="write 2G, 512M or 2GiB")
     power = " kmgt".index(match[2].lower() or " ")
     return int(float(match[1]) * (1024 if match[3] else 1000) ** power)
+
+
+def chosen_device(device: str) -> str:
+    """What ``--device`` stands for: ``auto`` is the CPU."""
+    return "cpu" if device == "auto" else device
 
 
 def typed_command() -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
+from probe.errors import InputError
 from probe.results import json as saved
 
 
@@ -18,20 +20,35 @@ def check_json(path: str | None) -> None:
         saved.check_target(path)
 
 
+def check_table(path: Path | None) -> None:
+    """Refuse a ``--table FILE`` of another format before any work is done.
+
+    Raises:
+        InputError: another suffix.
+    """
+    if path is not None and path.suffix not in (".parquet", ".csv"):
+        raise InputError(f"{path}: a table is written as .parquet or .csv", where="--table")
+
+
 def show(
     result: Any,
     json_path: str | None,
     *,
+    table: Path | None = None,
     rows: int | None = None,
     all_metrics: bool = False,
     verbose: bool = False,
     quiet: bool = False,
 ) -> None:
-    """Save the JSON first, so that a pipe closed early cannot lose it, then print. With ``--json -`` only the JSON is printed.
+    """Save the table and the JSON first, so that a pipe closed early cannot lose them, then print. With ``--json -`` only the JSON is printed.
 
     Raises:
-        InputError: the JSON file cannot be written.
+        InputError: the table or the JSON file cannot be written.
     """
+    if table is not None:
+        from probe.results.frames import save_frame
+
+        save_frame(result, table)
     if json_path == "-":
         _write(saved.dumps(result))
         return

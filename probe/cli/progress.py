@@ -39,6 +39,10 @@ class Progress:
         sys.stderr.write(f"\r\x1b[K{self._doing} {self._done}{of} {elide(name, 48) if name else ''}")
         sys.stderr.flush()
 
+    def tell(self, phase: str, name: str) -> None:
+        """``step``, as library functions report: a phase, and the name of what is worked on."""
+        self.step(f"{phase} {name}")
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:

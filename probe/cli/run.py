@@ -10,11 +10,15 @@ import typer
 from probe.cli.options import (
     Accept,
     CustomOpLib,
+    Device,
+    Fusion,
     Golden,
     Inputs,
     InputShapes,
     Json,
     Model,
+    Passes,
+    Precision,
     Preset,
     Quiet,
     Seed,
@@ -29,10 +33,7 @@ from probe.errors import EXIT_FAILED, EXIT_PASSED, InputError
 
 def run(
     model: Model,
-    precision: Annotated[
-        Literal["fp16", "bf16", "tf32", "fp32"],
-        typer.Option(metavar="NAME", help="What tensors are stored in: fp16, bf16, tf32 or fp32."),
-    ] = "fp16",
+    precision: Precision = "fp16",
     inputs: Inputs = None,
     input_shapes: InputShapes = None,
     seed: Seed = 0,
@@ -56,22 +57,13 @@ def run(
             help="Measure and show only layers of which a name (of the layer, a node or a tensor) is found so.",
         ),
     ] = None,
-    device: Annotated[
-        Literal["auto", "cpu"],
-        typer.Option(metavar="auto|cpu", help="What runs it: the CPU, which emulates low-precision storage."),
-    ] = "auto",
-    passes: Annotated[
-        Literal["none", "safe", "all"],
-        typer.Option(metavar="none|safe|all", help="Clean-up of the graph before it runs."),
-    ] = "safe",
+    device: Device = "auto",
+    passes: Passes = "safe",
     passes_limit: Annotated[
         int | None,
         typer.Option(metavar="N", min=0, help="Stop after N changes to the graph, to find one that does harm."),
     ] = None,
-    fusion: Annotated[
-        Literal["none", "safe", "full"],
-        typer.Option(metavar="none|safe|full", help="Which nodes are computed together."),
-    ] = "safe",
+    fusion: Fusion = "safe",
     interior: Annotated[
         Literal["storage", "fp32"],
         typer.Option(
@@ -119,15 +111,13 @@ def run(
     Example: probe run model.onnx --precision fp16 --inputs cat.npz
     """
     from probe import api
-    from probe.cli.options import parse_bytes, parse_select, typed_command
-    from probe.cli.output import check_json, show
+    from probe.cli.arguments import network_arguments
+    from probe.cli.options import chosen_device, parse_bytes, parse_keep, parse_select
+    from probe.cli.output import check_json, check_table, show
     from probe.cli.progress import Progress
-    from probe.model.feeds import parse_ranges, parse_shapes
 
     check_json(json)
-    if table is not None and table.suffix not in (".parquet", ".csv"):
-        raise InputError(f"{table}: a table is written as .parquet or .csv", where="--table")
-    kept = [pattern for one in keep or () if (pattern := parse_select(one, "--keep")) is not None]
+    check_table(table)
     if builds is not None:
         looking = {"--layers": layers, "--passes-limit": passes_limit, "--observe": observe, "--no-cure": no_cure,
                    "--strict-layers": strict_layers, "--table": table}  # fmt: skip
@@ -135,14 +125,12 @@ def run(
         if foreign:
             raise InputError(f"{foreign[0]} is about one build", where="--builds", hint="leave one of both out")
     with Progress("running", quiet=quiet) as progress:
-        common: dict[str, Any] = {
-            "precision": precision, "golden": golden, "inputs": list(inputs) if inputs else None, "seed": seed,
-            "input_shapes": parse_shapes(input_shapes or ()), "val_range": parse_ranges(val_range or ()), "accept": accept or (),
-            "preset": preset, "keep": kept, "device": "cpu" if device == "auto" else device, "passes": passes, "fusion": fusion,
-            "interior": interior, "threads": threads, "custom_op_libs": custom_op_lib or (),
-            "memory_limit": parse_bytes(memory_limit), "command": typed_command(),
-            "progress": lambda phase, name: progress.step(f"{phase} {name}"),
-        }  # fmt: skip
+        common = network_arguments(
+            progress, golden=golden, inputs=inputs, seed=seed, input_shapes=input_shapes, val_range=val_range, threads=threads,
+            custom_op_lib=custom_op_lib, precision=precision, accept=accept or (), preset=preset, keep=parse_keep(keep),
+            device=chosen_device(device), passes=passes, fusion=fusion, interior=interior,
+            memory_limit=parse_bytes(memory_limit),
+        )  # fmt: skip
         result: Any
         if builds is not None:
             from probe.api.blaming import compare_builds
@@ -159,9 +147,5 @@ def run(
                 worst=worst,
                 **common,
             )
-    if table is not None:
-        from probe.results.frames import save_frame
-
-        save_frame(result, table)
-    show(result, json, rows=worst, verbose=verbose, quiet=quiet)
+    show(result, json, table=table, rows=worst, verbose=verbose, quiet=quiet)
     raise typer.Exit(EXIT_PASSED if result else EXIT_FAILED)

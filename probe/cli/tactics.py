@@ -10,15 +10,23 @@ import typer
 from probe.cli.options import (
     Accept,
     CustomOpLib,
+    Device,
+    Fusion,
     Golden,
     Inputs,
     InputShapes,
+    Interior,
     Json,
+    Keep,
     Model,
+    Overwrite,
+    Passes,
+    Precision,
     Preset,
     Quiet,
     Seed,
     Threads,
+    TimingCache,
     ValRange,
     Verbose,
 )
@@ -49,14 +57,6 @@ Deny = Annotated[
         metavar="RULE|@FILE", help='None of the tactics that a rule names: "winograd_.* @ ^conv1". Repeatable.'
     ),
 ]
-Cache = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="Measured times: reused where they are, added where they are not.")
-]
-Device = Annotated[
-    Literal["auto", "cpu"],
-    typer.Option(metavar="auto|cpu", help="What runs it: the CPU, which emulates low-precision storage."),
-]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")]
 
 
 @tactics.callback()
@@ -86,14 +86,11 @@ def record(
     choose_seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of the order that is drawn.")] = 0,
     allow: Allow = None,
     deny: Deny = None,
-    timing_cache: Cache = None,
+    timing_cache: TimingCache = None,
     no_times: Annotated[
         bool, typer.Option("--no-times", help="Measure nothing: what no rule or order says otherwise is exact.")
     ] = False,
-    precision: Annotated[
-        Literal["fp16", "bf16", "tf32", "fp32"],
-        typer.Option(metavar="NAME", help="What tensors are stored in: fp16, bf16, tf32 or fp32."),
-    ] = "fp16",
+    precision: Precision = "fp16",
     inputs: Inputs = None,
     input_shapes: InputShapes = None,
     seed: Seed = 0,
@@ -101,23 +98,11 @@ def record(
     golden: Golden = "ort",
     accept: Accept = None,
     preset: Preset = None,
-    keep: Annotated[
-        list[str] | None,
-        typer.Option(metavar="REGEX|@FILE", help="Tensors, layers and nodes that stay FP32. Repeatable."),
-    ] = None,
+    keep: Keep = None,
     device: Device = "auto",
-    passes: Annotated[
-        Literal["none", "safe", "all"],
-        typer.Option(metavar="none|safe|all", help="Clean-up of the graph before it runs."),
-    ] = "safe",
-    fusion: Annotated[
-        Literal["none", "safe", "full"],
-        typer.Option(metavar="none|safe|full", help="Which nodes are computed together."),
-    ] = "safe",
-    interior: Annotated[
-        Literal["storage", "fp32"],
-        typer.Option(metavar="storage|fp32", help="Tensors inside fused layers: rounded, or FP32."),
-    ] = "storage",
+    passes: Passes = "safe",
+    fusion: Fusion = "safe",
+    interior: Interior = "storage",
     overwrite: Overwrite = False,
     threads: Threads = 0,
     custom_op_lib: CustomOpLib = None,
@@ -134,14 +119,17 @@ def record(
     Example: probe tactics record model.onnx --inputs cat.npz -o good.tactics
     """
     from probe.api.tactics import record_tactics
-    from probe.cli.options import parse_select, typed_command
+    from probe.cli.arguments import network_arguments
+    from probe.cli.options import chosen_device, parse_keep
     from probe.cli.output import check_json, show
     from probe.cli.progress import Progress
-    from probe.model.feeds import parse_ranges, parse_shapes
 
     check_json(json)
-    kept = [pattern for one in keep or () if (pattern := parse_select(one, "--keep")) is not None]
     with Progress("recording", quiet=quiet) as progress:
+        common = network_arguments(
+            progress, golden=golden, inputs=inputs, seed=seed, input_shapes=input_shapes, val_range=val_range, threads=threads,
+            custom_op_lib=custom_op_lib,
+        )  # fmt: skip
         result = record_tactics(
             model,
             output,
@@ -152,23 +140,15 @@ def record(
             measure=False if no_times else None,
             timing_cache=timing_cache,
             precision=precision,
-            golden=golden,
-            inputs=list(inputs) if inputs else None,
-            seed=seed,
-            input_shapes=parse_shapes(input_shapes or ()),
-            val_range=parse_ranges(val_range or ()),
             accept=accept or (),
             preset=preset,
-            keep=kept,
-            device="cpu" if device == "auto" else device,
+            keep=parse_keep(keep),
+            device=chosen_device(device),
             passes=passes,
             fusion=fusion,
             interior=interior,
             overwrite=overwrite,
-            threads=threads,
-            custom_op_libs=custom_op_lib or (),
-            command=typed_command(),
-            progress=lambda phase, name: progress.step(f"{phase} {name}"),
+            **common,
         )
     show(result, json, verbose=verbose, quiet=quiet)
     raise typer.Exit(EXIT_PASSED if result else EXIT_FAILED)
@@ -193,7 +173,7 @@ def replay(
     ] = None,
     allow: Allow = None,
     deny: Deny = None,
-    timing_cache: Cache = None,
+    timing_cache: TimingCache = None,
     precision: Annotated[
         Literal["fp16", "bf16", "tf32", "fp32"],
         typer.Option(metavar="NAME", help="Of Polygraphy's files, which do not say it; a tactic file does."),
@@ -222,13 +202,16 @@ def replay(
     Example: probe tactics replay model.onnx good.tactics --inputs cat.npz
     """
     from probe.api.tactics import replay_tactics
-    from probe.cli.options import typed_command
+    from probe.cli.arguments import network_arguments
     from probe.cli.output import check_json, show
     from probe.cli.progress import Progress
-    from probe.model.feeds import parse_ranges, parse_shapes
 
     check_json(json)
     with Progress("replaying", quiet=quiet) as progress:
+        common = network_arguments(
+            progress, golden=golden, inputs=inputs, seed=seed, input_shapes=input_shapes, val_range=val_range, threads=threads,
+            custom_op_lib=custom_op_lib,
+        )  # fmt: skip
         result = replay_tactics(
             model,
             file,
@@ -237,20 +220,12 @@ def replay(
             allow=allow or (),
             deny=deny or (),
             precision=precision,
-            golden=golden,
-            inputs=list(inputs) if inputs else None,
-            seed=seed,
-            input_shapes=parse_shapes(input_shapes or ()),
-            val_range=parse_ranges(val_range or ()),
             accept=accept or (),
             preset=preset,
             timing_cache=timing_cache,
             device=device,
             overwrite=overwrite,
-            threads=threads,
-            custom_op_libs=custom_op_lib or (),
-            command=typed_command(),
-            progress=lambda phase, name: progress.step(f"{phase} {name}"),
+            **common,
         )
     show(result, json, verbose=verbose, quiet=quiet)
     raise typer.Exit(EXIT_PASSED if result else EXIT_FAILED)

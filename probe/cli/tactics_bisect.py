@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from probe.cli.options import (
     Accept,
     CustomOpLib,
+    Device,
     Golden,
     Inputs,
     InputShapes,
@@ -57,10 +58,7 @@ def bisect(
     max_evals: Annotated[
         int | None, typer.Option(metavar="N", min=2, help="Search with no more than N evaluations.")
     ] = None,
-    device: Annotated[
-        Literal["auto", "cpu"],
-        typer.Option(metavar="auto|cpu", help="What runs it: the CPU, which emulates low-precision storage."),
-    ] = "auto",
+    device: Device = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
     threads: Threads = 0,
     custom_op_lib: CustomOpLib = None,
@@ -76,33 +74,29 @@ def bisect(
     Example: probe tactics bisect good.tactics bad.tactics model.onnx --inputs cat.npz -o pinned.tactics
     """  # fmt: skip
     from probe.api.blaming import bisect_tactics
-    from probe.cli.options import typed_command
+    from probe.cli.arguments import network_arguments
+    from probe.cli.options import chosen_device
     from probe.cli.output import check_json, show
     from probe.cli.progress import Progress
-    from probe.model.feeds import parse_ranges, parse_shapes
 
     check_json(json)
     with Progress("bisecting", quiet=quiet) as progress:
+        common = network_arguments(
+            progress, golden=golden, inputs=inputs, seed=seed, input_shapes=input_shapes, val_range=val_range, threads=threads,
+            custom_op_lib=custom_op_lib,
+        )  # fmt: skip
         result = bisect_tactics(
             good,
             bad,
             model,
             pinned=output,
             denied=deny_list,
-            golden=golden,
-            inputs=list(inputs) if inputs else None,
-            seed=seed,
-            input_shapes=parse_shapes(input_shapes or ()),
-            val_range=parse_ranges(val_range or ()),
             accept=accept or (),
             preset=preset,
             max_evaluations=max_evals,
-            device="cpu" if device == "auto" else device,
+            device=chosen_device(device),
             overwrite=overwrite,
-            threads=threads,
-            custom_op_libs=custom_op_lib or (),
-            command=typed_command(),
-            progress=lambda phase, name: progress.step(f"{phase} {name}"),
+            **common,
         )
     show(result, json, verbose=verbose, quiet=quiet)
     raise typer.Exit(EXIT_PASSED if result else EXIT_FAILED)

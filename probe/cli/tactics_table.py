@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated
 
 import typer
 
 from probe.cli.options import (
     Accept,
     CustomOpLib,
+    Device,
+    Fusion,
     Golden,
     Inputs,
     InputShapes,
+    Interior,
     Json,
+    Keep,
     Model,
+    Passes,
+    Precision,
     Preset,
     Quiet,
     Seed,
     Threads,
+    TimingCache,
     ValRange,
     Verbose,
 )
-from probe.errors import EXIT_FAILED, EXIT_PASSED, InputError
+from probe.errors import EXIT_FAILED, EXIT_PASSED
 
 
 def table(
@@ -51,14 +58,8 @@ def table(
         float | None,
         typer.Option(metavar="S", min=0.0, help="Flip no longer than S seconds, the largest errors first."),
     ] = None,
-    timing_cache: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Measured times: reused where they are, added where they are not."),
-    ] = None,
-    precision: Annotated[
-        Literal["fp16", "bf16", "tf32", "fp32"],
-        typer.Option(metavar="NAME", help="What tensors are stored in: fp16, bf16, tf32 or fp32."),
-    ] = "fp16",
+    timing_cache: TimingCache = None,
+    precision: Precision = "fp16",
     inputs: Inputs = None,
     input_shapes: InputShapes = None,
     seed: Seed = 0,
@@ -66,26 +67,11 @@ def table(
     golden: Golden = "ort",
     accept: Accept = None,
     preset: Preset = None,
-    keep: Annotated[
-        list[str] | None,
-        typer.Option(metavar="REGEX|@FILE", help="Tensors, layers and nodes that stay FP32. Repeatable."),
-    ] = None,
-    device: Annotated[
-        Literal["auto", "cpu"],
-        typer.Option(metavar="auto|cpu", help="What runs it: the CPU, which emulates low-precision storage."),
-    ] = "auto",
-    passes: Annotated[
-        Literal["none", "safe", "all"],
-        typer.Option(metavar="none|safe|all", help="Clean-up of the graph before it runs."),
-    ] = "safe",
-    fusion: Annotated[
-        Literal["none", "safe", "full"],
-        typer.Option(metavar="none|safe|full", help="Which nodes are computed together."),
-    ] = "safe",
-    interior: Annotated[
-        Literal["storage", "fp32"],
-        typer.Option(metavar="storage|fp32", help="Tensors inside fused layers: rounded, or FP32."),
-    ] = "storage",
+    keep: Keep = None,
+    device: Device = "auto",
+    passes: Passes = "safe",
+    fusion: Fusion = "safe",
+    interior: Interior = "storage",
     table: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Also write all candidates as .parquet or .csv.")
     ] = None,
@@ -104,20 +90,22 @@ def table(
     Example: probe tactics table model.onnx --inputs cat.npz --layers conv1
     """  # fmt: skip
     from probe.api.blaming import tactics_table
-    from probe.cli.options import parse_select, typed_command
-    from probe.cli.output import check_json, show
+    from probe.cli.arguments import network_arguments
+    from probe.cli.options import chosen_device, parse_keep, parse_select
+    from probe.cli.output import check_json, check_table, show
     from probe.cli.progress import Progress
-    from probe.model.feeds import parse_ranges, parse_shapes
     from probe.results.json import check_target
 
     check_json(json)
-    if table is not None and table.suffix not in (".parquet", ".csv"):
-        raise InputError(f"{table}: a table is written as .parquet or .csv", where="--table")
+    check_table(table)
     if timing_cache is not None:
         check_target(timing_cache)
-    kept = [pattern for one in keep or () if (pattern := parse_select(one, "--keep")) is not None]
     with Progress("measuring", quiet=quiet) as progress:
-        result: Any = tactics_table(
+        common = network_arguments(
+            progress, golden=golden, inputs=inputs, seed=seed, input_shapes=input_shapes, val_range=val_range, threads=threads,
+            custom_op_lib=custom_op_lib,
+        )  # fmt: skip
+        result = tactics_table(
             model,
             start=start,
             layers=parse_select(layers, "--layers"),
@@ -127,26 +115,14 @@ def table(
             max_seconds=max_seconds,
             timing_cache=timing_cache,
             precision=precision,
-            golden=golden,
-            inputs=list(inputs) if inputs else None,
-            seed=seed,
-            input_shapes=parse_shapes(input_shapes or ()),
-            val_range=parse_ranges(val_range or ()),
             accept=accept or (),
             preset=preset,
-            keep=kept,
-            device="cpu" if device == "auto" else device,
+            keep=parse_keep(keep),
+            device=chosen_device(device),
             passes=passes,
             fusion=fusion,
             interior=interior,
-            threads=threads,
-            custom_op_libs=custom_op_lib or (),
-            command=typed_command(),
-            progress=lambda phase, name: progress.step(f"{phase} {name}"),
+            **common,
         )
-    if table is not None:
-        from probe.results.frames import save_frame
-
-        save_frame(result, table)
-    show(result, json, verbose=verbose, quiet=quiet)
+    show(result, json, table=table, verbose=verbose, quiet=quiet)
     raise typer.Exit(EXIT_PASSED if result else EXIT_FAILED)

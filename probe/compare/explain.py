@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 from probe.compare.pair import Compared
 from probe.precision import PRECISIONS, precision_of
@@ -25,11 +25,18 @@ def first_divergence(diffs: Sequence[TensorDiff], reads: Mapping[str, tuple[str,
         return tuple(t.name for t in beyond[:1])
     bad = {t.name for t in beyond}
     known = {t.name for t in diffs if t.status == "compared"}
-    return tuple(t.name for t in beyond if not _reads_bad(t.name, bad, known, reads))
+    return tuple(t.name for t in beyond if not reads_any(t.name, bad, known.__contains__, _read_by(reads)))
 
 
-def _reads_bad(name: str, bad: set[str], known: set[str], reads: Mapping[str, tuple[str, ...]]) -> bool:
-    pending, seen = list(reads.get(name, ())), {name}
+def _read_by(reads: Mapping[str, tuple[str, ...]]) -> Callable[[str], tuple[str, ...]]:
+    return lambda name: reads.get(name, ())
+
+
+def reads_any(
+    name: str, bad: Collection[str], known: Callable[[str], bool], reads: Callable[[str], Iterable[str]]
+) -> bool:
+    """Whether what makes a tensor reads one of ``bad``, looking through tensors that are not ``known``."""
+    pending, seen = list(reads(name)), {name}
     while pending:
         one = pending.pop()
         if one in seen:
@@ -37,8 +44,8 @@ def _reads_bad(name: str, bad: set[str], known: set[str], reads: Mapping[str, tu
         seen.add(one)
         if one in bad:
             return True
-        if one not in known:
-            pending.extend(reads.get(one, ()))
+        if not known(one):
+            pending.extend(reads(one))
     return False
 
 
@@ -80,7 +87,7 @@ def _first_nonfinite(compared: Sequence[Compared], rows_a: Rows, rows_g: Rows, v
     reads = {name: next(iter(rows.values())).reads for name, rows in rows_g.items()}
     for one in compared:
         t = one.diff
-        if t.name not in bad or _reads_bad(t.name, bad, known, reads):
+        if t.name not in bad or reads_any(t.name, bad, known.__contains__, _read_by(reads)):
             continue
         m = t.metrics
         assert m is not None

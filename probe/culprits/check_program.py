@@ -15,10 +15,10 @@ import numpy as np
 
 from probe.errors import InputError, ProbeError
 from probe.precision import dtype_name
-from probe.results.tensors import InputInfo, Role, RunHeader, TensorInfo
+from probe.results.tensors import Role, RunHeader, TensorInfo
 from probe.runners.callable import explain_failure
-from probe.runners.command import kill_group, signal_name, tail_of
-from probe.store.feeds import InputSet
+from probe.runners.process import NotStartedError, run_logged, signal_name, tail_of
+from probe.store.feeds import InputSet, input_infos
 from probe.store.writer import DumpWriter
 
 Array = np.ndarray[Any, Any]
@@ -42,6 +42,13 @@ class Answer:
 
 
 Checker = Callable[[Outputs], Answer]
+
+
+def name_of_check(check: str | Callable[..., Any] | None) -> str:
+    """The command, or the full name of a function; "" for none."""
+    if check is None or isinstance(check, str):
+        return check or ""
+    return f"{getattr(check, '__module__', '?')}.{getattr(check, '__qualname__', type(check).__name__)}"
 
 
 def checker(check: Check, inputs: Sequence[InputSet] = (), timeout: float | None = None) -> Checker:
@@ -115,7 +122,7 @@ class Program:
 
     def _write(self, path: Path, outputs: Outputs) -> None:
         shown = [self._inputs[key] for key in outputs if key in self._inputs]
-        header = RunHeader(runner="find", inputs=tuple(InputInfo(one.id, one.sha256, one.source) for one in shown))
+        header = RunHeader(runner="find", inputs=input_infos(shown))
         with DumpWriter(path, header) as dump:
             for key, named in outputs.items():
                 feeds = self._inputs[key].feeds if key in self._inputs else {}
@@ -126,24 +133,14 @@ class Program:
                         _add(dump, name, value, key, "output")
 
     def _run(self, arguments: list[str], said: Path) -> int:
-        with said.open("wb") as log:
-            try:
-                # A group of its own: a timeout or Ctrl-C must end what the program started, too.
-                process = subprocess.Popen(
-                    arguments, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-                )
-            except (OSError, ValueError) as error:
-                reason = getattr(error, "strerror", None) or str(error)
-                raise InputError(f"cannot start the check {arguments[0]!r}: {reason}", where=self._command) from None
-            try:
-                return process.wait(self._timeout)
-            except subprocess.TimeoutExpired:
-                raise InputError(
-                    f"the check did not end within {self._timeout:g} s", where=self._command + tail_of(said)
-                ) from None
-            finally:
-                if process.poll() is None:
-                    kill_group(process)
+        try:
+            return run_logged(arguments, said, self._timeout)
+        except NotStartedError as error:
+            raise InputError(f"cannot start the check {arguments[0]!r}: {error}", where=self._command) from None
+        except subprocess.TimeoutExpired:
+            raise InputError(
+                f"the check did not end within {self._timeout:g} s", where=self._command + tail_of(said)
+            ) from None
 
 
 def _last_line(said: Path) -> str:

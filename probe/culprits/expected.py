@@ -12,8 +12,8 @@ from probe.compare.align import pair_inputs
 from probe.errors import InputError
 from probe.metrics.plain import Reference
 from probe.precision import Kind, dtype_name, kind_of
-from probe.results.tensors import InputInfo, RunHeader, TensorInfo
-from probe.store.feeds import InputSet
+from probe.results.tensors import RunHeader, TensorInfo
+from probe.store.feeds import InputSet, input_infos
 from probe.store.numpy_files import ArrayReader
 from probe.store.opening import read_array
 
@@ -132,7 +132,7 @@ class _Wanted:
     def __init__(self, inputs: Sequence[InputSet | str]) -> None:
         sets = [one for one in inputs if not isinstance(one, str)]
         self._ids = [one if isinstance(one, str) else one.id for one in inputs]
-        self.header = RunHeader(inputs=tuple(InputInfo(one.id, one.sha256, one.source) for one in sets))
+        self.header = RunHeader(inputs=input_infos(sets))
 
     def rows(self) -> Sequence[TensorInfo]:
         return [TensorInfo("", "float32", (), key, role="input", status="not_run") for key in self._ids]

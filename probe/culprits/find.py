@@ -18,13 +18,14 @@ from probe.culprits.judge import Judge
 from probe.culprits.oracle import EngineOracle
 from probe.culprits.space import search_space
 from probe.culprits.suspicion import Suspicion, suspect, vanishing
-from probe.culprits.with_tactics import Legal, given_back, switched, with_file, with_tactics
+from probe.culprits.with_tactics import Legal, as_recorded, given_back, switched, with_file, with_tactics
+from probe.debug.compiling import compile_as
 from probe.debug.convert_model import check_export
 from probe.debug.goldens import Golden, golden_kind, open_golden
 from probe.debug.instrument import instrument
 from probe.debug.phases import Progress, timed_phase
 from probe.debug.run import kept_names
-from probe.engine.build import compile_model, resolve_keep
+from probe.engine.build import resolve_keep
 from probe.errors import InputError
 from probe.model.mixed import check_precision
 from probe.search.find import Options
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from probe.results.diff import Criterion, DiffResult
     from probe.results.find import FindResult
     from probe.results.run import RunFinding
+    from probe.results.tactics import TacticFile
     from probe.search.groups import CulpritGroup
     from probe.search.result import SearchResult
     from probe.search.units import Unit
@@ -139,13 +141,12 @@ def find_network(
         raise InputError(
             f"nothing needs to be kept in {options.precision}", where="--precision", hint="fp16, bf16 or tf32"
         )
-    if options.tactics is not None:
-        options = with_file(options)
+    options, file = with_file(options)
     if options.out is not None:
         check_precision(model, options.precision)
         check_export(options.out, model, overwrite=options.overwrite)
     with ExitStack() as opened:
-        work = Work(model, sets, options, progress or (lambda _phase, _name: None), opened)
+        work = Work(model, sets, options, progress or (lambda _phase, _name: None), opened, tactic_file=file)
         return finish(work, work.search(), held_out, tuple(notes))
 
 
@@ -186,7 +187,12 @@ class Work:
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)  # of tensors, as run
     reaches: dict[str, float] = field(default_factory=dict)  # largest finite magnitude of tensors in the golden
     log: EvaluationLog | None = None
+    notes: list[str] = field(default_factory=list)  # of the search, for the result
+    tactic_file: TacticFile | None = None
     switches: tuple[Switch, ...] = ()  # tactics that had to be more accurate than the tactic file says
+    suspicious_tactics: dict[str, float] | None = None  # layer -> how much its tactic changes what it makes; None: not measured
+    ended: Literal["interrupted", "budget"] | None = None  # the search for tactics, before its end
+    evaluated_tactics: int = 0  # to find which tactics must be more accurate, and which need not be
     evaluated: int = 0  # in this run; what an earlier one's log answers is not counted
     seconds_searching: float = 0.0
     seconds_evaluating: float = 0.0  # of these
@@ -196,12 +202,7 @@ class Work:
         return timed_phase(self.seconds, self.tell, name)
 
     def compile(self, **changed: Any) -> Engine:
-        options = self.options
-        settings: dict[str, Any] = {
-            "precision": options.precision, "device": options.device, "passes": options.passes, "fusion": options.fusion,
-            "interior": options.interior, "threads": options.threads, "libraries": options.custom_op_libs, **changed,
-        }  # fmt: skip
-        return compile_model(self.model, **settings)
+        return compile_as(self.model, self.options, **changed)
 
     def search(self) -> Found:
         """Baselines, the instrumented run, the search, and its refinement to single tensors."""
@@ -225,12 +226,12 @@ class Work:
             self.notebook.entries.clear()  # they are of other tactics
             oracle = self.make_oracle(self.engine, self.sets, self.judge, space)
             low = self._all_low(oracle)
-        if not low.passed:
+        if not low.passed and self.ended is None:
             suspicion, causes = self._instrument()
             space = self._space(suspicion)
         with self.phase("search") as tell:
             oracle.space = space
-            probes = not low.passed and self._probes(oracle, space)
+            probes = not low.passed and self.ended is None and self._probes(oracle, space)
             if options.tactics is None and (probes or sum(unit.flagged for unit in space.units) > FEW):
                 oracle = self.make_oracle(self.engine, self.sets, self.judge, space, reuse=self._tracing())
             result = self._ask(space.units, oracle, tell, probes=probes)
@@ -288,8 +289,8 @@ class Work:
         return resume
 
     def keeping(self, engine: Engine) -> Assignment:
-        """All low but for what the user keeps in any case."""
-        return resolve_keep(engine.assignment, self.kept, engine.layers, engine.network)
+        """All low but for what the user, or the tactic file, keeps in any case."""
+        return as_recorded(self, engine, resolve_keep(engine.assignment, self.kept, engine.layers, engine.network))
 
     def _space(self, suspicion: Suspicion) -> Space:
         options = self.options
@@ -369,7 +370,7 @@ class Work:
         if asked is not None or self.evaluated < len(self.notebook.entries):
             return asked if asked is not None else self.notebook.counts["probes"] > 0
         flagged: frozenset[str] = frozenset().union(*(unit.members for unit in space.units if unit.flagged))
-        everything: frozenset[str] = frozenset().union(*(unit.members for unit in space.units))
+        everything = space.members
         begin = time.perf_counter()
         self._note(Entry(1, "search", "all FP32", everything, oracle(everything)))
         seconds = time.perf_counter() - begin
@@ -379,6 +380,13 @@ class Work:
             if enough.passed:
                 return False
         return seconds * len(space.units) <= PROBE_SECONDS
+
+    def evaluations_left(self) -> int | None:
+        """Of the budget; None: there is none."""
+        if self.ended is not None:
+            return 0
+        limit = self.options.max_evaluations
+        return None if limit is None else max(0, limit - self.evaluated)
 
     def _ask(
         self,
@@ -392,10 +400,9 @@ class Work:
         """Search; what the notebook holds is not evaluated again."""
         options = self.options
         begun, spent, before = time.perf_counter(), self.seconds_searching, oracle.seconds
-        left = None if options.max_evaluations is None else max(0, options.max_evaluations - self.evaluated)
         settings = Options(
             objective="count" if options.objective == "count" else "cost", probes=probes, confidence=options.confidence,
-            max_evaluations=left, max_seconds=None if options.max_seconds is None else max(0.0, options.max_seconds - spent),
+            max_evaluations=self.evaluations_left(), max_seconds=None if options.max_seconds is None else max(0.0, options.max_seconds - spent),
             settled=settled,
         )  # fmt: skip
 
@@ -404,7 +411,10 @@ class Work:
             tell(f"{entry.why}: {'passes' if entry.evaluation.passed else 'fails'}")
 
         try:
-            return search(units, oracle, settings, log=list(self.notebook.entries), on_entry=note)
+            result = search(units, oracle, settings, log=list(self.notebook.entries), on_entry=note)
+            if self.ended == "interrupted" and result.status == "budget":
+                result = replace(result, status="interrupted", reason=result.reason.replace("the budget is spent", "interrupted"))
+            return result
         finally:
             self.seconds_searching += time.perf_counter() - begun
             self.seconds_evaluating += oracle.seconds - before

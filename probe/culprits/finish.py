@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from probe.compare.diff import diff_sources, environment
+from probe.compare.diff import diff_sources, environment, source_info
 from probe.culprits.answer import describe, evaluated, in_model_order, need
+from probe.culprits.check_program import name_of_check
 from probe.culprits.cures import lighter_cures
 from probe.culprits.proof import export, judged_source, prove_typed
 from probe.debug.convert_model import ConvertOptions
@@ -14,7 +15,6 @@ from probe.debug.goldens import open_golden
 from probe.debug.run import device_in_words
 from probe.errors import InputError
 from probe.model.mixed import check_precision
-from probe.results.diff import SourceInfo
 from probe.results.find import (
     Baselines,
     Compensating,
@@ -27,8 +27,8 @@ from probe.results.find import (
     TacticSwitch,
     Voting,
 )
-from probe.results.tensors import InputInfo
 from probe.runners.protocol import RunnerOptions
+from probe.store.feeds import input_infos
 
 if TYPE_CHECKING:
     from probe.culprits.find import Found, Work
@@ -74,7 +74,7 @@ class _Finish:
         if self.known and self.held_out and held is None:
             held = self._held_out(None)
         if self.known:
-            cost = work.costs.of(self.members, by_layer=found_by_layer(self.found))
+            cost = work.costs.of(self.members, by_layer=self.found.space.by_layer)
         return self._result(rerun, lighter or (), cost, exported, held)
 
     # --- proofs
@@ -96,7 +96,7 @@ class _Finish:
         except InputError as error:  # with -o this was refused before the search
             self.notes.append(f"no model was made for a proof: {error.what}")
             return None, None
-        by_layer = found_by_layer(self.found)
+        by_layer = self.found.space.by_layer
         nodes = [n for name in self.members if by_layer for n in work.engine.layer(name).origin]
         layers = [name for name, choice in work.base.layers.items() if choice.precision == "fp32"]
         settings = ConvertOptions(
@@ -150,7 +150,7 @@ class _Finish:
                     settings,
                     lambda outputs, failures: self._settled(lambda: judge(outputs, failures)),
                 )
-        return HeldOut(judged.verdict, self._as_evaluated(judged), _infos(self.held_out), proof)
+        return HeldOut(judged.verdict, self._as_evaluated(judged), input_infos(self.held_out), proof)
 
     # --- what it comes to
 
@@ -170,7 +170,7 @@ class _Finish:
             model=str(work.model.path),
             model_sha256=work.model.sha256,
             precision=options.precision,
-            device=device_in_words(work.engine.settings.device, options.precision),
+            device=device_in_words(work.engine.settings.device, options.precision, tactics=options.tactics is not None),
             granularity=options.granularity,
             objective=options.objective,
             keep=describe(
@@ -179,13 +179,13 @@ class _Finish:
             ),
             oracle=Baselines(
                 all_low=self._measured(baselines.all_low, frozenset()),
-                all_fp32=self._measured(baselines.all_fp32, self._everything()),
+                all_fp32=self._measured(baselines.all_fp32, self.found.space.members),
                 answer=self._measured(baselines.answer, self.members),
                 answer_rerun=rerun,
                 noise_floor=self._noise_floor(),
                 float64_floor=self._float64_floor() if result.status == "unreachable" else {},
             ),
-            evaluations={**notebook.counts, "cached": found.cached},
+            evaluations={**notebook.counts, "cached": found.cached, **({"tactics": work.evaluated_tactics} if options.tactics else {})},
             acceptance=judge.acceptance,
             units=len(found.space.units),
             groups=tuple(Culprits(g.unit, tuple(sorted(g.units)), g.alternatives) for g in found.groups),
@@ -199,27 +199,24 @@ class _Finish:
             held_out=held,
             exported=exported,
             aggregate=options.aggregate,
-            check=_name_of(options.check),
+            check=name_of_check(options.check),
             steps=notebook.steps(),
             suspects=tuple(
                 Suspect(unit.id, unit.score, unit.flagged)
                 for unit in sorted(found.space.units, key=lambda one: (not one.flagged, -one.score))[:SUSPECTS_SHOWN]
             ),
             findings=found.causes,
-            golden=_source(work.golden),
+            golden=source_info(work.golden),
             interior=options.interior,
             passes=options.passes,
             fusion=options.fusion,
-            inputs=_infos(work.sets),
+            inputs=input_infos(work.sets),
             log=str(options.log or ""),
-            notes=(*self.notes, *work.golden.header.notes),
+            notes=(*self.notes, *work.notes, *work.golden.header.notes),
             environment={**environment(), **(work.golden.header.environment or {})},
             command=options.command,
             seconds=work.seconds,
         )  # fmt: skip
-
-    def _everything(self) -> frozenset[str]:
-        return frozenset().union(*(unit.members for unit in self.found.space.units))
 
     def _measured(self, verdict: Verdict | None, members: frozenset[str]) -> Evaluated | None:
         last = self.work.notebook.last(members)
@@ -235,7 +232,7 @@ class _Finish:
         return Evaluated(judged.passed, margin, judged.worst, judged.reasons, judged.failing_inputs)
 
     def _noise_floor(self) -> dict[str, float]:
-        last = self.work.notebook.last(self._everything())
+        last = self.work.notebook.last(self.found.space.members)
         named = (last.measured if last is not None else {}).items()
         return {key.removeprefix(_OF_OUTPUT): value for key, value in named if key.startswith(_OF_OUTPUT)}
 
@@ -253,26 +250,3 @@ class _Finish:
         return {
             name: float("inf") if m.nonfinite_mismatch else m.range_rel for name, m in metrics.items() if m is not None
         }
-
-
-def found_by_layer(found: Found) -> bool:
-    """Whether members are names of layers."""
-    return found.space.by_layer
-
-
-def _infos(sets: Sequence[InputSet]) -> tuple[InputInfo, ...]:
-    return tuple(InputInfo(one.id, one.sha256, one.source) for one in sets)
-
-
-def _source(golden: Any) -> SourceInfo:
-    head = golden.header
-    return SourceInfo(
-        path=golden.path, kind=golden.kind, runner=head.runner, model=head.model, model_sha256=head.model_sha256,
-        precision=head.precision, golden=head.golden, inputs=head.inputs,
-    )  # fmt: skip
-
-
-def _name_of(check: Any) -> str:
-    if check is None or isinstance(check, str):
-        return check or ""
-    return f"{getattr(check, '__module__', '?')}.{getattr(check, '__qualname__', type(check).__name__)}"

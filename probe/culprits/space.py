@@ -48,6 +48,11 @@ class Space:
     alone: Mapping[str, Unit] = field(default_factory=dict)
     constants: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def members(self) -> frozenset[str]:
+        """All of all units."""
+        return frozenset().union(*(unit.members for unit in self.units))
+
     def assignment(self, base: Assignment, members: Iterable[str]) -> Assignment:
         """``base`` with these members kept as well."""
         return base.keeping(layers=members) if self.by_layer else base.keeping(tensors=members)

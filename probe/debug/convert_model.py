@@ -22,8 +22,8 @@ from probe.model.names import TensorNames
 from probe.results.convert_result import CastAdded, ConvertResult, ExportProof, HandOver
 from probe.results.diff import Criterion, DiffResult, SourceInfo, TensorDiff, Verdict
 from probe.results.run import OutputVerdict
-from probe.results.tensors import InputInfo
 from probe.runners.protocol import RunnerOptions, open_runner
+from probe.store.feeds import input_infos
 from probe.store.tape import Tape
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def convert_network(
             if mixed.lifted or mixed.fp32_nodes:
                 with timed_phase(seconds, tell, "hand-over"):
                     result = replace(result, handed_over=_hand_over(proving, mixed, result))
-        result = replace(result, inputs=tuple(InputInfo(one.id, one.sha256, one.source) for one in sets))
+        result = replace(result, inputs=input_infos(sets))
     return replace(
         result, notes=(*result.notes, *(notes if options.prove else ())), environment=environment(), seconds=seconds
     )

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from probe.compare.explain import reads_any
 from probe.debug.causes import Cause, describe_effect, nonfinite_cause
 from probe.debug.evidence import Evidence
 from probe.debug.finite_causes import INNER_SQUARES, finite_cause, inner_overflow, vanishes
@@ -99,17 +100,7 @@ class Findings:
 
     def _descends(self, name: str, wrong: set[str]) -> bool:
         """Whether what makes a tensor reads something wrong, looking through what is not known."""
-        pending, seen = list(self.evidence.inputs_of(name)), {name}
-        while pending:
-            one = pending.pop()
-            if one in seen:
-                continue
-            seen.add(one)
-            if one in wrong:
-                return True
-            if not self._known(one):
-                pending.extend(self.evidence.inputs_of(one))
-        return False
+        return reads_any(name, wrong, self._known, self.evidence.inputs_of)
 
     def _downstream(self, start: str, through: set[str]) -> list[str]:
         """What can be reached from a tensor over tensors of ``through`` and unknown ones, in execution order."""

@@ -12,7 +12,8 @@ from probe.debug.steps import steps_of
 from probe.errors import InputError
 from probe.precision import dtype_name
 from probe.results.run import ObservedDifference, ObserverCheck
-from probe.results.tensors import InputInfo, RunHeader, TensorInfo
+from probe.results.tensors import RunHeader, TensorInfo
+from probe.store.feeds import input_infos
 
 if TYPE_CHECKING:
     from probe.engine.assignment import Assignment
@@ -87,7 +88,7 @@ def record_engine(
         RunHeader(
             runner="engine", model=str(engine.model.path), model_sha256=engine.model.sha256, precision=settings.precision,
             device=settings.device, interior=settings.interior, passes=settings.passes, fusion=settings.fusion,
-            inputs=tuple(InputInfo(one.id, one.sha256, one.source) for one in sets),
+            inputs=input_infos(sets),
         )
     )  # fmt: skip
     return outputs, failure
@@ -107,8 +108,7 @@ def record_outputs(engine: Engine, assignment: Assignment, sets: Sequence[InputS
         for name, array in outputs[one.id].items():
             if name not in fed:
                 sink.add(TensorInfo(name, dtype_name(array.dtype), array.shape, one.id, role="output"), array)
-    infos = tuple(InputInfo(one.id, one.sha256, one.source) for one in sets)
-    sink.replace_header(RunHeader(runner="engine", precision=engine.settings.precision, inputs=infos))
+    sink.replace_header(RunHeader(runner="engine", precision=engine.settings.precision, inputs=input_infos(sets)))
     return outputs, failure
 
 

@@ -11,9 +11,9 @@ import numpy as np
 
 from probe.errors import InputError
 from probe.precision import dtype_name
-from probe.results.tensors import InputInfo, TensorInfo
+from probe.results.tensors import TensorInfo
 from probe.runners.protocol import Runner
-from probe.store.feeds import InputSet, read_input_sets
+from probe.store.feeds import InputSet, input_infos, read_input_sets
 
 if TYPE_CHECKING:
     from probe.model.model import Model
@@ -41,10 +41,8 @@ def record(
     """
     _check_ids(input_sets)
     rows: list[TensorInfo] = []
-    infos: list[InputInfo] = []
     tensors = 0
     for one in input_sets:
-        infos.append(InputInfo(one.id, one.sha256, one.source))
         for name, value in one.feeds.items():
             array = np.asarray(value)
             row = TensorInfo(
@@ -69,7 +67,7 @@ def record(
             where=f"runner {runner.name}",
             hint="nothing matches --select" if select is not None else "",
         )
-    sink.replace_header(replace(runner.header, inputs=tuple(infos)))
+    sink.replace_header(replace(runner.header, inputs=input_infos(input_sets)))
     return rows
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import onnx_ir as ir
 
-from probe.model.graphs import adopt_type, bodies_of, graphs_of
+from probe.model.graphs import adopt_type, bodies_of, graphs_of, nodes_with_steps, sort_as_loaded
 from probe.model.names import TensorNames
 
 if TYPE_CHECKING:
@@ -121,11 +121,7 @@ def _adopt(graph: ir.Graph, scope: Scope, names: TensorNames, around: Mapping[st
     Args:
         around: what the graphs around this one define, by the name in the file.
     """
-    steps = {step.outputs[0]: step for step in scope.steps if step.outputs}
-    nodes = []
-    for node in graph:
-        first = next((value.name for value in node.outputs if value.name), None)
-        nodes.append((steps.get(first or ""), node))
+    nodes = nodes_with_steps(graph, scope)
     for value in (*graph.inputs, *(value for _, node in nodes for value in node.outputs)):
         adopt_type(value, scope)
     visible = {**around, **{value.name: value for value in values_of(graph) if value.name}}
@@ -138,9 +134,7 @@ def _adopt(graph: ir.Graph, scope: Scope, names: TensorNames, around: Mapping[st
         for body, inner in zip(bodies_of(node).values(), step.bodies, strict=True):
             _adopt(body, inner, names, visible)
         node.name = step.identity
-    order = {step.identity: at for at, step in enumerate(scope.steps)}
-    if any(order.get(node.name or "", 0) != at for at, (_, node) in enumerate(nodes)):
-        graph.sort()
+    sort_as_loaded(graph, scope, [node for _, node in nodes])
     if scope.owner is not None:
         for _, node in nodes:
             for value in node.outputs:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 
 from probe.errors import InputError
-from probe.model.graphs import adopt_type, bodies_of, graphs_of
+from probe.model.graphs import adopt_type, bodies_of, graphs_of, nodes_with_steps, sort_as_loaded
 from probe.model.load import read_model
 from probe.model.model import Model
 from probe.model.names import TensorNames
@@ -62,11 +62,7 @@ def values_of(graph: ir.Graph) -> Iterator[ir.Value]:
 
 
 def _adopt(made: Annotated, graph: ir.Graph, scope: Scope, names: TensorNames) -> None:
-    steps = {step.outputs[0]: step for step in scope.steps if step.outputs}
-    nodes = []
-    for node in graph:
-        first = next((value.name for value in node.outputs if value.name), None)
-        nodes.append((steps.get(first or ""), node))
+    nodes = nodes_with_steps(graph, scope)
     for value in values_of(graph):
         _set_type(value, scope)
         made.tensors.setdefault(names.of(scope, value.name or ""), []).append(value)
@@ -76,9 +72,7 @@ def _adopt(made: Annotated, graph: ir.Graph, scope: Scope, names: TensorNames) -
         for body, inner in zip(bodies_of(node).values(), step.bodies, strict=True):
             _adopt(made, body, inner, names)
         node.name = step.identity
-    order = {step.identity: at for at, step in enumerate(scope.steps)}
-    if any(order.get(node.name or "", 0) != at for at, (_, node) in enumerate(nodes)):
-        graph.sort()
+    sort_as_loaded(graph, scope, [node for _, node in nodes])
 
 
 def _set_type(value: ir.Value, scope: Scope) -> None:

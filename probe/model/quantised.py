@@ -7,11 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from probe.model.names import TensorNames
-from probe.model.scopes import Scope, is_constant
+from probe.model.scopes import stored_constant
 
 if TYPE_CHECKING:
-    import onnx
-
     from probe.model.model import Model
 
 _SCALED = ("QuantizeLinear", "DequantizeLinear")
@@ -31,7 +29,7 @@ def steps(model: Model) -> dict[str, float]:
         node = step.node
         if node.op_type not in _SCALED or len(node.input) < 2:
             continue
-        scale = _constant(step.scope, node.input[1])
+        scale = stored_constant(step.scope, node.input[1])
         tensor = node.input[0] if node.op_type == "QuantizeLinear" else next(iter(step.outputs), "")
         home = step.scope.find(tensor)
         if scale is None or home is None:
@@ -40,17 +38,3 @@ def steps(model: Model) -> dict[str, float]:
         name = names.of(home, tensor)
         found[name] = max(found.get(name, 0.0), largest)
     return found
-
-
-def _constant(scope: Scope, name: str) -> onnx.TensorProto | None:
-    home = scope.find(name)
-    if home is None:
-        return None
-    if name in home.initialisers:
-        return home.initialisers[name]
-    step = home.producers.get(name)
-    if step is not None and is_constant(step):
-        for attribute in step.node.attribute:
-            if attribute.name == "value":
-                return attribute.t
-    return None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from probe.model.scopes import Scope, Step, is_constant
+from probe.model.scopes import Scope, Step, is_constant, stored_constant
 
 if TYPE_CHECKING:
     import onnx
@@ -43,7 +43,7 @@ class Use:
             return None
         name, scope = self.node.input[index], self.scope
         for _ in range(8):
-            tensor = self.graph.stored(scope, name)
+            tensor = stored_constant(scope, name)
             home = scope.find(name)
             if tensor is not None or home is None or name not in home.producers:
                 return tensor
@@ -106,21 +106,9 @@ class Graph:
         if step.node.op_type == "Loop" and index >= 2 and step.bodies and index < len(step.bodies[0].graph.input):
             yield step.bodies[0], step.bodies[0].graph.input[index].name
 
-    def stored(self, scope: Scope, name: str) -> onnx.TensorProto | None:
-        """The tensor behind an initialiser or a Constant node; its data may not be read yet."""
-        home = scope.find(name)
-        if home is None:
-            return None
-        if name in home.initialisers:
-            return home.initialisers[name]
-        step = home.producers.get(name)
-        if step is not None and is_constant(step):
-            return next((a.t for a in step.node.attribute if a.name == "value"), None)
-        return None
-
     def constant(self, scope: Scope, name: str) -> Array | None:
         """The numbers of a small constant."""
-        tensor = self.stored(scope, name)
+        tensor = stored_constant(scope, name)
         if tensor is None:
             home = scope.find(name)
             step = home.producers.get(name) if home is not None else None

@@ -113,6 +113,19 @@ def is_constant(step: Step) -> bool:
     return step.node.op_type == "Constant" and step.node.domain in ("", "ai.onnx")
 
 
+def stored_constant(scope: Scope, name: str) -> onnx.TensorProto | None:
+    """The tensor behind an initialiser or a Constant node; its data may not be read yet."""
+    home = scope.find(name)
+    if home is None:
+        return None
+    if name in home.initialisers:
+        return home.initialisers[name]
+    step = home.producers.get(name)
+    if step is not None and is_constant(step):
+        return next((a.t for a in step.node.attribute if a.name == "value"), None)
+    return None
+
+
 def _build(graph: onnx.GraphProto, owner: Step | None, branch: str) -> Scope:
     scope = Scope(graph, owner, branch)
     scope.initialisers = {tensor.name: tensor for tensor in graph.initializer}

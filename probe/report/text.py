@@ -144,6 +144,15 @@ def quote(word: str) -> str:
     return f"$'{body}'"
 
 
+def sections(*parts: Sequence[str]) -> list[str]:
+    """Parts of a page with an empty line between them; empty parts are left out."""
+    lines: list[str] = []
+    for part in parts:
+        if part:
+            lines += [*([""] if lines else []), *part]
+    return lines
+
+
 @dataclass(frozen=True, slots=True)
 class Column:
     """``width`` in cells; 0 takes what is left (exactly one column of a table)."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shlex
-import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -17,6 +15,7 @@ import numpy as np
 
 from probe.errors import InputError
 from probe.results.tensors import RunHeader
+from probe.runners.process import NotStartedError, run_logged, signal_name, tail_of
 from probe.runners.protocol import Array, RunnerTensor
 from probe.runners.provenance import Provenance, environment
 from probe.store.numpy_files import portable
@@ -29,7 +28,6 @@ _USAGE = (
     "{inputs} and {outputs} stand for .npz files, {inputs_dir} and {outputs_dir} for folders of .npy; "
     'such as "command: ./engine --in {inputs} --out {outputs}"'
 )
-_TAIL_LINES = 12  # of what the program said, shown when it fails
 
 
 class CommandRunner:
@@ -121,30 +119,18 @@ class CommandRunner:
         return outputs
 
     def _execute(self, arguments: list[str], said: Path, input_id: str) -> None:
-        with said.open("wb") as log:
-            try:
-                # A group of its own: a timeout or Ctrl-C must end what the program started, too.
-                process = subprocess.Popen(
-                    arguments, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-                )
-            except (OSError, ValueError) as error:
-                reason = getattr(error, "strerror", None) or str(error)
-                raise InputError(
-                    f"cannot start {arguments[0]!r}: {reason}",
-                    where=self._template,
-                    hint="check the path of the program",
-                ) from None
-            try:
-                code = process.wait(self._timeout)
-            except subprocess.TimeoutExpired:
-                raise InputError(
-                    f"the command did not end within {self._timeout:g} s on input {input_id!r}",
-                    where=self._template + tail_of(said),
-                    hint="allow more with --timeout",
-                ) from None
-            finally:
-                if process.poll() is None:
-                    kill_group(process)
+        try:
+            code = run_logged(arguments, said, self._timeout)
+        except NotStartedError as error:
+            raise InputError(
+                f"cannot start {arguments[0]!r}: {error}", where=self._template, hint="check the path of the program"
+            ) from None
+        except subprocess.TimeoutExpired:
+            raise InputError(
+                f"the command did not end within {self._timeout:g} s on input {input_id!r}",
+                where=self._template + tail_of(said),
+                hint="allow more with --timeout",
+            ) from None
         if code:
             how = f"was ended by {signal_name(-code)}" if code < 0 else f"failed with exit code {code}"
             raise InputError(f"the command {how} on input {input_id!r}", where=self._template + tail_of(said))
@@ -188,27 +174,6 @@ def _write_npz(path: Path, feeds: Mapping[str, Array]) -> None:
         for name, array in feeds.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, portable(array), allow_pickle=False)
-
-
-def kill_group(process: subprocess.Popen[bytes]) -> None:
-    try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError, AttributeError):  # gone meanwhile; or no process groups here
-        process.kill()
-    process.wait()
-
-
-def tail_of(said: Path) -> str:
-    lines = said.read_text(errors="replace").splitlines()
-    shown = [line.rstrip() for line in lines if line.strip()][-_TAIL_LINES:]
-    return "".join(f"\n         | {line[:300]}" for line in shown)
-
-
-def signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
 
 
 class _explained:  # noqa: N801  (reads as a statement)

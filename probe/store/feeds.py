@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 
 from probe.errors import InputError
 from probe.precision import dtype_name
+from probe.results.tensors import InputInfo
 from probe.store.opening import is_folder, open_source, read_array
 from probe.store.writer import stored_bytes
 
@@ -29,6 +30,11 @@ class InputSet:
     @property
     def sha256(self) -> str:
         return hash_feeds(self.feeds)
+
+
+def input_infos(sets: Iterable[InputSet]) -> tuple[InputInfo, ...]:
+    """What results and recordings say of their inputs; the feeds are hashed."""
+    return tuple(InputInfo(one.id, one.sha256, one.source) for one in sets)
 
 
 def hash_feeds(feeds: Mapping[str, Array]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import signal
 import subprocess
 import sys
@@ -143,7 +142,8 @@ def test_ctrl_c_ends_a_program_that_hangs(tmp_path: Path) -> None:
     def interrupt() -> None:
         while not (mark.exists() and mark.read_text()):
             time.sleep(0.05)
-        os.kill(os.getpid(), signal.SIGINT)
+        # To the thread that waits: another one that is interrupted leaves it waiting for the program's own end.
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     threading.Thread(target=interrupt, daemon=True).start()
     with pytest.raises(KeyboardInterrupt):

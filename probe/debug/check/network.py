@@ -22,7 +22,7 @@ from probe.debug.record import record
 from probe.errors import InputError
 from probe.precision import PRECISIONS
 from probe.results.check import CheckResult
-from probe.results.tensors import InputInfo
+from probe.store.feeds import input_infos
 from probe.store.opening import read_array
 from probe.store.tape import DEFAULT_LIMIT, Tape
 
@@ -101,7 +101,7 @@ def check_network(
         nodes=len(check.sites.all),
         tensors=len(check.seen),
         not_seen=tuple(check.lacking),
-        inputs=tuple(InputInfo(one.id, one.sha256, one.source) for one in sets),
+        inputs=input_infos(sets),
         notes=(*notes, *dict.fromkeys(check.notes)),
         environment={**environment(), **check.environment},
         command=options.command,
