@@ -13,3 +13,4 @@ from probe.api.recordings import dump as dump
 from probe.api.recordings import load as load
 from probe.api.recordings import load_result as load_result
 from probe.api.recordings import open_recording as open_recording
+from probe.api.timing import bench as bench

@@ -49,6 +49,9 @@ def test_the_summary_is_not_cut(name: str, tmp_path: Path) -> None:
 
 COMMON = {"dump": "--inputs --input-shapes --seed --val-range --select --layers --threads --providers --custom-op-lib --runner --stats-only "
                   "--memory-limit --as-is --overwrite --json -o -v -q",
+          "bench": "--precision --device --iterations --duration --warmup --streams --inputs --input-shapes --seed --val-range --keep --tactics "
+                   "--passes --passes-limit --fusion --interior --no-layers --worst --table --export-profile --export-layers --export-times "
+                   "--threads --custom-op-lib --json -v -q",
           "diff": "--accept --preset --precision --map --select --layers --worst --smallest-tolerance --strict-layers --metrics "
                   "--worse-factor --json -v -q",
           "find": "--precision --inputs --input-shapes --seed --val-range --golden --accept --preset --check --aggregate --held-out --split "

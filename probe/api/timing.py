@@ -1,0 +1,81 @@
+"""How fast a network runs: ``bench``."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from probe.api.arguments import Inputs, input_sets, loaded_model, optional_path
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from probe.model import Model
+    from probe.results.bench import BenchResult
+
+
+def bench(
+    model: str | Path | Model,
+    *,
+    precision: Literal["fp32", "tf32", "fp16", "bf16"] | None = None,
+    iterations: int | None = None,
+    duration: float | None = None,
+    warmup: float = 0.5,
+    streams: int = 1,
+    by_layer: bool = True,
+    inputs: Inputs | None = None,
+    seed: int = 0,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    val_range: Mapping[str, tuple[float, float]] | None = None,
+    keep: Iterable[str | re.Pattern[str]] = (),
+    tactics: str | Path | None = None,
+    device: str = "cpu",
+    passes: Literal["none", "safe", "all"] | None = None,
+    fusion: Literal["none", "safe", "full"] | None = None,
+    interior: Literal["storage", "fp32"] | None = None,
+    passes_limit: int | None = None,
+    threads: int = 0,
+    custom_op_libs: Sequence[str | Path] = (),
+    command: str = "",
+    progress: Callable[[str, str], None] | None = None,
+) -> BenchResult:
+    """Measure a model's latency and throughput, then its layers one by one against what this machine can do.
+
+    Args:
+        precision: None: FP32, which is what the CPU computes in; lower ones are emulated there, and their times are those of the emulation.
+        iterations: inferences to measure, at least two; alone: just so many. Without either: ten, and for three seconds.
+        duration: seconds to measure for, at least.
+        warmup: seconds before that.
+        streams: of inferences side by side, a thread and tensors of its own each.
+        by_layer: also time layers, in a pass of their own.
+        inputs, seed, input_shapes, val_range, keep, passes, fusion, interior, passes_limit, progress: as for ``run``; several input sets take turns.
+        tactics: a tactic file, whose precision, passes, fusion, interior and kept tensors hold.
+
+    Raises:
+        InputError: the model, inputs or options cannot be used, or a single iteration is asked for.
+    """
+    from probe.model.inputs import RANDOM_INPUTS_WARNING
+    from probe.timing.bench import BenchOptions, bench_network
+    from probe.timing.loop import Amount
+
+    options = BenchOptions(
+        precision=precision, device=device, amount=Amount.asked(iterations, duration, warmup), streams=streams, by_layer=by_layer,
+        keep=tuple(re.compile(one) for one in keep), tactics=optional_path(tactics), passes=passes, fusion=fusion, interior=interior,
+        passes_limit=passes_limit, threads=threads, custom_op_libs=tuple(Path(one) for one in custom_op_libs), command=command,
+    )  # fmt: skip
+    begin = time.perf_counter()
+    loaded = loaded_model(model)
+    load_seconds = time.perf_counter() - begin
+    sets, notes = input_sets(loaded, inputs, seed, input_shapes, val_range)
+    verdicts = RANDOM_INPUTS_WARNING.format(seed=seed)  # speaks of what a pass may hide, and nothing is judged here
+    return bench_network(
+        loaded,
+        sets,
+        options,
+        load_seconds=load_seconds,
+        notes=[note for note in notes if note != verdicts],
+        progress=progress,
+    )

@@ -1,0 +1,141 @@
+"""``probe bench``: how fast a model runs here, where the time goes, and what the machine would allow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from probe.cli.options import (
+    CustomOpLib,
+    Device,
+    Inputs,
+    InputShapes,
+    Json,
+    Keep,
+    Model,
+    Quiet,
+    Seed,
+    Threads,
+    ValRange,
+    Verbose,
+)
+from probe.errors import EXIT_PASSED
+
+
+def bench(
+    model: Model,
+    precision: Annotated[
+        Literal["fp32", "tf32", "fp16", "bf16"] | None,
+        typer.Option(
+            metavar="NAME",
+            help="fp32, the default; or tf32, fp16, bf16, which the CPU emulates: their times are the emulation's.",
+        ),
+    ] = None,
+    iterations: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Measure at least N inferences; without --duration just so many. At least 2."),
+    ] = None,
+    duration: Annotated[
+        float | None, typer.Option(metavar="S", min=0.0, help="Measure for at least S seconds; 3 without --iterations.")
+    ] = None,
+    warmup: Annotated[float, typer.Option(metavar="S", min=0.0, help="Seconds before, which do not count.")] = 0.5,
+    streams: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Inferences side by side, each on a thread with its own tensors.")
+    ] = 1,
+    inputs: Inputs = None,
+    input_shapes: InputShapes = None,
+    seed: Seed = 0,
+    val_range: ValRange = None,
+    keep: Keep = None,
+    tactics: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Run with the kernel choices of a tactic file, compiled as it says."),
+    ] = None,
+    device: Device = "auto",
+    passes: Annotated[
+        Literal["none", "safe", "all"] | None,
+        typer.Option(metavar="none|safe|all", help="Clean-up of the graph before it runs; safe by default."),
+    ] = None,
+    passes_limit: Annotated[
+        int | None, typer.Option(metavar="N", min=0, help="Stop after N changes to the graph.")
+    ] = None,
+    fusion: Annotated[
+        Literal["none", "safe", "full"] | None,
+        typer.Option(metavar="none|safe|full", help="Which nodes are computed together; safe by default."),
+    ] = None,
+    interior: Annotated[
+        Literal["storage", "fp32"] | None,
+        typer.Option(metavar="storage|fp32", help="Tensors inside fused layers: rounded, the default, or FP32."),
+    ] = None,
+    no_layers: Annotated[
+        bool, typer.Option("--no-layers", help="Measure latency only: no time by layer, ceilings or memory.")
+    ] = False,
+    worst: Annotated[int, typer.Option(metavar="N", min=1, help="Layers the table shows, the slowest first.")] = 10,
+    table: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also write all layers with their times as .parquet or .csv.")
+    ] = None,
+    export_profile: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also write time by layer as trtexec --exportProfile does.")
+    ] = None,
+    export_layers: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also write the layers as trtexec --exportLayerInfo does.")
+    ] = None,
+    export_times: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Also write each inference as trtexec --exportTimes does (at most 10,000 of them)."
+        ),
+    ] = None,
+    threads: Threads = 0,
+    custom_op_lib: CustomOpLib = None,
+    json: Json = None,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure how fast a model runs here, and where the time goes.
+
+    Latency with percentiles, throughput, compute and copies; then, in a pass of its own, every layer with FLOP/s, bytes/s and its share of
+    what this machine reached in the same run (the roofline), and memory along the network. What makes times unstable is said. A batch is
+    chosen by --input-shapes. The CPU computes in FP32: lower precisions are emulated, and their times say nothing of a GPU. Exit code 0:
+    measured, stable or not.
+
+    Example: probe bench model.onnx --duration 10 --json bench.json
+    """
+    from probe.api.timing import bench as measure
+    from probe.cli.options import parse_keep, typed_command
+    from probe.cli.output import check_json, check_table, show
+    from probe.cli.progress import Progress
+    from probe.errors import InputError
+    from probe.model.feeds import parse_ranges, parse_shapes
+    from probe.results.json import check_target, write_text
+
+    check_json(json)
+    check_table(table)
+    exports = {"profile": export_profile, "layers": export_layers, "times": export_times}
+    for name, path in exports.items():
+        if path is not None:
+            check_target(path)
+            if no_layers and name != "times":
+                raise InputError(
+                    f"without layers there is nothing to write to {path}",
+                    where=f"--export-{name}",
+                    hint="leave --no-layers out",
+                )
+    with Progress("measuring", quiet=quiet) as progress:
+        result = measure(
+            model, precision=precision, iterations=iterations, duration=duration, warmup=warmup, streams=streams, by_layer=not no_layers,
+            inputs=inputs or None, seed=seed, input_shapes=parse_shapes(input_shapes or ()), val_range=parse_ranges(val_range or ()),
+            keep=parse_keep(keep), tactics=tactics, device="cpu" if device == "auto" else device, passes=passes, fusion=fusion,
+            interior=interior, passes_limit=passes_limit, threads=threads, custom_op_libs=custom_op_lib or (), command=typed_command(),
+            progress=progress.tell,
+        )  # fmt: skip
+    from probe.report import trtexec_files as layouts
+
+    texts = {"profile": layouts.profile_text, "layers": layouts.layers_text, "times": layouts.times_text}
+    for name, path in exports.items():
+        if path is not None:
+            write_text(texts[name](result), path)
+    show(result, json, table=table, rows=worst, verbose=verbose, quiet=quiet)
+    raise typer.Exit(EXIT_PASSED)

@@ -1,0 +1,86 @@
+"""``Timeline``: what a device tells of the time it takes. Measuring is the device's own: a CPU reads a clock, a GPU records events."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from probe.results.bench import Ceilings
+
+Array = np.ndarray[Any, Any]
+Clock = Callable[[], float]  # seconds, never going back
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """One inference on the host's clock, in seconds.
+
+    Attributes:
+        begin: the host hands the inputs over.
+        fed: they are where the device reads them.
+        enqueued: all work is issued and the host is free; None where the host computes itself.
+        computed: the device is done.
+        end: the outputs are back on the host.
+    """
+
+    begin: float
+    fed: float
+    computed: float
+    end: float
+    enqueued: float | None = None
+
+
+class Context(Protocol):
+    """One stream of inferences, with tensors of its own; others may run beside it."""
+
+    def run(self, feeds: Mapping[str, Array]) -> Moments:
+        """One inference.
+
+        Raises:
+            InputError: it fails.
+        """
+        ...
+
+
+class Timeline(Protocol):
+    """A network under one assignment on one device, ready to be timed.
+
+    Attributes:
+        executor: in words, what computes when ``Context.run`` is called.
+        one_at_a_time: why contexts cannot run side by side; "" where they can.
+    """
+
+    executor: str
+    one_at_a_time: str
+
+    def context(self) -> Context:
+        """A new context."""
+        ...
+
+    def shapes(self, feeds: Mapping[str, Array]) -> dict[str, tuple[int, ...]]:
+        """Actual shape of every tensor that one inference makes, in fused layers too; elements of a sequence as ``NAME[i]``.
+
+        Raises:
+            InputError: a layer fails.
+        """
+        ...
+
+    def layers(self, feeds: Mapping[str, Array]) -> dict[str, float]:
+        """Seconds of every layer that runs in one inference, each by itself, by name. Apart from ``context``: what looks at layers must
+        not slow down what is timed as a whole.
+
+        Raises:
+            InputError: a layer fails.
+        """
+        ...
+
+    def call_seconds(self) -> float:
+        """What running a layer that computes nothing takes: the part of every layer's time that a network as a whole does not spend."""
+        ...
+
+    def ceilings(self) -> Ceilings:
+        """What this machine reaches at best, measured now or earlier in this process."""
+        ...
