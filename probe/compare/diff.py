@@ -5,10 +5,11 @@ from __future__ import annotations
 import platform
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 from probe.compare.align import InputPair, match_names, pair_inputs, suggest
+from probe.compare.details import with_details
 from probe.compare.explain import explain, first_divergence
 from probe.compare.pair import Compared, Options, Side, compare_tensor, worst_verdict
 from probe.errors import InputError
@@ -34,6 +35,7 @@ def diff_sources(
     select: re.Pattern[str] | None = None,
     worst: int = 5,
     smallest_tolerance: bool = False,
+    details: int = 0,
     command: str = "",
     progress: Callable[[int, int], None] | None = None,
 ) -> DiffResult:
@@ -48,6 +50,7 @@ def diff_sources(
         select: compare only tensors whose golden name it finds; outputs left out are then not judged.
         worst: elements kept a tensor.
         smallest_tolerance: also compute the least atol and rtol that would pass.
+        details: tensors that get a ``detail``, at most (``probe.compare.details``).
         progress: called with (tensors done, tensors in all).
 
     Raises:
@@ -67,6 +70,7 @@ def diff_sources(
     wanted = [name for name in rows_g if select is None or select.search(name)]
     space = Workspace()
     compared: list[Compared] = []
+    sides: dict[str, tuple[Side, Side]] = {}
     for done, name in enumerate(wanted):
         if progress is not None:
             progress(done, len(wanted))
@@ -81,6 +85,7 @@ def diff_sources(
             row = next(iter((rows_g[name] if lone == "golden" else rows_a[partner]).values()))
             compared.append(Compared(_lone(row, roles.of(name), lone)))
             continue
+        sides[name] = side_a, side_g
         compared.append(compare_tensor(side_a, side_g, [p.label for p in pairs], roles.of(name), options, space))
     extras = [name for name in rows_a if name not in set(matched.values()) and (select is None or select.search(name))]
     diffs = [c.diff for c in compared]
@@ -88,17 +93,20 @@ def diff_sources(
     left_out = [name for name in outputs if name not in set(wanted)]
     verdict, reasons = _verdict(diffs, left_out, strict_layers)
     reads = {name: next(iter(by_input.values())).reads for name, by_input in rows_g.items()}
+    first = first_divergence(diffs, reads)
+    if details > 0:
+        diffs[: len(compared)] = with_details(compared, sides, [p.label for p in pairs], first, details)
     unmatched = [next(iter(rows_g[c.diff.name].values())) for c in compared if c.diff.actual_name is None]
     return DiffResult(
         verdict=verdict,
         reasons=reasons,
-        actual=_info(actual, [p.actual for p in pairs]),
-        golden=_info(golden, [p.golden for p in pairs]),
+        actual=source_info(actual, {p.actual for p in pairs}),
+        golden=source_info(golden, {p.golden for p in pairs}),
         acceptance=resolved(
             [(c.diff.name, one) for c in compared if c.diff.role == "output" for one in c.criteria], acceptance
         ),
         tensors=tuple(diffs),
-        first_divergence=first_divergence(diffs, reads),
+        first_divergence=first,
         findings=(*findings, *_random(golden, pairs), *explain(compared, rows_a, rows_g, verdict)),
         suggestions=suggest([next(iter(rows_a[name].values())) for name in extras], unmatched),
         environment=environment(),
@@ -208,11 +216,16 @@ def _random(golden: TensorSource, pairs: Sequence[InputPair]) -> list[Finding]:
     return []
 
 
-def _info(source: TensorSource, used: Sequence[str]) -> SourceInfo:
+def source_info(source: TensorSource, used: Collection[str] | None = None) -> SourceInfo:
+    """What a result says of a recording.
+
+    Args:
+        used: ids of the inputs it speaks of; None: all.
+    """
     head = source.header
     return SourceInfo(
         path=source.path, kind=source.kind, runner=head.runner, model=head.model, model_sha256=head.model_sha256,
-        precision=head.precision, golden=head.golden, inputs=tuple(one for one in head.inputs if one.id in set(used)),
+        precision=head.precision, golden=head.golden, inputs=tuple(one for one in head.inputs if used is None or one.id in used),
     )  # fmt: skip
 
 

@@ -6,10 +6,12 @@ import re
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from probe.compare.diff import diff_sources, environment
+from probe.debug.compiling import compile_as
 from probe.debug.cures import Judged, Trial, weigh
 from probe.debug.goldens import Golden, golden_kind, open_golden
 from probe.debug.instrument import instrument, with_failure
@@ -17,7 +19,7 @@ from probe.debug.observe import Outputs, check_observer, record_outputs
 from probe.debug.phases import Progress, timed_phase
 from probe.debug.whole_run import failed_to_run, observed, of_baseline, of_golden
 from probe.engine.assignment import FP32, Assignment
-from probe.engine.build import compile_model, resolve_keep
+from probe.engine.build import resolve_keep
 from probe.engine.rounding import is_float
 from probe.errors import InputError
 from probe.results.diff import Criterion, DiffResult
@@ -32,7 +34,7 @@ from probe.results.run import (
     RunFinding,
     RunResult,
 )
-from probe.results.tensors import InputInfo
+from probe.store.feeds import input_infos
 from probe.store.tape import DEFAULT_LIMIT, Tape
 
 if TYPE_CHECKING:
@@ -54,6 +56,8 @@ class RunOptions:
         both_interiors: also give the verdict with the other interior, and that of the graph as it is written, where passes changed it.
         try_cure: run again with what the fatal findings would keep in FP32.
         observe: run again without taps and compare.
+        worst: elements with the largest error kept of each tensor.
+        details: tensors with distributions, channels and pictures for a drill-down, at most.
         memory_limit: bytes of tensors a recording holds in memory.
     """
 
@@ -75,6 +79,7 @@ class RunOptions:
     try_cure: bool = True
     strict_layers: bool = False
     worst: int = 5
+    details: int = 24
     memory_limit: int = DEFAULT_LIMIT
     command: str = ""
 
@@ -95,22 +100,18 @@ class _Run:
         return timed_phase(self.seconds, self.tell, name)
 
     def compile(self, **changed: Any) -> Engine:
-        options = self.options
-        settings: dict[str, Any] = {
-            "precision": options.precision, "device": options.device, "passes": options.passes, "fusion": options.fusion,
-            "interior": options.interior, "passes_limit": options.passes_limit, "threads": options.threads,
-            "libraries": options.custom_op_libs, **changed,
-        }  # fmt: skip
-        return compile_model(self.model, **settings)
+        return compile_as(self.model, self.options, **{"passes_limit": self.options.passes_limit, **changed})
 
     def tape(self, name: str) -> Tape:
         return self.opened.enter_context(closing(Tape(name, memory_limit=self.options.memory_limit)))
 
-    def judge(self, actual: TensorSource, golden: TensorSource, precision: str | None = None) -> DiffResult:
+    def judge(
+        self, actual: TensorSource, golden: TensorSource, precision: str | None = None, details: int = 0
+    ) -> DiffResult:
         options = self.options
         return diff_sources(
             actual, golden, acceptance=options.acceptance, precision=precision or options.precision, preset=options.preset,
-            strict_layers=options.strict_layers, worst=options.worst, command=options.command,
+            strict_layers=options.strict_layers, worst=options.worst, details=details, command=options.command,
         )  # fmt: skip
 
     def judge_outputs(self, engine: Engine, assignment: Assignment, golden: TensorSource, **how: Any) -> Judged:
@@ -163,7 +164,7 @@ def run_network(
                 raise InputError(f"the network does not run in FP32: {baseline.reasons[0]}", where=str(model.path))
         found = instrument(
             engine, assignment, golden, sets, run.tape("engine"),
-            judge=run.judge, phase=run.phase, measured=_selected(options.layers), strict=options.strict_layers,
+            judge=partial(run.judge, details=options.details), phase=run.phase, measured=_selected(options.layers), strict=options.strict_layers,
         )  # fmt: skip
         diff, explained = found.diff, found.explained
         with run.phase("causes"):
@@ -240,7 +241,7 @@ def _finish(
         fallbacks=tuple(Fallback(one.layer, one.op, one.reason, one.by) for one in engine.fallbacks),
         cure=cure,
         observer=observer,
-        inputs=tuple(InputInfo(one.id, one.sha256, one.source) for one in run.sets),
+        inputs=input_infos(run.sets),
         notes=(*notes, *golden.header.notes),
         environment={**environment(), **(golden.header.environment or {})},
         command=options.command,
@@ -249,10 +250,18 @@ def _finish(
     )
 
 
-def device_in_words(device: str, precision: str) -> str:
-    """What a verdict of this device stands for."""
+def device_in_words(device: str, precision: str, *, tactics: bool = False) -> str:
+    """What a verdict of this device stands for.
+
+    Args:
+        tactics: layers run with chosen tactics, which have accumulators of their own: only what is stored is said of all.
+    """
     if device != "cpu":
         return device
+    if tactics:
+        stored = "FP32 storage" if precision in ("fp32", "tf32") else f"{precision.upper()} storage"
+        operands = ", operands of products rounded to TF32" if precision == "tf32" else ""
+        return f"cpu: {stored}{operands}, each layer computed as its tactic says, emulated"
     stored = {
         "fp32": "FP32, nothing rounded",
         "tf32": "FP32 storage, operands of products rounded to TF32, FP32 accumulation, emulated",

@@ -23,6 +23,7 @@ class Layout:
     """A shape seen as ``rows`` runs of ``inner`` adjacent elements that belong to one item and, where there is one, one channel.
 
     Attributes:
+        channel_axis: where channels lie; None without them, and where the last axis holds more than ``MAX_CHANNELS``.
         rows: number of runs whose maxima are kept; 0 when neither items nor channels need them.
         inner: elements of a run.
         last_channels: channels when they lie on the last axis, else 0.
@@ -96,7 +97,9 @@ def layout_of(shape: tuple[int, ...], *, complex_pairs: bool = False) -> Layout:
     if 2 <= len(shape) <= 3:
         channels = shape[-1]
         rows = count // channels if shape[0] > 1 else 0
-        return Layout(shape, count, False, len(shape) - 1, rows, channels,
-                      channels if channels <= MAX_CHANNELS else 0, channels, 1)  # fmt: skip
+        few = channels <= MAX_CHANNELS
+        return Layout(
+            shape, count, False, len(shape) - 1 if few else None, rows, channels, channels if few else 0, channels, 1
+        )
     inner = math.prod(shape[2:])
     return Layout(shape, count, False, 1, shape[0] * shape[1], inner, 0, shape[1], inner)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from probe.results.detail import Detail
 from probe.results.numbers import exact
 from probe.results.tensors import InputInfo, Role
 
@@ -138,6 +139,7 @@ class TensorDiff:
     inputs: int = 0  # inputs compared
     beyond: bool = False
     reasons: tuple[str, ...] = ()
+    detail: Detail | None = None  # of outputs, first divergences and the worst: a bounded number of tensors
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,35 +210,3 @@ class DiffResult:
     @property
     def outputs(self) -> tuple[TensorDiff, ...]:
         return tuple(t for t in self.tensors if t.role == "output")
-
-
-@dataclass(frozen=True, slots=True)
-class TensorChange:
-    """One tensor in two saved results. ``ratio`` = after / before of range_rel; above 1 is worse."""
-
-    name: str
-    status: Literal["same", "better", "worse", "only_before", "only_after"]
-    role: Role
-    before: float | None
-    after: float | None
-    ratio: float | None
-    verdict_before: Verdict | None = None
-    verdict_after: Verdict | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class RegressionResult:
-    """Two saved diffs, before and after. True when nothing got worse beyond the allowance. Saved as ``probe.regression/1``."""
-
-    verdict: Literal["passed", "failed"]
-    reasons: tuple[str, ...]
-    before: str
-    after: str
-    verdict_before: Verdict
-    verdict_after: Verdict
-    changes: tuple[TensorChange, ...]
-    worse_factor: float  # an error this many times larger counts as worse
-    schema: str = "probe.regression/1"
-
-    def __bool__(self) -> bool:
-        return self.verdict == "passed"

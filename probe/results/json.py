@@ -21,15 +21,17 @@ from typing import Any
 from probe.errors import InputError
 
 NON_FINITE = ("NaN", "Infinity", "-Infinity")
+LARGE = 1 << 20  # characters without spaces: a text longer than this is not indented
 
 # Where each schema lives. A module is imported when one of its files is read, not before.
 _HOMES = {
     "probe.diff/1": ("probe.results.diff", "DiffResult"),
-    "probe.regression/1": ("probe.results.diff", "RegressionResult"),
+    "probe.regression/1": ("probe.results.regression", "RegressionResult"),
     "probe.inspect/1": ("probe.results.inspect", "InspectResult"),
     "probe.dump/1": ("probe.results.inspect", "DumpResult"),
     "probe.ops/1": ("probe.results.ops", "OpsResult"),
     "probe.run/1": ("probe.results.run", "RunResult"),
+    "probe.bench/1": ("probe.results.bench", "BenchResult"),
     "probe.check/1": ("probe.results.check", "CheckResult"),
     "probe.convert/1": ("probe.results.convert_result", "ConvertResult"),
     "probe.find/1": ("probe.results.find", "FindResult"),
@@ -71,17 +73,33 @@ def class_of(schema: str) -> type[Any]:
 
 
 def dumps(result: Any) -> str:
-    """JSON text of a result, ``schema`` first, two spaces an indent, ASCII only (any name survives any terminal or file system)."""
+    """JSON text of a result, ``schema`` first, ASCII only (any name survives any terminal or file system): two spaces an indent, or, beyond
+    ``LARGE`` characters, a line a field and a line an item of lists, at half the size."""
     import msgspec
 
     plain = _plain(result)
     if "schema" in plain:
         plain = {"schema": plain.pop("schema"), **plain}
-    compact = json.dumps(plain, allow_nan=False, separators=(",", ":"))
+    compact = _compact(plain)
+    if len(compact) > LARGE:
+        return _in_lines(plain)
     try:
         return msgspec.json.format(compact, indent=2) + "\n"
     except msgspec.DecodeError:  # it refuses lone surrogates, which hostile names hold; the standard library is slower
         return json.dumps(plain, allow_nan=False, indent=2) + "\n"
+
+
+def _compact(plain: Any) -> str:
+    return json.dumps(plain, allow_nan=False, separators=(",", ":"))
+
+
+def _in_lines(plain: dict[str, Any]) -> str:
+    written = []
+    for key, value in plain.items():
+        several = isinstance(value, list) and len(value) > 1
+        text = "[\n" + ",\n".join(map(_compact, value)) + "\n]" if several else _compact(value)
+        written.append(f"{_compact(key)}:{text}")
+    return "{\n" + ",\n".join(written) + "\n}\n"
 
 
 def _plain(value: Any) -> Any:

@@ -18,16 +18,17 @@ from probe.results.diff import (
     DiffResult,
     Finding,
     Metrics,
-    RegressionResult,
     SourceInfo,
     Suggestion,
-    TensorChange,
     TensorDiff,
     WorstElement,
 )
+from probe.results.example_bench import example_bench
 from probe.results.example_blame import examples_of_blame
 from probe.results.example_check import example_check
+from probe.results.example_detail import example_detail
 from probe.results.example_find import example_find
+from probe.results.example_regression import example_regression
 from probe.results.example_tactics import examples_of_tactics
 from probe.results.inspect import (
     DumpResult,
@@ -121,7 +122,8 @@ def example_diff() -> DiffResult:
         acceptance=criteria,
         tensors=(
             example_tensor("/norm/Pow_output_0", role="internal", verdict="failed", beyond=True, nodes=("/norm/Pow",), reads=("x",),
-                           metrics=squared, worst=(WorstElement((0, 3), math.inf, 91204.0, math.inf, "cat"),)),
+                           metrics=squared, worst=(WorstElement((0, 3), math.inf, 91204.0, math.inf, "cat"),),
+                           detail=example_detail()),
             example_tensor("/norm/Div_output_0", role="internal", status="missing", verdict="failed", actual_name=None, dtype_actual=None,
                            shape_actual=None, precision=None, metrics=None, inputs=0),
             example_tensor("logits", verdict="failed", beyond=True, nodes=("/head/MatMul",), reads=("/norm/Div_output_0",), metrics=broken,
@@ -138,25 +140,6 @@ def example_diff() -> DiffResult:
         command="probe diff engine-fp16 golden --json diff.json",
         seconds=0.21,
     )  # fmt: skip
-
-
-def example_regression() -> RegressionResult:
-    """One tensor 20 times worse than before."""
-    return RegressionResult(
-        verdict="failed",
-        reasons=("logits: range_rel 0.0004 before, 0.008 after: 20 times worse",),
-        before="monday.json",
-        after="tuesday.json",
-        verdict_before="passed",
-        verdict_after="passed",
-        changes=(
-            TensorChange("logits", "worse", "output", 0.0004, 0.008, 20.0, "passed", "passed"),
-            TensorChange("hidden", "better", "internal", 0.002, 0.0005, 0.25),
-            TensorChange("pooled", "same", "internal", 0.001, 0.001, 1.0),
-            TensorChange("cache", "only_before", "output", 0.001, None, None, "passed", None),
-        ),
-        worse_factor=2.0,
-    )
 
 
 def example_model() -> InspectResult:
@@ -235,7 +218,7 @@ def example_run() -> RunResult:
                           reads=("/head/Reshape_output_0",), worst_output="logits"),
         ),
         tensors=(
-            diff.tensors[0],
+            replace(diff.tensors[0], layer=norm),
             example_tensor("/norm/Sub_output_0", role="internal", status="folded", verdict="not_judged", actual_name=None, metrics=None,
                            dtype_actual=None, shape_actual=None, precision=None, inputs=0, reasons=("by constant_folding",)),
             diff.tensors[2],
@@ -309,13 +292,14 @@ def examples() -> dict[str, Any]:
     """File stem -> result: what each command's ``--json`` file looks like."""
     return {
         "diff": example_diff(),
-        "diff-results": example_regression(),
+        "diff-results": example_regression(_DIGEST, _INPUT, _ENVIRONMENT),
         "inspect-model": example_model(),
         "inspect-recording": example_recording(),
         "dump": example_dump(),
         "inspect-ops": example_ops(),
         "run": example_run(),
         "convert": example_convert(),
+        "bench": example_bench(_DIGEST, _INPUT, _ENVIRONMENT),
         "check": example_check(_DIGEST, _INPUT, _ENVIRONMENT),
         "find": example_find(example_convert(), example_run().findings),
         **examples_of_tactics(_DIGEST, _INPUT, example_metrics(), _ENVIRONMENT),
