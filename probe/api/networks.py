@@ -75,6 +75,7 @@ def run(
     try_cure: bool = True,
     strict_layers: bool = False,
     worst: int = 5,
+    details: int = 24,
     threads: int = 0,
     custom_op_libs: Sequence[str | Path] = (),
     memory_limit: int | None = None,
@@ -86,7 +87,7 @@ def run(
     Args:
         golden: ``ort`` (ONNX Runtime, FP32, optimisation off), ``fp64``, a recording, or arrays by output name.
         inputs: as for ``dump``; None: those that a recorded golden holds, else realistic data made from ``seed``.
-        accept, preset, strict_layers, worst: as for ``diff``.
+        accept, preset, strict_layers, worst, details: as for ``diff``.
         keep: regular expressions; tensors, layers and nodes whose name one is found in stay FP32.
         layers: regular expression; only layers it is found in are measured by themselves. All by default.
         observe: run once more without looking inside, and compare.
@@ -108,7 +109,7 @@ def run(
         preset=preset, keep=tuple(re.compile(one) for one in keep), layers=re.compile(layers) if layers is not None else None,
         interior=interior, passes=passes, fusion=fusion, passes_limit=passes_limit, threads=threads,
         custom_op_libs=tuple(Path(one) for one in custom_op_libs), observe=observe, try_cure=try_cure,
-        strict_layers=strict_layers, worst=worst, memory_limit=memory_limit or DEFAULT_LIMIT, command=command,
+        strict_layers=strict_layers, worst=worst, details=details, memory_limit=memory_limit or DEFAULT_LIMIT, command=command,
     )  # fmt: skip
     return run_network(loaded, sets, options, notes=notes, progress=progress)
 

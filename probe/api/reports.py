@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from probe.errors import InputError
 
-if TYPE_CHECKING:
-    from probe.results.diff import DiffResult
-
 Format = Literal["html", "md"]
+PAIRED = ("probe.run/1", "probe.diff/1", "probe.find/1")  # schemas of results that are compared as before and after
 
 
 def report(
@@ -24,7 +22,7 @@ def report(
     """A result as one HTML file that needs nothing else, or as Markdown for a pull request. Returns its text.
 
     Args:
-        results: a result, or the path of a saved one; or two of a run or a diff, before and after.
+        results: a result, or the path of a saved one; or two of a run, a diff or a find, before and after.
         out: where to write it; None: nowhere. The file appears whole or not at all.
         format: ``html`` or ``md``; None: what ``out`` ends in, ``html`` without one.
         worse_factor: of two, an error this many times larger is a regression.
@@ -86,7 +84,8 @@ def joined(results: Any | Sequence[Any], *, worse_factor: float = 2.0) -> Any:
     several = list(results) if isinstance(results, (list, tuple)) else [results]
     if not several or len(several) > 2:
         raise InputError(
-            f"{len(several)} results cannot be one report", hint="name one, or two of a run or a diff: before and after"
+            f"{len(several)} results cannot be one report",
+            hint="name one, or two of a run, a diff or a find: before and after",
         )
     loaded = [_loaded(one) for one in several]
     if len(loaded) == 1:
@@ -97,33 +96,16 @@ def joined(results: Any | Sequence[Any], *, worse_factor: float = 2.0) -> Any:
         str(one) if isinstance(one, (str, Path)) else word
         for one, word in zip(several, ("before", "after"), strict=True)
     ]
-    before, after = (_tensors(one, where) for one, where in zip(loaded, names, strict=True))
-    return diff_results(before, after, worse_factor=worse_factor, names=(names[0], names[1]))
+    for one, where in zip(loaded, names, strict=True):
+        if getattr(one, "schema", "") not in PAIRED:
+            raise InputError(
+                f"{where} holds a {getattr(one, 'schema', type(one).__name__)}",
+                hint="two results are compared where probe run, probe diff or probe find saved them",
+            )
+    return diff_results(*loaded, worse_factor=worse_factor, names=(names[0], names[1]))
 
 
 def _loaded(one: Any) -> Any:
     from probe.results.json import load
 
     return load(one) if isinstance(one, (str, Path)) else one
-
-
-def _tensors(result: Any, where: str) -> DiffResult:
-    """A run or a diff as a diff of all its tensors.
-
-    Raises:
-        InputError: another kind of result.
-    """
-    from probe.results.diff import DiffResult
-    from probe.results.run import RunResult
-
-    if isinstance(result, DiffResult):
-        return result
-    if isinstance(result, RunResult):
-        return DiffResult(
-            verdict=result.verdict, reasons=result.reasons, actual=result.golden.source, golden=result.golden.source,
-            acceptance=result.acceptance, tensors=result.tensors, first_divergence=(), findings=(), suggestions=(),
-        )  # fmt: skip
-    raise InputError(
-        f"{where} holds a {getattr(result, 'schema', type(result).__name__)}",
-        hint="two results are compared where probe run or probe diff saved them",
-    )

@@ -38,9 +38,15 @@ def _layer(place: int, layers: int, accumulated: float, injected: float | None) 
     stem = f"/encoder/layer.{place * 24 // layers}/attention/self"
     return example_layer(
         f"{stem}/MatMul_{place}", nodes=tuple(f"{stem}/{op}_{place}" for op in ("MatMul", "Add", "Mul", "Erf")),
-        reads=(f"{stem}/Reshape_{place}_output_0",), outputs=(f"{stem}/Erf_{place}_output_0",), accumulated=accumulated,
+        reads=_reads(place, layers), outputs=(f"{stem}/Erf_{place}_output_0",), accumulated=accumulated,
         injected=injected, local=injected and 0.6 * injected, beyond=accumulated > 0.05, nonfinite=12 if math.isinf(accumulated) else 0,
     )  # fmt: skip
+
+
+def _reads(place: int, layers: int) -> tuple[str, ...]:
+    """The layer before, and every fourth time one eight back: chains with skips over them."""
+    back = [one for one in ((place - 1, place - 8) if place % 4 == 3 else (place - 1,)) if one >= 0]
+    return tuple(f"/encoder/layer.{one * 24 // layers}/attention/self/Erf_{one}_output_0" for one in back) or ("x",)
 
 
 def main() -> int:

@@ -27,7 +27,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("kind", ["run", "find", "diff", "check", "diff-results"])
+@pytest.mark.parametrize("kind", ["run", "find", "diff", "check", "diff-results", "convert", "tactics-replay", "tactics-bisect", "builds"])
 def test_a_page_is_written_and_named(kind: str, saved: Path, tmp_path: Path) -> None:
     done = probe("report", saved / f"{kind}.json", "-o", "page.html", cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (0, "wrote page.html\n", "")
@@ -52,7 +52,7 @@ def test_two_results_tell_what_changed_and_a_regression_fails(saved: Path, tmp_p
     good, worse = saved / "good.json", saved / "worse.json"
     done = probe("report", good, worse, "--format", "md", cwd=tmp_path)
     assert done.returncode == 1 and "range\\_rel" not in done.stdout
-    assert "| `logits` | 0.001 | 0.04 | 40 | worse |" in done.stdout
+    assert "| `logits` | 0.001 | 0.04 | 40 | passed | worse |" in done.stdout
     assert probe("report", worse, good, cwd=tmp_path).returncode == 0
     assert probe("report", good, worse, "--worse-factor", "50", cwd=tmp_path).returncode == 0
 
@@ -63,6 +63,21 @@ def test_two_runs_are_compared_tensor_by_tensor(tmp_path: Path) -> None:
     passed = replace(failed, verdict="passed", reasons=(), tensors=tensors)
     assert "logits" in report([passed, failed], format="md")
     assert "FAILED" in report((passed, failed)) and "PASSED" in report((failed, passed))
+
+
+def test_two_searches_are_compared_and_nothing_else_with_one(saved: Path, tmp_path: Path) -> None:
+    done = probe("report", saved / "find.json", saved / "find.json", "--format", "md", cwd=tmp_path)
+    assert done.returncode == 0 and done.stdout.startswith("### PASSED: the same must stay FP32")
+    mixed = probe("report", saved / "find.json", saved / "run.json", cwd=tmp_path)
+    assert mixed.returncode == 2 and "holds a probe.find/1" in mixed.stderr
+
+
+def test_diff_compares_saved_runs_as_report_does(saved: Path, tmp_path: Path) -> None:
+    done = probe("diff", saved / "run.json", saved / "run.json", "--json", "pair.json", cwd=tmp_path)
+    assert done.returncode == 0 and done.stdout.startswith("PASSED  no output got worse")
+    pages = [probe("report", *words, "-o", "-", "--format", "md", cwd=tmp_path).stdout
+             for words in (("pair.json",), (saved / "run.json", saved / "run.json"))]  # fmt: skip
+    assert pages[0] == pages[1] != ""
 
 
 @pytest.mark.parametrize(

@@ -27,8 +27,9 @@ from probe.results.run import RunResult
 from tests.report.test_pages import HOSTILE as HOSTILE_TO_TERMINALS
 from tests.report.test_pages import _renamed, any_diff
 
-KINDS = ("run", "find", "diff", "check", "diff-results")
-VOID = {"meta", "link", "input", "wbr", "br"}
+TACTICS = ("convert", "tactics", "tactics-record", "tactics-replay", "tactics-log", "tactics-diff", "tactics-bisect", "tactics-table", "builds")
+KINDS = ("run", "find", "diff", "check", "bench", "diff-results", *TACTICS)
+VOID = {"meta", "link", "input", "wbr", "br", "img"}
 HOSTILE = HOSTILE_TO_TERMINALS | {
     "script": "<script>document.title='owned'</script>",
     "end of script": "</script><script>alert(1)</script>",
@@ -165,7 +166,7 @@ def _order(page: str) -> list[str]:
 
 
 def test_the_parts_stand_in_the_order_one_reads_them() -> None:
-    assert _order(html_page(example_run())) == ["to-do", "why", "network", "outputs", "layers", "provenance"]
+    assert _order(html_page(example_run())) == ["to-do", "why", "network", "graph", "outputs", "layers", "details", "provenance"]
     assert _order(html_page(examples()["find"])) == [
         "to-do", "keep", "path", "lighter", "cost", "proofs", "hand-over", "why", "provenance",
     ]  # fmt: skip
@@ -175,11 +176,14 @@ def test_the_parts_stand_in_the_order_one_reads_them() -> None:
         "noticed",
         "outputs",
         "tensors",
+        "details",
         "names",
         "provenance",
     ]
     assert _order(html_page(examples()["check"])) == ["to-do", "findings", "provenance"]
-    assert _order(html_page(examples()["diff-results"])) == ["changes", "provenance"]
+    assert _order(html_page(examples()["diff-results"])) == [
+        "to-do", "settings", "network", "outputs", "where", "parts", "noticed", "changes", "provenance",
+    ]  # fmt: skip
 
 
 def test_a_run_says_what_the_terminal_says() -> None:

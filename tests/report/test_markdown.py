@@ -15,12 +15,14 @@ from probe.results.publish import example_diff, example_metrics, example_run, ex
 from tests.report.test_html import HOSTILE
 from tests.report.test_pages import _renamed
 
-KINDS = ("run", "find", "diff", "check", "diff-results")
+TACTICS = ("convert", "tactics", "tactics-record", "tactics-replay", "tactics-log", "tactics-diff", "tactics-bisect", "tactics-table", "builds")
+KINDS = ("run", "find", "diff", "check", "bench", "diff-results", *TACTICS)
 
 
 def outside_code(page: str) -> str:
     """What Markdown would interpret: fenced blocks and code spans taken out, as GitHub reads them."""
     page = re.sub(r"^(`{3,})sh\n.*?^\1$", "", page, flags=re.MULTILINE | re.DOTALL)
+    page = re.sub(r"^(<details><summary>[A-Z][A-Za-z0-9,: ]*</summary>|</details>)$", "", page, flags=re.MULTILINE)  # our own
     return re.sub(r"(?<!`)(`+)(?!`)(.*?)(?<!`)\1(?!`)", "CODE", page)
 
 
@@ -41,8 +43,10 @@ def test_a_run_has_verdict_outputs_and_what_to_do() -> None:
 def test_before_and_after_list_what_changed_worst_first() -> None:
     page = markdown(examples()["diff-results"])
     rows = [line for line in page.splitlines() if line.startswith("| `")]
-    assert rows and "worse" in rows[0]
+    assert rows[0] == "| `logits` | 0.0004 | 0.008 | 20 | passed, then warned | worse |"
     assert not any("| same |" in row for row in rows)
+    assert page.index("worse, by itself") < page.index("worse, arrives") < page.index("<details>") < page.index("better, by itself")
+    assert "- **Not comparable in part:** the inputs are not the same" in page
 
 
 @pytest.mark.parametrize("hostile", HOSTILE.values(), ids=HOSTILE.keys())

@@ -1,10 +1,11 @@
-"""The page of a diff: where it starts, what was noticed, outputs, every tensor; and of two diffs, what got worse."""
+"""The page of a diff: where it starts, what was noticed, outputs, every tensor."""
 
 from __future__ import annotations
 
 from probe.report.diff_facts import diff_facts
 from probe.report.diff_page import headline
 from probe.report.diff_tables import severity
+from probe.report.html.detail_parts import details
 from probe.report.html.element import Child, Markup, bullets, element, name, section
 from probe.report.html.parts import (
     MOST_ROWS,
@@ -21,10 +22,9 @@ from probe.report.html.parts import (
 )
 from probe.report.html.tables import Column, Row, data_table
 from probe.report.numbers import count, number
-from probe.report.regression_page import largest_change, regression_sentence
 from probe.report.steps import next_steps, unmatched
 from probe.report.words import NOT_COMPARED, WORDS, nonfinite
-from probe.results.diff import DiffResult, RegressionResult, TensorChange, TensorDiff
+from probe.results.diff import DiffResult, TensorDiff
 
 
 def diff_parts(result: DiffResult) -> list[Markup | None]:
@@ -44,6 +44,7 @@ def diff_parts(result: DiffResult) -> list[Markup | None]:
         outputs(own, "Outputs" if result.roles_known else "Tensors"),
         section("tensors", "Tensors inside", table if inside else None, cut_short(len(inside)), about="Worst first; open a row for its nodes, "
                 "ranges and worst elements."),
+        details(result.tensors, result.acceptance),
         section("names", "Names without a partner", _unmatched(result)),
         provenance(diff_facts(result), model, result.command, result.environment),
     ]  # fmt: skip
@@ -105,61 +106,3 @@ def _unmatched(result: DiffResult) -> list[Child]:
         data_table("alike-table", "Names that look alike; nothing was paired by these", columns, rows) if rows else None
     )
     return [facts(said) if missing or extra else None, alike]
-
-
-# --- two results
-
-
-_CHANGE_COLUMNS = (
-    Column("Tensor"),
-    Column("Role"),
-    Column("Before", numeric=True, about="range_rel"),
-    Column("After", numeric=True, about="range_rel"),
-    Column("After / before", numeric=True),
-    Column("Verdict before"),
-    Column("Verdict after"),
-    Column("Change"),
-)
-_CHANGES = {
-    "worse": "what got worse",
-    "better": "what got better",
-    "only_before": "only before",
-    "only_after": "only after",
-    "same": "as before",
-    "output": "outputs",
-}
-
-
-def regression_parts(result: RegressionResult) -> list[Markup | None]:
-    """Before and after: what got worse first, then the rest."""
-    order = list(_CHANGES)
-    ordered = sorted(result.changes, key=largest_change, reverse=True)
-    ordered.sort(key=lambda c: order.index(c.status))
-    rows = [_change(c) for c in ordered[:MOST_ROWS]]
-    table = data_table("changes-table", count(len(rows), "tensor"), _CHANGE_COLUMNS, rows, filters=_CHANGES)
-    said = [
-        ("before", f"{result.before}: {WORDS[result.verdict_before].lower()}"),
-        ("after", f"{result.after}: {WORDS[result.verdict_after].lower()}"),
-        (
-            "worse means",
-            f"range_rel more than {result.worse_factor:g} times larger, or a worse verdict; outputs decide",
-        ),
-    ]
-    return [
-        verdict(result.verdict, WORDS[result.verdict], regression_sentence(result), result.reasons[1:],
-                (f"{result.before} against {result.after}",)),
-        section("changes", "What changed", table if rows else None, cut_short(len(result.changes))),
-        provenance(said, "", "", {}),
-    ]  # fmt: skip
-
-
-def _change(one: TensorChange) -> Row:
-    words = [(v or "").replace("_", " ") for v in (one.verdict_before, one.verdict_after)]
-    cells = (name(one.name, 72), one.role, number(one.before), number(one.after), number(one.ratio), *words,
-             one.status.replace("_", " "))  # fmt: skip
-    mark = "failed" if one.status in ("worse", "only_before") and one.role == "output" else ""
-    return Row(
-        cells,
-        (one.status, *(("output",) if one.role == "output" else ())),
-        mark or ("warned" if one.status == "worse" else ""),
-    )

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from probe.report.text import elide, escape
 
-_VOID = frozenset(("meta", "link", "input", "br", "hr", "wbr"))
+_VOID = frozenset(("meta", "link", "input", "img", "br", "hr", "wbr"))
 
 
 class Markup(str):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from probe.report.convert_page import hand_over_steps, proof_in_words
+from probe.report.convert_page import proof_in_words
 from probe.report.find_facts import find_facts, said_of
 from probe.report.find_page import WORDS, disagreements, find_sentence, without_it
 from probe.report.find_steps import next_steps
-from probe.report.html.element import Child, Markup, bullets, element, joined, name, section
-from probe.report.html.parts import behind, facts, names, provenance, shell, to_do, verdict
+from probe.report.html.convert_parts import handed_over
+from probe.report.html.element import Child, Markup, bullets, element, name, section
+from probe.report.html.parts import behind, facts, names, provenance, to_do, verdict
 from probe.report.html.path_plot import path_plot
 from probe.report.html.run_parts import findings
 from probe.report.html.tables import Column, Row, data_table
@@ -54,7 +53,7 @@ def find_parts(result: FindResult) -> list[Markup | None]:
         section("lighter", "Other cures, tried", _lighter(result)),
         section("cost", "What it costs", _cost(result)),
         section("proofs", "How it was proved", _proofs(result)),
-        section("hand-over", "For other tools", _hand_over(result)),
+        section("hand-over", "For other tools", handed_over(result.exported.conversion) if result.exported is not None else None),
         section("why", "What breaks when everything is low", findings(fatal)),
         provenance(rest, result.model_sha256, result.command, result.environment),
     ]  # fmt: skip
@@ -175,26 +174,3 @@ def _proofs(result: FindResult) -> Markup | None:
         ]
         said += [("proof", proof_in_words(one)) for one in exported.proofs]
     return facts(said)
-
-
-def _hand_over(result: FindResult) -> Markup | None:
-    """The answer as lists and commands, each list proved in its own form."""
-    if result.exported is None:
-        return None
-    conversion = result.exported.conversion
-    parts: list[Child] = []
-    for one in conversion.handed_over:
-        proved = "proved" if one.verdict in ("passed", "warned") else "NOT PROVED"
-        closeness = f", range_rel {number(one.metric)}" if one.metric is not None else ""
-        title = f"{count(len(one.names), one.form[:-1])}, {proved} in this form{closeness}"
-        parts += [element("h3", title), names(one.names, 200)]
-    for step in hand_over_steps(conversion):
-        parts += [element("p", step.why), shell(step.words)]
-    if conversion.unnamed:
-        parts += [_unnamed(conversion.unnamed)]
-    return joined(parts) or None
-
-
-def _unnamed(nodes: Sequence[str]) -> Markup:
-    why = "have no name in the original, so that other tools can only take the converted model"
-    return behind(element("span", f"{count(len(nodes), 'node')} {why}"), names(nodes))

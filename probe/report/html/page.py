@@ -13,7 +13,23 @@ from probe.errors import InputError
 from probe.report.html.element import Markup, Section, element
 from probe.report.text import elide
 
-REPORTED = ("probe.run/1", "probe.find/1", "probe.diff/1", "probe.check/1", "probe.regression/1")  # schemas with a page
+REPORTED = (  # schemas with a page
+    "probe.run/1",
+    "probe.find/1",
+    "probe.diff/1",
+    "probe.check/1",
+    "probe.bench/1",
+    "probe.regression/1",
+    "probe.convert/1",
+    "probe.tactics/1",
+    "probe.tactics-record/1",
+    "probe.tactics-replay/1",
+    "probe.tactics-log/1",
+    "probe.tactics-diff/1",
+    "probe.tactics-bisect/1",
+    "probe.tactics-table/1",
+    "probe.builds/1",
+)
 
 
 def html_page(result: Any, *, version: str = "") -> str:
@@ -27,7 +43,7 @@ def html_page(result: Any, *, version: str = "") -> str:
     """
     parts = [part for part in _parts_of(result) if part is not None]
     head, *rest = parts
-    title = f"{_word(result)} {elide(getattr(result, 'model', '') or 'diff', 80)}"
+    title = f"{_word(result)} {elide(_subject(result), 80)}"
     style, script = _asset("style.css"), _asset("script.js")
     return "".join(
         (
@@ -58,12 +74,32 @@ def _parts_of(result: Any) -> list[Markup | None]:
             from probe.report.html.run_parts import run_parts as made
         case "probe.find/1":
             from probe.report.html.find_parts import find_parts as made
+        case "probe.bench/1":
+            from probe.report.html.bench_parts import bench_parts as made
         case "probe.check/1":
             from probe.report.html.check_parts import check_parts as made
         case "probe.diff/1":
             from probe.report.html.diff_parts import diff_parts as made
         case "probe.regression/1":
-            from probe.report.html.diff_parts import regression_parts as made
+            from probe.report.html.pair_parts import pair_parts as made
+        case "probe.convert/1":
+            from probe.report.html.convert_parts import convert_parts as made
+        case "probe.tactics/1":
+            from probe.report.html.tactics_parts import file_parts as made
+        case "probe.tactics-record/1":
+            from probe.report.html.tactics_parts import record_parts as made
+        case "probe.tactics-replay/1":
+            from probe.report.html.tactics_parts import replay_parts as made
+        case "probe.tactics-log/1":
+            from probe.report.html.tactics_parts import log_parts as made
+        case "probe.tactics-diff/1":
+            from probe.report.html.blame_parts import tactics_diff_parts as made
+        case "probe.tactics-bisect/1":
+            from probe.report.html.blame_parts import tactics_bisect_parts as made
+        case "probe.tactics-table/1":
+            from probe.report.html.blame_parts import tactics_table_parts as made
+        case "probe.builds/1":
+            from probe.report.html.blame_parts import builds_parts as made
         case other:
             raise no_page(other)
     return made(result)
@@ -78,8 +114,22 @@ def no_page(schema: object) -> InputError:
 
 
 def _word(result: Any) -> str:
-    verdict = getattr(result, "verdict", None) or result.status
-    return verdict.replace("_", " ").upper()
+    """The verdict, or the status, for the title; what has neither is called by its kind."""
+    verdict = (
+        getattr(result, "verdict", None) or getattr(result, "status", None) or getattr(_run(result), "verdict", None)
+    )
+    return (verdict or result.schema.removeprefix("probe.").split("/")[0]).replace("_", " ").upper()
+
+
+def _subject(result: Any) -> str:
+    """The model, where one is known; else the file, or the kind of result."""
+    known = (getattr(_run(result), "model", ""), getattr(result, "after", ""), getattr(result, "log", ""))
+    return next((one for one in known if one), result.schema.removeprefix("probe.").split("/")[0])
+
+
+def _run(result: Any) -> Any:
+    """What was run: the result itself, or the run inside of a recorded or replayed one."""
+    return getattr(result, "run", result)
 
 
 def _bar(parts: list[Markup]) -> Markup:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from probe.report.diff_tables import flag, severity
+from probe.report.html.detail_parts import detail_link
 from probe.report.html.element import Child, Markup, bullets, element, joined, lines, name, section
 from probe.report.html.tables import Column, Row, data_table
 from probe.report.numbers import cosine, count, number, shape
@@ -122,6 +123,7 @@ def _behind(tensor: TensorDiff) -> Markup:
         ("worst at", bullets(worst)),
         ("inputs", f"worst on {tensor.worst_input}; fails on {len(tensor.failing_inputs)} of {tensor.inputs}"
                    if tensor.inputs > 1 and tensor.worst_input else None),
+        ("in detail", detail_link(tensor)),
     ]  # fmt: skip
     return behind(name(tensor.name, 72), facts(said))
 

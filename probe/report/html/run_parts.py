@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from probe.report.html.detail_parts import detail_link, details
 from probe.report.html.element import Child, Markup, bullets, element, name, section
 from probe.report.html.error_plot import error_plot
+from probe.report.html.graph import layer_graph
 from probe.report.html.parts import behind, facts, names, outputs, provenance, to_do, verdict
 from probe.report.html.tables import Column, Row, data_table
 from probe.report.numbers import count, number
@@ -13,6 +15,7 @@ from probe.report.run_facts import run_facts
 from probe.report.run_page import layer_flag, run_sentence, where_found
 from probe.report.run_steps import next_steps
 from probe.report.words import WORDS
+from probe.results.diff import TensorDiff
 from probe.results.run import LayerError, RunFinding, RunResult
 
 _COLUMNS = (
@@ -39,7 +42,8 @@ def run_parts(result: RunResult) -> list[Markup | None]:
     """The parts in their order on the page."""
     layers = [layer for layer in result.layers if layer.note != "not selected"]
     first = set(result.first_divergence)
-    rows = [_row(result, layer, position, first) for position, layer in enumerate(layers, start=1)]
+    detailed = [tensor for tensor in result.tensors if tensor.detail is not None]
+    rows = [_row(result, layer, position, first, detailed) for position, layer in enumerate(layers, start=1)]
     plotted = error_plot(result, layers, rows="layers-table")
     table = data_table("layers-table", count(len(rows), "layer"), _COLUMNS, rows, filters=_FILTERS, numbered=True)
     return [
@@ -50,8 +54,12 @@ def run_parts(result: RunResult) -> list[Markup | None]:
         section("network", "Error along the network", plotted,
                 about="Largest error of a layer's output over the golden's range. Point at it, or walk through it with the arrow keys; "
                 "Enter leads to the layer in the table."),
+        section("graph", "Layer graph", layer_graph(result, layers, rows="layers-table"),
+                about="Layers in the colour of their accumulated error. Point at one, or walk along the lines with the arrow keys; Enter leads to "
+                "the layer in the table."),
         outputs([t for t in result.tensors if t.role == "output"]),
         section("layers", "Layers", table if rows else None),
+        details(result.tensors, result.acceptance),
         section("noticed", "Also noticed", findings(f for f in result.findings if not f.fatal)),
         provenance(run_facts(result), result.model_sha256, result.command, result.environment),
     ]  # fmt: skip
@@ -71,16 +79,18 @@ def findings(several: Iterable[RunFinding]) -> Markup | None:
     )
 
 
-def _row(result: RunResult, layer: LayerError, position: int, first: set[str]) -> Row:
+def _row(result: RunResult, layer: LayerError, position: int, first: set[str], detailed: Sequence[TensorDiff]) -> Row:
     flagged = layer_flag(layer, result, first)
     tags = [tag for tag, holds in (("first", layer.name in first), ("beyond", layer.beyond), ("nonfinite", layer.nonfinite > 0),
                                    ("fp32", layer.precision == "fp32"), ("measured", layer.injected is not None)) if holds]  # fmt: skip
     numbers = (number(layer.accumulated), number(layer.injected), number(layer.local), number(layer.gain))
     style = "failed" if layer.name in first else "warned" if layer.beyond or layer.nonfinite else ""
-    return Row((_behind(layer), str(position), layer.kind, layer.precision, *numbers, flagged), tuple(tags), style)
+    return Row(
+        (_behind(layer, detailed), str(position), layer.kind, layer.precision, *numbers, flagged), tuple(tags), style
+    )
 
 
-def _behind(layer: LayerError) -> Markup:
+def _behind(layer: LayerError, detailed: Sequence[TensorDiff]) -> Markup:
     """The name of a layer; opened, its nodes and what it was made of."""
     nodes: Sequence[str] = layer.nodes if layer.nodes != (layer.name,) else ()
     said: list[tuple[str, Child]] = [
@@ -95,5 +105,13 @@ def _behind(layer: LayerError) -> Markup:
         ("floor", f"{number(layer.floor)} in FP32 against the golden" if layer.floor is not None else None),
         ("branch", name(layer.scope) if layer.scope else None),
         ("note", layer.note),
+        (
+            "in detail",
+            bullets(
+                [name(one.name, 60), ": ", detail_link(one)]
+                for one in detailed
+                if one.name in layer.outputs or one.layer == layer.name
+            ),
+        ),
     ]
     return behind(name(layer.name, 64), facts(said))

@@ -110,36 +110,42 @@
   const follow = () => {
     const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
     if (target && target.tagName === "TR") reveal(target);
+    const drill = target && target.closest("details.drill"); // a tensor in detail
+    if (drill) { drill.open = true; drill.scrollIntoView(); one("summary", drill).focus({ preventScroll: true }); }
   };
   addEventListener("hashchange", follow);
   follow();
 
   // Pictures: each place stands for a row of a table, and what is told about it is read there.
+  const tell = (tip, row) => {
+    const titles = [...row.closest("table").tHead.rows[0].cells].map((cell) => cell.textContent);
+    const told = titles.map((title, i) => [title, i ? row.cells[i].textContent.trim() : ""]).filter(([, said]) => said && said !== "-");
+    const full = one("summary code[title]", row);
+    const title = full ? full.title : (one("summary", row) || row.cells[0]).textContent.trim();
+    const facts = told.map(([name, said]) => `${name} ${said}`).join(", ");
+    const nodes = all("dt", row).filter((label) => label.textContent === "ONNX nodes")
+      .flatMap((label) => all("li", label.nextElementSibling)).map((item) => item.textContent);
+    tip.replaceChildren(make("strong", title), make("span", facts));
+    if (nodes.length) {
+      const list = make("ul");
+      nodes.slice(0, 4).forEach((node) => list.append(make("li", node)));
+      if (nodes.length > 4) list.append(make("li", `and ${nodes.length - 4} more`));
+      tip.append(list);
+    }
+    return { title, facts };
+  };
   for (const stage of all("[data-plot]")) {
     const { plot, noun, left, step, places, width } = stage.dataset;
     const table = document.getElementById(plot);
-    const titles = [...table.tHead.rows[0].cells].map((cell) => cell.textContent);
     const rows = table.inOrder;
     const [tip, cursor, picture] = [one(".tip", stage.parentElement), one(".cursor", stage), one("svg", stage)];
     let at = -1;
-    const told = (row) => titles.map((title, i) => [title, i ? row.cells[i].textContent.trim() : ""]).filter(([, said]) => said && said !== "-");
     const show = (place) => {
       at = Math.max(0, Math.min(Number(places) - 1, place));
       const x = Number(left) + (at + 0.5) * Number(step);
       cursor.setAttribute("transform", `translate(${x + 9} 0)`);
       const row = rows[at];
-      const full = one("summary code[title]", row);
-      const title = full ? full.title : (one("summary", row) || row.cells[0]).textContent.trim();
-      const facts = told(row).map(([name, said]) => `${name} ${said}`).join(", ");
-      const nodes = all("dt", row).filter((label) => label.textContent === "ONNX nodes")
-        .flatMap((label) => all("li", label.nextElementSibling)).map((item) => item.textContent);
-      tip.replaceChildren(make("strong", title), make("span", facts));
-      if (nodes.length) {
-        const list = make("ul");
-        nodes.slice(0, 4).forEach((node) => list.append(make("li", node)));
-        if (nodes.length > 4) list.append(make("li", `and ${nodes.length - 4} more`));
-        tip.append(list);
-      }
+      const { title, facts } = tell(tip, row);
       tip.hidden = false;
       const scale = picture.getBoundingClientRect().width / Number(width);
       const seen = x * scale - stage.scrollLeft;
@@ -171,5 +177,66 @@
       else if (event.key === "Enter" && at >= 0) { event.preventDefault(); hide(); reveal(rows[at]); }
       else if (event.key === "Escape") hide();
     });
+  }
+
+  // The layer graph: one stop for the tab key; arrows walk along lines (up, down) and in execution order (left, right).
+  for (const plot of all("[data-graph]")) {
+    const rows = document.getElementById(plot.dataset.graph).inOrder;
+    const [stage, tip] = [one(".stage", plot), one(".tip", plot)];
+    const nodes = all("a.node", plot);
+    const byThing = new Map(nodes.map((node) => [node.dataset.at, node]));
+    const lines = new Map(all(".edge", plot).map((line) => [line.dataset.of, line]));
+    const listed = (text) => (text ? text.split(" ") : []);
+    const rowOf = (node) => rows[Number(node.getAttribute("href").split("-").pop())];
+    let hit = null;
+    const leave = () => {
+      if (!hit) return;
+      [hit, ...all(".edge.lit", plot)].forEach((one) => one.classList.remove("hit", "lit"));
+      tip.hidden = true;
+      hit = null;
+    };
+    const enter = (node) => {
+      if (node === hit) return;
+      leave();
+      hit = node;
+      node.classList.add("hit");
+      [node.dataset.at, ...listed(node.dataset.in)].forEach((thing) => { const line = lines.get(thing); if (line) line.classList.add("lit"); });
+      tell(tip, rowOf(node));
+      tip.hidden = false;
+      const [box, around] = [node.getBoundingClientRect(), plot.getBoundingClientRect()];
+      const right = box.right - around.left + 12;
+      const left = box.left - around.left - tip.offsetWidth - 12;
+      tip.style.left = `${right + tip.offsetWidth <= around.width ? right : Math.max(0, left)}px`;
+      const below = right + tip.offsetWidth > around.width && left < 0; // a narrow screen: under the box, not over it
+      tip.style.top = `${Math.max(0, below ? box.bottom - around.top + 8 : box.top - around.top - 10)}px`;
+    };
+    nodes.forEach((node, at) => {
+      node.setAttribute("aria-label", one("title", node).textContent);
+      one("title", node).remove(); // else the browser would show it over ours
+      node.setAttribute("tabindex", at ? -1 : 0);
+      node.addEventListener("pointerenter", () => enter(node));
+      node.addEventListener("pointerleave", leave);
+      node.addEventListener("blur", leave);
+      node.addEventListener("focus", () => {
+        nodes.forEach((other) => other.setAttribute("tabindex", other === node ? 0 : -1));
+        enter(node);
+      });
+      node.addEventListener("click", (event) => { event.preventDefault(); leave(); reveal(rowOf(node)); });
+      node.addEventListener("keydown", (event) => {
+        const along = (things) => listed(things).map((thing) => byThing.get(thing)).find(Boolean);
+        const to = {
+          ArrowDown: () => along(node.dataset.out), ArrowUp: () => along(node.dataset.in), ArrowRight: () => nodes[at + 1], ArrowLeft: () => nodes[at - 1],
+          Home: () => nodes[0], End: () => nodes[nodes.length - 1],
+        }[event.key];
+        if (event.key === "Escape") leave();
+        if (!to) return;
+        event.preventDefault();
+        const next = to();
+        if (next) next.focus();
+      });
+    });
+    const start = one(".node.starts", stage);
+    if (start && stage.scrollWidth > stage.clientWidth)
+      stage.scrollLeft = start.getBoundingClientRect().left - stage.getBoundingClientRect().left - stage.clientWidth / 2;
   }
 })();
