@@ -1,6 +1,6 @@
 """Damaged recordings, saved results and models: no traceback, no hang, no crash, no blown-up memory, no wrong pass.
 
-2100 cases here; ``python -m tests.fuzz.campaign`` runs as many as are asked for, and reports/ has its figures.
+1100 cases here; ``python -m tests.fuzz.campaign`` runs as many as are asked for, and reports/ has its figures.
 """
 
 from __future__ import annotations
@@ -24,9 +24,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # kind, first seed, cases; parts of a few seconds each, so that several processes share them well
 PARTS = [
-    ("dump", 0, 130), ("dump", 130, 130), ("dump rows", 0, 120), ("dump rows", 120, 120), ("dump rows", 240, 120), ("dump rows", 360, 120),
-    ("npz", 0, 160), ("npz members", 0, 160), ("npy folder", 0, 120), ("safetensors", 0, 150), ("polygraphy", 0, 180),
-    ("polygraphy inputs", 0, 80), ("saved results", 0, 200), ("models", 0, 180), ("models", 180, 180), ("real models", 0, 50),
+    ("dump", 0, 130), ("dump rows", 0, 120), ("dump rows", 120, 120), ("npz", 0, 80), ("npz members", 0, 80), ("npy folder", 0, 60),
+    ("safetensors", 0, 75), ("polygraphy", 0, 90), ("polygraphy inputs", 0, 40), ("saved results", 0, 100), ("models", 0, 180), ("real models", 0, 25),
 ]  # fmt: skip
 
 
@@ -48,7 +47,7 @@ def run(kind: str, first: int, count: int, *options: str) -> dict[str, Any]:
 
 
 def test_there_are_enough_cases() -> None:
-    assert sum(count for _, _, count in PARTS) >= 2100
+    assert sum(count for _, _, count in PARTS) >= 1100
 
 
 @pytest.mark.parametrize(("kind", "first", "count"), PARTS, ids=str)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import os
 import shutil
 import subprocess
 import time
@@ -135,7 +136,7 @@ class HostBackend:
         used = "".join(sorted(path.read_text() for path in self._headers.glob("*") if path.suffix in (".h", ".cuh")))
         library = self._folder / f"{hashlib.sha256((code + used).encode()).hexdigest()[:32]}.so"
         if not library.exists():
-            part = library.with_suffix(".part")
+            part = library.with_suffix(f".{os.getpid()}.part")  # other workers may be at the same kernel
             self._gxx("-shared", "-x", "c++", f"-I{self._headers}", "-o", str(part), "-", code=code)
             part.replace(library)
         function = ctypes.CDLL(str(library)).probe_launch

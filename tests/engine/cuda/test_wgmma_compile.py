@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 
 import onnx_ir as ir
 import pytest
@@ -33,6 +34,11 @@ MOST_SPILLED = {(128, 256): 144, (64, 256): 152}
 MOST_OF_TWO = 232
 MOST = 168  # registers a thread with three warpgroups a block; what is over, consumers take from the copying warps
 SHARED = 227 << 10  # bytes of a block
+
+
+LAYOUTS = [(F16, (0, 0)), (BF16, (1, 1))]
+if os.environ.get("PROBE_ALL_KERNELS"):
+    LAYOUTS += [(F16, (1, 1)), (BF16, (0, 0))]
 
 
 def hopper() -> NullBackend:
@@ -78,10 +84,10 @@ def test_tactics_are_within_their_budget(tactic, tail, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("by", [(0, 0), (1, 1)])
-@pytest.mark.parametrize("stored", [F16, BF16], ids=lambda one: one.name)
+@pytest.mark.parametrize(("stored", "by"), LAYOUTS, ids=str)
 @pytest.mark.parametrize("tactic", TACTICS, ids=str)
 def test_every_tactic_is_within_its_budget(tactic, stored, by, monkeypatch):
+    """Each type in one layout; PROBE_ALL_KERNELS=1: in both."""
     spilled = MOST_SPILLED.get((tactic.m, tactic.n), 0) if tactic.splits > 1 else 0
     most = MOST_OF_TWO if (tactic.m, tactic.n) == (64, 256) else MOST
     for tail in (False, True):
