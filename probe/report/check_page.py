@@ -7,7 +7,7 @@ import math
 from probe.report.diff_facts import fact_lines
 from probe.report.numbers import count, number, seconds
 from probe.report.steps import Step, exactly
-from probe.report.text import Page, command, elide, escape, wrap
+from probe.report.text import Page, command, elide, escape, sections, wrap
 from probe.report.words import sentence
 from probe.results.check import CheckFinding, CheckResult, Level
 
@@ -21,17 +21,12 @@ _LISTED = 16  # names a command line may hold before it is no longer one to read
 
 def check_page(result: CheckResult, page: Page, *, rows: int | None = None, verbose: bool = False) -> list[str]:
     """The whole page. ``rows`` bounds each level's list, ``verbose`` lifts the bound."""
-    sections = [
+    return sections(
         check_headline(result, page),
         *(_level(result, level, page, None if verbose else rows or _SHOWN[level]) for level in _TITLES),
         _steps(result, page),
         fact_lines(check_facts(result), page),
-    ]
-    lines: list[str] = []
-    for section in sections:
-        if section:
-            lines += [*([""] if lines else []), *section]
-    return lines
+    )
 
 
 def check_headline(result: CheckResult, page: Page) -> list[str]:
@@ -141,7 +136,7 @@ def next_steps(result: CheckResult) -> list[Step]:
     if kept and len(kept) <= _LISTED:
         steps.append(
             Step(
-                f"Try it with the {count(len(kept), 'tensor')} named above in FP32.",
+                f"Try it with {count(len(kept), 'tensor')} in FP32: what these findings name.",
                 (*_run(result), "--keep", exactly(kept)),
             )
         )

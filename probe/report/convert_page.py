@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from probe.report.diff_facts import acceptance_in_words
 from probe.report.numbers import count, number, seconds, size
 from probe.report.steps import Step, exactly
-from probe.report.text import Column, Page, command, elide, escape, table, wrap
+from probe.report.text import Column, Page, command, elide, escape, sections, table, wrap
 from probe.report.words import sentence, verdict_lines
 from probe.results.convert_result import ConvertResult, ExportProof
 
@@ -19,27 +19,23 @@ _NAMES_IN_A_COMMAND = 16
 def convert_page(result: ConvertResult, page: Page, *, rows: int = 10, verbose: bool = False) -> list[str]:
     """The whole page. ``rows`` bounds each list, ``verbose`` lifts the bound."""
     rows = max(len(result.casts), len(result.outputs), len(result.autocast), rows) if verbose else rows
-    sections = [
+    return sections(
         convert_headline(result, page),
         _steps(result, page),
         _outputs(result, page, rows),
         hand_over(result, page, rows),
         _casts(result, page) if verbose else [],
         _facts(result, page, rows if verbose else _LISTED),
-    ]
-    lines: list[str] = []
-    for section in sections:
-        if section:
-            lines += [*([""] if lines else []), *section]
-    return lines
+    )
 
 
 def convert_headline(result: ConvertResult, page: Page) -> list[str]:
     """The verdict in one sentence."""
-    return verdict_lines(result.verdict, _headline(result), page)
+    return verdict_lines(result.verdict, convert_sentence(result), page)
 
 
-def _headline(result: ConvertResult) -> str:
+def convert_sentence(result: ConvertResult) -> str:
+    """Whether the written model was proved, and how closely."""
     written = f"{escape(result.path)} ({result.precision}) is written"
     if result.reasons:
         fails = " and fails" if result.verdict == "failed" else ""
@@ -54,7 +50,17 @@ def _typed(result: ConvertResult) -> ExportProof | None:
 
 
 def _steps(result: ConvertResult, page: Page) -> list[str]:
-    steps: list[tuple[str, tuple[str, ...]]] = []
+    steps = next_steps(result)
+    lines = [page.paint("what to do", "bold")] if steps else []
+    for step in steps:
+        lines += wrap(step.why, page.width, first="  ")
+        lines += command(step.words, page.width)
+    return lines
+
+
+def next_steps(result: ConvertResult) -> list[Step]:
+    """Empty where it was proved on inputs that are real."""
+    steps: list[Step] = []
     files = dict.fromkeys(i.source.removeprefix("file ") for i in result.inputs if i.source.startswith("file "))
     inputs = [word for file in files for word in ("--inputs", file)]
     keep = ("--keep", exactly(result.keep)) if 0 < len(result.keep) <= _NAMES_IN_A_COMMAND else ()
@@ -73,18 +79,14 @@ def _steps(result: ConvertResult, page: Page) -> list[str]:
     )
     if result.verdict == "failed":
         why = "See what goes wrong in low precision, and what would cure it."
-        steps.append((why, ("probe", "run", result.model, "--precision", result.precision, *inputs, *keep)))
+        steps.append(Step(why, ("probe", "run", result.model, "--precision", result.precision, *inputs, *keep)))
     if result.verdict == "not_judged":
         why = "Prove it: run it as its types say and judge its outputs."
-        steps.append((why, again))
+        steps.append(Step(why, again))
     elif any(one.source.startswith("seed") for one in result.inputs):
         why = "These inputs were made up. Real ones show what random ones hide."
-        steps.append((why, again))
-    lines = [page.paint("what to do", "bold")] if steps else []
-    for why, words in steps:
-        lines += wrap(why, page.width, first="  ")
-        lines += command(words, page.width)
-    return lines
+        steps.append(Step(why, again))
+    return steps
 
 
 def _outputs(result: ConvertResult, page: Page, rows: int) -> list[str]:
@@ -166,6 +168,13 @@ def _casts(result: ConvertResult, page: Page) -> list[str]:
 
 
 def _facts(result: ConvertResult, page: Page, shown: int) -> list[str]:
+    return [
+        line for label, text in convert_facts(result, shown) for line in wrap(text, page.width, first=f"{label:<12}")
+    ]
+
+
+def convert_facts(result: ConvertResult, shown: int = _LISTED) -> list[tuple[str, str]]:
+    """Label and sentence of each fact at the foot; what is not known is left out. Texts are escaped."""
     kinds = Counter(cast.to for cast in result.casts)
     casts = ", ".join(f"{number} to {to}" for to, number in sorted(kinds.items()))
     in_fp32 = (
@@ -185,10 +194,8 @@ def _facts(result: ConvertResult, page: Page, shown: int) -> list[str]:
         ("inputs", _inputs(result)),
         ("took", seconds(sum(result.seconds.values())) if result.seconds else ""),
     ]
-    lines = [line for label, text in facts if text for line in wrap(text, page.width, first=f"{label:<12}")]
-    for note in result.notes:
-        lines += wrap(sentence(note), page.width, first=f"{'note':<12}")
-    return lines
+    facts += [("note", sentence(note)) for note in result.notes]
+    return [(label, text) for label, text in facts if text]
 
 
 def proof_in_words(one: ExportProof) -> str:

@@ -9,7 +9,7 @@ from probe.report.diff_facts import diff_facts, fact_lines, not_compared, unmatc
 from probe.report.diff_tables import all_metrics_blocks, tables, tolerance_table
 from probe.report.numbers import count, number
 from probe.report.steps import Step, next_steps
-from probe.report.text import Page, cells, command, elide, wrap
+from probe.report.text import Page, cells, command, elide, sections, wrap
 from probe.report.words import NOT_COMPARED, nonfinite, sentence, verdict_lines
 from probe.results.diff import Criterion, DiffResult, TensorDiff
 from probe.results.numbers import beside
@@ -20,7 +20,7 @@ def diff_page(
 ) -> list[str]:
     """The whole page. ``rows`` bounds each table, ``verbose`` lifts the bound; ``all_metrics`` adds a block an output."""
     rows = len(result.tensors) if verbose else rows
-    sections = [
+    return sections(
         [*verdict_lines(result.verdict, headline(result), page), *_more_reasons(result, page)],
         _steps(next_steps(result), page),
         _first_divergence(result, page),
@@ -31,12 +31,7 @@ def diff_page(
         unmatched_names(result, page, rows),
         not_compared(result, page) if verbose else [],
         fact_lines(diff_facts(result), page),
-    ]
-    lines: list[str] = []
-    for section in sections:
-        if section:
-            lines += [*([""] if lines else []), *section]
-    return lines
+    )
 
 
 # --- verdict

@@ -14,7 +14,7 @@ def find_facts(result: FindResult) -> list[tuple[str, str]]:
     """Label and sentence of each fact at the foot; what is not known is left out. Texts are escaped."""
     asked = result.evaluations
     evaluations = ", ".join(
-        f"{asked[kind]:,} {kind}" for kind in ("search", "probes", "proof", "cached") if asked.get(kind)
+        f"{asked[kind]:,} {kind}" for kind in ("tactics", "search", "probes", "proof", "cached") if asked.get(kind)
     )
     oracle = result.oracle
     facts = [

@@ -8,7 +8,7 @@ from probe.report.find_facts import find_facts, some
 from probe.report.find_steps import next_steps
 from probe.report.find_tactics import tactics_lines
 from probe.report.numbers import count, number
-from probe.report.text import Column, Page, command, elide, escape, table, wrap
+from probe.report.text import Column, Page, command, elide, escape, sections, table, wrap
 from probe.report.words import sentence
 from probe.results.find import Evaluated, FindResult, Keep
 
@@ -29,7 +29,7 @@ _LONG = 120
 def find_page(result: FindResult, page: Page, *, rows: int = 10, verbose: bool = False) -> list[str]:
     """The whole page. ``rows`` bounds each list, ``verbose`` lifts the bound and adds the path of the search."""
     rows = max(len(result.keep), len(result.groups), len(result.nodes), rows) if verbose else rows
-    sections = [
+    return sections(
         [*find_headline(result, page), *_disagreements(result, page)],
         _keep(result, page, rows),
         tactics_lines(result, page, rows),
@@ -40,12 +40,7 @@ def find_page(result: FindResult, page: Page, *, rows: int = 10, verbose: bool =
         hand_over(result.exported.conversion, page, rows) if result.exported is not None else [],
         _path(result, page) if verbose else [],
         fact_lines(find_facts(result), page, 13),
-    ]
-    lines: list[str] = []
-    for section in sections:
-        if section:
-            lines += [*([""] if lines else []), *section]
-    return lines
+    )
 
 
 def find_headline(result: FindResult, page: Page) -> list[str]:
@@ -76,7 +71,8 @@ def find_sentence(result: FindResult) -> str:
     if result.status == "nothing_needed":
         low = result.oracle.all_low
         closeness = f", range_rel {number(low.metric)}" if low is not None and low.metric is not None else ""
-        return f"{result.precision} passes with nothing kept{closeness}{_proved(result)}"
+        tactics = f" and {count(len(result.switches), 'more accurate tactic')}" if result.switches else ""
+        return f"{result.precision} passes with nothing kept{tactics}{closeness}{_proved(result)}"
     return result.reason
 
 

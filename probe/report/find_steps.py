@@ -12,6 +12,7 @@ _NAMES_IN_A_COMMAND = 16
 def next_steps(result: FindResult) -> list[Step]:
     """Empty where nothing is left to do."""
     steps: list[Step] = []
+    steps += _pinned(result)
     known = result.status in ("found", "found_not_minimal", "interrupted", "budget") and result.keep
     if known and (result.exported is None or not result.exported.path):
         steps.append(Step("Write the mixed-precision model.", command_of(result, "-o", "mixed.onnx", *_resume(result))))
@@ -53,6 +54,21 @@ def next_steps(result: FindResult) -> list[Step]:
             )
         )
     return steps[:4]
+
+
+def _pinned(result: FindResult) -> list[Step]:
+    """The tactic file with the more accurate tactics, where they are the whole answer and each is what is left when its layer is denied
+    the old one."""
+    if result.status != "nothing_needed" or not 0 < len(result.switches) <= _NAMES_IN_A_COMMAND:
+        return []
+    if any(one.after != "exact" for one in result.switches):
+        return []
+    layers: dict[str, list[str]] = {}
+    for one in result.switches:
+        layers.setdefault(one.before, []).append(one.layer)
+    rules = [word for tactic, names in layers.items() for word in ("--deny", f"{tactic} @ {exactly(names)}")]
+    words = ("probe", "tactics", "replay", result.model, result.tactics, "--lenient", *rules, *_inputs(result))
+    return [Step("Write the tactic file with the more accurate choices.", (*words, "-o", "cured.tactics"))]
 
 
 def command_of(result: FindResult, *more: str) -> tuple[str, ...]:

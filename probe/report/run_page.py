@@ -10,7 +10,7 @@ from probe.report.diff_tables import tables
 from probe.report.numbers import count, number
 from probe.report.run_facts import run_facts
 from probe.report.run_steps import next_steps
-from probe.report.text import Column, Page, command, elide, escape, table, wrap
+from probe.report.text import Column, Page, command, elide, escape, sections, table, wrap
 from probe.report.words import sentence, verdict_lines, why_not_compared
 from probe.results.diff import DiffResult
 from probe.results.run import LayerError, RunFinding, RunResult
@@ -24,7 +24,7 @@ _LONG = 120  # cells of a word that a finding shows whole: names are what one co
 def run_page(result: RunResult, page: Page, *, rows: int = 10, verbose: bool = False) -> list[str]:
     """The whole page. ``rows`` bounds each table, ``verbose`` lifts the bound and adds what was not compared."""
     rows = max(len(result.layers), len(result.tensors)) if verbose else rows
-    sections = [
+    return sections(
         [*run_headline(result, page), *_more_reasons(result, page)],
         _causes(result, page, verbose=verbose),
         _steps(result, page),
@@ -33,12 +33,7 @@ def run_page(result: RunResult, page: Page, *, rows: int = 10, verbose: bool = F
         _notes(result, page, verbose=verbose),
         _not_compared(result, page) if verbose else [],
         fact_lines(run_facts(result), page),
-    ]
-    lines: list[str] = []
-    for section in sections:
-        if section:
-            lines += [*([""] if lines else []), *section]
-    return lines
+    )
 
 
 def run_headline(result: RunResult, page: Page) -> list[str]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from probe.report.text import escape, quote
 from probe.results.diff import DiffResult, TensorDiff
+from probe.results.tensors import InputInfo
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +96,17 @@ def _record_again(result: DiffResult) -> list[Step]:
 def is_random(result: DiffResult) -> bool:
     """Whether a side says its inputs came from a seed."""
     return any(i.source.startswith("seed") for side in (result.actual, result.golden) for i in side.inputs)
+
+
+def inputs_of(inputs: Iterable[InputInfo]) -> tuple[str, ...]:
+    """The options of a command that give the network these inputs again."""
+    words: list[str] = []
+    for source in dict.fromkeys(one.source for one in inputs):
+        if source.startswith("file "):
+            words += ["--inputs", source.removeprefix("file ")]
+        elif source.startswith("seed ") and source != "seed 0":
+            words += ["--seed", source.removeprefix("seed ")]
+    return tuple(words)
 
 
 def exactly(names: Sequence[str]) -> str:

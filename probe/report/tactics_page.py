@@ -7,8 +7,10 @@ from collections.abc import Sequence
 
 from probe.report.diff_facts import acceptance_in_words
 from probe.report.numbers import cosine, count, number, seconds
-from probe.report.text import Column, Page, elide, escape, fitted, table, wrap
+from probe.report.steps import Step, inputs_of
+from probe.report.text import Column, Page, elide, escape, fitted, sections, table, wrap
 from probe.report.words import WORDS, sentence, verdict_lines
+from probe.results.diff import Verdict
 from probe.results.tactics import (
     LayerChoice,
     TacticFile,
@@ -21,7 +23,7 @@ from probe.results.tactics import (
     TrtOp,
 )
 
-_EXACT = "exact"
+EXACT = "exact"
 _UNMEASURED = number(None)
 _LONG = 120
 _KERNEL = 34
@@ -30,48 +32,94 @@ _KERNEL = 34
 def record_page(result: TacticsRecordResult, page: Page, *, rows: int = 20, verbose: bool = False) -> list[str]:
     """The whole page of ``probe tactics record``. ``rows`` bounds each table; ``verbose`` lifts the bound and lists every candidate."""
     rows = 1 << 30 if verbose else rows
-    times = (
-        f"{result.measured:,} measured, {result.reused:,} from a cache" if result.measured or result.reused else "none"
-    )
-    cache = f"; kept in {escape(result.timing_cache)}" if result.timing_cache else ""
-    facts = [
-        ("written", escape(result.file)),
-        ("chosen by", escape(", ".join(result.selectors))),
-        ("times", times + cache),
-    ]
-    return _sections(
+    return sections(
         record_headline(result, page),
         _outputs(result.run, page, rows),
         _choices(result.run.layers, page, rows),
         _candidates(result.run.layers, page) if verbose else [],
-        [*_facts(facts, page), *_run_facts(result.run, page, verbose=verbose)],
+        _facts([*record_facts(result), *run_facts(result.run, verbose=verbose)], page),
     )
+
+
+def record_facts(result: TacticsRecordResult) -> list[tuple[str, str]]:
+    """What was written, and how it was chosen."""
+    times = (
+        f"{result.measured:,} measured, {result.reused:,} from a cache" if result.measured or result.reused else "none"
+    )
+    cache = f"; kept in {escape(result.timing_cache)}" if result.timing_cache else ""
+    return [
+        ("written", escape(result.file)),
+        ("chosen by", escape(", ".join(result.selectors))),
+        ("times", times + cache),
+    ]
 
 
 def record_headline(result: TacticsRecordResult, page: Page) -> list[str]:
     """The verdict in one sentence."""
-    return verdict_lines(result.run.verdict, f"{_judged(result.run)}; {_summary(result.run.layers)}, recorded", page)
+    return verdict_lines(result.run.verdict, record_sentence(result), page)
+
+
+def record_sentence(result: TacticsRecordResult) -> str:
+    """How the recorded run was judged, and how many layers have another tactic than exact."""
+    return f"{judged_in_words(result.run)}; {_summary(result.run.layers)}, recorded"
 
 
 def replay_page(result: TacticsReplayResult, page: Page, *, rows: int = 20, verbose: bool = False) -> list[str]:
     """The whole page of ``probe tactics replay``. ``rows`` bounds each table; ``verbose`` lifts the bound."""
     rows = 1 << 30 if verbose else rows
-    facts = [("replayed", escape(result.file) + ("" if result.strict else ", lenient"))]
-    facts += [("written", escape(result.written))] if result.written else []
-    return _sections(
+    return sections(
         replay_headline(result, page),
         _misses(result.misses, page, rows),
         [line for one in result.ignored for line in wrap(sentence(one), page.width, first="  ignored: ", rest="    ")],
         _outputs(result.run, page, rows),
         _choices(result.run.layers, page, rows),
-        [*_facts(facts, page), *_run_facts(result.run, page, verbose=verbose)],
+        _facts([*replay_facts(result), *run_facts(result.run, verbose=verbose)], page),
     )
 
 
 def replay_headline(result: TacticsReplayResult, page: Page) -> list[str]:
     """The verdict in one sentence, and whether the bits are the recorded ones."""
-    verdict = "failed" if not result and result.run.verdict in ("passed", "warned") else result.run.verdict
-    return verdict_lines(verdict, f"{bits_in_words(result)}; {_judged(result.run)}", page)
+    return verdict_lines(replay_verdict(result), replay_sentence(result), page)
+
+
+def replay_sentence(result: TacticsReplayResult) -> str:
+    """Whether the bits are the recorded ones, and how the run was judged."""
+    return f"{bits_in_words(result)}; {judged_in_words(result.run)}"
+
+
+def replay_verdict(result: TacticsReplayResult) -> Verdict:
+    """That of the run; a strict replay with other bits has failed."""
+    return "failed" if not result and result.run.verdict in ("passed", "warned") else result.run.verdict
+
+
+def next_steps(result: TacticsRecordResult | TacticsReplayResult) -> list[Step]:
+    """What to do with the file, or with a replay that was not what was recorded. For pages: on a terminal the next command is near."""
+    run = result.run
+    inputs = inputs_of(run.inputs)
+    steps: list[Step] = []
+    if run.verdict == "failed":
+        words = ("probe", "tactics", "table", run.model, "--precision", run.precision, *inputs)
+        steps.append(Step("See what each candidate of each layer does to the outputs.", words))
+    if isinstance(result, TacticsRecordResult):
+        if run.verdict != "failed":
+            steps.append(
+                Step("Run with exactly these choices.", ("probe", "tactics", "replay", run.model, result.file, *inputs))
+            )
+    elif result.misses and not result.written:
+        words = ("probe", "tactics", "record", run.model, "--precision", run.precision, *inputs, "-o", "new.tactics")
+        steps.append(Step("The file does not fit here. Record anew.", words))
+    elif result.strict and result.identical is False:
+        steps.append(
+            Step("The same choices make other bits here. How far off they are, another golden tells.",
+                 ("probe", "tactics", "replay", run.model, result.file, *inputs, "--golden", "fp64"))
+        )  # fmt: skip
+    return steps
+
+
+def replay_facts(result: TacticsReplayResult) -> list[tuple[str, str]]:
+    """What was replayed, and what was written."""
+    facts = [("replayed", escape(result.file) + ("" if result.strict else ", lenient"))]
+    return facts + ([("written", escape(result.written))] if result.written else [])
 
 
 def bits_in_words(result: TacticsReplayResult) -> str:
@@ -89,6 +137,20 @@ def bits_in_words(result: TacticsReplayResult) -> str:
 def file_page(file: TacticFile, page: Page, *, rows: int = 40, verbose: bool = False) -> list[str]:
     """A tactic file: where it comes from, and its lines."""
     rows = 1 << 30 if verbose else rows
+    head = wrap(file_sentence(file), page.width)
+    cells = [(line.layer, line.precision, line.tactic) for line in file.layers]
+    return sections(head, _facts(file_facts(file), page), _bounded("layer", ("precision", "tactic"), cells, page, rows))
+
+
+def file_sentence(file: TacticFile) -> str:
+    """How many layers have which tactic, and how the recorded run ended."""
+    counted = Counter(line.tactic for line in file.layers)
+    used = ", ".join(f"{n} {escape(name)}" for name, n in counted.most_common())
+    return f"tactics of {count(len(file.layers), 'layer')}: {used or 'none'}; the recorded run {_past(file)}"
+
+
+def file_facts(file: TacticFile) -> list[tuple[str, str]]:
+    """Where a tactic file comes from."""
     one = file.fingerprint
     compiled = f"{file.precision}, passes {file.passes}, fusion {file.fusion}, interior {file.interior}"
     facts = [
@@ -99,13 +161,7 @@ def file_page(file: TacticFile, page: Page, *, rows: int = 40, verbose: bool = F
         ("outputs", f"recorded of {count(len(file.recorded), 'input')}"),
     ]
     facts += [("kept", escape(", ".join(file.kept[:6])) + (" ..." if len(file.kept) > 6 else ""))] if file.kept else []
-    counted = Counter(line.tactic for line in file.layers)
-    used = ", ".join(f"{n} {escape(name)}" for name, n in counted.most_common())
-    head = wrap(
-        f"tactics of {count(len(file.layers), 'layer')}: {used or 'none'}; the recorded run {_past(file)}", page.width
-    )
-    cells = [(line.layer, line.precision, line.tactic) for line in file.layers]
-    return _sections(head, _facts(facts, page), _bounded("layer", ("precision", "tactic"), cells, page, rows))
+    return facts
 
 
 def _past(file: TacticFile) -> str:
@@ -115,22 +171,15 @@ def _past(file: TacticFile) -> str:
 # --- parts -----------------------------------------------------------------------------------------------------------
 
 
-def _sections(*sections: Sequence[str]) -> list[str]:
-    lines: list[str] = []
-    for section in sections:
-        if section:
-            lines += [*([""] if lines else []), *section]
-    return lines
-
-
-def _judged(run: TacticRun) -> str:
+def judged_in_words(run: TacticRun) -> str:
+    """How a run was judged, and why."""
     if run.verdict == "passed":
         return f"{run.precision}: {count(len(run.outputs), 'output')} within the acceptance"
     return f"{run.precision}: {run.reasons[0] if run.reasons else WORDS[run.verdict].lower()}"
 
 
 def _summary(layers: Sequence[LayerChoice]) -> str:
-    other = sum(one.tactic != _EXACT for one in layers)
+    other = sum(one.tactic != EXACT for one in layers)
     return f"{count(len(layers), 'layer')}, {other:,} with another tactic than exact"
 
 
@@ -153,13 +202,13 @@ def _outputs(run: TacticRun, page: Page, rows: int) -> list[str]:
 
 def _choices(layers: Sequence[LayerChoice], page: Page, rows: int) -> list[str]:
     """Layers with another tactic than exact; what exact takes there beside it."""
-    shown = [one for one in layers if one.tactic != _EXACT]
+    shown = [one for one in layers if one.tactic != EXACT]
     if not shown:
         return []
     cells: list[tuple[str, ...]] = []
     for one in shown:
         times = {c.tactic: c.median_us for c in one.candidates}
-        cells.append((one.layer, one.precision, one.tactic, number(times.get(one.tactic)), number(times.get(_EXACT))))
+        cells.append((one.layer, one.precision, one.tactic, number(times.get(one.tactic)), number(times.get(EXACT))))
     titles = ("precision", "tactic", "us", "us exact")
     if all(row[3] == row[4] == _UNMEASURED for row in cells):
         titles, cells = titles[:2], [row[:3] for row in cells]
@@ -210,7 +259,8 @@ def _facts(facts: Sequence[tuple[str, str]], page: Page) -> list[str]:
     return [line for name, told in facts for line in wrap(told, page.width, first=f"{name:<12}")]
 
 
-def _run_facts(run: TacticRun, page: Page, *, verbose: bool) -> list[str]:
+def run_facts(run: TacticRun, *, verbose: bool) -> list[tuple[str, str]]:
+    """Label and sentence of each fact of a run; ``verbose``: how long each phase took, too. Texts are escaped."""
     inputs = ", ".join(f"{one.id} ({one.source})" for one in run.inputs[:3]) + (" ..." if len(run.inputs) > 3 else "")
     here = run.fingerprint
     facts = [
@@ -225,7 +275,7 @@ def _run_facts(run: TacticRun, page: Page, *, verbose: bool) -> list[str]:
     facts += [("note", _whole(note)) for note in run.notes]
     if verbose:
         facts.append(("took", ", ".join(f"{escape(name)} {seconds(spent)}" for name, spent in run.seconds.items())))
-    return _facts(facts, page)
+    return facts
 
 
 # --- TensorRT's log --------------------------------------------------------------------------------------------------
@@ -246,13 +296,18 @@ def log_page(result: TacticsLogResult, page: Page, *, rows: int = 20, verbose: b
 
 def log_headline(result: TacticsLogResult, page: Page) -> list[str]:
     """What the log holds, or what the two differ in."""
+    return [page.paint(line, "bold") for line in wrap(sentence(log_sentence(result)), page.width)]
+
+
+def log_sentence(result: TacticsLogResult) -> str:
+    """What the log holds, or what the two differ in; names as they are."""
     several = sum(len(one.tactics) > 1 for one in result.ops)
     if not result.other:
-        told = f"{count(len(result.ops), 'operator')} autotuned in {result.log}, {several:,} with a choice"
-    else:
-        flips = sum(one.kind == "choice" for one in result.differences)
-        told = f"{count(flips, 'operator')} chosen differently in {result.other} than in {result.log}; {result.same:,} alike"
-    return [page.paint(line, "bold") for line in wrap(sentence(told), page.width)]
+        return f"{count(len(result.ops), 'operator')} autotuned in {result.log}, {several:,} with a choice"
+    flips = sum(one.kind == "choice" for one in result.differences)
+    return (
+        f"{count(flips, 'operator')} chosen differently in {result.other} than in {result.log}; {result.same:,} alike"
+    )
 
 
 def _ops(ops: Sequence[TrtOp], page: Page, rows: int) -> list[str]:

@@ -82,6 +82,10 @@ def render(
             from probe.report.find_page import find_headline, find_page
 
             lines = find_headline(result, page) if quiet else find_page(result, page, verbose=verbose, **bound)
+        case "BenchResult":
+            from probe.report.bench_page import bench_headline, bench_page
+
+            lines = bench_headline(result, page) if quiet else bench_page(result, page, verbose=verbose, **bound)
         case "CheckResult":
             from probe.report.check_page import check_headline, check_page
 

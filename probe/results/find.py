@@ -185,7 +185,7 @@ class FindResult:
     objective: Literal["count", "latency", "bytes"]
     keep: tuple[Keep, ...]  # in model order; what the status speaks of
     oracle: Baselines
-    evaluations: dict[str, int]  # search, probes, proof, cached
+    evaluations: dict[str, int]  # search, probes, proof, cached; tactics: for switches of tactics
     acceptance: tuple[Criterion, ...]
     units: int = 0  # decisions of the search
     groups: tuple[Culprits, ...] = ()

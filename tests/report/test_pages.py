@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from probe.report.terminal import page_for, render
 from probe.report.text import Page, cells
-from probe.results.diff import DiffResult, Finding, SourceInfo, Suggestion, TensorChange, TensorDiff
-from probe.results.publish import example_diff, example_metrics, example_regression, example_tensor, examples
+from probe.results.diff import DiffResult, Finding, SourceInfo, Suggestion, TensorDiff
+from probe.results.publish import example_diff, example_metrics, example_tensor, examples
+from probe.results.regression import TensorChange
 
 _spec = importlib.util.spec_from_file_location("pages", Path(__file__).parent / "pages.py")
 assert _spec is not None and _spec.loader is not None
@@ -188,7 +189,7 @@ def test_regression_lists_outputs_and_the_worst_first() -> None:
         TensorChange("out", "worse", "output", 0.1, 0.4, 4.0),
         TensorChange("broken", "worse", "internal", 0.1, math.nan, math.nan),
     )
-    text = render(replace(example_regression(), changes=changes))
+    text = render(replace(examples()["diff-results"], changes=changes, parts=()))
     assert text.index("  out ") < text.index("  broken ") < text.index("  inner ")
 
 
