@@ -157,6 +157,7 @@ def describe(
                 unit_of.get(name, name),
                 needs.get(unit_of.get(name, name)),
                 kind="layer",
+                why=_of_layer(engine, name, suspicion, reaches),
             )
             for name in kept
         )
@@ -172,6 +173,15 @@ def describe(
             )
         )  # fmt: skip
     return tuple(rows)
+
+
+def _of_layer(engine: Engine, name: str, suspicion: Suspicion, reaches: Mapping[str, float]) -> str:
+    """What was found at what it stores or reads; else what the numbers of its outputs say."""
+    layer, precision = engine.layer(name), engine.settings.precision
+    tensors = [value.name or "" for value in (*layer.tensors, *layer.reads, *layer.weights)]
+    found = (suspicion.why.get(tensor) for tensor in tensors)
+    measured = (_by_numbers(value.name or "", precision, suspicion, reaches) for value in layer.outputs)
+    return next(filter(None, (*found, *measured)), "")
 
 
 def _by_numbers(name: str, precision: str, suspicion: Suspicion, reaches: Mapping[str, float]) -> str:

@@ -208,6 +208,7 @@ def test_every_granularity_and_objective_finds_a_set_that_passes(
     assert result
     assert result.exported is not None
     assert result.exported.passed
+    assert all(one.why for one in result.keep), "each says what was found at it"
 
 
 def test_a_function_judges(folder: Path) -> None:
