@@ -299,12 +299,12 @@ def _write(
     """The bad file with the guilty choices pinned, run and recorded; and the deny-list."""
     pins = [one.choice for one in blamed.guilty]
     if options.pinned is not None:
-        pinned = with_tactics(wrong, {one.outputs: one.good for one in pins})
+        pinned = with_tactics(wrong, {(one.outputs, one.layer): one.good for one in pins})
         assignment = oracle.space.assignment(oracle.base, frozenset(one.layer for one in pins))
         recorded, verdict = _recorded(engine, sets, assignment), oracle.evaluate(assignment).verdict
         write_text(text_of(replace(pinned, recorded=recorded, verdict=verdict)), options.pinned)
     if options.denied is not None:
-        rules = [Rule.of(choices[one.layer].context, one.bad) for one in pins]
+        rules = [Rule.of(choices[one.layer].context, one.bad, [c.context for c in choices]) for one in pins]
         said = "Tactics found guilty by probe tactics bisect. For: probe tactics record MODEL --deny @FILE"
         write_text(write_rules(rules, said), options.denied)
 

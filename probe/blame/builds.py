@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from probe.blame.activations import Distance
 from probe.blame.choosing import Progress, TacticOptions, Work
 from probe.blame.describing import about
 from probe.blame.switching import of_judged
+from probe.culprits.distance import Distance
 from probe.culprits.judge import Judge, Judged
 from probe.debug.goldens import open_golden
 from probe.engine.tuning.choose import Choices, choose

@@ -9,13 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from probe.blame.describing import tactic_device_in_words
 from probe.compare.diff import diff_sources, environment
+from probe.debug.compiling import compile_as
 from probe.debug.goldens import Golden, golden_kind, open_golden
 from probe.debug.instrument import with_failure
 from probe.debug.observe import record_outputs
 from probe.debug.phases import Progress, timed_phase
-from probe.debug.run import device_in_words, kept_names
-from probe.engine.build import compile_model, resolve_keep
+from probe.debug.run import kept_names
+from probe.engine.build import resolve_keep
 from probe.engine.tuning.choose import Choices, choose
 from probe.engine.tuning.fingerprint import fingerprint_of
 from probe.engine.tuning.tactic_file import tactic_file_of, text_of
@@ -24,8 +26,7 @@ from probe.errors import InputError
 from probe.results.json import check_target, write_text
 from probe.results.run import GoldenInfo, OutputVerdict
 from probe.results.tactics import CandidateReport, LayerChoice, RecordedOutputs, TacticRun, TacticsRecordResult
-from probe.results.tensors import InputInfo
-from probe.store.feeds import hash_feeds
+from probe.store.feeds import hash_feeds, input_infos
 from probe.store.tape import DEFAULT_LIMIT, Tape
 
 if TYPE_CHECKING:
@@ -140,13 +141,9 @@ class Work:
 
     def compile(self) -> Engine:
         """The network, with what is kept in its assignment."""
-        options = self.options
         with self.phase("compile"):
-            engine = compile_model(
-                self.model, precision=options.precision, device=options.device, passes=options.passes, fusion=options.fusion,
-                interior=options.interior, threads=options.threads, libraries=options.custom_op_libs,
-            )  # fmt: skip
-            engine.assignment = resolve_keep(engine.assignment, kept_names(engine, options.keep), engine.layers)
+            engine = compile_as(self.model, self.options)
+            engine.assignment = resolve_keep(engine.assignment, kept_names(engine, self.options.keep), engine.layers)
         return engine
 
     def timings(self, engine: Engine) -> Timings:
@@ -186,7 +183,7 @@ class Work:
         settings = engine.settings
         return TacticRun(
             verdict=diff.verdict, reasons=diff.reasons, model=str(self.model.path), fingerprint=fingerprint_of(engine),
-            precision=settings.precision, device=_device_in_words(engine), golden=GoldenInfo(golden_kind(options.golden), diff.golden),
+            precision=settings.precision, device=tactic_device_in_words(engine), golden=GoldenInfo(golden_kind(options.golden), diff.golden),
             acceptance=diff.acceptance,
             outputs={t.name: OutputVerdict(t.verdict, t.metrics, None, t.reasons) for t in diff.outputs},
             layers=tuple(map(_layer_choice, choices)),
@@ -194,16 +191,10 @@ class Work:
                 RecordedOutputs(one.id, one.sha256, hash_feeds(outputs[one.id])) for one in self.sets if one.id in outputs
             ),
             passes=settings.passes, fusion=settings.fusion, interior=settings.interior, kept=tuple(sorted(engine.assignment.kept)),
-            inputs=tuple(InputInfo(one.id, one.sha256, one.source) for one in self.sets),
+            inputs=input_infos(self.sets),
             notes=(*notes, *golden.header.notes), environment={**environment(), **(golden.header.environment or {})},
             seconds=self.seconds,
         )  # fmt: skip
-
-
-def _device_in_words(engine: Engine) -> str:
-    """Tactics have accumulators of their own: only what is stored is said of all layers."""
-    words = device_in_words(engine.settings.device, engine.settings.precision)
-    return words.replace(", FP32 accumulation, emulated", ", each layer computed as its tactic says, emulated")
 
 
 def _layer_choice(one: Any) -> LayerChoice:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from probe.compare.diff import environment
+from probe.compare.diff import environment, source_info
 from probe.debug.goldens import golden_kind
 from probe.debug.run import device_in_words
-from probe.results.diff import SourceInfo
 from probe.results.run import GoldenInfo
-from probe.results.tensors import InputInfo
+from probe.store.feeds import input_infos
 
 if TYPE_CHECKING:
     from probe.blame.choosing import Work
@@ -19,16 +18,15 @@ if TYPE_CHECKING:
 
 def about(work: Work, engine: Engine, golden: TensorSource) -> dict[str, Any]:
     """Fields that results share, by name."""
-    head = golden.header
-    source = SourceInfo(
-        path=golden.path, kind=golden.kind, runner=head.runner, model=head.model, model_sha256=head.model_sha256,
-        precision=head.precision, golden=head.golden, inputs=head.inputs,
-    )  # fmt: skip
-    words = device_in_words(engine.settings.device, engine.settings.precision)
     return {
         "model": str(work.model.path), "model_sha256": work.model.sha256, "precision": engine.settings.precision,
-        "device": words.replace(", FP32 accumulation, emulated", ", each layer computed as its tactic says, emulated"),
-        "golden": GoldenInfo(golden_kind(work.options.golden), source),
-        "inputs": tuple(InputInfo(one.id, one.sha256, one.source) for one in work.sets),
-        "environment": {**environment(), **(head.environment or {})}, "command": work.options.command, "seconds": work.seconds,
+        "device": tactic_device_in_words(engine),
+        "golden": GoldenInfo(golden_kind(work.options.golden), source_info(golden)),
+        "inputs": input_infos(work.sets),
+        "environment": {**environment(), **(golden.header.environment or {})}, "command": work.options.command, "seconds": work.seconds,
     }  # fmt: skip
+
+
+def tactic_device_in_words(engine: Engine) -> str:
+    """What a verdict of this network stands for, whose layers run with chosen tactics."""
+    return device_in_words(engine.settings.device, engine.settings.precision, tactics=True)

@@ -35,7 +35,9 @@ def diff_tactics(good: Sequence[str | Path], bad: Sequence[str | Path], *, comma
             f"{len(bad_twins)} of {len(wrong)} bad runs have exactly the choices of a good one ({bad_twins[0]}): "
             "something else than tactics plays a part"
         )
-    found, unexplained = suspects_of([one.choices for one in fine], [one.choices for one in wrong])
+    builds, more = zip(*(_distinct(side, runs) for side, runs in (("good", fine), ("bad", wrong))), strict=True)
+    notes += [note for note in more if note]
+    found, unexplained = suspects_of(*([one.choices for one in runs] for runs in builds))
     layers, same = same_everywhere([one.choices for one in (*fine, *wrong)])
     shown = _Words([*fine, *wrong])
     return TacticsDiffResult(
@@ -43,6 +45,15 @@ def diff_tactics(good: Sequence[str | Path], bad: Sequence[str | Path], *, comma
         suspects=tuple(map(shown.suspect, found)), unexplained=unexplained, prior=PRIOR, layers=layers, same=same,
         kind=fine[0].kind, notes=tuple(notes), command=command,
     )  # fmt: skip
+
+
+def _distinct(side: str, runs: Sequence[RunTactics]) -> tuple[list[RunTactics], str]:
+    """Runs with different choices, and a note where there are fewer of them. The same choices run again ended as they did before: counted
+    twice they would be evidence that nobody has."""
+    builds = list({one.sha256: one for one in reversed(runs)}.values())[::-1]
+    if len(builds) == len(runs):
+        return builds, ""
+    return builds, f"{len(runs)} {side} runs are {len(builds)} by their choices: the same ones again count once"
 
 
 class _Words:

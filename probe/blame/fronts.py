@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from probe.results.blame import MeasuredTactic, TacticsOfLayer
+from probe.results.blame import ALIKE, MeasuredTactic, TacticsOfLayer
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +25,14 @@ class Point:
 
 
 def dominated(one: MeasuredTactic, others: Sequence[MeasuredTactic]) -> bool:
-    """Whether another candidate is as fast and as accurate, and better in one of both. What was not measured is on no front."""
+    """Whether another candidate is as fast and as accurate, errors within ``ALIKE`` being the same, and better in one of both. What was not
+    measured is on no front."""
     if one.median_us is None or one.rms is None:
         return True
     return any(
         other.median_us <= one.median_us
-        and other.rms <= one.rms
-        and (other.median_us < one.median_us or other.rms < one.rms)
+        and other.rms <= ALIKE * one.rms
+        and (other.median_us < one.median_us or ALIKE * other.rms < one.rms)
         for other in others
         if other.median_us is not None and other.rms is not None
     )
@@ -72,9 +73,9 @@ def network_points(layers: Sequence[TacticsOfLayer], most: int) -> list[Point]:
 
 
 def _front(layer: TacticsOfLayer) -> list[MeasuredTactic]:
-    """From the most accurate to the fastest."""
+    """From the most accurate to the fastest: on a front the slower one is clearly the more accurate."""
     return sorted(
-        (one for one in layer.candidates if one.front), key=lambda one: (one.rms or 0.0, one.median_us or 0.0)
+        (one for one in layer.candidates if one.front), key=lambda one: (-(one.median_us or 0.0), one.rms or 0.0)
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +33,7 @@ class RunTactics:
     """What one run chose.
 
     Attributes:
-        choices: tensors a layer makes (or its name), as one string -> what was chosen, in words.
+        choices: tensors a layer makes (or its name, or both where branches make the same), as one string -> what was chosen, in words.
         layers: the same keys -> the layer.
         file: the tactic file; None for Polygraphy's.
         edited: it is not as it was written.
@@ -64,7 +65,10 @@ def read_run(path: str | Path) -> RunTactics:
             {name: LayerKey(name, ()) for name in replay},
         )  # fmt: skip
     file, whole = read_tactic_file(path)
-    keys = {json.dumps(line.outputs): line for line in file.layers}
+    made = Counter(line.outputs for line in file.layers)
+    keys = {
+        json.dumps([line.outputs, line.layer] if made[line.outputs] > 1 else line.outputs): line for line in file.layers
+    }
     return RunTactics(
         str(path), "probe", {key: f"{line.tactic} in {line.precision}" for key, line in keys.items()},
         {key: LayerKey(line.layer, line.outputs) for key, line in keys.items()}, file,

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from probe.blame.activations import Distance, activations
+from probe.culprits.distance import local_changes
 from probe.engine.assignment import Choice
 from probe.engine.tuning.selector import error_class
-from probe.errors import InputError
 from probe.results.blame import TacticDifference
 from probe.results.find import Evaluated
 from probe.search.units import Unit
@@ -61,23 +59,9 @@ def measure_changes(
 ) -> list[TacticDifference]:
     """How much each switch changes its layer by itself, on the activations of a run in FP32: what the search is ranked by. Costs about as
     much as two runs an input."""
-    by_layer = {one.layer: one for one in found}
-    layers = [layer for layer in engine.layers if layer.name in by_layer]
-    totals = {one.layer: Distance() for one in found}
-    for one in sets:
-        for layer, reads in activations(engine, one.feeds, layers):
-            if progress is not None:
-                progress(layer.name)
-            difference = by_layer[layer.name]
-            names = {value.name for value in layer.outputs}
-            with suppress(InputError):  # one that does not run has no number, and is suspected first
-                made = [
-                    engine.evaluate(layer, reads, Choice(difference.precision, tactic))
-                    for tactic in (difference.bad, difference.good)
-                ]
-                bad, good = ({name: array for name, array in arrays.items() if name in names} for arrays in made)
-                totals[layer.name].add(bad, good)
-    return [replace(one, changed=totals[one.layer].rms) for one in found]
+    choices = {one.layer: (Choice(one.precision, one.bad), Choice(one.precision, one.good)) for one in found}
+    changed = local_changes(engine, choices, sets, kept=engine.assignment.kept, progress=progress)
+    return [replace(one, changed=changed[one.layer]) for one in found]
 
 
 def units_of(found: Sequence[TacticDifference]) -> list[Unit]:

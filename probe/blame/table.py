@@ -9,16 +9,17 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from probe.blame.activations import Distance, activations
 from probe.blame.choosing import Progress, TacticOptions, Work
 from probe.blame.describing import about
 from probe.blame.exact_layer import ExactLayer
 from probe.blame.fronts import dominated, network_points
 from probe.blame.run_files import RunTactics
 from probe.blame.switching import of_judged
+from probe.culprits.distance import Distance
 from probe.culprits.judge import Judge
 from probe.culprits.oracle import EngineOracle
 from probe.debug.goldens import open_golden
+from probe.engine.activations import activations
 from probe.engine.assignment import Choice
 from probe.engine.tuning.choose import choose, problems_of
 from probe.engine.tuning.replay import Replay

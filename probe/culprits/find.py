@@ -190,7 +190,9 @@ class Work:
     notes: list[str] = field(default_factory=list)  # of the search, for the result
     tactic_file: TacticFile | None = None
     switches: tuple[Switch, ...] = ()  # tactics that had to be more accurate than the tactic file says
-    suspicious_tactics: dict[str, float] | None = None  # layer -> how much its tactic changes what it makes; None: not measured
+    suspicious_tactics: dict[str, float] | None = (
+        None  # layer -> how much its tactic changes what it makes; None: not measured
+    )
     ended: Literal["interrupted", "budget"] | None = None  # the search for tactics, before its end
     evaluated_tactics: int = 0  # to find which tactics must be more accurate, and which need not be
     evaluated: int = 0  # in this run; what an earlier one's log answers is not counted
@@ -214,6 +216,7 @@ class Work:
             self.kept = kept_names(self.engine, options.keep)
             self.base = with_tactics(self, self.keeping(self.engine))
         self.judge = self.make_judge(self.golden, self.sets)
+        self.judge.require_criteria()
         self.log = self._open_log()
         space, suspicion, causes = self._space(Suspicion()), Suspicion(), ()
         with self.phase("all low"):
@@ -413,7 +416,9 @@ class Work:
         try:
             result = search(units, oracle, settings, log=list(self.notebook.entries), on_entry=note)
             if self.ended == "interrupted" and result.status == "budget":
-                result = replace(result, status="interrupted", reason=result.reason.replace("the budget is spent", "interrupted"))
+                result = replace(
+                    result, status="interrupted", reason=result.reason.replace("the budget is spent", "interrupted")
+                )
             return result
         finally:
             self.seconds_searching += time.perf_counter() - begun

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal
 from probe.culprits.oracle import measured
 from probe.engine import tactics
 from probe.engine.assignment import EXACT, Assignment
-from probe.engine.tuning.context import chosen_layers
+from probe.engine.tuning.context import chosen_layers, runs_in
 from probe.engine.tuning.selector import error_class
 from probe.search.find import Options
 from probe.search.find import find as search
@@ -94,6 +94,7 @@ def cure_by_tactics(
     scores: Mapping[str, float] | None = None,
     on_entry: Callable[[Entry], None] | None = None,
     max_evaluations: int | None = None,
+    max_seconds: float | None = None,
 ) -> TacticCure:
     """Find layers of which a more accurate tactic makes the network pass, and none of which can be left out.
 
@@ -103,7 +104,7 @@ def cure_by_tactics(
         kept: what stays FP32 on top: its ``kept`` tensors, and its layers in FP32.
         times: measured; with them switches have a cost, which ``objective="cost"`` keeps small.
         scores: layer -> how suspect its tactic is, a measured local error; by what tactics promise where it is not given.
-        max_evaluations: budget.
+        max_evaluations, max_seconds: budget.
 
     Raises:
         InputError: what ``oracle`` raises.
@@ -121,7 +122,7 @@ def cure_by_tactics(
         judged = oracle.evaluate(start.with_tactics({name: by_layer[name].after for name in members}))
         return Evaluation(judged.passed, judged.margin, measured(judged))
 
-    options = Options(objective=objective, reruns=1, max_evaluations=max_evaluations)
+    options = Options(objective=objective, reruns=1, max_evaluations=max_evaluations, max_seconds=max_seconds)
     result = search(units, ask, options, on_entry=on_entry)
     chosen = tuple(one for one in switches if one.layer in result.members)
     words: dict[str, Literal["nothing_needed", "found", "not_enough"]] = {
@@ -156,8 +157,7 @@ def legal(engine: Engine, assignment: Assignment) -> Assignment:
         choice = assignment.of(layer.name)
         if choice.tactic == EXACT:
             continue
-        names = {value.name for value in (*layer.reads, *layer.weights, *layer.tensors)}
-        precisions = {choice.precision} | ({"fp32"} if names & assignment.kept else set())
+        precisions = runs_in(layer, choice.precision, assignment.kept)
         if any(tactics.supports(layer, one, choice.tactic) is not None for one in precisions):
             changed[layer.name] = EXACT
     return assignment.with_tactics(changed) if changed else assignment

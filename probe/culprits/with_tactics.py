@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from probe.culprits.tactic_cure import Switch, cure_by_tactics, legal
+from probe.culprits.distance import local_changes
+from probe.culprits.tactic_cure import Switch, TacticCure, cure_by_tactics, legal, possible_switches
+from probe.engine.assignment import FP32, Choice
 from probe.engine.tuning.choose import choose, problems_of
 from probe.engine.tuning.fingerprint import fingerprint_of
 from probe.engine.tuning.replay import Replay
-from probe.engine.tuning.tactic_file import read_tactic_file
+from probe.engine.tuning.tactic_file import base_of, read_unedited
 from probe.engine.tuning.timing import Timings
 from probe.errors import InputError
 
@@ -19,6 +22,10 @@ if TYPE_CHECKING:
     from probe.culprits.oracle import Assigns, EngineOracle
     from probe.engine.assignment import Assignment
     from probe.engine.engine import Engine
+    from probe.results.tactics import TacticFile
+
+
+_MEASURED = 4  # inputs on which suspicion is measured
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,20 +40,16 @@ class Legal:
         return legal(self.engine, self.space.assignment(base, members))
 
 
-def with_file(options: FindOptions) -> FindOptions:
-    """Options with what a tactic file says of the compiler.
+def with_file(options: FindOptions) -> tuple[FindOptions, TacticFile | None]:
+    """Options with what their tactic file says of the compiler, and that file; None where they name none.
 
     Raises:
         InputError: the file cannot be read, was edited, or is of another precision; or a log is asked for, whose evaluations do not say
             which tactics they were made with.
     """
-    assert options.tactics is not None
-    file, as_written = read_tactic_file(options.tactics)
-    if not as_written:
-        raise InputError(
-            "the tactic file was edited, damaged or cut short: its hash is not that of its text", where=str(options.tactics),
-            hint="probe tactics replay --lenient -o writes a file that can be used",
-        )  # fmt: skip
+    if options.tactics is None:
+        return options, None
+    file = read_unedited(options.tactics)
     if file.precision != options.precision:
         raise InputError(
             f"the tactic file is of {file.precision}, the search of {options.precision}",
@@ -57,7 +60,7 @@ def with_file(options: FindOptions) -> FindOptions:
         raise InputError("a search with a tactic file keeps no log", where="--log", hint="leave one of both out")
     if options.device not in ("cpu", file.fingerprint.device.partition(" ")[0]):
         raise InputError(f"the tactic file is of {file.fingerprint.device}", where=str(options.tactics))
-    return replace(options, passes=file.passes, fusion=file.fusion, interior=file.interior)
+    return replace(options, passes=file.passes, fusion=file.fusion, interior=file.interior), file
 
 
 def with_tactics(work: Work, base: Assignment) -> Assignment:
@@ -66,19 +69,29 @@ def with_tactics(work: Work, base: Assignment) -> Assignment:
     Raises:
         InputError: it does not; every miss is listed.
     """
-    path = work.options.tactics
-    if path is None:
+    file = work.tactic_file
+    if file is None:
         return base
-    file, _ = read_tactic_file(path)
-    replay = Replay(file, strict=True, engine=work.engine, edited=False, source=str(path))
+    work.engine.assignment = as_recorded(work, work.engine, work.engine.assignment)
+    replay = Replay(file, strict=True, engine=work.engine, edited=False, source=str(work.options.tactics))
     chosen = choose(work.engine, work.sets[0].feeds, [replay]).assignment(base)
     return legal(work.engine, chosen)
 
 
+def as_recorded(work: Work, engine: Engine, base: Assignment) -> Assignment:
+    """``base`` with what the tactic file keeps in FP32, tensors and layers."""
+    if work.tactic_file is None:
+        return base
+    recorded = base_of(work.tactic_file, engine)
+    layers = [name for name, choice in recorded.layers.items() if choice.precision == FP32.precision]
+    return base.keeping(layers=layers, tensors=recorded.kept)
+
+
 def switched(work: Work, oracle: EngineOracle, fast: Assignment) -> tuple[Assignment, tuple[Switch, ...]]:
     """More accurate tactics that make the network pass; where none do, the most accurate ones, for the search to go on with."""
-    cure = cure_by_tactics(work.engine, fast, oracle)
-    work.evaluated += sum((cure.evaluations or {}).get(kind, 0) for kind in ("search", "probes", "proof"))
+    cure = _cured(work, oracle, fast)
+    if cure.search is not None and cure.search.status in ("interrupted", "budget"):
+        work.ended = cure.search.status  # with the best switches that are known; nothing else is searched
     every = tuple(_switches(fast, cure.assignment))
     return cure.assignment, _timed(work, cure.switches or every)
 
@@ -86,11 +99,48 @@ def switched(work: Work, oracle: EngineOracle, fast: Assignment) -> tuple[Assign
 def given_back(work: Work, found: Found, fast: Assignment) -> tuple[Assignment, tuple[Switch, ...]]:
     """Fast tactics again, wherever the answer passes with them."""
     answer = found.space.assignment(work.base, found.result.members)
-    cure = cure_by_tactics(work.engine, fast, found.oracle, kept=answer)
+    cure = _cured(work, found.oracle, fast, answer)
     if not cure:
         return work.base, work.switches
     chosen = {name: choice.tactic for name, choice in cure.assignment.layers.items()}
-    return legal(work.engine, work.base.with_tactics(chosen)), _timed(work, cure.switches)
+    given = legal(work.engine, work.base.with_tactics(chosen))
+    fewer = sum(1 for name, choice in work.base.layers.items() if given.of(name).tactic != choice.tactic)
+    if fewer:
+        work.notes.append(
+            "each certificate is an evaluation with the most accurate tactics everywhere; afterwards "
+            f"{fewer} {'layer' if fewer == 1 else 'layers'} got the tactic of the file back, and the answer was evaluated again so"
+        )
+    return given, _timed(work, cure.switches)
+
+
+def _cured(work: Work, oracle: EngineOracle, fast: Assignment, kept: Assignment | None = None) -> TacticCure:
+    """Within what is left of the budget, of which it takes its part."""
+    options, begin, before = work.options, time.perf_counter(), oracle.seconds
+    cure = cure_by_tactics(
+        work.engine, fast, oracle, kept=kept, scores=_suspicion(work, fast), max_evaluations=work.evaluations_left(),
+        max_seconds=None if options.max_seconds is None else max(0.0, options.max_seconds - work.seconds_searching),
+    )  # fmt: skip
+    asked = sum((cure.evaluations or {}).get(kind, 0) for kind in ("search", "probes", "proof"))
+    work.evaluated += asked
+    work.evaluated_tactics += asked
+    work.seconds_searching += time.perf_counter() - begin
+    work.seconds_evaluating += oracle.seconds - before
+    return cure
+
+
+def _suspicion(work: Work, fast: Assignment) -> dict[str, float]:
+    """How much the tactic of each layer changes what it makes, against the one it could be switched to. Measured once, on a few inputs."""
+    if work.suspicious_tactics is None:
+        choices = {
+            one.layer: (
+                Choice(fast.of(one.layer).precision, one.before),
+                Choice(fast.of(one.layer).precision, one.after),
+            )
+            for one in possible_switches(work.engine, legal(work.engine, fast))
+        }
+        changed = local_changes(work.engine, choices, work.sets[:_MEASURED], kept=fast.kept)
+        work.suspicious_tactics = {name: value for name, value in changed.items() if value is not None}
+    return work.suspicious_tactics
 
 
 def _switches(fast: Assignment, accurate: Assignment) -> Iterable[Switch]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from probe.report.blame_words import UNBOUND, bounded, foot, outcome, sections, whole
+from probe.report.blame_words import UNBOUND, bounded, foot, outcome, steps_in_lines, whole
 from probe.report.numbers import count, number
-from probe.report.text import Column, Page, command, elide, escape, fitted, wrap
+from probe.report.steps import Step, inputs_of
+from probe.report.text import Column, Page, elide, escape, fitted, sections, wrap
 from probe.results.blame import GuiltyChoice, TacticDifference, TacticsBisectResult
+from probe.results.find import Evaluated
 
 
 def tactics_bisect_page(result: TacticsBisectResult, page: Page, *, rows: int = 12, verbose: bool = False) -> list[str]:
@@ -18,18 +20,24 @@ def tactics_bisect_page(result: TacticsBisectResult, page: Page, *, rows: int = 
         _differences(result, page, bound) if verbose or not result.guilty else [],
         _evaluations(result, page) if verbose else [],
         _steps(result, page),
-        foot(result, page, _facts(result)),
+        foot(result, page, tactics_bisect_facts(result)),
     )
 
 
 def tactics_bisect_headline(result: TacticsBisectResult, page: Page) -> list[str]:
     """What was found, in a sentence."""
+    word, style, sentence = tactics_bisect_sentence(result)
+    lines = wrap(sentence, page.width, first=f"{word}  ")
+    return [page.paint(word, style, "bold") + lines[0][len(word) :], *lines[1:]]
+
+
+def tactics_bisect_sentence(result: TacticsBisectResult) -> tuple[str, str, str]:
+    """A word, its colour, and a sentence."""
     word, style = ("GUILTY", "green") if result.confirmed else ("NOT FOUND", "red")
     if result.guilty and not result.confirmed:
         word, style = "NOT CONFIRMED", "yellow"
     first = f"{in_words(result.guilty[0].choice)}; " if len(result.guilty) == 1 else ""
-    lines = wrap(f"{first}{whole(result.reason)}", page.width, first=f"{word}  ")
-    return [page.paint(word, style, "bold") + lines[0][len(word) :], *lines[1:]]
+    return word, style, f"{first}{whole(result.reason)}"
 
 
 def in_words(one: TacticDifference) -> str:
@@ -41,12 +49,13 @@ def _guilty(result: TacticsBisectResult, page: Page, rows: int) -> list[str]:
     lines = [page.paint("to be pinned", "bold")] if result.guilty else []
     for number_, one in enumerate(result.guilty[:rows], start=1):
         lines += wrap(in_words(one.choice), page.width, first=f"  {number_}. ")
-        for name, text in _evidence(one):
+        for name, text in evidence(one):
             lines += wrap(text, page.width, first=f"     {name:<8}", rest="             ")
     return lines if len(result.guilty) <= rows else [*lines, f"  and {len(result.guilty) - rows} more (-v)"]
 
 
-def _evidence(one: GuiltyChoice) -> list[tuple[str, str]]:
+def evidence(one: GuiltyChoice) -> list[tuple[str, str]]:
+    """How a choice is known to be guilty: label and sentence."""
     facts = []
     if one.choice.changed is not None:
         facts.append(("alone", f"it changes what the layer makes by {number(one.choice.changed)} of its RMS"))
@@ -68,16 +77,21 @@ def _evidence(one: GuiltyChoice) -> list[tuple[str, str]]:
 
 
 def _confirmation(result: TacticsBisectResult, page: Page) -> list[str]:
-    rows = [
-        ("the good run", result.good_run), ("the bad run", result.bad_run), ("good, guilty choices flipped to bad", result.good_with_guilty),
-        ("bad, guilty choices pinned to good", result.bad_without_guilty),
-    ]  # fmt: skip
+    rows = confirmation(result)
     width = max(len(name) for name, _ in rows)
     lines = [page.paint("flipped both ways" if result.guilty else "evaluated", "bold")]
     for name, one in rows:
         if one is not None:
             lines += wrap(outcome(one), page.width, first=f"  {name:<{width}}  ")
     return lines
+
+
+def confirmation(result: TacticsBisectResult) -> list[tuple[str, Evaluated | None]]:
+    """Both runs, and each with the guilty choices of the other."""
+    return [
+        ("the good run", result.good_run), ("the bad run", result.bad_run), ("good, guilty choices flipped to bad", result.good_with_guilty),
+        ("bad, guilty choices pinned to good", result.bad_without_guilty),
+    ]  # fmt: skip
 
 
 def _differences(result: TacticsBisectResult, page: Page, rows: int) -> list[str]:
@@ -99,24 +113,41 @@ def _evaluations(result: TacticsBisectResult, page: Page) -> list[str]:
 
 
 def _steps(result: TacticsBisectResult, page: Page) -> list[str]:
-    lines: list[str] = []
+    return steps_in_lines(next_steps(result), page)
+
+
+def next_steps(result: TacticsBisectResult) -> list[Step]:
+    """What to do with the answer."""
+    given = inputs_of(result.inputs)
+    as_here = () if result.precision == "fp16" else ("--precision", result.precision)
+    steps: list[Step] = []
     if result.pinned:
-        lines += wrap("Run with the guilty choices pinned.", page.width, first="  ")
-        lines += command(("probe", "tactics", "replay", result.model, result.pinned), page.width)
+        words = ("probe", "tactics", "replay", result.model, result.pinned, *given)
+        steps.append(Step("Run with the guilty choices pinned.", words))
     if result.denied:
-        lines += wrap("Choose anew, and never these.", page.width, first="  ")
-        words = ("probe", "tactics", "record", result.model, "--deny", f"@{result.denied}", "-o", "new.tactics")
-        lines += command(words, page.width)
-    if result.confirmed and not result.pinned:
-        lines += wrap("Have the pinned file and the deny-list written.", page.width, first="  ")
         words = (
-            "probe", "tactics", "bisect", result.good, result.bad, result.model, "-o", "pinned.tactics", "--deny-list", "deny.txt",
+            "probe",
+            "tactics",
+            "record",
+            result.model,
+            *as_here,
+            *given,
+            "--deny",
+            f"@{result.denied}",
+            "-o",
+            "new.tactics",
+        )
+        steps.append(Step("Choose anew, and never these.", words))
+    if result.confirmed and not result.pinned:
+        words = (
+            "probe", "tactics", "bisect", result.good, result.bad, result.model, *given, "-o", "pinned.tactics", "--deny-list", "deny.txt",
         )  # fmt: skip
-        lines += command(words, page.width)
-    return [page.paint("what to do", "bold"), *lines] if lines else []
+        steps.append(Step("Have the pinned file and the deny-list written.", words))
+    return steps
 
 
-def _facts(result: TacticsBisectResult) -> list[tuple[str, str]]:
+def tactics_bisect_facts(result: TacticsBisectResult) -> list[tuple[str, str]]:
+    """Facts of its own."""
     spent = sum(result.evaluations.values())
     kinds = ", ".join(f"{n} {kind}" for kind, n in result.evaluations.items() if n)
     return [
@@ -124,5 +155,5 @@ def _facts(result: TacticsBisectResult) -> list[tuple[str, str]]:
         ("bad", escape(result.bad)),
         ("differences", f"{len(result.differences)} of {count(result.layers, 'layer')}"),
         ("evaluations", f"{spent} ({kinds}); a full sweep: {result.sweep}"),
-        ("written", escape(", ".join(one for one in (result.pinned, result.denied) if one))),
+        ("written", ", ".join(escape(one) for one in (result.pinned, result.denied) if one)),
     ]

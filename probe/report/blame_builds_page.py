@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 
-from probe.report.blame_words import UNBOUND, bounded, foot, outcome, sections, short
+from probe.report.blame_words import UNBOUND, bounded, foot, outcome, short
 from probe.report.numbers import count, number
-from probe.report.text import Column, Page, elide, escape, fitted, wrap
+from probe.report.steps import Step, exactly, inputs_of
+from probe.report.text import Column, Page, elide, escape, fitted, sections, wrap
 from probe.report.words import verdict_lines
 from probe.results.blame import BuildsResult, Pin
+
+_PINNED = 8  # pins that a command line may hold
+READING = "flips: between one build and the next. moves: range_rel of the outputs against what most builds choose; 0: the same bits."
 
 
 def builds_page(result: BuildsResult, page: Page, *, rows: int = 12, verbose: bool = False) -> list[str]:
@@ -24,15 +28,19 @@ def builds_page(result: BuildsResult, page: Page, *, rows: int = 12, verbose: bo
 
 
 def builds_headline(result: BuildsResult, page: Page) -> list[str]:
-    """The verdict over all builds, and how much they differ."""
+    """The verdict in one sentence."""
+    return verdict_lines(result.verdict, builds_sentence(result), page)
+
+
+def builds_sentence(result: BuildsResult) -> str:
+    """How many builds pass, and how much they differ."""
     passing = sum(one.run.passed for one in result.builds)
     bits = len({one.outputs_sha256 for one in result.builds})
     said = (
         f"{result.precision}: {passing} of {count(len(result.builds), 'build')} pass; {len(result.flipping)} of "
         f"{count(result.layers, 'layer')} with a choice flip between builds; "
     )
-    said += "all make the same bits" if bits == 1 else f"they make {bits} different results"
-    return verdict_lines(result.verdict, said, page)
+    return said + ("all make the same bits" if bits == 1 else f"they make {bits} different results")
 
 
 def _builds(result: BuildsResult, page: Page, rows: int) -> list[str]:
@@ -70,8 +78,33 @@ def _flips(result: BuildsResult, page: Page, rows: int) -> list[str]:
     ]  # fmt: skip
     lines = bounded(columns, cells, page, UNBOUND)
     lines += [f"  and {len(layers) - rows} more layers (-v)"] if len(layers) > rows else []
-    reading = "flips: between one build and the next. moves: range_rel of the outputs against what most builds choose; 0: the same bits."
-    return [*lines, "", *wrap(reading, page.width, first="  ")]
+    return [*lines, "", *wrap(READING, page.width, first="  ")]
+
+
+def next_steps(result: BuildsResult) -> list[Step]:
+    """Choose once, with what must be pinned, and replay that in every build."""
+    pins = result.pins or result.pins_for_bits
+    if not 0 < len(pins) <= _PINNED:
+        return []
+    allowed = [
+        word for one in pins for word in ("--allow", f"{exactly([one.tactic])[1:-1]} @ {exactly(one.outputs[:1])}")
+    ]
+    words = (
+        "probe",
+        "tactics",
+        "record",
+        result.model,
+        "--precision",
+        result.precision,
+        *inputs_of(result.inputs),
+        *allowed,
+    )
+    return [
+        Step(
+            "Record the choices with these pinned, then replay the file in every build.",
+            (*words, "-o", "pinned.tactics"),
+        )
+    ]
 
 
 def _pins(result: BuildsResult, page: Page, rows: int) -> list[str]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from probe.report.blame_words import UNBOUND, bounded, listed, sections, whole
+from probe.report.blame_words import UNBOUND, bounded, listed, steps_in_lines, whole
 from probe.report.numbers import count, number
-from probe.report.text import Column, Page, command, elide, fitted, wrap
+from probe.report.steps import Step
+from probe.report.text import Column, Page, elide, fitted, sections, wrap
 from probe.results.blame import TacticsDiffResult, TacticSuspect
 
 
@@ -21,12 +22,18 @@ def tactics_diff_page(result: TacticsDiffResult, page: Page, *, rows: int = 12, 
 
 def tactics_diff_headline(result: TacticsDiffResult, page: Page) -> list[str]:
     """What was found, in a sentence."""
+    word, sentence = tactics_diff_sentence(result)
+    return wrap(f"{word}  {sentence}", page.width)
+
+
+def tactics_diff_sentence(result: TacticsDiffResult) -> tuple[str, str]:
+    """A word and a sentence: the first suspect, or that there is none."""
     runs = f"{count(len(result.bad), 'bad run')} and {count(len(result.good), 'good one')}"
     if not result.suspects:
-        return wrap(f"NO SUSPECT  no choice is more frequent in bad runs: {runs}, {_alike(result)}", page.width)
+        return "NO SUSPECT", f"no choice is more frequent in bad runs: {runs}, {_alike(result)}"
     first = result.suspects[0]
-    lead = f"SUSPECT  {elide(first.tactic, 48)} on {elide(first.layer, 60)}: {_where(first)}; {_sure(first)}"
-    return wrap(f"{lead}. {count(len(result.suspects), 'suspect')} in {runs}", page.width)
+    lead = f"{elide(first.tactic, 48)} on {elide(first.layer, 60)}: {_where(first)}; {_sure(first)}"
+    return "SUSPECT", f"{lead}. {count(len(result.suspects), 'suspect')} in {runs}"
 
 
 def _where(one: TacticSuspect) -> str:
@@ -59,24 +66,27 @@ def _suspects(result: TacticsDiffResult, page: Page, rows: int) -> list[str]:
 
 
 def _reading(result: TacticsDiffResult, page: Page) -> list[str]:
-    if not result.suspects:
-        return []
-    text = (
+    return wrap(reading(result), page.width, first="  ") if result.suspects else []
+
+
+def reading(result: TacticsDiffResult) -> str:
+    """What the numbers mean, and what the posterior assumes."""
+    return (
         "p: chance of so many bad runs among those that have the choice, were it innocent (Fisher's exact test). blame: posterior, if "
         f"{result.prior}. That no single choice is to blame: {result.unexplained:.1%}."
     )
-    return wrap(text, page.width, first="  ")
 
 
 def _steps(result: TacticsDiffResult, page: Page) -> list[str]:
+    return steps_in_lines(next_steps(result), page)
+
+
+def next_steps(result: TacticsDiffResult) -> list[Step]:
+    """The bisection that makes sure."""
     if not result.suspects or result.kind != "probe":
         return []
-    lines = [page.paint("what to do", "bold")]
-    lines += wrap(
-        "Files only count. Switch the differences until the guilty choice is certain:", page.width, first="  "
-    )
     words = ("probe", "tactics", "bisect", result.good[0].path, result.bad[0].path, "MODEL", "--inputs", "FILE.npz")
-    return [*lines, *command(words, page.width)]
+    return [Step("Files only count. Switch the differences until the guilty choice is certain:", words)]
 
 
 def _alike(result: TacticsDiffResult) -> str:
@@ -84,8 +94,13 @@ def _alike(result: TacticsDiffResult) -> str:
 
 
 def _facts(result: TacticsDiffResult, page: Page) -> list[str]:
+    return listed(tactics_diff_facts(result), page)
+
+
+def tactics_diff_facts(result: TacticsDiffResult) -> list[tuple[str, str]]:
+    """Label and sentence of each fact at the foot. Texts are escaped."""
     sides = [
         (side, ", ".join(elide(one.path, 48) for one in runs[:4]) + (f", and {len(runs) - 4} more" if len(runs) > 4 else ""))
         for side, runs in (("good", result.good), ("bad", result.bad))
     ]  # fmt: skip
-    return listed([*sides, ("layers", _alike(result)), *(("note", whole(note)) for note in result.notes)], page)
+    return [*sides, ("layers", _alike(result)), *(("note", whole(note)) for note in result.notes)]

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import math
 
-from probe.report.blame_words import UNBOUND, bounded, foot, outcome, sections, short, times, whole
+from probe.report.blame_words import UNBOUND, bounded, foot, outcome, short, times, whole
 from probe.report.numbers import count, number
-from probe.report.text import Column, Page, elide, fitted, wrap
+from probe.report.steps import Step, exactly, inputs_of
+from probe.report.text import Column, Page, elide, escape, sections, wrap
 from probe.report.words import verdict_lines
 from probe.results.blame import MeasuredTactic, TacticsOfLayer, TacticsTableResult
 
+READING = (
+    "rms err, range_rel: of the layer alone, against float64 from the same rounded inputs, on the activations of these inputs. moves: how "
+    "far the graph outputs move, as range_rel, when this one choice is flipped; run: the verdict then."
+)
+_DENIED = 8  # rules that a command line may hold
 _WORTH_SAYING = 1.5  # times as wrong: less is the luck of rounding
 
 
@@ -20,11 +26,16 @@ def tactics_table_page(result: TacticsTableResult, page: Page, *, rows: int = 10
         _fastest(result, page, UNBOUND if verbose else rows),
         _candidates(result, page, UNBOUND if verbose else rows, in_order=verbose),
         _front(result, page),
-        foot(result, page, _facts(result)),
+        foot(result, page, tactics_table_facts(result)),
     )
 
 
 def tactics_table_headline(result: TacticsTableResult, page: Page) -> list[str]:
+    """The verdict in one sentence."""
+    return verdict_lines("passed" if result.base.passed else "failed", tactics_table_sentence(result), page)
+
+
+def tactics_table_sentence(result: TacticsTableResult) -> str:
     """The verdict of the network as it is, and what flipping single choices does to it."""
     flips = [(layer, one) for layer in result.layers for one in layer.candidates if one.flipped is not None]
     broken = [(layer, one) for layer, one in flips if one.flipped is not None and not one.flipped.passed]
@@ -37,11 +48,19 @@ def tactics_table_headline(result: TacticsTableResult, page: Page) -> list[str]:
     else:
         cured = len(flips) - len(broken)
         said += f"{cured} of {count(len(flips), 'single flip')} cure it"
-    return verdict_lines("passed" if result.base.passed else "failed", said, page)
+    return said
 
 
 def _fastest(result: TacticsTableResult, page: Page, rows: int) -> list[str]:
-    """Lines a user can act on: where speed costs accuracy."""
+    """Lines a user can act on."""
+    costly = where_speed_costs(result)
+    lines = [line for said in costly[:rows] for line in wrap(said, page.width, first="  ")]
+    lines += [f"  and {len(costly) - rows} more (-v)"] if len(costly) > rows else []
+    return [page.paint("where speed costs accuracy", "bold"), *lines] if lines else []
+
+
+def where_speed_costs(result: TacticsTableResult) -> list[str]:
+    """A sentence for each layer whose fastest choice is less accurate than another one, the worst first."""
     costly = [
         (cost, one)
         for one in result.layers
@@ -49,43 +68,76 @@ def _fastest(result: TacticsTableResult, page: Page, rows: int) -> list[str]:
     ]
     costly.sort(key=lambda pair: -pair[0])
     lines: list[str] = []
-    for cost, one in costly[:rows]:
-        timed = [c for c in one.candidates if c.median_us is not None and c.rms is not None]
-        fast, best = timed[0], min(timed, key=lambda c: (c.rms or 0.0, c.median_us or 0.0))
+    for cost, one in costly:
+        fast, best = one.fastest, one.most_accurate
+        assert fast is not None and best is not None, "there is a cost"
         gain = (best.median_us or 0.0) / (fast.median_us or 1.0)
         worse = "makes NaN or Inf" if math.isinf(cost) else f"is {times(cost)} less accurate"
-        said = f"{elide(one.layer, 48)}: the fastest choice here, {fast.tactic}, {worse} than {best.tactic}, and {times(gain)} as fast"
-        lines += wrap(said, page.width, first="  ")
-    lines += [f"  and {len(costly) - rows} more (-v)"] if len(costly) > rows else []
-    return [page.paint("where speed costs accuracy", "bold"), *lines] if lines else []
+        lines.append(
+            f"{elide(one.layer, 48)}: the fastest choice here, {fast.tactic}, {worse} than {best.tactic}, and {times(gain)} as fast"
+        )
+    return lines
+
+
+def next_steps(result: TacticsTableResult) -> list[Step]:
+    """Choose for speed, but never what breaks the network: for pages that are read later than the terminal."""
+    broken = [
+        (one, layer)
+        for layer in result.layers
+        for one in layer.candidates
+        if one.flipped is not None and not one.flipped.passed
+    ]
+    if not result.base.passed or not 0 < len(broken) <= _DENIED:
+        return []
+    denied = [
+        word
+        for one, layer in broken
+        for word in ("--deny", f"{exactly([one.tactic])[1:-1]} @ {exactly(layer.outputs[:1])}")
+    ]
+    words = (
+        "probe",
+        "tactics",
+        "record",
+        result.model,
+        "--precision",
+        result.precision,
+        *inputs_of(result.inputs),
+        *denied,
+    )
+    return [
+        Step(
+            "Choose the fastest of what is left: never those that break the network by themselves.",
+            (*words, "-o", "good.tactics"),
+        )
+    ]
 
 
 def _candidates(result: TacticsTableResult, page: Page, rows: int, *, in_order: bool) -> list[str]:
     layers = [one for one in result.layers if len(one.candidates) > 1 or in_order]
     if not in_order:
         layers = sorted(layers, key=_harm, reverse=True)
-    cells: list[tuple[str, ...]] = []
-    for one in layers[:rows]:
-        cells.append((one.layer, one.kind, "", "", "", "", "", one.note and "-"))
-        cells += [_row(candidate, one) for candidate in one.candidates]
     columns = [
-        Column("layer, its candidates", 0, "<"), fitted("", (row[1] for row in cells), align="<", most=10), Column("us", 7),
-        Column("rms err", 8), Column("range_rel", 9), Column("front", 5, "<"), Column("moves", 8), Column("run", 4, "<"),
+        Column("layer, its candidates", 0, "<"), Column("us", 8), Column("rms err", 8), Column("range_rel", 9), Column("front", 5, "<"),
+        Column("moves", 8), Column("run", 4, "<"),
     ]  # fmt: skip
-    lines = bounded(columns, cells, page, UNBOUND) if cells else []
+    lines: list[str] = []
+    for one in layers[:rows]:
+        head, *made = bounded(columns, [_row(candidate, one) for candidate in one.candidates], page, UNBOUND)
+        # A name has a line of its own: layers of one network begin alike and end alike.
+        lines += [
+            *([] if lines else [head]),
+            *wrap(f"{whole(one.layer)} ({escape(one.kind)})", page.width, first="  "),
+            *made,
+        ]
     lines += [f"  and {len(layers) - rows} more layers (-v)"] if len(layers) > rows else []
-    reading = (
-        "rms err, range_rel: of the layer alone, against float64 from the same rounded inputs, on the activations of these inputs. moves: how "
-        "far the graph outputs move, as range_rel, when this one choice is flipped; run: the verdict then. *: what the network runs."
-    )
-    return [*lines, "", *wrap(reading, page.width, first="  ")] if lines else []
+    return [*lines, "", *wrap(f"{READING} *: what the network runs.", page.width, first="  ")] if lines else []
 
 
 def _row(one: MeasuredTactic, layer: TacticsOfLayer) -> tuple[str, ...]:
     mark = "*" if one.tactic == layer.tactic else "-"
     sure = "" if one.deterministic else ", not deterministic"
     return (
-        f"{mark} {one.tactic}{sure}", "", number(one.median_us),
+        f"{mark} {one.tactic}{sure}", number(one.median_us),
         number(one.rms), number(one.local), "front" if one.front else "", number(one.changed), short(one.flipped),
     )  # fmt: skip
 
@@ -111,7 +163,8 @@ def _front(result: TacticsTableResult, page: Page) -> list[str]:
     return bounded(columns, cells, page, UNBOUND)
 
 
-def _facts(result: TacticsTableResult) -> list[tuple[str, str]]:
+def tactics_table_facts(result: TacticsTableResult) -> list[tuple[str, str]]:
+    """Facts of its own."""
     without = [one for one in result.layers if one.note]
     facts = [
         ("layers", f"{len(result.layers)}, {sum(len(one.candidates) > 1 for one in result.layers)} with a choice"),

@@ -7,7 +7,8 @@ from typing import Protocol
 
 from probe.report.diff_facts import acceptance_in_words
 from probe.report.numbers import count, number, seconds
-from probe.report.text import Column, Page, elide, escape, table, wrap
+from probe.report.steps import Step
+from probe.report.text import Column, Page, command, elide, escape, table, wrap
 from probe.results.diff import Criterion
 from probe.results.find import Evaluated
 from probe.results.run import GoldenInfo
@@ -62,19 +63,18 @@ def whole(text: str) -> str:
     return " ".join(elide(word, _LONG) if word else "" for word in escape(text).split(" "))
 
 
-def sections(*parts: Sequence[str]) -> list[str]:
-    """Parts with an empty line between them; empty parts are left out."""
-    lines: list[str] = []
-    for part in parts:
-        if part:
-            lines += [*([""] if lines else []), *part]
-    return lines
-
-
 def bounded(columns: Sequence[Column], cells: Sequence[Sequence[str]], page: Page, rows: int) -> list[str]:
     """A table of at most so many rows, and how many more there are."""
     lines = table(columns, cells[:rows], page)
     return lines if len(cells) <= rows else [*lines, f"  and {len(cells) - rows} more (-v)"]
+
+
+def steps_in_lines(steps: Sequence[Step], page: Page) -> list[str]:
+    """What to do, each with its command."""
+    lines = [page.paint("what to do", "bold")] if steps else []
+    for step in steps:
+        lines += [*wrap(step.why, page.width, first="  "), *command(step.words, page.width)]
+    return lines
 
 
 def listed(facts: Sequence[tuple[str, str]], page: Page) -> list[str]:
@@ -84,20 +84,23 @@ def listed(facts: Sequence[tuple[str, str]], page: Page) -> list[str]:
 
 def foot(result: Described, page: Page, facts: Sequence[tuple[str, str]] = ()) -> list[str]:
     """Facts of a result, its own first."""
+    return listed(described(result, facts), page)
+
+
+def described(result: Described, facts: Sequence[tuple[str, str]] = ()) -> list[tuple[str, str]]:
+    """Label and sentence of each fact of a result, its own first; what is not known is left out. Texts are escaped."""
     golden = result.golden
     sources = list(dict.fromkeys(one.source for one in result.inputs))
     inputs = ", ".join(elide(one, 48) for one in sources[:3]) + (" ..." if len(sources) > 3 else "")
     made_up = "; random data can hide failures" if any(one.startswith("seed") for one in sources) else ""
-    return listed(
-        [
-            *facts,
-            ("model", escape(result.model)),
-            ("device", escape(result.device)),
-            ("golden", "" if golden is None else escape(golden.source.path if golden.kind == "file" else golden.kind)),
-            ("inputs", f"{count(len(result.inputs), 'input set')}: {inputs}{made_up}" if result.inputs else ""),
-            ("acceptance", escape(acceptance_in_words(result.acceptance)) if result.acceptance else ""),
-            *(("note", whole(note)) for note in result.notes),
-            ("took", seconds(sum(result.seconds.values())) if result.seconds else ""),
-        ],
-        page,
-    )
+    said = [
+        *facts,
+        ("model", escape(result.model)),
+        ("device", escape(result.device)),
+        ("golden", "" if golden is None else escape(golden.source.path if golden.kind == "file" else golden.kind)),
+        ("inputs", f"{count(len(result.inputs), 'input set')}: {inputs}{made_up}" if result.inputs else ""),
+        ("acceptance", escape(acceptance_in_words(result.acceptance)) if result.acceptance else ""),
+        *(("note", whole(note)) for note in result.notes),
+        ("took", seconds(sum(result.seconds.values())) if result.seconds else ""),
+    ]
+    return [(label, text) for label, text in said if text]

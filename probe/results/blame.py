@@ -16,6 +16,9 @@ from probe.results.tensors import InputInfo
 if TYPE_CHECKING:
     import polars as pl
 
+# Errors within 2 % are one: a tie of two roundings decides which is the smaller, and other inputs decide otherwise.
+ALIKE = 1.02
+
 # --- files of good and bad runs
 
 
@@ -183,15 +186,31 @@ class TacticsOfLayer:
     note: str = ""  # why nothing was measured
 
     @property
+    def fastest(self) -> MeasuredTactic | None:
+        """Of those that were measured; None: none was."""
+        return min(self._measured(), key=lambda one: one.median_us or 0.0, default=None)
+
+    @property
+    def most_accurate(self) -> MeasuredTactic | None:
+        """The fastest of those with the least error, within ``ALIKE``; None: none was measured."""
+        measured = self._measured()
+        least = min((one.rms or 0.0 for one in measured), default=0.0)
+        alike = [one for one in measured if (one.rms or 0.0) <= ALIKE * least]
+        return min(alike, key=lambda one: one.median_us or 0.0, default=None)
+
+    def _measured(self) -> list[MeasuredTactic]:
+        return [one for one in self.candidates if one.median_us is not None and one.rms is not None]
+
+    @property
     def cost_of_fastest(self) -> float | None:
         """How many times the RMS error of the most accurate candidate the fastest one has; None where that was not measured."""
-        timed = [one for one in self.candidates if one.median_us is not None and one.rms is not None]
-        if not timed:
+        fastest = self.fastest
+        if fastest is None or fastest.rms is None:
             return None
-        fastest = min(timed, key=lambda one: one.median_us or 0.0)
-        least = min(one.rms for one in timed if one.rms is not None)
-        assert fastest.rms is not None
-        return fastest.rms / least if least > 0 else 1.0 if fastest.rms == 0 else float("inf")
+        least = min(one.rms for one in self._measured() if one.rms is not None)
+        if fastest.rms == least:  # both may be 0, or Inf
+            return 1.0
+        return fastest.rms / least if least > 0 else float("inf")
 
 
 @dataclass(frozen=True, slots=True)

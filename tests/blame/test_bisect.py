@@ -19,6 +19,7 @@ from probe.engine.tuning.selector import Allow, Deny, PreferAccurate, Random
 from probe.engine.tuning.tactic_file import read_tactic_file, text_of, with_tactics
 from probe.errors import InputError
 from probe.model.load import load
+from probe.report.terminal import render
 from probe.store.feeds import read_input_sets
 from tests.blame.planted import Chain, chain, engine_of, faulty, oracle_of, switched
 
@@ -210,6 +211,7 @@ def test_nothing_is_written_where_nothing_is_confirmed(tmp_path: Path, recorded:
     found = bisect_files(made, bad, good, pinned=tmp_path / "pinned", denied=tmp_path / "denied")
     assert not found and found.status == "nothing_needed" and "passes here" in found.reason
     assert not (tmp_path / "pinned").exists() and not (tmp_path / "denied").exists() and found.pinned == ""
+    assert "\nwritten " not in render(found)
 
 
 def test_files_that_do_not_fit_are_refused(tmp_path: Path, recorded: tuple[Chain, Path, Path]) -> None:
@@ -225,7 +227,7 @@ def test_files_that_do_not_fit_are_refused(tmp_path: Path, recorded: tuple[Chain
     with pytest.raises(InputError, match="says nothing of the layer that makes t1"):
         bisect_files(made, good, lacking)
     unknown = tmp_path / "unknown"
-    unknown.write_text(text_of(with_tactics(file, {("t1",): "magic"})))
+    unknown.write_text(text_of(with_tactics(file, {(("t1",), ""): "magic"})))
     with pytest.raises(InputError, match="no tactic is called 'magic'"):
         bisect_files(made, good, unknown)
     with pytest.raises(InputError, match="exists"):

@@ -65,6 +65,19 @@ def test_files_and_folders_are_the_same_runs(tmp_path: Path) -> None:
     assert single == found
 
 
+def test_the_same_choices_again_are_no_further_evidence(tmp_path: Path) -> None:
+    """Ten runs of one good and one bad build tell what two files tell: every difference is as suspect as every other."""
+    for at in range(5):
+        save(tmp_path / "good" / f"{at}", {"a": "exact", "b": "exact"}, verdict="passed")
+        save(tmp_path / "bad" / f"{at}", {"a": "acc16", "b": "splitk2"}, verdict="failed")
+    found = diff_tactics([tmp_path / "good"], [tmp_path / "bad"])
+    alone = diff_tactics([tmp_path / "good" / "0"], [tmp_path / "bad" / "0"])
+    assert found.suspects == alone.suspects and found.unexplained == alone.unexplained
+    assert {one.p_value for one in found.suspects} == {0.5} and {one.bad_runs for one in found.suspects} == {1}
+    assert len(found.bad) == 5 and "5 bad runs are 1 by their choices" in " ".join(found.notes)
+    assert alone.notes == ()
+
+
 def test_equal_choices_on_both_sides_are_said(tmp_path: Path) -> None:
     good, bad = save(tmp_path / "g", {"a": "acc16"}), save(tmp_path / "b", {"a": "acc16"}, verdict="failed")
     found = diff_tactics([good], [bad])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from probe.blame.activations import activations
 from probe.blame.choosing import TacticOptions, record_tactics
 from probe.blame.exact_layer import ExactLayer
 from probe.blame.fronts import dominated, network_points
 from probe.blame.run_files import read_run
 from probe.blame.table import TableOptions, tactics_table
+from probe.engine.activations import activations
 from probe.engine.build import compile_model
 from probe.engine.tuning.fingerprint import fingerprint_of
 from probe.engine.tuning.selector import Allow
@@ -224,6 +225,52 @@ def test_winograd_on_a_real_network(models: Path) -> None:
     ]  # fmt: skip
     assert pairs and all(exact.tactic == "exact" and fast.rms >= exact.rms for exact, fast in pairs)
     assert not [one.note for one in found.layers if one.note]
+
+
+def layer_of(*errors: tuple[str, float, float]) -> TacticsOfLayer:
+    rows = [MeasuredTactic(name, "", True, us, rms, rms, front=False) for name, us, rms in errors]
+    rows = [replace(one, front=not dominated(one, rows)) for one in sorted(rows, key=lambda one: one.median_us or 0)]
+    return TacticsOfLayer("layer", ("y",), "conv", "fp16", "", "exact", tuple(rows))
+
+
+def test_a_tie_of_two_roundings_is_no_front() -> None:
+    """What is slower by far and more accurate in the fifth digit is no choice that anybody has."""
+    layer = layer_of(("exact", 100.0, 2.0001e-4), ("splitk2", 900.0, 2.0e-4), ("winograd_f4", 50.0, 12e-4))
+    assert [one.tactic for one in layer.candidates if one.front] == ["winograd_f4", "exact"]
+    assert [point.tactics for point in network_points([layer], 4)] == [{"layer": "exact"}, {"layer": "winograd_f4"}]
+
+
+@pytest.mark.parametrize(
+    ("fast", "best", "cost"),
+    [(4e-4, 2e-4, 2.0), (0.0, 0.0, 1.0), (1e-3, 0.0, math.inf), (math.inf, 1e-3, math.inf), (math.inf, math.inf, 1.0)],
+)
+def test_what_the_fastest_costs(fast: float, best: float, cost: float) -> None:
+    assert layer_of(("exact", 100.0, best), ("acc16", 50.0, fast)).cost_of_fastest == pytest.approx(cost)
+
+
+def test_the_fastest_is_compared_with_the_fastest_that_is_as_accurate_as_any(tmp_path: Path) -> None:
+    layer = layer_of(("exact", 150.0, 2.0e-4), ("sum_pairwise", 90.0, 2.01e-4), ("sum_acc16", 85.0, 28e-4))
+    assert layer.fastest and layer.fastest.tactic == "sum_acc16"
+    assert layer.most_accurate and layer.most_accurate.tactic == "sum_pairwise"
+    made = chain(tmp_path / "c.onnx", 2, {})
+    page = render(replace(table_of(made.path, *made.sets, measure=False, flip=False), layers=(layer,)))
+    said = "the fastest choice here, sum_acc16, is 14x less accurate than sum_pairwise, and 1.1x as fast"
+    assert said in " ".join(page.split())
+    assert layer_of().fastest is None and layer_of().most_accurate is None and layer_of().cost_of_fastest is None
+
+
+def test_layers_are_told_apart_on_the_page(tmp_path: Path) -> None:
+    """Names that begin and end alike, and times of seconds, stand there whole."""
+    made = chain(tmp_path / "c.onnx", 2, {})
+    found = table_of(made.path, *made.sets, measure=False, flip=False)
+    names = [f"Conv(/model/backbone/stage{at}/block/conv3x3/Conv) + Relu(/model/backbone/relu)" for at in range(2)]
+    layers = tuple(
+        replace(one, layer=name, candidates=tuple(replace(c, median_us=722000.0) for c in one.candidates))
+        for one, name in zip(found.layers, names, strict=True)
+    )
+    page = render(replace(found, layers=layers))
+    assert all(name in " ".join(page.split()) for name in names)
+    assert "7.22e+05" in page and max(map(len, page.splitlines())) <= 80
 
 
 # --- fronts ----------------------------------------------------------------------------------------------------------

@@ -111,7 +111,11 @@ def test_what_the_file_keeps_stays_kept(folder: Path, tmp_path: Path) -> None:
     """A tensor and a layer in FP32: part of what was recorded, and so of what is searched and exported."""
     path = tmp_path / "kept.tactics"
     probe.tactics.record_tactics(
-        folder / "m.onnx", path, inputs=folder / "in.npz", allow=["acc16 @ ^product [0146]$", "acc16 @ ^product 5$"], measure=False,
+        folder / "m.onnx",
+        path,
+        inputs=folder / "in.npz",
+        allow=["acc16 @ ^product [0146]$", "acc16 @ ^product 5$"],
+        measure=False,
         keep=["^t3$", "^product 7$"],
     )
     result = probe.find(folder / "m.onnx", inputs=folder / "in.npz", tactics=path, lighter=False)
@@ -124,7 +128,11 @@ def test_what_the_file_keeps_stays_kept(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("most", [1, 3, 6])
 def test_a_budget_ends_the_search_for_tactics_too(folder: Path, most: int) -> None:
     result = probe.find(
-        folder / "m.onnx", inputs=folder / "in.npz", tactics=folder / "fast.tactics", lighter=False, max_evaluations=most
+        folder / "m.onnx",
+        inputs=folder / "in.npz",
+        tactics=folder / "fast.tactics",
+        lighter=False,
+        max_evaluations=most,
     )
     assert result.status == "budget", result.reason
     spent = {kind: n for kind, n in result.evaluations.items() if kind in ("tactics", "search", "probes")}

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from probe.engine.assignment import FP32, Assignment, Choice
-from probe.engine.tuning.context import Candidate, LayerContext, candidates_of, chosen_layers, context_of
+from probe.engine.tuning.context import Candidate, LayerContext, candidates_of, chosen_layers, context_of, on_one_line
 from probe.engine.tuning.selector import Begins, Fastest, Selector
 from probe.errors import InputError
 
@@ -133,7 +133,9 @@ def _problems(engine: Engine, inputs: Mapping[str, Any], base: Assignment) -> li
     for layer in chosen_layers(engine):
         precision = base.of(layer.name).precision
         found.append(
-            Problem(layer, context_of(layer, precision, shapes), candidates_of(engine, layer, precision, shapes))
+            Problem(
+                layer, context_of(layer, precision, shapes), candidates_of(engine, layer, precision, shapes, base.kept)
+            )
         )
     return found
 
@@ -146,14 +148,15 @@ def _select(problems: Sequence[Problem], selectors: Sequence[Selector]) -> Choic
         if isinstance(selector, Begins):
             selector.begin([(one.context, one.candidates) for one in problems])
     decided: dict[str, Chosen] = {}
-    failures: list[str] = []
+    failures: list[InputError] = []
     for problem in problems:
         try:
             decided[problem.context.layer] = _ask(problem, selectors)
         except InputError as error:
-            failures.append(error.what)
+            failures.append(error)
     if failures:
-        raise InputError(_together(failures), hint="allow more, or deny less")
+        hint = next((one.hint for one in failures if one.hint), "allow more, or deny less")
+        raise InputError(_together([on_one_line(one.what) for one in failures]), hint=hint)
     for one in decided.values():
         for selector in selectors:
             selector.chosen(one.context, one.candidate)

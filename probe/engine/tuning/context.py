@@ -88,15 +88,29 @@ def context_of(layer: Layer, precision: str, shapes: Shapes | None = None) -> La
     )  # fmt: skip
 
 
-def candidates_of(engine: Engine, layer: Layer, precision: str, shapes: Shapes | None = None) -> tuple[Candidate, ...]:
-    """The tactics that the engine's device can compute a layer with, exact first; not measured."""
+def runs_in(layer: Layer, precision: str, kept: frozenset[str]) -> frozenset[str]:
+    """The precisions that a layer's tactic must exist for: its own, and FP32 where it reads or makes a tensor that is kept."""
+    names = {value.name for value in (*layer.reads, *layer.weights, *layer.tensors)}
+    return frozenset({precision, "fp32"} if names & kept else {precision})
+
+
+def candidates_of(
+    engine: Engine, layer: Layer, precision: str, shapes: Shapes | None = None, kept: frozenset[str] = frozenset()
+) -> tuple[Candidate, ...]:
+    """The tactics that the engine's device can compute a layer with, exact first; not measured.
+
+    Args:
+        kept: tensors that are not rounded: a layer at one of them runs in FP32.
+    """
     stored = "fp32" if precision == "tf32" else precision  # TF32 concerns what products read, not what is stored
     formats = tuple(_storage(value, stored) for value in (*layer.reads, *layer.outputs))
     return tuple(
         Candidate(tactic.name, tactic.numerics, tactic.workspace(layer, shapes), formats, tactic.deterministic)
         for tactic in tactics.TACTICS
-        if tactic.supports(layer, precision, shapes) is None
-        and engine.device.supports(layer, precision, tactic.name) is None
+        if all(
+            tactic.supports(layer, one, shapes) is None and engine.device.supports(layer, one, tactic.name) is None
+            for one in runs_in(layer, precision, kept)
+        )
     )
 
 
@@ -165,6 +179,11 @@ def _text(value: Any) -> str:
     else:
         text = f"{value:.9g}" if isinstance(value, float) else str(value)
     return text if len(text) <= _TEXT and text.isprintable() else f"{len(text)} characters {_digest(text)}"
+
+
+def on_one_line(text: str) -> str:
+    """A sentence about a layer as a line of a list: names may hold line ends, which would be lines of their own."""
+    return "\\n".join(text.replace("\r", "\\r").split("\n"))
 
 
 def _digest(value: object) -> str:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from probe.engine.tactics import TACTICS
-from probe.engine.tuning.context import Candidate, LayerContext
+from probe.engine.tuning.context import Candidate, LayerContext, on_one_line
 from probe.engine.tuning.fingerprint import fingerprint_of
-from probe.engine.tuning.tactic_file import tensors_of
+from probe.engine.tuning.tactic_file import Lines, tensors_of
 from probe.errors import InputError
 from probe.results.tactics import MissKind, TacticFile, TacticLine, TacticMiss
 
@@ -47,7 +48,8 @@ class Replay:
         self.file, self.strict = file, strict
         self.source = source or "the tactic file"
         self.name = f"replay {source}".strip() + ("" if strict else " (lenient)")
-        self._lines = {line.outputs: line for line in file.layers}
+        self._lines = Lines(file)
+        self._layers: Counter[tuple[str, ...]] = Counter()  # of the network, by the tensors they make
         self._of_file = (_edited() if edited else []) + (_of_engine(file, engine) if engine is not None else [])
         self.misses: list[TacticMiss] = list(self._of_file)
 
@@ -57,16 +59,17 @@ class Replay:
         Raises:
             InputError: strict, and something does not fit; lists everything that does not.
         """
-        known = {context.outputs for context, _ in layers}
+        self._layers = Counter(context.outputs for context, _ in layers)
+        met = {self._line(context) for context, _ in layers}
         gone = [
             TacticMiss("missing_layer", f"no layer makes {_tensors(line)}", line.layer, line.tactic)
             for line in self.file.layers
-            if line.outputs not in known
+            if line not in met
         ]
         found = [miss for context, candidates in layers if (miss := self._miss(context, candidates)) is not None]
         self.misses = [*self._of_file, *gone] + (found if self.strict else [])
         if self.strict and self.misses:
-            lines = [f"  {_told(miss)}" for miss in self.misses]
+            lines = [f"  {on_one_line(_told(miss))}" for miss in self.misses]
             what = f"{self.source} does not fit: {len(lines)} {'miss' if len(lines) == 1 else 'misses'}"
             raise InputError(
                 "\n".join([what, *lines]), hint="--lenient takes what fits; or record this network anew on this device"
@@ -80,11 +83,11 @@ class Replay:
         """
         miss = self._miss(context, candidates)
         if miss is None:
-            wanted = self._lines[context.outputs].tactic
-            recorded = [one for one in candidates if one.tactic == wanted]
-            return recorded if self.strict else [*recorded, *(one for one in candidates if one.tactic != wanted)]
+            line = self._line(context)
+            recorded = [one for one in candidates if line is not None and one.tactic == line.tactic]
+            return recorded if self.strict else [*recorded, *(one for one in candidates if one not in recorded)]
         if self.strict:
-            raise InputError(_told(miss))
+            raise InputError(_told(miss), hint="--lenient takes another where the file does not fit")
         return candidates
 
     def chosen(self, context: LayerContext, candidate: Candidate) -> None:
@@ -93,7 +96,7 @@ class Replay:
         Raises:
             InputError: strict, and something else was taken than what the file says.
         """
-        line = self._lines.get(context.outputs)
+        line = self._line(context)
         if line is not None and line.tactic == candidate.tactic and self._changed(line, context) is None:
             return
         if self.strict:
@@ -106,7 +109,7 @@ class Replay:
     # --- what does not fit -------------------------------------------------------------------------------------------
 
     def _miss(self, context: LayerContext, candidates: Sequence[Candidate]) -> TacticMiss | None:
-        line = self._lines.get(context.outputs)
+        line = self._line(context)
         if line is None:
             names = ", ".join(context.outputs) or "nothing"
             return TacticMiss("new_layer", f"the file says nothing of the layer that makes {names}", context.layer)
@@ -119,6 +122,9 @@ class Replay:
             left = ", ".join(one.tactic for one in candidates) or "nothing"
             return _of_line("unsupported_tactic", f"{line.tactic} is no candidate; there is {left}", line)
         return None
+
+    def _line(self, context: LayerContext) -> TacticLine | None:
+        return self._lines.of(context.outputs, context.layer, alone=self._layers[context.outputs] <= 1)
 
     @staticmethod
     def _changed(line: TacticLine, context: LayerContext) -> TacticMiss | None:
@@ -162,7 +168,12 @@ def _of_engine(file: TacticFile, engine: Engine) -> list[TacticMiss]:
         recorded, now = getattr(file, name), getattr(settings, name)
         if recorded != now:
             found.append(TacticMiss("other_settings", f"recorded with {name} {recorded}, this is {now}"))
-    gone = sorted(set(file.kept) - tensors_of(engine))
-    if gone:
-        found.append(TacticMiss("other_settings", f"kept in FP32 and not there: {', '.join(gone)}"))
+    kept, there = frozenset(file.kept), tensors_of(engine)
+    for words, names in (
+        ("kept in FP32 and not there", kept - there),
+        ("kept in FP32 and rounded here", (kept & there) - engine.assignment.kept),
+        ("kept in FP32 here and rounded there", engine.assignment.kept - kept),
+    ):
+        if names:
+            found.append(TacticMiss("other_settings", f"{words}: {', '.join(sorted(names))}"))
     return found

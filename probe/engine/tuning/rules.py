@@ -45,10 +45,16 @@ class Rule:
             raise InputError(f"{text!r} is no rule about tactics: {error}", hint=_HINT) from None
 
     @classmethod
-    def of(cls, context: LayerContext, tactic: str) -> Rule:
-        """The rule about one tactic on one layer, whose tensors name it exactly."""
-        name = context.outputs[0] if context.outputs else context.layer
-        return cls(re.compile(_exactly(tactic)), re.compile(rf"\A{_exactly(name)}\Z"))
+    def of(cls, context: LayerContext, tactic: str, among: Iterable[LayerContext] = ()) -> Rule:
+        """The rule about one tactic on one layer, which a tensor that it makes names exactly.
+
+        Args:
+            among: layers of the network. Where another one has that name, too (a branch that makes a tensor of the same name, a node called like
+                the tensor), the layer's own name stands in the rule.
+        """
+        made = [cls(re.compile(_exactly(tactic)), _named(name)) for name in (*context.outputs, context.layer)]
+        others = [one for one in among if one.layer != context.layer]
+        return next((one for one in made if not any(map(one.concerns, others))), made[-1])
 
     def concerns(self, context: LayerContext) -> bool:
         """Whether it is about a layer."""
@@ -59,6 +65,10 @@ class Rule:
     def names(self, tactic: str) -> bool:
         """Whether it is about a tactic."""
         return self.tactic.fullmatch(tactic) is not None
+
+
+def _named(name: str) -> re.Pattern[str]:
+    return re.compile(rf"\A{_exactly(name)}\Z")
 
 
 def _exactly(name: str) -> str:

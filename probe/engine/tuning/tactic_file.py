@@ -1,7 +1,7 @@
 """The tactic file: which tactic each layer runs, one line a layer, readable and stable, so that two files can be compared as text.
 
-It is JSON. Layers stand in execution order and are found again by the tensors they make; no time is in it, which would differ from run to
-run. The last line is the hash of all before it: what was edited or cut short is not taken for what was recorded.
+It is JSON. Layers stand in execution order and are found again by the tensors they make (in two branches of an If, which may give them the
+same names, by the layer's name too); no time is in it, which would differ from run to run. The last line is the hash of all before it: what was edited or cut short is not taken for what was recorded.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,9 +56,31 @@ def line_of(context: LayerContext, tactic: str) -> TacticLine:
     )
 
 
-def with_tactics(file: TacticFile, tactics: dict[tuple[str, ...], str]) -> TacticFile:
-    """Another file with other tactics for some layers, named by the tensors they make. What was recorded of the old ones is gone."""
-    layers = tuple(replace(line, tactic=tactics.get(line.outputs, line.tactic)) for line in file.layers)
+class Lines:
+    """The lines of a file, found again by the tensors that a layer makes; by its name, too, where several lines or layers make the same."""
+
+    def __init__(self, file: TacticFile) -> None:
+        self._exactly = {(line.outputs, line.layer): line for line in file.layers}
+        self._by_outputs: dict[tuple[str, ...], list[TacticLine]] = {}
+        for line in file.layers:
+            self._by_outputs.setdefault(line.outputs, []).append(line)
+
+    def of(self, outputs: tuple[str, ...], layer: str, *, alone: bool = True) -> TacticLine | None:
+        """The line of a layer; None: there is none.
+
+        Args:
+            alone: no other layer of the network makes tensors of these names.
+        """
+        found = self._exactly.get((outputs, layer))
+        named = self._by_outputs.get(outputs, ())
+        return found if found is not None or not alone or len(named) != 1 else named[0]
+
+
+def with_tactics(file: TacticFile, tactics: Mapping[tuple[tuple[str, ...], str], str]) -> TacticFile:
+    """Another file with other tactics for some layers, by the tensors they make and their names. What was recorded of the old ones is gone."""
+    lines = Lines(file)
+    changed = {line: tactic for (outputs, layer), tactic in tactics.items() if (line := lines.of(outputs, layer))}
+    layers = tuple(replace(line, tactic=changed.get(line, line.tactic)) for line in file.layers)
     return replace(file, layers=layers, recorded=(), verdict="not_judged")
 
 
@@ -99,6 +121,21 @@ def read_tactic_file(path: str | Path) -> tuple[TacticFile, bool]:
     return file, bool(seal) and end == f'{_hash(body)}"\n}}\n'
 
 
+def read_unedited(path: str | Path) -> TacticFile:
+    """A tactic file that is as it was written.
+
+    Raises:
+        InputError: it is not; or as ``read_tactic_file``.
+    """
+    file, as_written = read_tactic_file(path)
+    if not as_written:
+        raise InputError(
+            "the tactic file was edited, damaged or cut short: its hash is not that of its text", where=str(path),
+            hint="probe tactics replay --lenient -o writes a file that can be used",
+        )  # fmt: skip
+    return file
+
+
 def parse_tactic_file(text: str, *, where: str = "") -> TacticFile:
     """The text of a tactic file; its hash is not looked at.
 
@@ -116,8 +153,8 @@ def parse_tactic_file(text: str, *, where: str = "") -> TacticFile:
             f"no tactic file: it holds a {getattr(file, 'schema', 'result')}", where=where,
             hint="probe tactics record MODEL -o FILE writes one",
         )  # fmt: skip
-    counted = Counter(line.outputs for line in file.layers)
-    twice = [outputs for outputs, count in counted.items() if count > 1]
+    counted = Counter((line.outputs, line.layer) for line in file.layers)
+    twice = [outputs for (outputs, _), count in counted.items() if count > 1]
     if twice:
         raise InputError(f"damaged tactic file: two lines for the layer that makes {', '.join(twice[0])}", where=where)
     return file
@@ -130,11 +167,12 @@ def base_of(file: TacticFile, engine: Engine) -> Assignment:
     Raises:
         InputError: an unknown precision.
     """
-    by_outputs = {tuple(value.name or "" for value in layer.outputs): layer.name for layer in engine.layers}
+    lines, made = Lines(file), [tuple(value.name or "" for value in layer.outputs) for layer in engine.layers]
+    counted = Counter(made)
     layers = {
-        by_outputs[line.outputs]: Choice(line.precision)
-        for line in file.layers
-        if line.precision != file.precision and line.outputs in by_outputs
+        layer.name: Choice(line.precision)
+        for layer, outputs in zip(engine.layers, made, strict=True)
+        if (line := lines.of(outputs, layer.name, alone=counted[outputs] == 1)) and line.precision != file.precision
     }
     return Assignment(Choice(file.precision), layers, frozenset(file.kept) & tensors_of(engine))
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import statistics
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from probe.engine.assignment import FP32, Assignment, Choice
+from probe.engine.activations import activations
+from probe.engine.assignment import Choice
 from probe.engine.tuning.context import Candidate, LayerContext
 from probe.errors import InputError
 from probe.results.tactics import Fingerprint
@@ -112,17 +112,17 @@ class Timings:
         wanted: Mapping[str, Wanted],
         progress: Callable[[str], None] | None,
     ) -> None:
-        for name, reads in _arriving(engine, inputs, wanted):
-            layer, context, candidates = wanted[name]
+        for layer, reads in activations(engine, inputs, [layer for layer, _, _ in wanted.values()]):
+            _, context, candidates = wanted[layer.name]
             if all((context.problem, one.tactic) in self._known for one in candidates):
                 continue  # another layer with the same problem was met before
             if progress is not None:
-                progress(name)
+                progress(layer.name)
             try:
                 # Those that are known too: a choice compares, and times of one hour compare better than those of two.
                 found = _time_all(engine, layer, reads, context.precision, candidates)
             except InputError as error:
-                self.notes = (*self.notes, f"{name} was not measured: {error.what}")
+                self.notes = (*self.notes, f"{layer.name} was not measured: {error.what}")
                 continue
             for tactic, timing in found.items():
                 key = (context.problem, tactic)
@@ -194,37 +194,11 @@ def _parsed(text: str, path: str) -> tuple[dict[str, Any], dict[tuple[str, str],
     return tree, rows
 
 
-def _arriving(
-    engine: Engine, inputs: Mapping[str, Any], wanted: Mapping[str, Wanted]
-) -> Iterator[tuple[str, dict[str, Array]]]:
-    """Names of layers with what they read in a run in FP32, each as soon as it has all; tensors are dropped after their last reader."""
-    readers: Counter[str] = Counter()
-    waiting: dict[str, set[str]] = {}
-    for name, (layer, _, _) in wanted.items():
-        waiting[name] = {value.name or "" for value in layer.reads}
-        readers.update(waiting[name])
-    live = {name: np.asarray(value) for name, value in inputs.items() if name in readers}
-
-    def ready() -> Iterator[tuple[str, dict[str, Array]]]:
-        for name in [name for name, reads in waiting.items() if reads <= live.keys()]:
-            reads = waiting.pop(name)
-            yield name, {one: live[one] for one in reads}
-            readers.subtract(reads)
-            for one in reads:
-                if not readers[one]:
-                    del live[one]
-
-    yield from ready()
-    for tapped in engine.stream(inputs, Assignment(FP32)):
-        if tapped.array is not None and readers[tapped.name]:
-            live[tapped.name] = tapped.array
-            yield from ready()
-
-
 def _time_all(
     engine: Engine, layer: Layer, reads: Mapping[str, Array], precision: str, candidates: Sequence[Candidate]
 ) -> dict[str, Timing]:
-    """Medians, the candidates taking turns, so that what else the machine does meets all alike."""
+    """Medians, the candidates taking turns, so that what else the machine does meets all alike. Each turn has another order: what ran just
+    before leaves caches, and threads that still wait for work, to what runs next."""
 
     def once(tactic: str) -> float:
         begin = time.perf_counter()
@@ -238,9 +212,17 @@ def _time_all(
         taken[one.tactic] = [first if first > BUDGET * 1e6 else once(one.tactic)]
         best[one.tactic] = min(first, *taken[one.tactic])
     near = _HOPELESS * min(best.values(), default=0.0)
-    for _ in range(RUNS - 1):
-        for tactic, times in taken.items():
+    for turn in range(RUNS - 1):
+        for tactic in turn_order(list(taken), turn):
+            times = taken[tactic]
             # One far behind is not measured again, nor one whose runs have taken long enough.
             if best[tactic] <= near and (len(times) < _LEAST or sum(times) < BUDGET * 1e6):
                 times.append(once(tactic))
     return {tactic: Timing(round(statistics.median(times), 2), len(times)) for tactic, times in taken.items()}
+
+
+def turn_order(names: Sequence[str], turn: int) -> list[str]:
+    """All names, forwards and backwards from each in turn, so that what runs before one is not always the same."""
+    first = turn // 2 % len(names)
+    ordered = [*names[first:], *names[:first]]
+    return ordered[::-1] if turn % 2 else ordered

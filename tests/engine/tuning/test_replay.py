@@ -101,7 +101,7 @@ def test_line_ends_of_a_checkout_change_nothing(recorded: TacticFile, tmp_path: 
 
 
 def test_other_tactics_forget_what_was_recorded(recorded: TacticFile) -> None:
-    changed = with_tactics(recorded, {("norm_out",): "sum_acc16"})
+    changed = with_tactics(recorded, {(("norm_out",), "norm"): "sum_acc16"})
     assert changed.recorded == () and changed.verdict == "not_judged"
     assert {x.layer: x.tactic for x in changed.layers} == {x.layer: x.tactic for x in recorded.layers} | {
         "norm": "sum_acc16"
@@ -295,6 +295,25 @@ def test_precisions_and_kept_tensors_come_back(path: Path, feeds: Feeds) -> None
     assert base == engine.assignment and base.of("softmax") == Choice("fp32")
     other.assignment = base
     assert choose(other, feeds, [Replay(file, engine=other)]).tactics == {x.layer: x.tactic for x in file.layers}
+
+
+def test_what_is_kept_is_compared(path: Path, feeds: Feeds) -> None:
+    """By whoever replays on an engine of his own: the choices of a network are not those of one that rounds more, or less."""
+    engine, plain = compile_model(load(path), keep=["norm_out"]), compile_model(load(path))
+    kept, all_low = (tactic_file_of(one, choose(one, feeds)) for one in (engine, plain))
+    with pytest.raises(InputError, match="kept in FP32 and rounded here: norm_out"):
+        choose(plain, feeds, [Replay(kept, engine=plain)])
+    with pytest.raises(InputError, match="kept in FP32 here and rounded there: norm_out"):
+        choose(engine, feeds, [Replay(all_low, engine=engine)])
+
+
+def test_at_a_kept_tensor_a_layer_has_the_tactics_of_fp32(path: Path, feeds: Feeds) -> None:
+    def tactics(engine: Engine, name: str) -> set[str]:
+        return {one.tactic for one in choose(engine, feeds)[name].candidates}
+
+    engine, plain = compile_model(load(path), keep=["norm_out"]), compile_model(load(path))
+    assert tactics(plain, "norm") - tactics(engine, "norm") == {"sum_acc16"}
+    assert tactics(engine, FC2) <= tactics(plain, FC2) and "exact" in tactics(engine, "norm")
 
 
 def test_what_need_not_matter_is_a_note() -> None:

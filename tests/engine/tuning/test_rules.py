@@ -40,6 +40,14 @@ def test_an_exact_rule_is_about_one_layer_whatever_it_is_called(name: str, other
         assert one.concerns(another) is (other == name)
 
 
+def test_a_rule_of_a_layer_is_not_about_a_node_called_like_its_tensor() -> None:
+    mine, other = context("conv", ("y",)), context("y", ("z",))
+    assert Rule.of(mine, "acc16").concerns(other)
+    rule = Rule.of(mine, "acc16", [mine, other])
+    assert rule.concerns(mine) and not rule.concerns(other)
+    assert str(Rule.of(mine, "acc16", [mine])) == str(Rule.of(mine, "acc16"))
+
+
 @given(st.lists(st.text(min_size=1), min_size=1, max_size=5))
 def test_a_file_of_rules_is_read_back(tmp_path_factory: pytest.TempPathFactory, outputs: list[str]) -> None:
     rules = tuple(Rule.of(context("a", (name,)), "acc16") for name in outputs)

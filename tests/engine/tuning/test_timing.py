@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from probe.engine.engine import Engine
 from probe.engine.tuning.choose import choose
 from probe.engine.tuning.fingerprint import fingerprint_of
-from probe.engine.tuning.timing import RUNS, Timing, Timings
+from probe.engine.tuning.timing import RUNS, Timing, Timings, turn_order
 from probe.errors import InputError
 
 Feeds = dict[str, np.ndarray]
@@ -175,3 +176,15 @@ def test_damage_is_an_error_or_gives_times_that_are_some(
     except InputError:
         return
     loaded.text()
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 6])
+def test_turns_differ_in_their_order(count: int) -> None:
+    """Whatever runs before a candidate is not always the same one: what that leaves behind would be timed with it."""
+    names = [f"t{at}" for at in range(count)]
+    turns = [turn_order(names, turn) for turn in range(RUNS - 1)]
+    assert all(sorted(one) == names for one in turns)
+    ran = [name for one in turns for name in one]
+    before = {name: {first for first, second in pairwise(ran) if second == name and first != name} for name in names}
+    assert all(len(others) >= min(2, count - 1) for others in before.values())
+    assert len({one[0] for one in turns}) >= min(count, 4)

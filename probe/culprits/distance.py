@@ -1,52 +1,25 @@
-"""What layers read in a run in FP32, layer by layer: the real activations on which candidates are compared."""
+"""``Distance``: how far arrays are from reference arrays over several inputs; ``local_changes``: what one choice changes against another."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from probe.engine.assignment import FP32, Assignment
+from probe.engine.activations import activations
+from probe.errors import InputError
 from probe.metrics.formulas import nmse, range_rel
 from probe.metrics.measure import InMemory, Spec, Workspace, measure
 
 if TYPE_CHECKING:
+    from probe.engine.assignment import Choice
     from probe.engine.engine import Engine
-    from probe.engine.layers import Layer
     from probe.metrics.sums import Sums
+    from probe.store.feeds import InputSet
 
 Array = np.ndarray[Any, Any]
-
-
-def activations(
-    engine: Engine, inputs: Mapping[str, Any], layers: Sequence[Layer]
-) -> Iterator[tuple[Layer, dict[str, Array]]]:
-    """Layers with what they read in one run in FP32, by name, each as soon as it has all; tensors are dropped after their last reader.
-    Layers that read what was not made (in a branch that was not taken), or sequences, do not come up.
-
-    Raises:
-        InputError: inputs that do not fit, or the network does not run in FP32.
-    """
-    waiting = {layer.name: (layer, {value.name or "" for value in layer.reads}) for layer in layers}
-    readers = Counter(name for _, names in waiting.values() for name in names)
-    live = {name: np.asarray(value) for name, value in inputs.items() if name in readers}
-
-    def ready() -> Iterator[tuple[Layer, dict[str, Array]]]:
-        for key in [key for key, (_, names) in waiting.items() if names <= live.keys()]:
-            layer, names = waiting.pop(key)
-            yield layer, {name: live[name] for name in names}
-            readers.subtract(names)
-            for name in names:
-                if not readers[name]:
-                    del live[name]
-
-    yield from ready()
-    for tapped in engine.stream(inputs, Assignment(FP32)):
-        if tapped.array is not None and readers[tapped.name] > 0:
-            live[tapped.name] = tapped.array
-            yield from ready()
 
 
 class Distance:
@@ -75,3 +48,31 @@ class Distance:
         """RMS error over RMS of the reference, of the worst array; Inf and None as above."""
         found = (float("inf") if s.nonfinite_mismatch else float(nmse(s)) ** 0.5 for s in self._sums.values())
         return max(found, default=None)
+
+
+def local_changes(
+    engine: Engine,
+    choices: Mapping[str, tuple[Choice, Choice]],
+    sets: Sequence[InputSet],
+    *,
+    kept: frozenset[str] = frozenset(),
+    progress: Callable[[str], None] | None = None,
+) -> dict[str, float | None]:
+    """How much the first choice changes what a layer makes against the second, by itself, on the activations of a run in FP32: RMS over RMS,
+    by layer name; Inf for NaN or Inf on one side, None where it did not run. Costs about two runs an input.
+
+    Args:
+        kept: tensors that are not rounded.
+    """
+    layers = [layer for layer in engine.layers if layer.name in choices]
+    totals = {name: Distance() for name in choices}
+    for one in sets:
+        for layer, reads in activations(engine, one.feeds, layers):
+            if progress is not None:
+                progress(layer.name)
+            names = {value.name for value in layer.outputs}
+            with suppress(InputError):
+                made = [engine.evaluate(layer, reads, choice, kept=kept) for choice in choices[layer.name]]
+                first, second = ({name: array for name, array in arrays.items() if name in names} for arrays in made)
+                totals[layer.name].add(first, second)
+    return {name: total.rms for name, total in totals.items()}
