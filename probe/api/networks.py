@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from probe.api.arguments import Inputs, criteria, input_sets, loaded_model
+from probe.api.arguments import Inputs, criteria, input_sets, loaded_model, patterns, several
+from probe.api.saved import saved_engine
 from probe.results.diff import Criterion
 from probe.store.feeds import InputSet
 
@@ -34,22 +35,33 @@ def compile(  # noqa: A001 - probe.compile is what users write, and nobody impor
     keep: Iterable[str] = (),
 ) -> Engine:
     """Compile a model into layers that can run in any mix of precisions: ``engine(inputs)``, ``engine.run(inputs, assignment)``.
+    ``engine.save("engine.probe")`` writes what came of it; named here as the model, that file is loaded, and nothing is compiled.
 
     Args:
+        model: an ONNX model; or a saved engine, which has its precision, passes, fusion and interior: any but those and the usual are refused.
         precision: ``fp32 tf32 fp16 bf16``: what tensors are stored in unless an assignment says otherwise.
         passes: clean-up of the graph; ``fusion``: what is computed together; ``interior``: how tensors inside fused layers are stored.
         passes_limit: stop after this many changes to the graph.
         keep: names of tensors, layers or nodes that stay FP32.
 
     Raises:
-        InputError: the model cannot be compiled, or an option names nothing.
+        InputError: the model cannot be compiled, or an option names nothing; a saved engine that is damaged, built otherwise, or for another
+            device or version.
     """
-    from probe.engine.build import compile_model
+    from probe.engine.build import compile_model, resolve_keep
 
+    saved = saved_engine(
+        model, threads=threads, libraries=custom_op_libs,
+        precision=(precision, "fp16"), device=(device, "cpu"), passes=(passes, "safe"), fusion=(fusion, "safe"),
+        interior=(interior, "storage"), passes_limit=(passes_limit, None),
+    )  # fmt: skip
+    if saved is not None:
+        saved.assignment = resolve_keep(saved.assignment, several(keep), saved.layers, saved.network)
+        return saved
     return compile_model(
         loaded_model(model),
         precision=precision, device=device, passes=passes, fusion=fusion, interior=interior, passes_limit=passes_limit,
-        threads=threads, libraries=[Path(one) for one in custom_op_libs], keep=keep,
+        threads=threads, libraries=[Path(one) for one in custom_op_libs], keep=several(keep),
     )  # fmt: skip
 
 
@@ -85,6 +97,7 @@ def run(
     """Compile a model, run it in low precision, judge it against a golden, layer by layer, and say why it fails.
 
     Args:
+        model: an ONNX model; or a saved engine, which is judged as it was built.
         golden: ``ort`` (ONNX Runtime, FP32, optimisation off), ``fp64``, a recording, or arrays by output name.
         inputs: as for ``dump``; None: those that a recorded golden holds, else realistic data made from ``seed``.
         accept, preset, strict_layers, worst, details: as for ``diff``.
@@ -101,12 +114,23 @@ def run(
     from probe.debug.run import RunOptions, run_network
     from probe.store.tape import DEFAULT_LIMIT
 
-    loaded = loaded_model(model)
+    saved = saved_engine(
+        model, threads=threads, libraries=custom_op_libs,
+        precision=(precision, "fp16"), device=(device, "cpu"), passes=(passes, "safe"), fusion=(fusion, "safe"),
+        interior=(interior, "storage"), passes_limit=(passes_limit, None),
+    )  # fmt: skip
+    loaded: Model
+    if saved is not None:
+        built: Any = saved.settings
+        loaded, precision, device, passes = saved.model, built.precision, built.device, built.passes
+        fusion, interior = built.fusion, built.interior
+    else:
+        loaded = loaded_model(model)
     sets, notes = input_sets(loaded, inputs, seed, input_shapes, val_range, golden)
     options = RunOptions(
-        precision=precision, device=device, golden=golden,
+        precision=precision, device=device, golden=golden, engine=saved,
         acceptance=criteria(accept),
-        preset=preset, keep=tuple(re.compile(one) for one in keep), layers=re.compile(layers) if layers is not None else None,
+        preset=preset, keep=patterns(keep), layers=re.compile(layers) if layers is not None else None,
         interior=interior, passes=passes, fusion=fusion, passes_limit=passes_limit, threads=threads,
         custom_op_libs=tuple(Path(one) for one in custom_op_libs), observe=observe, try_cure=try_cure,
         strict_layers=strict_layers, worst=worst, details=details, memory_limit=memory_limit or DEFAULT_LIMIT, command=command,
@@ -156,7 +180,7 @@ def convert(
     if prove:
         sets, notes = input_sets(loaded, inputs, seed, input_shapes, val_range, golden)
     options = ConvertOptions(
-        precision=precision, keep=tuple(re.compile(one) for one in keep), keep_tensors=tuple(keep_tensors), keep_nodes=tuple(keep_nodes),
+        precision=precision, keep=patterns(keep), keep_tensors=several(keep_tensors), keep_nodes=several(keep_nodes),
         convert_io=convert_io, prove=prove, golden=golden,
         acceptance=criteria(accept), preset=preset, threads=threads,
         custom_op_libs=tuple(Path(one) for one in custom_op_libs), overwrite=overwrite, command=command,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from probe.api.arguments import Inputs, Tensors, criteria, input_sets, loaded_model
+from probe.api.saved import engine_runner, is_saved_engine
 from probe.results.diff import Criterion, DiffResult
 from probe.store.recording import Recording
 from probe.store.source import TensorSource
@@ -70,6 +71,7 @@ def dump(
     """Record the tensors of a model into ``out``: a dump folder, ``.npz`` or ``.safetensors``. Returns it, open for reading.
 
     Args:
+        model: an ONNX model; or a saved engine, for the runner ``engine``.
         inputs: a file, folder or dump of inputs, several of those, or arrays by input name; None: realistic data made from ``seed``.
         runner: what computes: ``ort``, ``files:PATH``, ``python:module.fn``, ``command: ...``, or an open runner, which stays open.
         input_shapes: extents of dynamic inputs by name, for made-up data.
@@ -86,7 +88,11 @@ def dump(
     from probe.store.feeds import input_infos
     from probe.store.opening import open_sink
 
-    loaded = loaded_model(model)
+    if is_saved_engine(model) and isinstance(runner, str):
+        runner = engine_runner(str(model), runner, options or DEFAULT_OPTIONS)
+        loaded: Model = runner.engine.model
+    else:
+        loaded = loaded_model(model)
     sets, notes = input_sets(loaded, inputs, seed, input_shapes, val_range)
     pattern = re.compile(select) if isinstance(select, str) else select
     wanted = None if pattern is None else lambda name: pattern.search(name) is not None

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from probe.api.arguments import Inputs, input_sets, loaded_model, optional_path
+from probe.api.arguments import Inputs, input_sets, loaded_model, optional_path, patterns
+from probe.api.saved import saved_engine
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,6 +46,7 @@ def bench(
     """Measure a model's latency and throughput, then its layers one by one against what this machine can do.
 
     Args:
+        model: an ONNX model; or a saved engine, which is measured as it was built.
         precision: None: FP32, which is what the CPU computes in; lower ones are emulated there, and their times are those of the emulation.
         iterations: inferences to measure, at least two; alone: just so many. Without either: ten, and for three seconds.
         duration: seconds to measure for, at least.
@@ -61,14 +63,20 @@ def bench(
     from probe.timing.bench import BenchOptions, bench_network
     from probe.timing.loop import Amount
 
+    amount = Amount.asked(iterations, duration, warmup)
+    begin = time.perf_counter()
+    saved = saved_engine(
+        model, threads=threads, libraries=custom_op_libs,
+        precision=(precision, None), device=(device, "cpu"), passes=(passes, None), fusion=(fusion, None), interior=(interior, None),
+        passes_limit=(passes_limit, None), tactics=(tactics, None),
+    )  # fmt: skip
+    loaded = saved.model if saved is not None else loaded_model(model)
+    load_seconds = time.perf_counter() - begin - (sum(saved.seconds.values()) if saved is not None else 0.0)
     options = BenchOptions(
-        precision=precision, device=device, amount=Amount.asked(iterations, duration, warmup), streams=streams, by_layer=by_layer,
-        keep=tuple(re.compile(one) for one in keep), tactics=optional_path(tactics), passes=passes, fusion=fusion, interior=interior,
+        precision=precision, engine=saved, device=device, amount=amount, streams=streams, by_layer=by_layer,
+        keep=patterns(keep), tactics=optional_path(tactics), passes=passes, fusion=fusion, interior=interior,
         passes_limit=passes_limit, threads=threads, custom_op_libs=tuple(Path(one) for one in custom_op_libs), command=command,
     )  # fmt: skip
-    begin = time.perf_counter()
-    loaded = loaded_model(model)
-    load_seconds = time.perf_counter() - begin
     sets, notes = input_sets(loaded, inputs, seed, input_shapes, val_range)
     verdicts = RANDOM_INPUTS_WARNING.format(seed=seed)  # speaks of what a pass may hide, and nothing is judged here
     return bench_network(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from probe.cli.bench import bench
+from probe.cli.build import build
 from probe.cli.check import check
 from probe.cli.convert import convert
 from probe.cli.demo import demo
@@ -17,7 +18,7 @@ from probe.cli.run import run
 from probe.cli.tactics import tactics
 
 HELP = ("-h", "--help")
-COMMANDS = (run, check, find, convert, bench, dump, diff, inspect, report, demo)
+COMMANDS = (run, check, find, convert, build, bench, dump, diff, inspect, report, demo)
 
 app = typer.Typer(
     name="probe",

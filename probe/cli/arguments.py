@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 def network_arguments(
     progress: Progress,
     *,
-    golden: str,
     inputs: list[str] | None,
     seed: int,
     input_shapes: list[str] | None,
@@ -23,10 +22,10 @@ def network_arguments(
     custom_op_lib: list[Path] | None,
     **further: Any,
 ) -> dict[str, Any]:
-    """What every such command hands on: its inputs, its golden, how it was called and who watches.
+    """What every such command hands on: its inputs, how it was called and who watches.
 
     Args:
-        further: arguments that need no other form, handed on as they are.
+        further: arguments that need no other form, such as the golden, handed on as they are.
 
     Raises:
         InputError: ``--input-shapes`` or ``--val-range`` cannot be read.
@@ -34,7 +33,7 @@ def network_arguments(
     from probe.model.feeds import parse_ranges, parse_shapes
 
     return {
-        "golden": golden, "inputs": inputs or None, "seed": seed, "input_shapes": parse_shapes(input_shapes or ()),
+        "inputs": inputs or None, "seed": seed, "input_shapes": parse_shapes(input_shapes or ()),
         "val_range": parse_ranges(val_range or ()), "threads": threads, "custom_op_libs": custom_op_lib or (),
         "command": typed_command(), "progress": progress.tell, **further,
     }  # fmt: skip

@@ -14,8 +14,8 @@ from probe.cli.options import (
     InputShapes,
     Json,
     Keep,
-    Model,
     Quiet,
+    Runnable,
     Seed,
     Threads,
     ValRange,
@@ -25,7 +25,8 @@ from probe.errors import EXIT_PASSED
 
 
 def bench(
-    model: Model,
+    context: typer.Context,
+    model: Runnable,
     precision: Annotated[
         Literal["fp32", "tf32", "fp16", "bf16"] | None,
         typer.Option(
@@ -104,15 +105,17 @@ def bench(
     Example: probe bench model.onnx --duration 10 --json bench.json
     """
     from probe.api.timing import bench as measure
-    from probe.cli.options import parse_keep, typed_command
+    from probe.cli.arguments import network_arguments
+    from probe.cli.options import chosen_device, parse_keep
     from probe.cli.output import check_json, check_table, show
     from probe.cli.progress import Progress
+    from probe.cli.saved import takes_saved
     from probe.errors import InputError
-    from probe.model.feeds import parse_ranges, parse_shapes
     from probe.results.json import check_target, write_text
 
     check_json(json)
     check_table(table)
+    takes_saved(context, model)
     exports = {"profile": export_profile, "layers": export_layers, "times": export_times}
     for name, path in exports.items():
         if path is not None:
@@ -124,12 +127,13 @@ def bench(
                     hint="leave --no-layers out",
                 )
     with Progress("measuring", quiet=quiet) as progress:
+        common = network_arguments(
+            progress, inputs=inputs, seed=seed, input_shapes=input_shapes, val_range=val_range, threads=threads, custom_op_lib=custom_op_lib,
+        )  # fmt: skip
         result = measure(
             model, precision=precision, iterations=iterations, duration=duration, warmup=warmup, streams=streams, by_layer=not no_layers,
-            inputs=inputs or None, seed=seed, input_shapes=parse_shapes(input_shapes or ()), val_range=parse_ranges(val_range or ()),
-            keep=parse_keep(keep), tactics=tactics, device="cpu" if device == "auto" else device, passes=passes, fusion=fusion,
-            interior=interior, passes_limit=passes_limit, threads=threads, custom_op_libs=custom_op_lib or (), command=typed_command(),
-            progress=progress.tell,
+            keep=parse_keep(keep), tactics=tactics, device=chosen_device(device), passes=passes, fusion=fusion, interior=interior,
+            passes_limit=passes_limit, **common,
         )  # fmt: skip
     from probe.report import trtexec_files as layouts
 

@@ -12,10 +12,13 @@ from probe.errors import InputError
 
 
 def dump(
+    context: typer.Context,
     model: Annotated[
         str,
         typer.Argument(
-            metavar="MODEL", help="An ONNX model, or a recording to copy into another format.", show_default=False
+            metavar="MODEL",
+            help="An ONNX model; a saved engine, with --runner engine; or a recording to copy into another format.",
+            show_default=False,
         ),
     ],
     output: Annotated[
@@ -91,6 +94,7 @@ def dump(
 
     from probe.cli.options import parse_bytes, parse_select, typed_command
     from probe.cli.output import check_json, show
+    from probe.cli.saved import takes_saved
     from probe.debug.inspect import describe_dump
     from probe.store.opening import is_recording
 
@@ -128,8 +132,15 @@ def dump(
             interior=interior,
             keep=tuple(keep or ()),
         )
-        loaded = api.load(model)
-        with closing(open_runner(runner, loaded, options)) as opened, Progress("recording", quiet=quiet) as progress:
+        if takes_saved(context, model):
+            from probe.api.saved import engine_runner
+
+            computes = engine_runner(model, runner, options)
+            loaded = computes.engine.model
+        else:
+            loaded = api.load(model)
+            computes = open_runner(runner, loaded, options)
+        with closing(computes) as opened, Progress("recording", quiet=quiet) as progress:
             api.dump(
                 loaded,
                 output,

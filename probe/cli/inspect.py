@@ -44,7 +44,7 @@ def inspect(
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
-    """Show what is in a model, a recording or a saved result.
+    """Show what is in a model, a recording, a saved engine or result.
 
     A model: inputs, outputs, operators, weights, numerics; the layers the engine makes of it, their shapes, operations and bytes; what was
     not fused and why. A recording: where it came from, and every tensor with its range. The word ops: the operators the engine knows and
@@ -91,6 +91,14 @@ def _look_at(thing: str, select: str | None, values: int, compiled: dict[str, An
         if changed:
             raise no_model
         return load(thing)
+    from probe.api.saved import is_saved_engine
+
+    if is_saved_engine(thing):
+        if changed or select is not None:
+            raise InputError(f"{thing} is a saved engine: its layers are formed", hint="leave the options out")
+        from probe.api.building import inspect_engine
+
+        return inspect_engine(thing, command=typed_command())
     from probe.debug.inspect import inspect_model, inspect_recording
     from probe.store.opening import is_recording
 

@@ -29,6 +29,10 @@ Json = Annotated[
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Say everything: no bound on tables, all notes.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Say only the verdict; no progress.")]
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="An ONNX model.", show_default=False)]
+Runnable = Annotated[
+    str,
+    typer.Argument(metavar="MODEL", help="An ONNX model, or an engine that probe build saved.", show_default=False),
+]
 Inputs = Annotated[
     list[str] | None,
     typer.Option(

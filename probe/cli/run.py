@@ -16,11 +16,11 @@ from probe.cli.options import (
     Inputs,
     InputShapes,
     Json,
-    Model,
     Passes,
     Precision,
     Preset,
     Quiet,
+    Runnable,
     Seed,
     StrictLayers,
     Threads,
@@ -32,7 +32,8 @@ from probe.errors import EXIT_FAILED, EXIT_PASSED, InputError
 
 
 def run(
-    model: Model,
+    context: typer.Context,
+    model: Runnable,
     precision: Precision = "fp16",
     inputs: Inputs = None,
     input_shapes: InputShapes = None,
@@ -104,7 +105,7 @@ def run(
 ) -> None:
     """Judge a model in low precision, layer by layer, with causes.
 
-    It is compiled, run, and compared with a golden. Every layer gets its own error on golden inputs beside what has accumulated; the first NaN, Inf or divergence gets a cause with numbers
+    It is compiled (a saved engine was already), run, and compared with a golden. Every layer gets its own error on golden inputs beside what has accumulated; the first NaN, Inf or divergence gets a cause with numbers
     and a cure that was tried. The CPU stores tensors in the precision and computes in FP32. Without --inputs, those of a recorded golden
     are taken, or realistic seeded data, which can hide failures. Exit code 0: passed or warned, 1: failed or not judged.
 
@@ -115,9 +116,11 @@ def run(
     from probe.cli.options import chosen_device, parse_bytes, parse_keep, parse_select
     from probe.cli.output import check_json, check_table, show
     from probe.cli.progress import Progress
+    from probe.cli.saved import takes_saved
 
     check_json(json)
     check_table(table)
+    takes_saved(context, model)
     if builds is not None:
         looking = {"--layers": layers, "--passes-limit": passes_limit, "--observe": observe, "--no-cure": no_cure,
                    "--strict-layers": strict_layers, "--table": table}  # fmt: skip

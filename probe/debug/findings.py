@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -205,7 +206,8 @@ class Findings:
             layer = self.layers[layer_name]
             if layer.floor is not None and layer.floor > FP32_FLOOR:
                 continue  # said above
-            if any(name in self.bad or self._descends(name, self.bad) for name in layer.outputs):
+            inside = (value.name for value in self.evidence.engine.layer(layer_name).tensors)
+            if any(name in self.bad or self._descends(name, self.bad) for name in (*layer.outputs, *inside) if name):
                 continue  # explained by its NaN or Inf
             yield self._explained(layer)
         if self.doubtful and not self.first_divergence:
@@ -226,7 +228,7 @@ class Findings:
             earlier = self._cause_in(one, max((one.injected or 0.0) / 2, self.threshold / 10))
             if earlier is not None:
                 return self._finding(earlier[0], earlier[1], fatal)
-        if (layer.injected or 0.0) >= self.threshold / 2:
+        if (layer.injected or 0.0) >= min(self.threshold, layer.accumulated or math.inf) / 2:
             return RunFinding(
                 "rounding",
                 f"layer {layer.name} ({layer.kind}) by itself makes an error of {layer.injected:.3g} of the range of {name} on golden inputs "
@@ -241,6 +243,12 @@ class Findings:
     ) -> RunFinding:
         listed = ", ".join(f"{x.name} {x.injected:.2g}" for x in contributors[:_SHOWN] if x.injected is not None)
         where = f"{name} is beyond the limit" if layer is not None else "an output is near or beyond the limit"
+        if not listed:
+            return RunFinding(
+                "accumulated", f"{where}; why is not known: no layer before it was measured by itself", tensor=name,
+                layer=layer.name if layer is not None else contributors[0].name,
+                cure="record a golden with every tensor: probe dump MODEL -o golden", fatal=fatal,
+            )  # fmt: skip
         gain = (
             f"; {layer.name} multiplies the noise it reads by {layer.gain:.3g}"
             if layer is not None and (layer.gain or 0) > 2

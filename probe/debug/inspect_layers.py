@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from probe.errors import InputError
+from probe.model.elements import element_name
 from probe.results.inspect import FateReport, LayerReport, LayersReport, PortReport, RefusalReport
 
 if TYPE_CHECKING:
@@ -79,12 +80,11 @@ def _layer(layer: Layer, found: Grouping) -> LayerReport:
 
 
 def _port(value: Any) -> PortReport:
-    kind = value.dtype.name.lower() if value.dtype is not None else ""
-    names = {"float": "float32", "double": "float64"}
+    kind = element_name(value.dtype.value) if value.dtype is not None else None
     shape = None
     if value.shape is not None:
         shape = tuple(extent if isinstance(extent, int) else extent.value for extent in value.shape)
-    return PortReport(value.name or "", names.get(kind, kind), shape)
+    return PortReport(value.name or "", kind or "", shape)
 
 
 def _fates(network: Network):  # noqa: ANN202 - pairs of a name and its Fate

@@ -20,6 +20,7 @@ from probe.debug.phases import Progress, timed_phase
 from probe.debug.whole_run import failed_to_run, observed, of_baseline, of_golden
 from probe.engine.assignment import FP32, Assignment
 from probe.engine.build import resolve_keep
+from probe.engine.layers import tensor_names
 from probe.engine.rounding import is_float
 from probe.errors import InputError
 from probe.results.diff import Criterion, DiffResult
@@ -59,6 +60,7 @@ class RunOptions:
         worst: elements with the largest error kept of each tensor.
         details: tensors with distributions, channels and pictures for a drill-down, at most.
         memory_limit: bytes of tensors a recording holds in memory.
+        engine: the network compiled before, as the other options say; it runs with its own assignment.
     """
 
     precision: str = "fp16"
@@ -81,6 +83,7 @@ class RunOptions:
     worst: int = 5
     details: int = 24
     memory_limit: int = DEFAULT_LIMIT
+    engine: Engine | None = None
     command: str = ""
 
 
@@ -100,6 +103,8 @@ class _Run:
         return timed_phase(self.seconds, self.tell, name)
 
     def compile(self, **changed: Any) -> Engine:
+        if self.options.engine is not None and not changed:
+            return self.options.engine
         return compile_as(self.model, self.options, **{"passes_limit": self.options.passes_limit, **changed})
 
     def tape(self, name: str) -> Tape:
@@ -156,8 +161,10 @@ def run_network(
             )  # fmt: skip
         with run.phase("compile"):
             engine = run.compile()
-            kept = kept_names(engine, options.keep)
-            assignment = resolve_keep(engine.assignment, kept, engine.layers)
+            named = kept_names(engine, options.keep)
+            assignment = resolve_keep(engine.assignment, named, engine.layers)
+            kept = (*kept_in(engine), *named)
+            notes = (*notes, *computed_away(engine, options.keep))
         with run.phase("baseline"):
             baseline = run.judge_outputs(engine, Assignment(FP32), golden, precision="fp32")
             if not baseline.outputs:
@@ -272,15 +279,25 @@ def device_in_words(device: str, precision: str, *, tactics: bool = False) -> st
 # --- phases
 
 
+def kept_in(engine: Engine) -> tuple[str, ...]:
+    """What the engine's own assignment keeps in FP32: tensors, and the ONNX nodes of layers."""
+    low = engine.assignment.default != FP32
+    layers = [name for name, choice in engine.assignment.layers.items() if low and choice.precision == "fp32"]
+    nodes = (identity for name in layers for identity in engine.layer(name).origin)
+    return tuple(dict.fromkeys((*sorted(engine.assignment.kept), *nodes)))
+
+
 def kept_names(engine: Engine, patterns: Sequence[re.Pattern[str]]) -> tuple[str, ...]:
-    """Tensors, layers and nodes that a pattern is found in.
+    """Tensors, layers and nodes that a pattern is found in: of a tensor that a pass gave another name, that name.
+
+    What a pass computed away is never rounded, so there is nothing to keep of it (``computed_away``).
 
     Raises:
-        InputError: a pattern that is found in none.
+        InputError: a pattern that is found in none, not in what was computed away either.
     """
-    tensors = {v.name or "": None for layer in engine.layers for v in (*layer.reads, *layer.weights, *layer.tensors)}
     nodes = {identity: None for layer in engine.layers for identity in layer.origin}
-    names = list(tensors | {layer.name: None for layer in engine.layers} | nodes)
+    there = tensor_names(engine.layers) | {layer.name: None for layer in engine.layers} | nodes
+    names = there | dict.fromkeys(engine.network.fates)
     kept: dict[str, None] = {}
     for pattern in patterns:
         matching = [name for name in names if name and pattern.search(name)]
@@ -289,8 +306,26 @@ def kept_names(engine: Engine, patterns: Sequence[re.Pattern[str]]) -> tuple[str
                 f"nothing to keep matches {pattern.pattern!r}", where="--keep",
                 hint="names of tensors, layers or ONNX nodes: probe inspect MODEL -v lists them",
             )  # fmt: skip
-        kept.update(dict.fromkeys(matching))
+        living = (name if name in there else _living(engine, name) for name in matching)
+        kept.update(dict.fromkeys(name for name in living if name in there))
     return tuple(kept)
+
+
+def computed_away(engine: Engine, patterns: Sequence[re.Pattern[str]]) -> tuple[str, ...]:
+    """A note of the tensors that patterns would keep and a pass computed away; none where there are none."""
+    gone = [
+        name for name in engine.network.fates if any(one.search(name) for one in patterns) and not _living(engine, name)
+    ]
+    if not gone:
+        return ()
+    listed = ", ".join(gone[:3]) + (f" and {len(gone) - 3} more" if len(gone) > 3 else "")
+    return (f"nothing to keep of {listed}: clean-up of the graph computed it away (--passes none leaves it)",)
+
+
+def _living(engine: Engine, name: str) -> str:
+    """The tensor that holds the values of one that a pass removed; "" where it was computed away."""
+    fate = engine.network.fate(name)
+    return fate.to if fate is not None and fate.status == "equivalent" else ""
 
 
 def _selected(pattern: re.Pattern[str] | None) -> Callable[[Any], bool] | None:
@@ -316,7 +351,9 @@ def _other_interior(
 
 def _as_written(run: _Run, engine: Engine, golden: TensorSource, diff: DiffResult) -> AsWritten:
     plain = run.compile(passes="none", fusion="none", interior="storage")
-    kept = kept_names(plain, run.options.keep)
+    there = {value.name for layer in plain.layers for value in (*layer.reads, *layer.weights, *layer.tensors)}
+    there |= {identity for layer in plain.layers for identity in layer.origin}
+    kept = (*(name for name in kept_in(engine) if name in there), *kept_names(plain, run.options.keep))
     judged = run.judge_outputs(plain, resolve_keep(plain.assignment, kept, plain.layers), golden)
     worst = max((_floor(t) for t in judged.outputs if t.metrics is not None), default=0.0)
     by = tuple(dict.fromkeys(change.by for change in engine.report.changes))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from probe.engine.assignment import Assignment, Choice
 from probe.engine.engine import Engine, Settings
 from probe.engine.fusion import group
-from probe.engine.layers import all_layers, form_layers
+from probe.engine.layers import all_layers, form_layers, tensor_names
 from probe.engine.network import check, read_network
 from probe.engine.passes import run_passes
 from probe.engine.rounding import Interior, Rounding
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 PassLevel = Literal["none", "safe", "all"]
 FusionLevel = Literal["none", "safe", "full"]
-_DEVICES = ("cpu", "cuda")
-_LEVELS = {"passes": ("none", "safe", "all"), "fusion": ("none", "safe", "full"), "interior": ("storage", "fp32")}
+DEVICES = ("cpu", "cuda")
+LEVELS = {"passes": ("none", "safe", "all"), "fusion": ("none", "safe", "full"), "interior": ("storage", "fp32")}
 
 
 def compile_model(
@@ -59,10 +59,10 @@ def compile_model(
         InputError: an unknown precision, device or level; a kept name that is nowhere; a model that cannot be compiled.
     """
     for option, value in (("passes", passes), ("fusion", fusion), ("interior", interior)):
-        if value not in _LEVELS[option]:
-            raise InputError(f"--{option} {value}: unknown", hint=", ".join(_LEVELS[option]))
-    if device not in _DEVICES:
-        raise InputError(f"unknown device {device!r}", hint=f"devices: {', '.join(_DEVICES)}")
+        if value not in LEVELS[option]:
+            raise InputError(f"--{option} {value}: unknown", hint=", ".join(LEVELS[option]))
+    if device not in DEVICES:
+        raise InputError(f"unknown device {device!r}", hint=f"devices: {', '.join(DEVICES)}")
     choice = Choice(precision)
     seconds: dict[str, float] = {}
     with _timed(seconds, "read"):
@@ -80,7 +80,7 @@ def compile_model(
         rounding = Rounding(layers, interior)
         assignment = resolve_keep(Assignment(choice), keep, list(all_layers(layers)), network)
     with _timed(seconds, "device"):
-        device_for = _device_maker(device, network, layers, precision, threads, libraries)
+        device_for = device_maker(device, network, layers, precision, threads, libraries)
         made = device_for(rounding)
     settings = Settings(precision, device, passes, fusion, interior)
     return Engine(
@@ -89,7 +89,7 @@ def compile_model(
     )  # fmt: skip
 
 
-def _device_maker(
+def device_maker(
     device: str, network: Network, layers: Sequence[Layer], precision: str, threads: int, libraries: Sequence[Path]
 ) -> Callable[[Rounding], Device]:
     """Makes devices for one network: on the CPU they share its weights, on a GPU the GPU."""
@@ -127,7 +127,7 @@ def resolve_keep(
     """
     by_layer = {layer.name: layer for layer in layers}
     by_node = {identity: layer for layer in layers for identity in layer.origin}
-    tensors = {v.name for layer in layers for v in (*layer.reads, *layer.weights, *layer.tensors)}
+    tensors = tensor_names(layers)
     for name in names:
         fate = network.fate(name) if network is not None and name not in tensors else None
         if fate is not None and fate.status == "equivalent" and fate.to in tensors:
@@ -145,7 +145,7 @@ def resolve_keep(
         else:
             import difflib
 
-            near = difflib.get_close_matches(name, [*(t for t in tensors if t), *by_layer, *by_node], 1, 0.6)
+            near = difflib.get_close_matches(name, [*tensors, *by_layer, *by_node], 1, 0.6)
             raise InputError(
                 f"nothing to keep is called {name!r}", where="--keep", hint=f"did you mean {near[0]!r}?" if near else ""
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -107,6 +108,17 @@ class Engine:
             self.model, self.network, self.top_layers, rounding, device, replace(self.settings, interior=interior),
             report=self.report, refusals=self.refusals, assignment=self.assignment, seconds=self.seconds, device_for=self._device_for,
         )  # fmt: skip
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
+        """Write the engine into one file, with its model, weights, settings and assignment: ``probe.compile(path)`` reads it back, ready
+        to run. It appears whole or not at all.
+
+        Raises:
+            InputError: the file is there or cannot be written; the model's file was changed since it was loaded.
+        """
+        from probe.engine.saved.save import save_engine
+
+        save_engine(self, path, overwrite=overwrite)
 
     # --- running -----------------------------------------------------------------------------------------------------
 

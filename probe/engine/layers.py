@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -61,6 +61,21 @@ class Layer:
     def tensors(self) -> tuple[ir.Value, ...]:
         """What its nodes make, in execution order."""
         return tuple(value for node in self.nodes for value in node.outputs if value.name)
+
+
+def tensor_names(layers: Iterable[Layer]) -> dict[str, None]:
+    """Names of all tensors that layers read, hold and make, those in the bodies of Loop and Scan included."""
+    values = (
+        v for layer in layers for v in (*layer.reads, *layer.weights, *layer.tensors, *_made_in_bodies(layer.nodes))
+    )
+    return {value.name: None for value in values if value.name}
+
+
+def _made_in_bodies(nodes: Iterable[ir.Node]) -> Iterator[ir.Value]:
+    for node in nodes:
+        for body in bodies_of(node).values():
+            yield from (*body.inputs, *body.initializers.values(), *(value for one in body for value in one.outputs))
+            yield from _made_in_bodies(body)
 
 
 def form_layers(network: Network, grouping: Grouping) -> tuple[Layer, ...]:

@@ -7,11 +7,16 @@ from pathlib import Path
 # (offset, magic bytes, what it is, what to do), first match wins. Only formats people really pass by mistake.
 _EXPORT = "export the network to ONNX and pass the .onnx file"
 _ENGINE = (
-    "a TensorRT engine: compiled for one GPU, its network cannot be read back",
-    "pass the ONNX model the engine was built from",
+    "a TensorRT engine: compiled for one GPU and one version, opaque: its network cannot be read back",
+    'pass the ONNX model the engine was built from; what the engine computes is recorded by probe dump MODEL --runner "command: ..."',
+)
+_SAVED = (
+    "an engine that probe build saved",
+    "run, bench and inspect take it, and dump with --runner engine; here, pass the ONNX model it was built from",
 )
 _MAGIC: tuple[tuple[int, bytes, str, str], ...] = (
     (0, b"ftrt", *_ENGINE),
+    (0, b"\x89PROBE\r\n", *_SAVED),
     (0, b"version https://git-lfs", "a Git LFS pointer, the model itself was not downloaded", "run `git lfs pull`"),
     (4, b"ORTM", "an ONNX Runtime .ort model", "pass the .onnx model it was converted from"),
     (4, b"TFL3", "a TensorFlow Lite model", "convert it with tf2onnx: python -m tf2onnx.convert --tflite MODEL --output model.onnx"),

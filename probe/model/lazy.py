@@ -37,7 +37,7 @@ def build_ir(model: Model) -> ir.Model:
         proto.ParseFromString(read_outline(view))
     _drop_map_types(proto.graph)
     places: dict[str, onnx.TensorProto] = {}
-    for tensor in _tensors(proto):
+    for tensor in tensors_of(proto):
         if payload_of(tensor) is not None:
             name = f"{_PLACE}.{len(places)}"
             places[name] = type(tensor)()
@@ -101,8 +101,8 @@ def _reader(tensor: onnx.TensorProto, payload: Payload, model: Model) -> Callabl
     return read_array if payload.field == _RAW_DATA and name in NUMPY_NATIVE else read_any
 
 
-def _tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    """Every tensor of a model: initialisers and attributes, in bodies and functions too."""
+def tensors_of(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Every tensor of a model: the initialisers of its graph first, then attributes, in bodies and functions too."""
     yield from _tensors_of_graph(proto.graph)
     for function in proto.functions:
         for node in function.node:

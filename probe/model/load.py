@@ -64,8 +64,12 @@ def read_model(
     base_dir: Path | None = None,
     origin: str = "",
     source: Model | None = None,
+    digest: str = "",
 ) -> Model:
     """``load`` for bytes already at hand; ``content`` is kept by the model when no file holds them.
+
+    Args:
+        digest: SHA-256 of the file that the model came from, where ``path`` is another.
 
     Raises:
         InputError: as ``load``.
@@ -118,6 +122,7 @@ def read_model(
         content=content,
         base_dir=base_dir,
         source=source,
+        digest=digest,
     )
 
 
@@ -141,12 +146,22 @@ def _regular_file(path: Path) -> Stamp:
     if status.st_size == 0:
         raise InputError("the file is empty", where=where, hint="the export or the copy did not finish; repeat it")
     if status.st_size > _PROTOBUF_LIMIT:
+        if known := formats.recognise(path, _head(path)):
+            raise InputError(f"this is not an ONNX model: the file is {known[0]}", where=where, hint=known[1])
         raise InputError(
             f"the file has {status.st_size / 1e9:.1f} GB; an ONNX file cannot exceed 2 GB, so this is none",
             where=where,
             hint="larger models keep their weights beside the .onnx file, as external data: pass that file",
         )
     return Stamp(status.st_size, status.st_mtime_ns)
+
+
+def _head(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(512)
+    except OSError as error:
+        raise InputError(f"cannot open the model: {error.strerror}", where=str(path)) from None
 
 
 def _parse(path: Path, data: memoryview) -> onnx.ModelProto:

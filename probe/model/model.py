@@ -115,6 +115,7 @@ class Model:
         content: bytes | None = None,
         base_dir: Path | None = None,
         source: Model | None = None,
+        digest: str = "",
     ) -> None:
         self.path = path
         self.base_dir = base_dir if base_dir is not None else path.parent
@@ -134,6 +135,7 @@ class Model:
         self._stamp = stamp
         self._content = content
         self._source = source
+        self._digest = digest
 
     def __repr__(self) -> str:
         return f"Model({str(self.path)!r}, {len(self.nodes)} nodes{', ' + self.origin if self.origin else ''})"
@@ -146,9 +148,11 @@ class Model:
     @cached_property
     def sha256(self) -> str:
         """Hex digest of the .onnx file; where it has external data, of all its files one after the other. Of the original for a
-        derived model: it says which network this is, not how it is stored."""
+        derived or a stored model: it says which network this is, not how it is stored."""
         if self._source is not None:
             return self._source.sha256
+        if self._digest:
+            return self._digest
         digest = hashlib.sha256()
         buffer = memoryview(bytearray(1 << 20))
         for path in (self.path, *self.external_files):

@@ -32,6 +32,8 @@ _HOMES = {
     "probe.ops/1": ("probe.results.ops", "OpsResult"),
     "probe.run/1": ("probe.results.run", "RunResult"),
     "probe.bench/1": ("probe.results.bench", "BenchResult"),
+    "probe.build/1": ("probe.results.build", "BuildResult"),
+    "probe.engine/1": ("probe.results.build", "SavedEngine"),
     "probe.check/1": ("probe.results.check", "CheckResult"),
     "probe.convert/1": ("probe.results.convert_result", "ConvertResult"),
     "probe.find/1": ("probe.results.find", "FindResult"),

@@ -25,6 +25,7 @@ from probe.results.diff import (
 )
 from probe.results.example_bench import example_bench
 from probe.results.example_blame import examples_of_blame
+from probe.results.example_build import example_build
 from probe.results.example_check import example_check
 from probe.results.example_detail import example_detail
 from probe.results.example_find import example_find
@@ -299,6 +300,7 @@ def examples() -> dict[str, Any]:
         "inspect-ops": example_ops(),
         "run": example_run(),
         "convert": example_convert(),
+        "build": example_build(_DIGEST, _ENVIRONMENT),
         "bench": example_bench(_DIGEST, _INPUT, _ENVIRONMENT),
         "check": example_check(_DIGEST, _INPUT, _ENVIRONMENT),
         "find": example_find(example_convert(), example_run().findings),

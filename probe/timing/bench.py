@@ -16,17 +16,17 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from probe.compare.diff import environment
 from probe.debug.phases import Progress, timed_phase
-from probe.debug.run import device_in_words, kept_names
+from probe.debug.run import device_in_words, kept_in, kept_names
 from probe.engine.build import compile_model, resolve_keep
 from probe.errors import InputError
 from probe.results.bench import BenchResult, InferenceTimes, Spread
-from probe.results.tensors import InputInfo
+from probe.store.feeds import input_infos
 from probe.timing.layers import ports_of, rows_of, time_layers
 from probe.timing.loop import Amount, Measured, measure
 from probe.timing.machine import Busy, cores, look, other_load
 from probe.timing.memory import plan_of
 from probe.timing.spread import few_runs, spread_of, unsteady
-from probe.timing.tactics import Recorded
+from probe.timing.tactics import settings_with
 
 if TYPE_CHECKING:
     from probe.engine.assignment import Assignment
@@ -50,6 +50,7 @@ class BenchOptions:
         by_layer: also time layers, against ceilings measured here.
         keep: patterns; tensors, layers and ONNX nodes whose name one is found in stay FP32.
         tactics: a tactic file to replay.
+        engine: the network compiled before, with its own assignment; then nothing above is said but ``keep``.
     """
 
     precision: str | None = None
@@ -66,6 +67,7 @@ class BenchOptions:
     passes_limit: int | None = None
     threads: int = 0
     custom_op_libs: tuple[Path, ...] = ()
+    engine: Engine | None = None
     command: str = ""
 
 
@@ -109,7 +111,8 @@ def bench_network(
         looks: at what the machine does.
 
     Raises:
-        InputError: the model cannot be compiled or run, an option names nothing, streams that the device cannot run side by side.
+        InputError: the model cannot be compiled or run, an option names nothing, a tactic file does not fit, streams that the device cannot
+            run side by side.
     """
     options = options or BenchOptions()
     if options.streams < 1:
@@ -133,6 +136,7 @@ def bench_network(
         precision=engine.settings.precision,
         device=device_in_words(engine.settings.device, engine.settings.precision),
         executor=timeline.executor,
+        layerwise=timeline.layerwise,
         emulated=_is_emulated(engine, assignment),
         streams=options.streams,
         batch=batch_of(sets),
@@ -146,7 +150,7 @@ def bench_network(
         threads=options.threads,
         graph_inputs=tuple(port.name for port in model.inputs),
         graph_outputs=tuple(port.name for port in model.outputs),
-        inputs=tuple(InputInfo(one.id, one.sha256, one.source) for one in sets),
+        inputs=input_infos(sets),
         notes=tuple(notes),
         environment=environment(),
         command=options.command,
@@ -159,15 +163,11 @@ def bench_network(
 
 def _compiled(bench: _Bench, model: Model) -> tuple[Engine, Assignment, tuple[str, ...]]:
     options = bench.options
-    settings: dict[str, Any] = {name: getattr(options, name) for name in ("precision", "passes", "fusion", "interior")}
-    recorded = None
-    if options.tactics is not None:
-        if options.keep:
-            raise InputError("a tactic file says itself what is kept", where="--keep", hint="leave one of both out")
-        recorded = Recorded.read(options.tactics, **settings)
-        settings = {name: getattr(recorded.file, name) for name in settings}
-    usual = {"precision": "fp32", "passes": "safe", "fusion": "safe", "interior": "storage"}
-    settings = {name: value if value is not None else usual[name] for name, value in settings.items()}
+    if options.engine is not None:
+        engine, kept = options.engine, kept_names(options.engine, options.keep)
+        return engine, resolve_keep(engine.assignment, kept, engine.layers), (*kept_in(engine), *kept)
+    asked = {name: getattr(options, name) for name in ("precision", "passes", "fusion", "interior")}
+    recorded, settings = settings_with(options.tactics, options.keep, asked, usual_precision="fp32")
     engine = compile_model(
         model, device=options.device, passes_limit=options.passes_limit, threads=options.threads, libraries=options.custom_op_libs,
         **settings,

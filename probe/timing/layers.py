@@ -11,6 +11,7 @@ import numpy as np
 
 from probe.engine.costs import cost_of
 from probe.engine.fusion.kinds import is_float
+from probe.model.elements import element_name
 from probe.results.bench import Ceilings, LayerTime
 from probe.results.inspect import PortReport
 from probe.timing.memory import LOW_BITS
@@ -138,9 +139,9 @@ def ports_of(engine: Engine, assignment: Assignment, shapes: Shapes) -> tuple[Po
     ]
     for value, stored in [*((value, "") for value in engine.network.graph.inputs), *made]:
         name = value.name or ""
-        if name not in shapes or value.dtype is None:
+        own = element_name(value.dtype.value) if value.dtype is not None else None
+        if name not in shapes or own is None:
             continue
-        own = {"float": "float32", "double": "float64"}.get(value.dtype.name.lower(), value.dtype.name.lower())
         rounded = stored and is_float(value) and name not in assignment.kept
         found.setdefault(name, PortReport(name, stored if rounded else own, shapes[name]))
     return tuple(found.values())

@@ -14,7 +14,7 @@ from probe.errors import InputError
 
 Feeds = Mapping[str, np.ndarray[Any, Any]]
 ITERATIONS, DURATION, WARMUP = 10, 3.0, 0.5  # what is asked for by default: inferences, seconds, seconds
-MOST = 1_000_000  # inferences: what fits into memory without a thought
+MOST = 1_000_000  # inferences whose moments fit into memory; measuring ends there in any case
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Amount:
         """What a user asked for: a number of iterations alone means just so many.
 
         Raises:
-            InputError: fewer than two iterations, or a time below zero.
+            InputError: fewer than two iterations or more than ``MOST``, or a time that is negative or has no end.
         """
         if iterations is not None and iterations < 2:
             raise InputError(
@@ -88,7 +88,7 @@ def measure(
     """Run every context again and again, each in a thread of its own where there are several; the input sets take turns.
 
     Raises:
-        InputError: an inference fails; all streams stop.
+        InputError: there is no context or no input; an inference fails, and all streams stop.
     """
     if not contexts or not sets:
         raise InputError("nothing to measure: no stream or no input")

@@ -13,8 +13,9 @@ from probe.results.bench import Spread
 UNSTEADY = 0.10  # coefficient of variation above which times are called unstable
 _DRIFT = 0.05  # of the median, between the first and the last third
 _THIRDS = 30  # times it takes to speak of a drift
-FEW = 10  # times below which percentiles are named after what they are not
-_BUSY_SHARE, _BUSY_CORES = 0.10, 0.25  # of all cores; what one measurement does not notice
+FEW = 10  # with fewer times, p90 and above are interpolated between the two slowest
+# Other programs may keep so much busy before times notice: of all cores, or of one, whichever is more.
+_BUSY_SHARE, _BUSY_CORES = 0.10, 0.25
 
 
 def spread_of(seconds: Sequence[float]) -> Spread:
@@ -64,7 +65,7 @@ def unsteady(latencies: Sequence[float], other_load: float | None, cores: int) -
 
 
 def few_runs(runs: int) -> str:
-    """What percentiles of so few times are; "" where there are enough."""
+    """A warning of what percentiles of so few times are; "" where there are enough."""
     if runs >= FEW:
         return ""
     return f"of {runs} runs: p90, p95 and p99 lie between the two slowest of them"

@@ -1,4 +1,4 @@
-"""The kernel choices of a tactic file, for a network that is timed."""
+"""The kernel choices of a tactic file, for a network that is timed or saved."""
 
 from __future__ import annotations
 
@@ -13,10 +13,31 @@ from probe.engine.tuning.tactic_file import base_of, read_unedited
 from probe.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from probe.engine.engine import Engine
     from probe.results.tactics import TacticFile
+
+
+def settings_with(
+    tactics: str | Path | None, keep: Collection[object], asked: Mapping[str, str | None], *, usual_precision: str
+) -> tuple[Recorded | None, dict[str, Any]]:
+    """How to compile a network: as the tactic file says, or without one as the user asked, else as is usual; and the file.
+
+    Args:
+        keep: what the user wants kept in FP32, which a file says itself.
+        asked: as for ``Recorded.read``.
+
+    Raises:
+        InputError: both a file and ``keep``; otherwise as ``Recorded.read``.
+    """
+    usual = {"precision": usual_precision, "passes": "safe", "fusion": "safe", "interior": "storage"}
+    if tactics is None:
+        return None, {name: asked[name] if asked[name] is not None else value for name, value in usual.items()}
+    if keep:
+        raise InputError("a tactic file says itself what is kept", where="--keep", hint="leave one of both out")
+    recorded = Recorded.read(Path(tactics), **asked)
+    return recorded, {name: getattr(recorded.file, name) for name in usual}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +49,8 @@ class Recorded:
 
     @classmethod
     def read(cls, path: Path, **asked: str | None) -> Recorded:
-        """
+        """Read a file, and hold it against what the user asked for.
+
         Args:
             asked: what the user said of the compiler beside it, by option: ``precision``, ``passes``, ``fusion``, ``interior``; None: nothing.
 
@@ -46,7 +68,9 @@ class Recorded:
         return cls(file, path)
 
     def assignment(self, engine: Engine, inputs: Mapping[str, Any]) -> Assignment:
-        """The network's choices, which must fit; kept tensors are those that the file names.
+        """The choices of the file for a network, which must fit; kept tensors are those that the file names.
+
+        The engine's own assignment becomes the file's precisions, every layer exact: what layers are tuned for.
 
         Raises:
             InputError: they do not fit; every miss is listed.

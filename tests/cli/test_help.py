@@ -52,6 +52,8 @@ COMMON = {"dump": "--inputs --input-shapes --seed --val-range --select --layers 
           "bench": "--precision --device --iterations --duration --warmup --streams --inputs --input-shapes --seed --val-range --keep --tactics "
                    "--passes --passes-limit --fusion --interior --no-layers --worst --table --export-profile --export-layers --export-times "
                    "--threads --custom-op-lib --json -v -q",
+          "build": "--precision --keep --tactics --device --passes --passes-limit --fusion --interior --inputs --input-shapes --seed --val-range "
+                   "--threads --custom-op-lib --overwrite --json -o -v -q",
           "diff": "--accept --preset --precision --map --select --layers --worst --smallest-tolerance --strict-layers --metrics "
                   "--worse-factor --json -v -q",
           "find": "--precision --inputs --input-shapes --seed --val-range --golden --accept --preset --check --aggregate --held-out --split "

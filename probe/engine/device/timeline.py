@@ -50,10 +50,12 @@ class Timeline(Protocol):
 
     Attributes:
         executor: in words, what computes when ``Context.run`` is called.
+        layerwise: that is layer after layer from the host, slower than the network as one program.
         one_at_a_time: why contexts cannot run side by side; "" where they can.
     """
 
     executor: str
+    layerwise: bool
     one_at_a_time: str
 
     def context(self) -> Context:

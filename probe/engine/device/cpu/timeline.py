@@ -42,6 +42,7 @@ class CpuTimeline:
         self.executor = "one session for the whole network" if self._gated else "layer by layer, a session each"
         lacking = "1 layer has" if fallbacks == 1 else f"{fallbacks} layers have"
         why = f"{lacking} no kernel of ONNX Runtime" if fallbacks else "it has tactics other than exact"
+        self.layerwise = not self._gated
         self.one_at_a_time = "" if self._gated else f"the network runs layer by layer here, because {why}"
 
     def context(self) -> CpuContext:

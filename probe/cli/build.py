@@ -1,0 +1,93 @@
+"""``probe build``: compile a model once, and save the engine into one file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from probe.cli.options import (
+    CustomOpLib,
+    Device,
+    Inputs,
+    InputShapes,
+    Json,
+    Keep,
+    Model,
+    Overwrite,
+    Quiet,
+    Seed,
+    Threads,
+    ValRange,
+    Verbose,
+)
+from probe.errors import EXIT_PASSED
+
+
+def build(
+    model: Model,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="FILE", help="Where the engine goes.", show_default=False)
+    ],
+    precision: Annotated[
+        Literal["fp16", "bf16", "tf32", "fp32"] | None,
+        typer.Option(metavar="NAME", help="What tensors are stored in: fp16, the default; bf16, tf32 or fp32."),
+    ] = None,
+    keep: Keep = None,
+    tactics: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Take the kernel choices of a tactic file, compiled as it says."),
+    ] = None,
+    device: Device = "auto",
+    passes: Annotated[
+        Literal["none", "safe", "all"] | None,
+        typer.Option(metavar="none|safe|all", help="Clean-up of the graph; safe by default."),
+    ] = None,
+    passes_limit: Annotated[
+        int | None, typer.Option(metavar="N", min=0, help="Stop after N changes to the graph.")
+    ] = None,
+    fusion: Annotated[
+        Literal["none", "safe", "full"] | None,
+        typer.Option(metavar="none|safe|full", help="Which nodes are computed together; safe by default."),
+    ] = None,
+    interior: Annotated[
+        Literal["storage", "fp32"] | None,
+        typer.Option(metavar="storage|fp32", help="Tensors inside fused layers: rounded, the default, or FP32."),
+    ] = None,
+    inputs: Inputs = None,
+    input_shapes: InputShapes = None,
+    seed: Seed = 0,
+    val_range: ValRange = None,
+    threads: Threads = 0,
+    custom_op_lib: CustomOpLib = None,
+    overwrite: Overwrite = False,
+    json: Json = None,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Compile a model, and save the engine into one file.
+
+    It holds the model, the network after its clean-up, weights, precision and kernel choices, each byte checked when it is read; it loads
+    without compiling again and computes the same bits. run, bench and inspect take it where they take a model, and dump with --runner
+    engine. It is refused where it was not built for: another device or version of probe. Inputs are of use with --tactics only, whose
+    choices hold for their shapes. Exit code 0: written.
+
+    Example: probe build model.onnx -o engine.probe --precision fp16 --keep "^logits$"
+    """
+    from probe.api.building import build as build_engine
+    from probe.cli.options import chosen_device, parse_keep, typed_command
+    from probe.cli.output import check_json, show
+    from probe.cli.progress import Progress
+    from probe.model.feeds import parse_ranges, parse_shapes
+
+    check_json(json)
+    with Progress("building", quiet=quiet) as progress:
+        result = build_engine(
+            model, output, precision=precision, keep=parse_keep(keep), tactics=tactics, inputs=inputs or None, seed=seed,
+            input_shapes=parse_shapes(input_shapes or ()), val_range=parse_ranges(val_range or ()), device=chosen_device(device),
+            passes=passes, fusion=fusion, interior=interior, passes_limit=passes_limit, threads=threads, custom_op_libs=custom_op_lib or (),
+            overwrite=overwrite, command=typed_command(), progress=progress.tell,
+        )  # fmt: skip
+    show(result, json, verbose=verbose, quiet=quiet)
+    raise typer.Exit(EXIT_PASSED)
