@@ -15,7 +15,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from probe.report import trtexec_files as layouts
-from probe.report.bench_facts import caveats, duration, next_steps, percent, rate, three_digits
+from probe.report.bench_facts import (
+    caveats,
+    duration,
+    memory_in_words,
+    next_steps,
+    percent,
+    rate,
+    sum_against_whole,
+    three_digits,
+)
 from probe.report.html.bench_plots import _ticks, latency_plot, memory_plot, roofline_plot, time_plot
 from probe.report.html.page import html_page
 from probe.report.markdown import markdown
@@ -123,6 +132,21 @@ def test_a_ceiling_that_layers_exceed_is_doubted(result: BenchResult) -> None:
     fast = example_layer_time("c", "conv", 1e-3, flops=10**9, moved=100, live_bytes=1, share=1.0)
     assert any("ceiling is too low" in one for one in caveats(replace(result, layers=(fast,))))
     assert not any("ceiling is too low" in one for one in caveats(result))
+
+
+def test_what_is_not_measured_as_one_program_is_said(result: BenchResult) -> None:
+    apart = replace(result, executor="layer by layer, a session each", layerwise=True)
+    assert any(one.startswith("latency is of the network run layer by layer") for one in caveats(apart))
+    assert caveats(replace(result, executor="one recorded graph")) == [*result.warnings]
+
+
+def test_what_is_not_known_is_left_out_or_counted(result: BenchResult) -> None:
+    assert "calling a layer takes" in sum_against_whole(result)
+    assert "calling a layer takes" not in sum_against_whole(replace(result, call_seconds=None))
+    assert result.memory is not None and "unknown size" not in memory_in_words(result)
+    lacking = replace(result, memory=replace(result.memory, unknown=2))
+    assert "2 tensors of unknown size left out" in memory_in_words(lacking)
+    assert memory_in_words(replace(result, memory=None)) == ""
 
 
 # --- HTML

@@ -1,11 +1,8 @@
-"""Reports in a real browser: no console message, no request, and what scripts promise works. Skipped without Playwright and a Chromium."""
+"""Reports in a real browser: no console message, no request, and what scripts promise works."""
 
 from __future__ import annotations
 
 import math
-import os
-import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,49 +11,10 @@ import pytest
 
 from probe.report.html.page import html_page
 from probe.results.publish import example_layer, example_run, examples
+from tests.bench.report import result_of
 from tests.report.test_detail import RESULT as JUDGED
-from tests.report.test_html import HOSTILE
-from tests.report.test_pages import _renamed
-
-playwright = pytest.importorskip("playwright.sync_api")
-CHROMIUM = os.environ.get("PROBE_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-if CHROMIUM is None:
-    pytest.skip("no Chromium: install one, or name it in PROBE_CHROMIUM", allow_module_level=True)
 
 ROWS = "[...document.querySelectorAll('#layers-table tbody tr')].filter(r => !r.hidden)"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as running:
-        opened = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield opened
-        opened.close()
-
-
-@pytest.fixture
-def show(browser: Any, tmp_path: Path) -> Iterator[Any]:
-    """Open a result as a page; whatever it says on the console or asks the network for fails the test."""
-    noticed: list[str] = []
-    contexts: list[Any] = []
-
-    def opened(result: Any, width: int = 1280, scheme: str = "light") -> Any:
-        file = tmp_path / "page.html"
-        file.write_text(html_page(result), encoding="utf-8")
-        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
-        contexts.append(context)
-        page = context.new_page()
-        page.on("console", lambda message: noticed.append(message.text))
-        page.on("pageerror", lambda error: noticed.append(str(error)))
-        page.on("dialog", lambda dialog: noticed.append(f"dialog {dialog.message}"))
-        page.on("request", lambda request: noticed.append(request.url) if request.url != file.as_uri() else None)
-        page.goto(file.as_uri())
-        return page
-
-    yield opened
-    for context in contexts:
-        context.close()
-    assert noticed == []
 
 
 def layered() -> Any:
@@ -69,48 +27,30 @@ def layered() -> Any:
     return replace(example_run(), layers=layers, first_divergence=("/block.2/MatMul",))
 
 
-def test_a_tensor_in_detail_opens_from_its_links_and_by_itself(show: Any) -> None:
+def test_a_tensor_in_detail_opens_from_its_links_and_by_itself(show: Any, until: Any) -> None:
     page = show(example_run())
     drill = page.locator(".drill")
     assert drill.count() == 1 and drill.get_attribute("open") is None
     page.locator("#layers-table-1 summary").first.click()
     page.locator("#layers-table-1 a[href^='#detail-']").click()
-    page.wait_for_function("document.querySelector('.drill').open")
+    until(page, "document.querySelector('.drill').open")
     assert page.evaluate("document.activeElement.closest('.drill') !== null")
     drill.locator("summary").press("Enter")
     assert drill.get_attribute("open") is None, "by keyboard, too"
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
-def test_a_tensor_in_detail_fits_and_its_pictures_load(width: int, scheme: str, show: Any) -> None:
+def test_a_tensor_in_detail_fits_and_its_pictures_load(width: int, scheme: str, show: Any, until: Any) -> None:
     page = show(JUDGED, width, scheme)
     for link in page.locator("#outputs-table a[href^='#detail-']").all():
         link.evaluate("a => { a.closest('details').open = true; a.click(); }")
-    page.wait_for_function("[...document.querySelectorAll('.drill')].every(d => d.open)")
+    until(page, "[...document.querySelectorAll('.drill')].every(d => d.open)")
     assert page.locator(".drill").count() == 4
     assert page.evaluate("document.documentElement.scrollWidth") == width
-    page.wait_for_function("[...document.images].every(i => i.complete && i.naturalWidth > 0)")
+    until(page, "[...document.images].every(i => i.complete && i.naturalWidth > 0)")
     assert page.evaluate("[...document.images].map(i => [i.naturalWidth, i.naturalHeight])") == [[60, 40]] * 3
     cut = "svg => { const b = svg.getBBox(), v = svg.viewBox.baseVal; return b.x < -1 || b.y < -1 || b.x + b.width > v.width + 1; }"
     assert not any(svg.evaluate(cut) for svg in page.locator(".pane svg[role=img]").all()), "no word leaves its picture"
-
-
-@pytest.mark.parametrize("kind", ["run", "find", "diff", "check", "bench", "diff-results", "convert", "tactics-record", "tactics-log", "tactics-bisect", "tactics-table", "builds"])
-def test_pages_fit_wide_and_narrow_screens_in_both_colours(kind: str, show: Any) -> None:
-    for width, scheme in ((1280, "light"), (390, "dark")):
-        page = show(examples()[kind], width, scheme)
-        assert page.evaluate("document.documentElement.scrollWidth") == width
-        red, green, blue = page.evaluate(
-            "getComputedStyle(document.body).backgroundColor.match(/\\d+/g).slice(0, 3).map(Number)"
-        )
-        assert (red + green + blue > 600) == (scheme == "light")
-
-
-def test_hostile_names_do_not_run(show: Any) -> None:
-    for hostile in HOSTILE.values():
-        page = show(_renamed(example_run(), "/norm/Pow_output_0", hostile))
-        assert page.evaluate("document.querySelectorAll('script').length") == 1
-        assert "owned" not in page.title()
 
 
 def test_a_script_that_got_in_would_be_refused(browser: Any, tmp_path: Path) -> None:
@@ -162,7 +102,10 @@ def test_the_picture_is_walked_through_by_keyboard_and_leads_to_the_table(show: 
     for _ in range(5):
         page.keyboard.press("ArrowLeft")
     assert stage.get_attribute("aria-valuenow") == "3"
-    assert "/block.2/a" in page.locator("#error-picture .tip").inner_text() and "Flag first" in page.locator("#error-picture .tip").inner_text()
+    assert (
+        "/block.2/a" in page.locator("#error-picture .tip").inner_text()
+        and "Flag first" in page.locator("#error-picture .tip").inner_text()
+    )
     page.keyboard.press("Enter")
     assert page.evaluate("document.activeElement.closest('tr').id") == "layers-table-2"
     assert page.locator("#layers-table-2 details").get_attribute("open") is not None
@@ -179,10 +122,10 @@ def test_pointing_tells_and_clicking_leads(show: Any) -> None:
     assert page.evaluate("document.querySelector('tr.chosen').id") == "layers-table-5"
 
 
-def test_a_link_opens_its_row_and_the_colours_change(show: Any) -> None:
+def test_a_link_opens_its_row_and_the_colours_change(show: Any, until: Any) -> None:
     page = show(layered())
     page.locator(".starts a").first.click()
-    page.wait_for_function("document.querySelector('#layers-table-2 details').open")
+    until(page, "document.querySelector('#layers-table-2 details').open")
     colour = "getComputedStyle(document.body).backgroundColor"
     before = page.evaluate(colour)
     page.get_by_role("button", name="Switch to dark colours").click()
@@ -240,17 +183,14 @@ def test_a_box_tells_its_layer_lights_its_lines_and_leads_to_its_row(show: Any) 
         assert not tip.is_visible()
 
 
-def test_without_script_the_graph_is_links_with_titles(browser: Any, tmp_path: Path) -> None:
-    file = tmp_path / "page.html"
-    file.write_text(html_page(branched()), encoding="utf-8")
-    context = browser.new_context(java_script_enabled=False)
-    page = context.new_page()
-    page.goto(file.as_uri())
+def test_without_script_the_graph_is_links_with_titles(show: Any) -> None:
+    page = show(branched(), scripts=False)
     node = page.locator("#graph a.node").nth(2)
-    assert (node.locator("title").text_content() or "").startswith("/block.2/MatMul, accumulated 0.01, first divergence")
+    assert (node.locator("title").text_content() or "").startswith(
+        "/block.2/MatMul, accumulated 0.01, first divergence"
+    )
     node.click()
     assert page.url.endswith("#layers-table-2")
-    context.close()
 
 
 def test_two_results_are_walked_through_filtered_and_opened(show: Any) -> None:
@@ -267,3 +207,17 @@ def test_two_results_are_walked_through_filtered_and_opened(show: Any) -> None:
     assert "fused as rms_norm" in opened.inner_text() and "compared at" in opened.inner_text()
     page.locator("#parts-table th button").nth(4).click()
     assert page.evaluate(rows) == ["parts-table-1", "parts-table-2", "parts-table-0"]  # by ratio
+
+
+def test_a_long_table_is_laid_out_when_it_is_needed_and_rows_are_found_in_it(show: Any) -> None:
+    page = show(result_of(100))
+    stage = page.locator("[data-plot]")
+    stage.focus()
+    page.keyboard.press("End")
+    page.keyboard.press("Enter")
+    row = page.locator("#layers-table-99")
+    assert row.evaluate("r => r.contains(document.activeElement)")
+    box = row.bounding_box()
+    assert box["y"] >= 0 and box["y"] + box["height"] <= 900, "in view"
+    page.emulate_media(media="print")
+    assert page.locator("#layers-table").bounding_box()["height"] > 100 * 12, "on paper, all of it"

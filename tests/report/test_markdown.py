@@ -76,6 +76,14 @@ def test_bars_do_not_end_a_cell() -> None:
     assert len(re.findall(r"(?<!\\)\|", row)) == 6
 
 
+def test_of_many_kept_tensors_the_rest_is_counted() -> None:
+    convert = replace(examples()["convert"], keep=tuple(f"asked{i}" for i in range(30)), kept_tensors=("x", "y"))
+    assert re.findall(r"- stays FP32: `(.*)`", markdown(convert)) == ["x", "y"] and " more" not in markdown(convert)
+    many = markdown(replace(convert, kept_tensors=tuple(f"x{i}" for i in range(2000))))
+    assert many.count("- stays FP32: ") == 10 and "- and 1,990 more" in many
+    assert "- and 20 more" in markdown(replace(convert, kept_tensors=()))
+
+
 def test_kinds_without_a_page_are_refused() -> None:
     with pytest.raises(InputError, match="there is no report"):
         markdown(examples()["dump"])

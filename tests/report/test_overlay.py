@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
 from dataclasses import replace
 from importlib.resources import files
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 
 from probe.errors import InputError
 from probe.report.html.graph_scale import error_scale
-from probe.report.overlay.measures import OVERLAID, limit_of, measures, node_metadata
+from probe.report.overlay.measures import OVERLAID, measures, node_metadata
 from probe.report.overlay.model_explorer import RAMP, node_data_files
 from probe.results.diff import Criterion
 from probe.results.find import FindResult
@@ -89,6 +90,8 @@ def test_find_marks_what_stays_in_fp32_and_what_it_costs_to_leave_it_out() -> No
     kept = {node for one in result.keep for node in one.nodes_fp32}
     assert values(result, "keep") == dict.fromkeys(kept, "fp32") and kept
     assert values(result, "certificate").keys() <= kept
+    unproved = replace(result, keep=tuple(replace(one, certificate=None) for one in result.keep))
+    assert "certificate" not in [one.key for one in measures(unproved)] and values(unproved, "keep")
 
 
 def test_times_stand_at_the_last_node_of_a_layer_and_add_up() -> None:
@@ -97,6 +100,7 @@ def test_times_stand_at_the_last_node_of_a_layer_and_add_up() -> None:
     layers = tuple(replace(bench.layers[0], name=str(i), nodes=n, median=(i + 1) * 1e-6) for i, n in enumerate(nodes))
     assert values(replace(bench, layers=layers), "latency_us") == pytest.approx({"b": 1.0, "c": 5.0})
     assert values(replace(bench, layers=layers), "layer") == {"a": "0", "b": "0", "d": "2", "c": "2"}
+    assert values(replace(bench, layers=layers), "bound") == dict.fromkeys("abcd", layers[0].bound) and layers[0].bound
     skipped = (*layers, replace(layers[0], name="branch", nodes=("e",), median=None))
     assert "e" not in values(replace(bench, layers=skipped), "latency_us")
 
@@ -140,13 +144,14 @@ def test_with_ids_each_graph_has_its_own_and_what_is_not_drawn_is_left_out() -> 
 def test_colours_are_those_of_the_page_and_the_limit_that_of_the_acceptance() -> None:
     style = files("probe.report.html").joinpath("style.css").read_text(encoding="utf-8")
     assert tuple(re.findall(r"--e\d: light-dark\((#\w{6})", style)) == RAMP
-    result = example_run()
-    bounds = [one["value"] for one in strict(node_data_files(result)["local.json"])["thresholds"]]
-    assert bounds[:-1] == list(error_scale(result.acceptance).edges)
-    loose = replace(
-        result, acceptance=(Criterion("range_rel", "<=", 0.2), Criterion("range_rel", "<=", 0.01, level="warn"))
-    )
-    assert limit_of(loose) == 0.2 and limit_of(replace(result, acceptance=())) is None
+    limit = Criterion("range_rel", "<=", 0.2)
+    several = (limit, Criterion("range_rel", "<=", 0.01, level="warn"))
+    for example, file in ((example_run(), "local.json"), (examples()["find"], "certificate.json")):
+        for acceptance in (example.acceptance, several, ()):
+            result = replace(example, acceptance=acceptance)
+            bounds = [one["value"] for one in strict(node_data_files(result)[file])["thresholds"]]
+            assert bounds[:-1] == list(error_scale(acceptance).edges) and bounds[-1] == sys.float_info.max
+            assert (limit.threshold in bounds) == (acceptance == several)
 
 
 def test_metadata_is_text_with_a_prefix() -> None:

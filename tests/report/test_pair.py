@@ -15,12 +15,22 @@ from hypothesis import strategies as st
 from probe.compare.regression import diff_results
 from probe.report.html.page import html_page
 from probe.report.markdown import markdown
-from probe.report.regression_facts import change_of, how_changed, next_steps, ordered, start_sentence
+from probe.report.regression_facts import (
+    change_of,
+    how_changed,
+    largest_change,
+    layer_in_words,
+    next_steps,
+    ordered,
+    regression_facts,
+    regression_sentence,
+    start_sentence,
+)
 from probe.report.terminal import render
 from probe.report.text import Page
 from probe.results.diff import Criterion
 from probe.results.publish import example_layer, example_run, examples
-from probe.results.regression import KeptChange, PartChange, RegressionResult
+from probe.results.regression import KeptChange, PartChange, PartLayer, RegressionResult, TensorChange
 from probe.results.tensors import InputInfo
 from tests.report.test_html import HOSTILE, Tree, _shape
 from tests.report.test_markdown import outside_code
@@ -104,7 +114,7 @@ def test_commands_do_the_same_run_again() -> None:
     before, after = pair().sides
     user = Criterion("cosine", ">=", 0.999, source="user")
     after = replace(after, passes="none", interior="fp32", keep=("a.b", "c"), golden="fp64", acceptance=(user,),
-                    inputs=(InputInfo("made up", "0" * 64, "seed 7"),))  # fmt: skip
+                    inputs=(InputInfo("made up", "0" * 64, "seed 7"),), command="")  # fmt: skip
     look = shlex.join(next_steps(replace(pair(), sides=(before, after), warnings=()))[0].words)
     for words in (
         "--seed 7",
@@ -115,6 +125,66 @@ def test_commands_do_the_same_run_again() -> None:
         "--accept 'cosine>=0.999'",
     ):
         assert words in look, look
+
+
+def test_what_cannot_be_run_again_has_a_reason_and_no_command() -> None:
+    sides = tuple(replace(side, schema="probe.diff/1") for side in pair().sides)
+    (step,) = next_steps(replace(pair(), sides=sides))
+    assert "not made from the same" in step.why and step.words == ()
+    page = render(replace(pair(), sides=sides))
+    assert f"{step.why.split('.')[0]}." in " ".join(page.split()) and "again.json" not in page
+
+
+def test_commands_hold_what_was_typed_and_no_result_holds() -> None:
+    before, after = pair().sides
+    typed = "probe run model.onnx --input-shapes 'x:[2,3]' --keep @names.txt --json after.json"
+    after = replace(after, keep=("a", "b"), command=typed, verdict="failed", golden="fp64")
+    steps = next_steps(replace(pair(), sides=(before, after), warnings=()))
+    look, search = shlex.join(steps[0].words), shlex.join(steps[-1].words)
+    assert "--input-shapes 'x:[2,3]'" in look and "--keep @names.txt" in look and "'^(a|b)$'" not in look
+    assert search.startswith("probe find model.onnx --precision fp16") and "--golden fp64" in search
+    assert "--input-shapes 'x:[2,3]'" in search and "--json" not in search
+
+
+def test_what_is_not_known_of_a_side_is_not_said() -> None:
+    told = dict(regression_facts(pair()))
+    assert "golden ort" in told["before"] and "input set" in told["before"]
+    bare = tuple(replace(side, golden="", inputs=(), fusion="", model="") for side in pair().sides)
+    told = dict(regression_facts(replace(pair(), sides=bare)))
+    assert not any(word in told["before"] for word in ("golden", "input set", "fusion", "model"))
+    layer = PartLayer("a", ("a",), "fp16", "exact")
+    assert layer_in_words(layer) == "fp16, exact"
+    assert layer_in_words(replace(layer, fallback="numpy: no kernel")) == "fp16, exact, falls back: numpy: no kernel"
+
+
+def test_without_a_regression_it_says_how_much_moved() -> None:
+    calm = replace(pair(), verdict="passed", reasons=(), parts=(part("a", status="same"), part("b", status="same")))
+    assert regression_sentence(calm) == "no output got worse, and none of 2 parts"
+    moved = replace(calm, parts=(*calm.parts, part("c"), part("d", status="better")))
+    assert regression_sentence(moved) == "no output got worse; inside, 1 of 4 parts did, and 1 got better"
+    assert regression_sentence(replace(calm, parts=(), changes=())) == "no output got worse"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "kept", "said"),
+    [
+        ("passed", "passed", ("same",), "the same must stay FP32"),
+        ("passed", "passed", ("same", "only_before"), "no more must stay FP32 than before"),
+        ("passed", "passed", (), "nothing must stay FP32, as before"),
+        ("failed", "passed", ("only_after",), "the search ends well now and did not before: 1 must stay FP32"),
+        ("failed", "passed", (), "the search ends well now and did not before: nothing must stay FP32"),
+        ("failed", "failed", (), "the search ended well neither before nor now"),
+        ("failed", "failed", ("same",), "the search ended well neither before nor now"),
+    ],
+)
+def test_two_searches_in_a_sentence(before: Any, after: Any, kept: tuple[Any, ...], said: str) -> None:
+    sides = tuple(replace(side, schema="probe.find/1") for side in pair().sides)
+    result = replace(
+        pair(), verdict="passed", reasons=(), verdict_before=before, verdict_after=after, changes=(), parts=(), sides=sides,
+        kept=tuple(KeptChange(f"x{i}", status) for i, status in enumerate(kept)),
+    )  # fmt: skip
+    assert regression_sentence(result) == said
+    assert "more must stay FP32" in dict(regression_facts(result))["worse means"]
 
 
 def part(name: str, **changed: Any) -> PartChange:
@@ -131,8 +201,19 @@ def test_what_errs_by_itself_comes_before_what_error_passes_through() -> None:
     )
     assert [one.name for one in ordered(listed, "worse")] == ["nan", "source", "hidden", "through"]
     assert [one.name for one in ordered(listed, "better")] == ["healed"]
+    assert change_of(part("as before", status="same")) == "same"
     assert [change_of(one) for one in listed] == ["worse, arrives", "worse, by itself", "worse, by itself", "better, arrives",
                                                   "same; worse by itself"]  # fmt: skip
+
+
+def test_the_largest_change_comes_first_in_either_direction() -> None:
+    changes = [TensorChange(str(ratio), "worse", "internal", 1e-3, ratio * 1e-3, ratio) for ratio in (3.0, 9.0, 5.0)]
+    order = sorted(changes, key=largest_change, reverse=True)
+    assert [one.name for one in order] == ["9.0", "5.0", "3.0"]
+    healed = [replace(one, status="better", ratio=1 / (one.ratio or 1.0)) for one in changes]
+    assert [one.name for one in sorted(healed, key=largest_change, reverse=True)] == ["9.0", "5.0", "3.0"]
+    output = replace(changes[0], name="output", role="output")
+    assert max([*changes, output], key=largest_change) is output
 
 
 def test_a_precision_that_changed_everywhere_is_said_once() -> None:

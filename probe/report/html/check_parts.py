@@ -16,7 +16,7 @@ _COLUMNS = (
     Column("Rule"),
     Column("Margin", numeric=True, about="the format's maximum over the largest magnitude: below 1 it overflows"),
     Column("At output", numeric=True, about="error it alone makes at an output, over that output's range"),
-    Column("Alike", numeric=True, about="how many more are like it"),
+    Column("Alike", numeric=True, about="how many more are like it", optional=True),
 )
 _LEVELS = {"error": "breaks", "warning": "may break", "lint": "advice"}
 _MARKS = {"error": "failed", "warning": "warned", "lint": ""}

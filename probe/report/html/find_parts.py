@@ -48,7 +48,8 @@ def find_parts(result: FindResult) -> list[Markup | None]:
         section("keep", "What stays FP32", _kept(result)),
         section("tactics", "More accurate tactics", _switches(result)),
         section("path", "Path of the search", path_plot(result.steps),
-                about="Each evaluation runs the network with some tensors kept. Point at one, or walk through them with the arrow keys."),
+                about="Each evaluation runs the network with some tensors kept; its height is the error as a multiple of what the acceptance allows. "
+                "Point at one, or walk through them with the arrow keys."),
         section("groups", "What breaks the output together", _groups(result)),
         section("lighter", "Other cures, tried", _lighter(result)),
         section("cost", "What it costs", _cost(result)),

@@ -45,7 +45,7 @@ _PART = (
         "Own before", numeric=True, about="what its layers add by themselves, from exact inputs: the largest of them"
     ),
     Column("Own after", numeric=True, about="the same, after"),
-    Column("Computed otherwise"),
+    Column("Computed otherwise", optional=True),
     Column(
         "Change",
         about="by itself: its own error changed; arrives: what it reads did; starts: error starts here now, and did not",

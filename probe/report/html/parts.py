@@ -47,10 +47,15 @@ def shell(words: Sequence[str], raw: str = "") -> Markup | None:
 
 
 def facts(pairs: Iterable[tuple[str, Child]]) -> Markup | None:
-    """Labels and what is to be said under them; empty ones are left out."""
-    made = [
-        element("div", element("dt", label), element("dd", body)) for label, said in pairs if (body := joined(said))
-    ]
+    """Labels and what is to be said under them; empty ones are left out, what follows under the same label is not labelled again."""
+    grouped: list[tuple[str, list[Markup]]] = []
+    for label, said in pairs:
+        if not (body := joined(said)):
+            continue
+        if not grouped or grouped[-1][0] != label:
+            grouped.append((label, []))
+        grouped[-1][1].append(element("dd", body))
+    made = [element("div", element("dt", label), *bodies) for label, bodies in grouped]
     return element("dl", made) if made else None
 
 
@@ -148,7 +153,11 @@ def outputs(tensors: Sequence[TensorDiff], title: str = "Outputs") -> Markup | N
         return None
     table = data_table("outputs-table", count(len(ordered), "output"), TENSOR_COLUMNS, tensor_rows(ordered[:MOST_ROWS]),
                        filters=TENSOR_FILTERS)  # fmt: skip
-    return section("outputs", title, table, cut_short(len(ordered)))
+    about = (
+        "range_rel is the largest error over the range of the golden; 99.9 % of the elements are off by no more than p99.9. "
+        "Open a row for types, ranges and the worst elements."
+    )
+    return section("outputs", title, table, cut_short(len(ordered)), about=about)
 
 
 def cut_short(rows: int, which: str = "worst") -> Markup | None:
