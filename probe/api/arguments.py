@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from probe.errors import InputError
 from probe.results.diff import Criterion
 from probe.store.feeds import InputSet
 from probe.store.source import TensorSource
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from probe.blame.choosing import TacticOptions
     from probe.model import Model
 
+T = TypeVar("T")
 Tensors = str | Path | TensorSource | Mapping[str, Any]
 Inputs = str | Path | Sequence[str | Path] | Mapping[str, Any]
 
@@ -40,7 +42,26 @@ def criteria(accept: Iterable[str | Criterion]) -> tuple[Criterion, ...]:
     """
     from probe.metrics.acceptance import parse_criterion
 
-    return tuple(parse_criterion(one) if isinstance(one, str) else one for one in accept)
+    return tuple(parse_criterion(one) if isinstance(one, str) else one for one in several(accept))
+
+
+def several(values: Iterable[T]) -> tuple[T, ...]:
+    """A sequence of names; a single one is not a sequence of its letters, each of which names nearly everything."""
+    return (values,) if isinstance(values, str) else tuple(values)  # type: ignore[return-value]
+
+
+def patterns(keep: Iterable[str | re.Pattern[str]]) -> tuple[re.Pattern[str], ...]:
+    """Regular expressions, compiled.
+
+    Raises:
+        InputError: one that cannot be read.
+    """
+    try:
+        return tuple(re.compile(one) for one in several(keep))
+    except re.error as error:
+        raise InputError(
+            f"{error.pattern!r} is not a regular expression: {error}", hint="re.escape(name) is an exact name"
+        ) from None
 
 
 def input_sets(
@@ -54,7 +75,9 @@ def input_sets(
     """The inputs of a run, and notes about them.
 
     Args:
-        inputs: files, folders, dumps, or arrays by input name; None: those that a recorded golden holds, else made up from ``seed``.
+        inputs: files, folders, dumps, or arrays by input name; None: those that a recorded golden holds, unless ``shapes`` or ``ranges`` ask
+            for others, else made up from ``seed``.
+        shapes: extents of dynamic inputs, by name. ``ranges``: (low, high) of made-up values by name, "" for all.
         golden: the recording to take inputs from.
 
     Raises:
@@ -97,7 +120,7 @@ def tactic_options(
     from probe.store.tape import DEFAULT_LIMIT
 
     return TacticOptions(
-        **named, acceptance=criteria(accept), keep=tuple(re.compile(one) for one in keep), timing_cache=optional_path(timing_cache),
+        **named, acceptance=criteria(accept), keep=patterns(keep), timing_cache=optional_path(timing_cache),
         custom_op_libs=tuple(Path(one) for one in custom_op_libs), memory_limit=memory_limit or DEFAULT_LIMIT,
     )  # fmt: skip
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from probe.api.arguments import Inputs, criteria, input_sets, loaded_model, optional_path
+from probe.api.arguments import Inputs, criteria, input_sets, loaded_model, optional_path, patterns
 from probe.results.diff import Criterion
 from probe.store.feeds import InputSet
 
@@ -134,7 +134,7 @@ def find(
     options = FindOptions(
         precision=precision, device=device, granularity=granularity, objective=objective, golden=golden,
         acceptance=criteria(accept), preset=preset,
-        aggregate=aggregate, check=check, keep=tuple(re.compile(one) for one in keep), interior=interior, passes=passes,
+        aggregate=aggregate, check=check, keep=patterns(keep), interior=interior, passes=passes,
         fusion=fusion, probes=probes, max_evaluations=max_evaluations, max_seconds=max_seconds,
         log=optional_path(log), resume=resume, out=optional_path(out), overwrite=overwrite, convert_io=convert_io, lighter=lighter,
         tactics=optional_path(tactics),

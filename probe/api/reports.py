@@ -45,7 +45,7 @@ def form_of(out: str | Path | None, given: Format | None) -> Format:
     """The format that was asked for, or that the name of the file says; HTML where neither does.
 
     Raises:
-        InputError: a name that ends in neither .html, .htm nor .md.
+        InputError: a name that ends otherwise than .html, .htm, .md or .markdown.
     """
     if given is not None:
         return given

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
@@ -41,14 +42,14 @@ def with_details(
     able = [one for one in compared if _has_numbers(one) and _places(*sides[one.diff.name])]
     chosen = _chosen(able, first, most)
     made: dict[str, Detail] = {}
-    left, pictures, weights = ELEMENTS, 0, sum(map(_weight, chosen))
+    left, drawn, weights = ELEMENTS, 0, sum(map(_weight, chosen))
     for one in chosen:
         share = left * _weight(one) // weights
         weights -= _weight(one)
-        pictured = one.diff.role == "output" and pictures < _PICTURES
+        pictured = one.diff.role == "output" and drawn < _PICTURES
         detail = _detail(one, *sides[one.diff.name], labels, share, pictured=pictured)
         left -= detail.elements
-        pictures += _bytes(detail)
+        drawn += _characters(detail)
         made[one.diff.name] = detail
     return [replace(one.diff, detail=made[one.diff.name]) if one.diff.name in made else one.diff for one in compared]
 
@@ -57,7 +58,8 @@ def _weight(one: Compared) -> int:
     return 4 if one.diff.role == "output" else 1
 
 
-def _bytes(detail: Detail) -> int:
+def _characters(detail: Detail) -> int:
+    """Of its pictures."""
     images = detail.images
     return len(images.golden) + len(images.actual) + len(images.difference) if images is not None else 0
 
@@ -91,12 +93,10 @@ def _detail(one: Compared, actual: Side, golden: Side, labels: Sequence[str], mo
     position = next((i for i in there if labels[i] == one.diff.worst_input), there[0])
     row_a, row_g = actual.rows[position], golden.rows[position]
     assert row_a is not None and row_g is not None
-    reader_a, reader_g = actual.source.open(row_a), golden.source.open(row_g)
     item = _item(one.sums, row_g.shape, labels[position])
-    images = images_of(reader_a, reader_g, item) if pictured else None
-    sample_a, sample_g = (_sample(reader, row_g.count, most) for reader in (reader_a, reader_g))
-    reader_a.close()
-    reader_g.close()
+    with closing(actual.source.open(row_a)) as reader_a, closing(golden.source.open(row_g)) as reader_g:
+        images = images_of(reader_a, reader_g, item) if pictured else None
+        sample_a, sample_g = (_sample(reader, row_g.count, most) for reader in (reader_a, reader_g))
     return detail_of(
         sample_a, sample_g, one.sums, count=row_g.count, precision=one.diff.precision or precision_of(row_a.dtype),
         input_id=labels[position], images=images,

@@ -60,7 +60,7 @@ def diff_sources(
     if precision is not None and precision not in PRECISIONS:
         raise InputError(f"unknown precision {precision!r}", hint=f"precisions: {', '.join(PRECISIONS)}")
     pairs, findings = pair_inputs(actual, golden)
-    rows_a, rows_g = _by_name(actual), _by_name(golden)
+    rows_a, rows_g = _by_name(actual, golden), _by_name(golden, actual)
     matched = match_names(list(rows_a), list(rows_g), name_map)
     roles = _Roles(actual, golden, rows_a, rows_g, matched)
     outputs = [name for name in rows_g if roles.of(name) == "output"]
@@ -141,10 +141,12 @@ class _Roles:
         return "internal" if self._golden_known else "output"
 
 
-def _by_name(source: TensorSource) -> Rows:
+def _by_name(source: TensorSource, other: TensorSource) -> Rows:
+    """What is compared: no network inputs, as the source tells them, or the other side where the source tells no roles."""
+    fed = {row.name for row in other.rows() if row.role == "input"} if not source.roles_known else set()
     rows: Rows = {}
     for row in source.rows():
-        if row.role != "input":
+        if row.role != "input" and row.name not in fed:
             rows.setdefault(row.name, {})[row.input_id] = row
     if not rows:
         raise InputError(f"{source.path} holds network inputs only", hint="record outputs with probe dump")
@@ -175,7 +177,8 @@ def _verdict(diffs: Sequence[TensorDiff], left_out: Sequence[str], strict: bool)
         reasons.append("no graph output was compared")
     if left_out and verdict != "failed":
         verdict = "not_judged"
-        reasons.append(f"{len(left_out)} outputs were left out by the selection: {', '.join(left_out[:3])}")
+        were = "output was" if len(left_out) == 1 else "outputs were"
+        reasons.append(f"{len(left_out)} {were} left out by the selection: {', '.join(left_out[:3])}")
     if strict:
         beyond = [t.name for t in diffs if t.role == "internal" and t.beyond]
         if beyond:

@@ -77,7 +77,9 @@ def explain(compared: Sequence[Compared], rows_a: Rows, rows_g: Rows, verdict: V
                 fatal=True,
             )
         if m is not None and m.max_steps is not None:
-            yield Finding("quantisation", f"the largest error is {m.max_steps:.3g} quantisation steps", tensor=t.name)
+            yield Finding(
+                "quantisation", f"the largest error of {t.name} is {m.max_steps:.3g} quantisation steps", tensor=t.name
+            )
 
 
 def _first_nonfinite(compared: Sequence[Compared], rows_a: Rows, rows_g: Rows, verdict: Verdict) -> Iterator[Finding]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 
 from probe.compare.regression_parts import layers_of, parts_of, ratio_of
-from probe.compare.regression_sides import Compared, differing, side_of, warnings_of
+from probe.compare.regression_sides import SavedResult, differing, side_of, warnings_of
 from probe.errors import InputError
 from probe.results.diff import DiffResult, Finding, TensorDiff, Verdict
 from probe.results.find import FindResult
@@ -25,7 +25,7 @@ _RANK: tuple[Verdict, ...] = ("passed", "warned", "not_judged", "failed")
 
 
 def diff_results(
-    before: Compared, after: Compared, *, worse_factor: float = 2.0, names: tuple[str, str] = ("before", "after")
+    before: SavedResult, after: SavedResult, *, worse_factor: float = 2.0, names: tuple[str, str] = ("before", "after")
 ) -> RegressionResult:
     """Compare two results of run or diff, or two of find.
 
@@ -166,19 +166,16 @@ def _gravity(change: TensorChange) -> tuple[bool, int, float]:
 def _reason(change: TensorChange) -> str:
     if change.status == "only_before":
         return f"{change.name} is gone" if change.verdict_after is None else f"{change.name} is no longer compared"
-    errors = f"range_rel {_shown(change.before)} before, {_shown(change.after)} now"
-    if change.verdict_before == change.verdict_after:
-        return f"{change.name}: {errors}"
-    moved = f"{change.name} went from {_word(change.verdict_before)} to {_word(change.verdict_after)}"
-    return moved if change.before is None or change.after is None else f"{moved}: {errors}"
+    moved = ""
+    if change.verdict_before != change.verdict_after:
+        moved = f" went from {_word(change.verdict_before)} to {_word(change.verdict_after)}"
+    if change.before is None or change.after is None:
+        return f"{change.name}{moved}"
+    return f"{change.name}{moved}: range_rel {change.before:.3g} before, {change.after:.3g} now"
 
 
 def _word(verdict: Verdict | None) -> str:
     return (verdict or "nothing").replace("_", " ")
-
-
-def _shown(value: float | None) -> str:
-    return "none" if value is None else f"{value:.3g}"
 
 
 # --- findings

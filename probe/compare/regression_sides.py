@@ -9,14 +9,14 @@ from probe.results.find import FindResult
 from probe.results.regression import ResultSide, SettingChange
 from probe.results.run import RunResult
 
-Compared = RunResult | DiffResult | FindResult
+SavedResult = RunResult | DiffResult | FindResult
 
 _SETTINGS = ("precision", "device", "passes", "fusion", "interior")
 _KEPT = "kept in FP32"
 _NAMED = 4  # names that a sentence lists
 
 
-def side_of(result: Compared, path: str) -> ResultSide:
+def side_of(result: SavedResult, path: str) -> ResultSide:
     """What a result says of itself."""
     match result:
         case RunResult():

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from probe.culprits.keepable import executed
 from probe.engine.network import origin
 from probe.model.movement import is_movement
 from probe.precision import PRECISIONS
@@ -93,7 +94,7 @@ class Readers:
         self._makers: dict[str, ir.Node] = {}
         self._readers: dict[str, list[ir.Node]] = {}
         for layer in engine.layers:
-            for node in layer.nodes:
+            for node in executed(layer.nodes):
                 for value in node.outputs:
                     if value.name:
                         self._makers[value.name] = node

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,6 +18,7 @@ from probe.store.numpy_files import ArrayReader
 from probe.store.opening import read_array
 
 if TYPE_CHECKING:
+    from probe.results.diff import Criterion
     from probe.store.source import TensorSource
 
 Array = np.ndarray[Any, Any]
@@ -89,6 +90,24 @@ def expected_of(golden: TensorSource | Arrays, outputs: Sequence[str], inputs: S
     known = frozenset(row.name for row in rows)
     first = {name: next(found[name] for found in tensors.values() if name in found) for name in names}
     return Expected(tuple(partner), names, known, frozenset(fed), "qdq" in source.header.golden, tensors, first)
+
+
+def check_criteria(expected: Expected, criteria_for: Callable[[str], Sequence[Criterion]]) -> None:
+    """Whether every output is judged by something: by nothing, it passes only where it is identical.
+
+    Args:
+        criteria_for: type of an output -> the criteria of outputs of this type.
+
+    Raises:
+        InputError: naming an output that no criterion is of.
+    """
+    for name in expected.names:
+        if not any(one.output in (None, name) for one in criteria_for(expected.first[name].dtype)):
+            default = "; Q/DQ models have no default acceptance" if expected.quantised else ""
+            raise InputError(
+                f"nothing says what is good enough for output {name!r}", where="--accept",
+                hint=f"--accept 'range_rel<=0.01' is for all outputs{default}",
+            )  # fmt: skip
 
 
 def _is_one_of(name: str, outputs: Sequence[str]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from probe.compare.diff import diff_sources, environment, source_info
@@ -52,6 +53,16 @@ def finish(work: Work, found: Found, held_out: Sequence[InputSet], notes: tuple[
     return _Finish(work, found, held_out, notes).run()
 
 
+def seen_before(held_out: Sequence[InputSet], searched: Sequence[InputSet]) -> list[str]:
+    """A note of held-out inputs that prove nothing: the search saw the same values."""
+    known = {one.sha256 for one in searched}
+    same = [one.id for one in held_out if one.sha256 in known]
+    if not same:
+        return []
+    are = "is one" if len(same) == 1 else "are some"
+    return [f"{len(same)} of {len(held_out)} held-out inputs {are} that the search saw: {', '.join(same[:5])}"]
+
+
 class _Finish:
     def __init__(self, work: Work, found: Found, held_out: Sequence[InputSet], notes: tuple[str, ...]) -> None:
         self.work, self.found, self.held_out, self.notes = work, found, held_out, list(notes)
@@ -62,19 +73,22 @@ class _Finish:
     def run(self) -> FindResult:
         work, result = self.work, self.result
         options = work.options
-        rerun = lighter = cost = exported = held = None
-        if self.known and result.status in PROVED:
-            with work.phase("again"):
-                rerun = self._again()
-        if options.lighter and result.status in ("found", "found_not_minimal", "unreachable"):
-            with work.phase("other cures") as tell:
-                lighter = lighter_cures(options.precision, work.compile, self._nothing_kept, tell=tell)
-        if self.known:
-            exported, held = self._export()
-        if self.known and self.held_out and held is None:
-            held = self._held_out(None)
-        if self.known:
-            cost = work.costs.of(self.members, by_layer=self.found.space.by_layer)
+        rerun = lighter = exported = held = None
+        try:
+            if self.known and result.status in PROVED:
+                with work.phase("again"):
+                    rerun = self._again()
+            if options.lighter and result.status in ("found", "found_not_minimal", "unreachable"):
+                with work.phase("other cures") as tell:
+                    lighter = lighter_cures(options.precision, work.compile, self._nothing_kept, tell=tell)
+            if self.known:
+                exported, held = self._export()
+            if self.known and self.held_out and held is None:
+                held = self._held_out(None)
+        except KeyboardInterrupt:  # what the search found is not lost, and not called proved
+            reason = f"interrupted after the search, before all proofs were made: {result.reason}"
+            self.result = replace(result, status="interrupted", reason=reason)
+        cost = work.costs.of(self.members, by_layer=self.found.space.by_layer) if self.known else None
         return self._result(rerun, lighter or (), cost, exported, held)
 
     # --- proofs
@@ -138,6 +152,7 @@ class _Finish:
         work, options = self.work, self.work.options
         with work.phase("held out") as tell:
             golden = work.make_golden(self.held_out, tell)
+            self.notes += seen_before(self.held_out, work.sets)
             judge: Judge = work.make_judge(golden, self.held_out)
             oracle = work.make_oracle(work.engine, self.held_out, judge, self.found.space)
             judged = self._settled(lambda: oracle.of(self.members))

@@ -13,7 +13,7 @@ import numpy as np
 from probe.compare.diff import resolved
 from probe.compare.pair import WORST_CASE, Options, criteria_for, worst_verdict
 from probe.culprits.check_program import Check, Checker, checker
-from probe.culprits.expected import Arrays, Expected, expected_of
+from probe.culprits.expected import Arrays, Expected, check_criteria, expected_of
 from probe.culprits.margins import aggregate_of, margin_of
 from probe.metrics.acceptance import OPERATORS, Judgement, check_outputs, judge, used_metrics, value_of
 from probe.metrics.formulas import range_rel
@@ -169,6 +169,17 @@ class Judge:
         used = [(name, one) for (name, _), rule in self._rules.items() for one in rule.criteria]
         return resolved(used, self._options.acceptance)
 
+    def require_criteria(self) -> None:
+        """Refuse to search for identical outputs because nothing says what is good enough.
+
+        Raises:
+            InputError: neither a criterion nor a check is of an output.
+        """
+        if self._check is None and self._options.preset is None:
+            check_criteria(
+                self._expected, lambda dtype: criteria_for(self._options, None, self._options.precision, dtype, dtype)
+            )
+
     # --- one input
 
     def look(self, input_id: str, outputs: Outputs) -> Looked:
@@ -227,6 +238,8 @@ class Judge:
         return self._rules[key]
 
     def _judge(self, name: str, sums: Sums, rule: _Rule, criteria: Sequence[Criterion]) -> Judgement:
+        if not rule.criteria and self._check is not None and not _broken(sums):
+            return Judgement("passed", ())  # the check alone speaks of it
         return judge(sums, criteria, output=name, step=self._step(name), softmax_like=rule.default and sums.kl_rows > 0)
 
     def _step(self, name: str) -> float | None:
@@ -367,7 +380,12 @@ class Judge:
                 left, right = beside(value, criterion.threshold)
                 said = f"{self._aggregate.name} {criterion.metric} is {left}, not {criterion.op} {right}"
                 (failures if criterion.level == "fail" else warnings).append(said)
-        if not rule.criteria and not failures and any(one.verdict != "passed" for one in each.values()):
+        if (
+            not rule.criteria
+            and self._check is None
+            and not failures
+            and any(one.verdict != "passed" for one in each.values())
+        ):
             unjudged.append("no acceptance applies")
         verdict: Verdict = "failed" if failures else "not_judged" if unjudged else "warned" if warnings else "passed"
         return self._summed(name, verdict, tuple(failures or [*unjudged, *warnings]), values, failing, found)

@@ -6,7 +6,7 @@ from probe.report.convert_page import proof_in_words
 from probe.report.diff_facts import acceptance_in_words
 from probe.report.numbers import count, number, seconds, size
 from probe.report.text import cells, elide, escape
-from probe.report.words import sentence
+from probe.report.words import inputs_in_words, sentence
 from probe.results.find import Evaluated, FindResult
 
 
@@ -40,11 +40,13 @@ def find_facts(result: FindResult) -> list[tuple[str, str]]:
             f"{count(result.violations, 'evaluation')} where keeping more was worse" if result.violations else "",
         ),
         ("acceptance", (acceptance_in_words(result.acceptance) if result.acceptance else "") + _how(result)),
-        ("golden", escape(result.golden.path) if result.golden is not None and result.golden.path else ""),
-        ("inputs", _inputs_in_words(result)),
+        ("golden", _golden(result)),
+        ("inputs", inputs_in_words(result.inputs)),
         ("log", escape(result.log) if result.log else ""),
         ("took", seconds(sum(result.seconds.values())) if result.seconds else ""),
     ]
+    export = result.exported.conversion.notes if result.exported is not None else ()
+    facts += [("export", sentence(note)) for note in export if note not in result.notes]
     facts += [("note", sentence(note)) for note in result.notes]
     return [(label, text) for label, text in facts if text]
 
@@ -60,6 +62,14 @@ def said_of(one: Evaluated | None, more: str = "") -> str:
     failing = f" on {some(one.failing_inputs)}" if one.failing_inputs and not one.passed else ""
     why = f": {sentence(one.reasons[0])}" if one.reasons and not one.passed else ""
     return f"{'passes' if one.passed else 'fails'}{failing}{closeness}{votes}{', ' + more if more else ''}{why}"
+
+
+def _golden(result: FindResult) -> str:
+    golden = result.golden
+    if golden is None or not golden.path:
+        return ""
+    changed = f", {golden.golden}" if golden.golden not in ("", "as_is") else ""
+    return escape(golden.path) + changed
 
 
 def _floor(floors: dict[str, float]) -> str:
@@ -83,7 +93,7 @@ def _cost(result: FindResult) -> str:
         return ""
     parts: list[str] = []
     if cost.flops and cost.flops_fp32 is not None:
-        parts.append(f"{100 * cost.flops_fp32 / cost.flops:.2g} % of the FLOPs in FP32")
+        parts.append(f"{number(float(f'{100 * cost.flops_fp32 / cost.flops:.2g}'))} % of the FLOPs in FP32")
     if cost.bytes_fp32 is not None:
         parts.append(f"{size(cost.bytes_fp32)} more")
     if cost.casts is not None:
@@ -98,19 +108,6 @@ def _how(result: FindResult) -> str:
     parts = [f"{result.aggregate} of the inputs"] if result.aggregate != "worst" else []
     parts += [f"judged by {escape(result.check)}"] if result.check else []
     return ("; " if result.acceptance and parts else "") + "; ".join(parts)
-
-
-def _inputs_in_words(result: FindResult) -> str:
-    sources = list(dict.fromkeys(one.source for one in result.inputs))
-    random = any(one.source.startswith("seed") for one in result.inputs)
-    shown = ", ".join(elide(one, 48) for one in sources[:3]) + (
-        f", and {len(sources) - 3} more" if len(sources) > 3 else ""
-    )
-    return (
-        f"{count(len(result.inputs), 'input set')}: {shown}{'; random data can hide failures' if random else ''}"
-        if sources
-        else ""
-    )
 
 
 def some(names: tuple[str, ...] | list[str], shown: int = 3) -> str:

@@ -8,8 +8,9 @@ from probe.report.find_facts import find_facts, some
 from probe.report.find_steps import next_steps
 from probe.report.find_tactics import tactics_lines
 from probe.report.numbers import count, number
-from probe.report.text import Column, Page, command, elide, escape, sections, table, wrap
-from probe.report.words import sentence
+from probe.report.steps import step_lines
+from probe.report.text import Column, Page, elide, escape, sections, table, wrap
+from probe.report.words import headed_lines, sentence
 from probe.results.find import Evaluated, FindResult, Keep
 
 WORDS = {
@@ -21,7 +22,6 @@ WORDS = {
     "interrupted": ("INTERRUPTED", "yellow"),
     "budget": ("BUDGET SPENT", "yellow"),
 }
-_NOUNS = {"tensor": "tensor", "layer": "layer", "block": "tensor"}
 _LISTED = 6
 _LONG = 120
 
@@ -34,7 +34,7 @@ def find_page(result: FindResult, page: Page, *, rows: int = 10, verbose: bool =
         _keep(result, page, rows),
         tactics_lines(result, page, rows),
         _why(result, page, verbose=verbose),
-        _steps(result, page),
+        step_lines(next_steps(result), page),
         _groups(result, page, rows),
         _lighter(result, page),
         hand_over(result.exported.conversion, page, rows) if result.exported is not None else [],
@@ -48,15 +48,12 @@ def find_headline(result: FindResult, page: Page) -> list[str]:
     word, style = WORDS[result.status]
     if not result and style == "green":
         style = "red"
-    lines = wrap(escape(find_sentence(result)), page.width, first=word + "  ")
-    lines[0] = page.paint(word, style, "bold") + lines[0][len(word) :]
-    return lines
+    return headed_lines(word, (style, "bold"), find_sentence(result), page)
 
 
 def find_sentence(result: FindResult) -> str:
     """How many stay FP32, how close that is, whether each is needed and proved."""
-    noun = _NOUNS[result.granularity]
-    kept = count(len(result.keep), noun)
+    kept = _kept(result)
     if result.status in ("found", "found_not_minimal"):
         answer = result.oracle.answer
         closeness = f", range_rel {number(answer.metric)}" if answer is not None and answer.metric is not None else ""
@@ -65,7 +62,7 @@ def find_sentence(result: FindResult) -> str:
             f" (all {result.precision}: {number(low.metric)})" if low is not None and low.metric is not None else ""
         )
         needed = "each is needed" if result.status == "found" else "not every one was shown to be needed"
-        if len(result.keep) == 1 and result.status == "found":
+        if len({one.unit or one.tensor for one in result.keep}) == 1 and result.status == "found":
             needed = "it is needed"
         return f"{result.precision} passes with {kept} in FP32{closeness}{before}; {needed}{_proved(result)}"
     if result.status == "nothing_needed":
@@ -73,13 +70,27 @@ def find_sentence(result: FindResult) -> str:
         closeness = f", range_rel {number(low.metric)}" if low is not None and low.metric is not None else ""
         tactics = f" and {count(len(result.switches), 'more accurate tactic')}" if result.switches else ""
         return f"{result.precision} passes with nothing kept{tactics}{closeness}{_proved(result)}"
-    return result.reason
+    return f"{result.reason} ({_kept(result)})" if result.keep else result.reason
+
+
+def _kept(result: FindResult) -> str:
+    """What was decided over, and how many tensors that is where it is not one each."""
+    units = {one.unit or one.tensor or one.layer for one in result.keep}
+    if result.granularity == "block":
+        return f"{count(len(units), 'block')} of {count(len(result.keep), 'tensor')}"
+    return count(len(result.keep), result.granularity)
 
 
 def _proved(result: FindResult) -> str:
     if result.exported is None:
         return ""
-    where = f" as {result.exported.path}" if result.exported.path else ""
+    if not result.exported.path:
+        return (
+            "; an export, not written, is proved"
+            if result.exported.passed
+            else "; AN EXPORT, NOT WRITTEN, IS NOT PROVED"
+        )
+    where = f" as {result.exported.path}"
     return f"; exported{where} and proved" if result.exported.passed else f"; EXPORTED{where} AND NOT PROVED"
 
 
@@ -148,13 +159,18 @@ def _which(one: Keep) -> str:
 
 
 def _why(result: FindResult, page: Page, *, verbose: bool) -> list[str]:
-    told = [one for one in result.keep if one.why]
-    shown = told if verbose else told[:_LISTED]
+    told: dict[str, list[str]] = {}  # what overflows is often the reason for all that comes after it
+    for one in result.keep:
+        if one.why:
+            told.setdefault(one.why, []).append(one.tensor or one.layer)
+    shown = list(told.items()) if verbose else list(told.items())[:_LISTED]
     lines = [page.paint("why", "bold")] if shown else []
-    for one in shown:
-        name = one.tensor or one.layer
-        text = one.why if one.why.startswith(f"{name} ") else f"{name}: {one.why}"
+    for why, names in shown:
+        others = [name for name in names if not why.startswith(f"{name} ")]
+        text = why if len(others) < len(names) else f"{others.pop(0)}: {why}"
         lines += wrap(_whole(text), page.width, first="  - ")
+        if others:
+            lines += wrap(_whole(f"the same for {', '.join(others)}"), page.width, first="    ")
     if len(told) > len(shown):
         lines.append(f"  and {count(len(told) - len(shown), 'more reason')} (-v)")
     return lines
@@ -194,14 +210,6 @@ def _lighter(result: FindResult, page: Page) -> list[str]:
 
 
 # --- what to do
-
-
-def _steps(result: FindResult, page: Page) -> list[str]:
-    steps = next_steps(result)
-    lines = [page.paint("what to do", "bold")] if steps else []
-    for step in steps:
-        lines += [*wrap(step.why, page.width, first="  "), *command(step.words, page.width)]
-    return lines
 
 
 # --- where it comes from

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from probe.report.steps import Step, exactly
+from dataclasses import replace
+
+from probe.report.steps import Step, exactly, fed_again, golden_option, inputs_of, judged_by, typed_again
 from probe.report.text import escape
 from probe.results.find import FindResult
 
@@ -30,27 +32,43 @@ def next_steps(result: FindResult) -> list[Step]:
             "--precision",
             result.precision,
             *_inputs(result),
+            *golden_option(result.golden),
+            *judged_by(result.acceptance),
             "--keep",
             exactly(result.tensors),
         )
         steps.append(Step(f"Deploy {escape(result.exported.path)}. To see every layer of the same choice:", run))
     if result.status in ("interrupted", "budget"):
         text = "Go on where it stopped." if result.log else "Keep a log, and it can be gone on with."
-        steps.append(Step(text, command_of(result, *(_resume(result) or ("--log", "find.jsonl")))))
+        written = ("-o", result.exported.path, "--overwrite") if result.exported and result.exported.path else ()
+        steps.append(Step(text, command_of(result, *written, *(_resume(result) or ("--log", "find.jsonl")))))
     if result.status == "unreachable":
         steps.append(
             Step(
                 "See where FP32 itself differs from this golden.",
-                ("probe", "run", result.model, "--precision", "fp32", *_inputs(result)),
+                (
+                    "probe",
+                    "run",
+                    result.model,
+                    "--precision",
+                    "fp32",
+                    *_inputs(result),
+                    *golden_option(result.golden),
+                    *judged_by(result.acceptance),
+                ),
             )
         )
+    if result.exported is not None and not result.exported.passed and not _as_exported(result):
+        why = "The export is the model as it was written: search where nothing is changed or fused."
+        steps.append(Step(why, command_of(replace(result, passes="none", fusion="none", interior="storage"))))
     if result.held_out is not None and not result.held_out.evaluated.passed:
-        steps.append(Step("Let the search see the inputs that fail, too.", command_of(result, "--inputs", "HELD_OUT")))
+        seen = inputs_of((*result.inputs, *result.held_out.inputs))
+        steps.append(Step("Let the search see the inputs that fail, too.", command_of(result, fed=seen)))
     if any(one.source.startswith("seed") for one in result.inputs):
         steps.append(
             Step(
                 "These inputs were made up. Real ones show what random ones hide.",
-                command_of(result, "--inputs", "FILE.npz"),
+                command_of(result, fed=("--inputs", "FILE.npz")),
             )
         )
     return steps[:4]
@@ -71,9 +89,19 @@ def _pinned(result: FindResult) -> list[Step]:
     return [Step("Write the tactic file with the more accurate choices.", (*words, "-o", "cured.tactics"))]
 
 
-def command_of(result: FindResult, *more: str) -> tuple[str, ...]:
-    """The command that does this search again; options at their defaults are left out."""
-    words = ["probe", "find", result.model, "--precision", result.precision, *_inputs(result)]
+def _as_exported(result: FindResult) -> bool:
+    return (result.passes, result.fusion, result.interior) == ("none", "none", "storage")
+
+
+def command_of(result: FindResult, *more: str, fed: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """The command that does this search again; options at their defaults are left out.
+
+    Args:
+        fed: options for other inputs, all of them for the search.
+    """
+    words = ["probe", "find", result.model, "--precision", result.precision]
+    words += fed or _inputs(result)
+    words += golden_option(result.golden)
     for option, value, usual in (
         ("--granularity", result.granularity, "tensor"),
         ("--objective", result.objective, "count"),
@@ -83,16 +111,15 @@ def command_of(result: FindResult, *more: str) -> tuple[str, ...]:
         ("--interior", result.interior, "storage"),
     ):
         words += [option, value] if value != usual else []
-    for criterion in result.acceptance:
-        words += ["--accept", str(criterion)] if criterion.source == "user" else []
+    words += judged_by(result.acceptance)
     words += ["--check", result.check] if result.check and "{dump}" in result.check else []
     words += ["--tactics", result.tactics] if result.tactics else []
-    return (*words, *more)
+    kept_apart = () if fed else ("--held-out", "--split")
+    return (*words, *typed_again(result.command, ("--keep", *kept_apart)), *more)
 
 
 def _inputs(result: FindResult) -> tuple[str, ...]:
-    files = dict.fromkeys(one.source.removeprefix("file ") for one in result.inputs if one.source.startswith("file "))
-    return tuple(word for file in files for word in ("--inputs", file))
+    return fed_again(result.inputs, result.command)
 
 
 def _resume(result: FindResult) -> tuple[str, ...]:

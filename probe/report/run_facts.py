@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from probe.report.diff_facts import acceptance_in_words
 from probe.report.numbers import count, number, seconds
 from probe.report.text import elide, escape
-from probe.report.words import sentence
+from probe.report.words import first_few, inputs_in_words, sentence
 from probe.results.run import RunResult
 
 
@@ -42,7 +40,7 @@ def run_facts(result: RunResult) -> list[tuple[str, str]]:
             f"{len(result.layers):,}, {sum(x.injected is not None for x in result.layers):,} measured by themselves",
         ),
         ("tensors", (counted or "none") + extra),
-        ("kept FP32", ", ".join(elide(name, 48) for name in result.keep[:4]) + _more(result.keep, 4)),
+        ("kept FP32", first_few(result.keep, 4)),
         (
             "fallbacks",
             "; ".join(
@@ -52,7 +50,7 @@ def run_facts(result: RunResult) -> list[tuple[str, str]]:
         ),
         ("observer", _observer(result)),
         ("acceptance", acceptance_in_words(result.acceptance)),
-        ("inputs", _inputs(result)),
+        ("inputs", inputs_in_words(result.inputs)),
         ("took", _took(result)),
     ]
     facts += [("note", sentence(note)) for note in result.notes]
@@ -80,18 +78,7 @@ def _observer(result: RunResult) -> str:
     return f"WITHOUT TAPS {len(result.observer.differences)} OF {compared} DIFFER"
 
 
-def _inputs(result: RunResult) -> str:
-    sources = list(dict.fromkeys(one.source for one in result.inputs))
-    listed = ", ".join(elide(s, 48) for s in sources[:3]) + _more(sources, 3)
-    random = any(one.source.startswith("seed") for one in result.inputs)
-    return f"{count(len(result.inputs), 'input set')}: {listed}{'; random data can hide failures' if random else ''}"
-
-
 def _took(result: RunResult) -> str:
     longest = sorted(result.seconds.items(), key=lambda one: -one[1])[:3]
     parts = ", ".join(f"{phase} {seconds(value)}" for phase, value in longest)
     return f"{seconds(sum(result.seconds.values()))}, of which {parts}" if longest else ""
-
-
-def _more(listed: Sequence[str], shown: int) -> str:
-    return f", and {len(listed) - shown} more" if len(listed) > shown else ""

@@ -10,8 +10,9 @@ from probe.report.diff_tables import tables
 from probe.report.numbers import count, number
 from probe.report.run_facts import run_facts
 from probe.report.run_steps import next_steps
-from probe.report.text import Column, Page, command, elide, escape, sections, table, wrap
-from probe.report.words import sentence, verdict_lines, why_not_compared
+from probe.report.steps import step_lines
+from probe.report.text import Column, Page, elide, escape, sections, table, wrap
+from probe.report.words import more_reasons, verdict_lines, why_not_compared
 from probe.results.diff import DiffResult
 from probe.results.run import LayerError, RunFinding, RunResult
 
@@ -25,9 +26,9 @@ def run_page(result: RunResult, page: Page, *, rows: int = 10, verbose: bool = F
     """The whole page. ``rows`` bounds each table, ``verbose`` lifts the bound and adds what was not compared."""
     rows = max(len(result.layers), len(result.tensors)) if verbose else rows
     return sections(
-        [*run_headline(result, page), *_more_reasons(result, page)],
+        [*run_headline(result, page), *more_reasons(result.reasons, page, 4)],
         _causes(result, page, verbose=verbose),
-        _steps(result, page),
+        step_lines(next_steps(result), page),
         tables(as_diff(result), page, rows),
         _layers(result, page, rows),
         _notes(result, page, verbose=verbose),
@@ -53,15 +54,6 @@ def as_diff(result: RunResult) -> DiffResult:
         acceptance=result.acceptance, tensors=tuple(t for t in result.tensors if t.role == "output"), first_divergence=(),
         findings=(), suggestions=(),
     )  # fmt: skip
-
-
-def _more_reasons(result: RunResult, page: Page) -> list[str]:
-    lines: list[str] = []
-    for reason in result.reasons[1:4]:
-        lines += wrap(sentence(reason), page.width, first="  and     ")
-    if len(result.reasons) > 4:
-        lines.append(f"  and     {count(len(result.reasons) - 4, 'more reason')}")
-    return lines
 
 
 # --- why
@@ -112,15 +104,6 @@ def _notes(result: RunResult, page: Page, *, verbose: bool) -> list[str]:
             lines += wrap(_whole(finding.cure), page.width, first="    try ")
     if len(harmless) > len(shown):
         lines.append(f"  and {count(len(harmless) - len(shown), 'more note')} (-v)")
-    return lines
-
-
-def _steps(result: RunResult, page: Page) -> list[str]:
-    steps = next_steps(result)
-    lines = [page.paint("what to do", "bold")] if steps else []
-    for step in steps:
-        lines += wrap(step.why, page.width, first="  ")
-        lines += ["    " + step.raw] if step.raw else command(step.words, page.width) if step.words else []
     return lines
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from probe.report.numbers import count
-from probe.report.steps import Step, exactly
+from probe.report.steps import Step, exactly, fed_again, judged_by, typed_again
 from probe.report.words import sentence
 from probe.results.run import RunResult
 
@@ -45,7 +45,7 @@ def next_steps(result: RunResult) -> list[Step]:
         )
     if any(one.source.startswith("seed") for one in result.inputs):
         why = "These inputs were made up. Real ones show what random ones hide."
-        steps.append(Step(why, (*_without_seed(base), "--inputs", "FILE.npz")))
+        steps.append(Step(why, (*command_of(result, made_up=False), "--inputs", "FILE.npz")))
     return steps[:4]
 
 
@@ -60,7 +60,7 @@ def _cure(result: RunResult) -> Step:
     why = f"Keep {tensors} in FP32: tried, {outcome}."
     if len(cure.keep) > _LISTED:
         return Step(f"{why} --json FILE lists them under cure.")
-    return Step(why, command_of(result, keep=tuple(dict.fromkeys((*result.keep, *cure.keep)))))
+    return Step(why, command_of(result, keep=cure.keep))
 
 
 def command_of(
@@ -70,15 +70,17 @@ def command_of(
     passes: str | None = None,
     fusion: str | None = None,
     interior: str | None = None,
-    keep: tuple[str, ...] | None = None,
+    keep: tuple[str, ...] = (),
+    made_up: bool = True,
 ) -> tuple[str, ...]:
-    """The command that does this run again, with some settings changed; options at their defaults are left out."""
+    """The command that does this run again, with some settings changed; options at their defaults are left out.
+
+    Args:
+        keep: names, beside those that were kept.
+        made_up: with the inputs of this run, also where they were made up.
+    """
     words = ["probe", "run", result.model, "--precision", precision or result.precision]
-    for source in dict.fromkeys(one.source for one in result.inputs):
-        if source.startswith("file "):
-            words += ["--inputs", source.removeprefix("file ")]
-        elif source.startswith("seed ") and source != "seed 0":
-            words += ["--seed", source.removeprefix("seed ")]
+    words += fed_again(result.inputs, result.command) if made_up else ()
     if result.golden.kind != "ort":
         words += ["--golden", "fp64" if result.golden.kind == "fp64" else result.golden.source.path]
     for option, value, usual in (
@@ -87,16 +89,7 @@ def command_of(
         ("--interior", interior or result.interior, "storage"),
     ):
         words += [option, value] if value != usual else []
-    for criterion in result.acceptance:
-        words += ["--accept", str(criterion)] if criterion.source == "user" else []
-    presets = [c.source.removeprefix("preset ") for c in result.acceptance if c.source.startswith("preset ")]
-    words += ["--preset", presets[0]] if presets else []
-    kept = result.keep if keep is None else keep
-    return (*words, *(("--keep", exactly(kept)) if kept else ()))
-
-
-def _without_seed(words: tuple[str, ...]) -> tuple[str, ...]:
-    if "--seed" not in words:
-        return words
-    at = words.index("--seed")
-    return (*words[:at], *words[at + 2 :])
+    words += judged_by(result.acceptance)
+    typed = typed_again(result.command, ("--keep",))  # as short as it was typed: a file may name hundreds
+    kept = tuple(dict.fromkeys(keep if typed else (*result.keep, *keep)))
+    return (*words, *typed, *(("--keep", exactly(kept)) if kept else ()))

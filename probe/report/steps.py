@@ -1,13 +1,14 @@
-"""What to do after a diff: at most four exact commands, most useful first."""
+"""What to do next: steps as lines of a page, and those after a diff, at most four exact commands, most useful first."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+import shlex
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from probe.report.text import escape, quote
-from probe.results.diff import DiffResult, TensorDiff
+from probe.report.text import Page, command, escape, quote, wrap
+from probe.results.diff import Criterion, DiffResult, SourceInfo, TensorDiff
 from probe.results.tensors import InputInfo
 
 
@@ -18,6 +19,15 @@ class Step:
     why: str
     words: tuple[str, ...] = ()
     raw: str = ""
+
+
+def step_lines(steps: Sequence[Step], page: Page) -> list[str]:
+    """The part "what to do" of a page: each reason with its command below it; nothing without steps."""
+    lines = [page.paint("what to do", "bold")] if steps else []
+    for step in steps:
+        lines += wrap(step.why, page.width, first="  ")
+        lines += ["    " + step.raw] if step.raw else command(step.words, page.width) if step.words else []
+    return lines
 
 
 def next_steps(result: DiffResult) -> list[Step]:
@@ -107,6 +117,46 @@ def inputs_of(inputs: Iterable[InputInfo]) -> tuple[str, ...]:
         elif source.startswith("seed ") and source != "seed 0":
             words += ["--seed", source.removeprefix("seed ")]
     return tuple(words)
+
+
+def golden_option(golden: SourceInfo | None) -> tuple[str, ...]:
+    """The option that takes this golden again: one that was made now by its runner, a recording by its path."""
+    if golden is None:
+        return ()
+    if golden.kind == "tape":
+        return ("--golden", "fp64") if golden.runner == "fp64" else ()
+    return ("--golden", golden.path) if golden.path else ()
+
+
+def judged_by(acceptance: Iterable[Criterion]) -> tuple[str, ...]:
+    """The options that judge so again; defaults need none."""
+    words: list[str] = []
+    presets: dict[str, None] = {}
+    for criterion in acceptance:
+        words += ["--accept", str(criterion)] if criterion.source == "user" else []
+        if criterion.source.startswith("preset "):
+            presets[criterion.source.removeprefix("preset ")] = None
+    return (*words, *(("--preset", next(iter(presets))) if presets else ()))
+
+
+def typed_again(line: str, options: Collection[str]) -> tuple[str, ...]:
+    """Options of a recorded command line, with their values as they were typed: what a result does not hold itself."""
+    try:
+        words = shlex.split(line)
+    except ValueError:  # of a file that someone edited
+        return ()
+    found: list[str] = []
+    for at, word in enumerate(words):
+        name, joined, _ = word.partition("=")
+        if name in options:
+            found += [word] if joined else words[at : at + 2]
+    return tuple(found)
+
+
+def fed_again(inputs: Iterable[InputInfo], line: str) -> tuple[str, ...]:
+    """The options that give a network its inputs again: as they were typed (a folder, shapes of made-up ones), else by their sources."""
+    how = typed_again(line, ("--input-shapes", "--val-range", "--custom-op-lib"))
+    return (*(typed_again(line, ("--inputs", "--seed")) or inputs_of(inputs)), *how)
 
 
 def exactly(names: Sequence[str]) -> str:

@@ -124,7 +124,7 @@ class _Search:
             if keep is None:
                 reason += ": no passing set is known yet"
             else:
-                reason += f": the best passing set keeps {len(keep)} of {len(self.units)}"
+                reason += f": the best passing set keeps {len(keep)} of {len(self.units)} units"
                 reason += ", and without any one of them it fails" if same else ""
         by_id = {unit.id: unit for unit in self.units}
         return SearchResult(

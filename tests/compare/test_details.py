@@ -54,6 +54,13 @@ def test_what_is_read_again_is_bounded(recorder: Make, monkeypatch: pytest.Monke
         assert sum(one.golden.positive) + sum(one.golden.negative) + one.golden.zeros + one.golden.below == one.elements
 
 
+def test_an_output_may_take_four_times_as_much(recorder: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "ELEMENTS", 60)
+    monkeypatch.setattr(module, "PIECES", 1)
+    found = {t.role: t.detail.elements for t in network(recorder, details=7).tensors if t.detail is not None}
+    assert found == {"output": 24, "internal": 6}
+
+
 def test_a_sample_is_spread_evenly(recorder: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PIECES", 8)
     seen: list[np.ndarray[Any, Any]] = []

@@ -236,3 +236,14 @@ def test_softmax_outputs_warn_when_the_answer_changes(recorder: Any) -> None:
     result = diff(recorder, {"y": actual}, {"y": golden}, precision="fp16")
     assert result.verdict == "warned"
     assert "top1" in " ".join(result.reasons)
+
+
+def test_inputs_that_one_side_knows_are_not_compared(recorder: Any, tmp_path: Path) -> None:
+    """A file without roles may hold the network's inputs beside its outputs, as a recording written as .safetensors does."""
+    dump = recorder().add("x", GOLDEN, "input").add("y", GOLDEN, "output").open()
+    np.savez(tmp_path / "all.npz", x=GOLDEN, y=GOLDEN)
+    plain = open_source(tmp_path / "all.npz")
+    for actual, golden in ((dump, plain), (plain, dump)):
+        result = diff_sources(actual, golden, acceptance=[parse_criterion("max_abs<=0")])
+        assert result.verdict == "passed"
+        assert [t.name for t in result.tensors] == ["y"]

@@ -50,6 +50,16 @@ class TestRegression:
         found = diff_results(self.result(recorder, y=0.0, z=0.0), self.result(recorder, y=0.0))
         assert (found.verdict, found.reasons) == ("failed", ("z is gone",))
 
+    def test_reasons_begin_with_what_is_gravest(self, recorder: Any) -> None:
+        before = self.result(recorder, gone=0.0, fails=1e-3, grows=1e-5, keeps=0.0)
+        after = self.result(recorder, fails=10.0, grows=1e-4, keeps=0.0)
+        found = diff_results(before, after)
+        assert [reason.split()[0] for reason in found.reasons] == ["gone", "fails", "grows:", "the"]
+        (grown,) = [reason for reason in found.reasons if reason.startswith("grows")]
+        assert grown.count("range_rel") == 1 and "went from" not in grown
+        verdicts = {c.name: (c.verdict_before, c.verdict_after) for c in found.changes}
+        assert verdicts["fails"] == ("passed", "failed") and verdicts["gone"] == ("passed", None)
+
 
 # --- a chain of nodes n0, n1, ...: node i reads t(i-1) and writes t(i); the last tensor is the output
 
@@ -277,6 +287,9 @@ def test_findings_that_came_went_and_turned_fatal() -> None:
     found = {f.tensor: f for f in diff_results(before, after).findings}
     assert (found["t0"].status, found["t0"].was_fatal, found["t0"].fatal) == ("same", False, True)
     assert found["t1"].status == "only_before"
+    first, second = (RunFinding("cancellation", f"in {name}", layer=name) for name in ("n0", "n1"))
+    layers = (chain((0,), (0.0,), findings=(f,)) for f in (first, second))
+    assert [f.status for f in diff_results(*layers).findings] == ["only_after", "only_before"]
     plain = replace(example_diff(), findings=(Finding("first_nan", "NaN in y", "y", fatal=True),))
     assert [f.status for f in diff_results(example_diff(), plain).findings] == ["only_after", "only_before"]
 
@@ -309,6 +322,10 @@ def test_goldens_of_other_numbers_are_noticed_without_any_hash() -> None:
         "the goldens are not the same numbers: the range differs of y",
     )
     assert not diff_results(result(21.4), result(21.5)).warnings
+
+
+def test_a_run_beside_a_diff_is_noticed() -> None:
+    assert "one is a probe.run/1, the other a probe.diff/1" in diff_results(example_run(), example_diff()).warnings
 
 
 def test_settings_that_differ_are_listed() -> None:

@@ -64,3 +64,24 @@ def inputs(folder: Path, name: str = "in", seed: int = 0, scale: float = 1.0) ->
     path = folder / f"{name}.npz"
     np.savez(path, x=(np.random.default_rng(seed).normal(size=(4, WIDTH)) * scale).astype(np.float32))
     return path
+
+
+def looped(path: Path) -> Path:
+    """A normalisation in the body of a Loop: its square and their mean overflow in FP16."""
+    inner = Writer()
+    inner.node("Mul", "state", "state", out="square")
+    inner.node("ReduceMean", "square", out="mean", axes=[-1], keepdims=1)
+    inner.node("Sqrt", "mean", out="root")
+    inner.node("Div", "state", "root", out="unit")
+    inner.node("Mul", "unit", inner.constant("big", 600.0), out="next")
+    inner.node("Identity", "going", out="go_on")
+    scalar = {"i": TensorProto.INT64, "going": TensorProto.BOOL, "go_on": TensorProto.BOOL}
+    typed = [helper.make_tensor_value_info(name, kind, []) for name, kind in scalar.items()]
+    state, after = (helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("state", "next"))
+    body = helper.make_graph(inner.nodes, "body", [*typed[:2], state], [typed[2], after], inner.weights)
+    made = Writer()
+    made.node("Mul", "x", made.constant("scale", 600.0), out="start")
+    made.weights.append(numpy_helper.from_array(np.array(2, np.int64), "times"))
+    made.nodes.append(helper.make_node("Loop", ["times", "", "start"], ["end"], "n/loop", body=body))
+    made.linear("end", "y")
+    return made.save(path, ["y"])

@@ -14,7 +14,7 @@ from probe.model.load import load
 from probe.report.terminal import render
 from probe.results import json as saved
 from probe.results.find import FindResult
-from tests.culprits.networks import inputs, norms
+from tests.culprits.networks import inputs, looped, norms
 
 FAULTS = (1.0, 600.0, 1.0, 600.0)
 SQUARES = ("norm1.square", "norm3.square")
@@ -299,3 +299,53 @@ def test_a_judge_that_contradicts_itself_votes_or_is_called_flaky(
     else:
         assert not result
         assert result.keep == ()
+
+
+def test_what_is_kept_inside_a_loop_is_told_and_can_be_kept_again(folder: Path, tmp_path: Path) -> None:
+    model = looped(tmp_path / "looped.onnx")
+    found = probe.find(model, inputs=folder / "in.npz")
+    assert found
+    assert set(found.tensors) == {"square", "mean"}
+    told = {one.tensor: (one.kind, one.nodes_fp32) for one in found.keep}
+    assert told["mean"] == ("activation", ("n/mean", "n/root"))
+    assert told["square"] == ("activation", ("n/square", "n/mean"))
+    assert probe.run(model, inputs=folder / "in.npz", keep=["^(mean|square)$"])
+    assert not probe.run(model, inputs=folder / "in.npz", keep=["^mean$"])
+    engine = probe.compile(model, keep=found.tensors)
+    assert engine.assignment.kept == {"mean", "square"}
+
+
+def test_held_out_inputs_that_the_search_saw_are_said(folder: Path) -> None:
+    same = probe.find(folder / "healthy.onnx", inputs=folder / "in.npz", held_out=folder / "in.npz")
+    assert "1 of 1 held-out inputs is one that the search saw: in" in same.notes
+    other = probe.find(folder / "healthy.onnx", inputs=folder / "in.npz", held_out=folder / "tiny.npz")
+    assert not any("held-out" in note for note in other.notes)
+
+
+def test_what_nothing_judges_is_not_searched(models: Path) -> None:
+    """Q/DQ models have no default acceptance: a search would look for identical outputs."""
+    model = models / "models" / "ultraface_slim_320_qdq.onnx"
+    with pytest.raises(probe.InputError, match="nothing says what is good enough for output 'boxes'") as caught:
+        probe.find(model)
+    assert "Q/DQ" in caught.value.hint
+    with pytest.raises(probe.InputError, match="good enough for output 'scores'"):
+        probe.find(model, accept="range_rel<=0.1 @ boxes")
+
+
+@pytest.mark.parametrize("during", ["again", "other cures", "export"])
+def test_ctrl_c_after_the_search_keeps_what_was_found(folder: Path, tmp_path: Path, during: str) -> None:
+    """Nothing is lost, and nothing is called proved that was not."""
+
+    def watch(phase: str, _name: str) -> None:
+        if phase == during:
+            raise KeyboardInterrupt
+
+    out = tmp_path / "mixed.onnx"
+    found = probe.find(folder / "faulty.onnx", out, inputs=folder / "in.npz", log=tmp_path / "l.jsonl", progress=watch)
+    assert (found.status, bool(found), found.exported) == ("interrupted", False, None)
+    assert set(SQUARES) <= set(found.tensors)
+    assert "interrupted after the search" in render(found)
+    assert not out.exists()
+    again = probe.find(folder / "faulty.onnx", out, inputs=folder / "in.npz", log=tmp_path / "l.jsonl", resume=True)
+    assert again.tensors == found.tensors
+    assert again

@@ -360,3 +360,35 @@ def test_goldens_without_values() -> None:
     judged = Judge(odd)(actual)
     assert (judged.verdict, judged.reasons) == ("not_judged", ("y: a map",))
     assert diff_sources(tape_of(actual), odd).verdict == "not_judged"
+
+
+# --- what nothing judges
+
+
+@pytest.mark.parametrize(
+    ("how", "refused"),
+    [
+        ({}, ""),
+        ({"acceptance": criteria("range_rel<=0.1 @ a")}, "b"),
+        ({"acceptance": criteria("range_rel<=0.1 @ a", "cosine>=0.9 @ b")}, ""),
+        ({"acceptance": criteria("range_rel<=0.1")}, ""),
+        ({"acceptance": criteria("range_rel<=0.1 @ a"), "check": lambda _: True}, ""),
+        ({"acceptance": (), "preset": "torch"}, ""),
+    ],
+)
+def test_an_output_that_nothing_is_said_of_is_refused(how: dict[str, Any], refused: str) -> None:
+    """It would pass only where it is identical, and a search would look for just that."""
+    judged = Judge({"x": {"a": ONE, "b": ONE}}, precision="fp16", **how)
+    if not refused:
+        judged.require_criteria()
+        return
+    with pytest.raises(InputError, match=f"good enough for output '{refused}'"):
+        judged.require_criteria()
+
+
+@pytest.mark.parametrize("over", ["worst", "mean"])
+@pytest.mark.parametrize("accepts", [True, False])
+def test_a_check_judges_what_no_criterion_is_of(over: str, accepts: bool) -> None:
+    how: Any = {"acceptance": criteria("range_rel<=0.1 @ a"), "check": lambda _: accepts, "over": over}
+    judged = Judge({"x": {"a": ONE, "b": ONE}}, precision="fp16", **how)({"x": {"a": ONE, "b": ONE + 1}})
+    assert judged.verdict == ("passed" if accepts else "failed")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import onnx
 import pytest
 
 from probe.debug.inspect import inspect_model
@@ -36,6 +37,16 @@ def test_layers_of_a_network(resnet: Path) -> None:
     assert first.weights_bytes == 4 * (4 * 3 * 49 + 4)
     assert first.bytes == 4 * (3 * 224 * 224 + 4 * 112 * 112) + first.weights_bytes
     assert {(fate.status, fate.by) for fate in report.fates} == {("folded", "batch_norm")}
+
+
+def test_types_are_called_as_in_recordings(tmp_path: Path) -> None:
+    text = """<ir_version: 10, opset_import: ["" : 21]> g (float[2] x) => (float8e4m3fn[2] y, double[2] z)
+    { y = Cast <to = 17> (x)  z = Cast <to = 11> (x) }"""
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "m.onnx")
+    report = _layers(inspect_model(tmp_path / "m.onnx", passes="none"))
+    assert {port.name: port.dtype for layer in report.layers for port in layer.outputs} == {
+        "y": "float8_e4m3fn", "z": "float64",
+    }  # fmt: skip
 
 
 def test_levels_are_those_asked_for(resnet: Path) -> None:

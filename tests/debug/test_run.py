@@ -265,3 +265,51 @@ def test_a_verdict_that_clean_up_changes_says_so(models: Path, name: str, verdic
     assert plain.as_written is None and plain.verdict == as_written
     worst = max(one.metrics.range_rel for one in plain.outputs.values() if one.metrics is not None)
     assert result.as_written.range_rel == pytest.approx(worst)
+
+
+def test_keeping_what_clean_up_removed(tmp_path: Path) -> None:
+    """Values that live on under another name are kept there; what was computed away is never rounded, and that is said."""
+    text = """<ir_version: 8, opset_import: ["" : 17]>
+    g (float[2] x) => (float[2] y) <float[2] one = {1.0, 1.0}, float[2] two = {2.0, 2.0}>
+    { same = Identity (x)  three = Add (one, two)  four = Add (three, one)  root = Sqrt (same)  y = Mul (root, four) }"""
+    model = tmp_path / "m.onnx"
+    onnx.save(onnx.parser.parse_model(text), model)
+    feeds = {"x": np.array([2.0, 3.0], np.float32)}
+    assert probe.run(model, inputs=feeds, keep=["^same$"]).keep == ("x",)
+    folded = probe.run(model, inputs=feeds, keep=["^three$"])
+    assert folded.keep == ()
+    assert "nothing to keep of three: clean-up of the graph computed it away (--passes none leaves it)" in folded.notes
+    assert probe.run(model, inputs=feeds, keep=["^three$"], passes="none").keep == ("three",)
+
+
+def test_one_name_is_not_a_sequence_of_its_letters(exports: Path) -> None:
+    """Each letter is found in nearly every name: everything would stay FP32, and pass."""
+    half = run_real(exports, "llama_gqa_mini", "main", keep="^pow_5$", accept="range_rel<=0.05")
+    assert half.keep == ("pow_5",) and half.verdict == "failed"
+    assert probe.compile(exports / "models" / "llama_gqa_mini.onnx", keep="pow_5").assignment.kept == {"pow_5"}
+    with pytest.raises(InputError, match="is not a regular expression"):
+        run_real(exports, "llama_gqa_mini", "main", keep="pow(")
+
+
+def test_a_layer_is_not_called_harmless_beside_the_overflow_inside_it(exports: Path) -> None:
+    result = run_real(exports, "llama_gqa_mini", "main")
+    layers = {f.layer for f in result.findings if f.fatal}
+    assert layers and not [f.message for f in result.findings if f.layer in layers and not f.fatal]
+
+
+def test_what_was_not_measured_is_not_explained(exports: Path) -> None:
+    """A golden of outputs alone says nothing of layers inside: nor that no single one of them is to blame."""
+    golden = exports / "data" / "llama_gqa_mini__main.npz"
+    said = " ".join(f.message for f in run_real(exports, "llama_gqa_mini", "main", golden=golden).findings)
+    assert "why is not known" in said and "not by one layer" not in said
+
+
+def test_what_a_layer_adds_itself_is_not_called_accumulated(exports: Path) -> None:
+    """Judged by a metric whose bound is no range_rel, too."""
+    result = run_real(exports, "llama_gqa_mini", "main", preset="torch")
+    errors = {layer.name: layer for layer in result.layers}
+    told = [f for f in result.findings if f.kind == "accumulated" and f.layer in errors]
+    assert not [
+        f.layer for f in told if (errors[f.layer or ""].injected or 0) > (errors[f.layer or ""].accumulated or 0) / 2
+    ]
+    assert any(f.kind == "rounding" and f.layer == "node_mul_64" for f in result.findings)
