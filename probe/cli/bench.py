@@ -10,10 +10,14 @@ import typer
 from probe.cli.options import (
     CustomOpLib,
     Device,
+    FusionOrFile,
     Inputs,
     InputShapes,
+    InteriorOrFile,
     Json,
     Keep,
+    PassesLimit,
+    PassesOrFile,
     Quiet,
     Runnable,
     Seed,
@@ -55,21 +59,10 @@ def bench(
         typer.Option(metavar="FILE", help="Run with the kernel choices of a tactic file, compiled as it says."),
     ] = None,
     device: Device = "auto",
-    passes: Annotated[
-        Literal["none", "safe", "all"] | None,
-        typer.Option(metavar="none|safe|all", help="Clean-up of the graph before it runs; safe by default."),
-    ] = None,
-    passes_limit: Annotated[
-        int | None, typer.Option(metavar="N", min=0, help="Stop after N changes to the graph.")
-    ] = None,
-    fusion: Annotated[
-        Literal["none", "safe", "full"] | None,
-        typer.Option(metavar="none|safe|full", help="Which nodes are computed together; safe by default."),
-    ] = None,
-    interior: Annotated[
-        Literal["storage", "fp32"] | None,
-        typer.Option(metavar="storage|fp32", help="Tensors inside fused layers: rounded, the default, or FP32."),
-    ] = None,
+    passes: PassesOrFile = None,
+    passes_limit: PassesLimit = None,
+    fusion: FusionOrFile = None,
+    interior: InteriorOrFile = None,
     no_layers: Annotated[
         bool, typer.Option("--no-layers", help="Measure latency only: no time by layer, ceilings or memory.")
     ] = False,

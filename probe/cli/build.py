@@ -10,12 +10,16 @@ import typer
 from probe.cli.options import (
     CustomOpLib,
     Device,
+    FusionOrFile,
     Inputs,
     InputShapes,
+    InteriorOrFile,
     Json,
     Keep,
     Model,
     Overwrite,
+    PassesLimit,
+    PassesOrFile,
     Quiet,
     Seed,
     Threads,
@@ -40,21 +44,10 @@ def build(
         typer.Option(metavar="FILE", help="Take the kernel choices of a tactic file, compiled as it says."),
     ] = None,
     device: Device = "auto",
-    passes: Annotated[
-        Literal["none", "safe", "all"] | None,
-        typer.Option(metavar="none|safe|all", help="Clean-up of the graph; safe by default."),
-    ] = None,
-    passes_limit: Annotated[
-        int | None, typer.Option(metavar="N", min=0, help="Stop after N changes to the graph.")
-    ] = None,
-    fusion: Annotated[
-        Literal["none", "safe", "full"] | None,
-        typer.Option(metavar="none|safe|full", help="Which nodes are computed together; safe by default."),
-    ] = None,
-    interior: Annotated[
-        Literal["storage", "fp32"] | None,
-        typer.Option(metavar="storage|fp32", help="Tensors inside fused layers: rounded, the default, or FP32."),
-    ] = None,
+    passes: PassesOrFile = None,
+    passes_limit: PassesLimit = None,
+    fusion: FusionOrFile = None,
+    interior: InteriorOrFile = None,
     inputs: Inputs = None,
     input_shapes: InputShapes = None,
     seed: Seed = 0,
@@ -76,18 +69,19 @@ def build(
     Example: probe build model.onnx -o engine.probe --precision fp16 --keep "^logits$"
     """
     from probe.api.building import build as build_engine
-    from probe.cli.options import chosen_device, parse_keep, typed_command
+    from probe.cli.arguments import network_arguments
+    from probe.cli.options import chosen_device, parse_keep
     from probe.cli.output import check_json, show
     from probe.cli.progress import Progress
-    from probe.model.feeds import parse_ranges, parse_shapes
 
     check_json(json)
     with Progress("building", quiet=quiet) as progress:
+        common = network_arguments(
+            progress, inputs=inputs, seed=seed, input_shapes=input_shapes, val_range=val_range, threads=threads, custom_op_lib=custom_op_lib,
+        )  # fmt: skip
         result = build_engine(
-            model, output, precision=precision, keep=parse_keep(keep), tactics=tactics, inputs=inputs or None, seed=seed,
-            input_shapes=parse_shapes(input_shapes or ()), val_range=parse_ranges(val_range or ()), device=chosen_device(device),
-            passes=passes, fusion=fusion, interior=interior, passes_limit=passes_limit, threads=threads, custom_op_libs=custom_op_lib or (),
-            overwrite=overwrite, command=typed_command(), progress=progress.tell,
+            model, output, precision=precision, keep=parse_keep(keep), tactics=tactics, device=chosen_device(device), passes=passes,
+            fusion=fusion, interior=interior, passes_limit=passes_limit, overwrite=overwrite, **common,
         )  # fmt: skip
     show(result, json, verbose=verbose, quiet=quiet)
     raise typer.Exit(EXIT_PASSED)

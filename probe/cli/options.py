@@ -98,6 +98,20 @@ Interior = Annotated[
     Literal["storage", "fp32"],
     typer.Option(metavar="storage|fp32", help="Tensors inside fused layers: rounded, or FP32."),
 ]
+# Where a tactic file may decide, what is not typed is None.
+PassesOrFile = Annotated[
+    Literal["none", "safe", "all"] | None,
+    typer.Option(metavar="none|safe|all", help="Clean-up of the graph before it runs; safe by default."),
+]
+PassesLimit = Annotated[int | None, typer.Option(metavar="N", min=0, help="Stop after N changes to the graph.")]
+FusionOrFile = Annotated[
+    Literal["none", "safe", "full"] | None,
+    typer.Option(metavar="none|safe|full", help="Which nodes are computed together; safe by default."),
+]
+InteriorOrFile = Annotated[
+    Literal["storage", "fp32"] | None,
+    typer.Option(metavar="storage|fp32", help="Tensors inside fused layers: rounded, the default, or FP32."),
+]
 TimingCache = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Measured times: reused where they are, added where they are not.")
 ]

@@ -8,7 +8,7 @@ import shlex
 from probe.report.numbers import count, seconds, size
 from probe.report.steps import Step
 from probe.report.text import elide, escape
-from probe.report.words import sentence
+from probe.report.words import first_few, sentence
 from probe.results.bench import BenchResult, LayerTime, Spread
 
 WORDS = {"stable": "STABLE", "unstable": "UNSTABLE"}
@@ -79,9 +79,9 @@ def caveats(result: BenchResult) -> list[str]:
             f"{result.precision.upper()} is EMULATED on this device: it computes in FP32 and rounds what is stored. These times hold that work "
             f"and say nothing of how fast a GPU, or any device that computes in {result.precision}, would be"
         )
-    if "session" not in result.executor or "layer by layer" in result.executor:
+    if result.layerwise:
         found.append(
-            f"latency is of the network run {result.executor}, which is slower than a whole network in one session"
+            f"latency is of the network run {result.executor}, which is slower than the whole network as one program"
         )
     above = [layer for layer in result.layers if layer.bound == "compute" and (layer.roofline or 0.0) > _ABOVE]
     if above:
@@ -193,9 +193,6 @@ def _command(result: BenchResult, *options: str) -> tuple[str, ...]:
 def bench_facts(result: BenchResult) -> list[tuple[str, str]]:
     """Label and sentence of each fact at the foot; what is not known is left out. Texts are escaped."""
     sources = list(dict.fromkeys(one.source for one in result.inputs))
-    listed = ", ".join(elide(one, 48) for one in sources[:3]) + (
-        f", and {len(sources) - 3} more" if len(sources) > 3 else ""
-    )
     build = ", ".join(f"{escape(phase)} {duration(spent)}" for phase, spent in result.compile_seconds.items())
     load = f"; other programs kept {result.other_load:.1f} cores busy" if result.other_load is not None else ""
     measured = (
@@ -211,9 +208,9 @@ def bench_facts(result: BenchResult) -> list[tuple[str, str]]:
         ("memory", memory_in_words(result)),
         ("build", f"model read in {duration(result.load_seconds)}; compiled in {duration(sum(result.compile_seconds.values()))}: {build}"
                   if build else ""),
-        ("kept FP32", ", ".join(elide(name, 48) for name in result.keep[:4]) + (f", and {len(result.keep) - 4} more" if len(result.keep) > 4 else "")),
+        ("kept FP32", first_few(result.keep, 4)),
         ("tactics", f"as in {escape(result.tactics)}" if result.tactics else ""),
-        ("inputs", f"{count(len(result.inputs), 'input set')}: {listed}" if sources else ""),
+        ("inputs", f"{count(len(result.inputs), 'input set')}: {first_few(sources)}" if sources else ""),
     ]  # fmt: skip
     facts += [("note", sentence(note)) for note in result.notes]
     return [(label, text) for label, text in facts if text]

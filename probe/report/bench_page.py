@@ -21,34 +21,27 @@ from probe.report.bench_facts import (
 )
 from probe.report.diff_facts import fact_lines
 from probe.report.numbers import count
-from probe.report.text import Column, Page, command, escape, fitted, table, wrap
-from probe.report.words import sentence
+from probe.report.steps import step_lines
+from probe.report.text import Column, Page, fitted, sections, table, wrap
+from probe.report.words import headed_lines, sentence
 from probe.results.bench import BenchResult, LayerTime
 
 
 def bench_page(result: BenchResult, page: Page, *, rows: int = 10, verbose: bool = False) -> list[str]:
     """The whole page. ``rows`` bounds the table of layers, ``verbose`` lists all in execution order."""
-    sections = [
+    return sections(
         bench_headline(result, page),
         _caveats(result, page),
         _times(result, page),
         _layers(result, page, len(result.layers) if verbose else rows, ordered=verbose),
-        _steps(result, page),
+        step_lines(next_steps(result), page),
         fact_lines(bench_facts(result), page),
-    ]
-    lines: list[str] = []
-    for section in sections:
-        if section:
-            lines += [*([""] if lines else []), *section]
-    return lines
+    )
 
 
 def bench_headline(result: BenchResult, page: Page) -> list[str]:
     """Median, tail and throughput in one sentence."""
-    word = WORDS[result.status]
-    lines = wrap(escape(bench_sentence(result)), page.width, first=word + "  ")
-    lines[0] = page.paint(word, *STYLES[result.status]) + lines[0][len(word) :]
-    return lines
+    return headed_lines(WORDS[result.status], STYLES[result.status], bench_sentence(result), page)
 
 
 def _caveats(result: BenchResult, page: Page) -> list[str]:
@@ -98,12 +91,3 @@ def _row(layer: LayerTime) -> tuple[str, ...]:
         layer.name, percent(layer.share), duration(layer.median), rate(layer.flops_per_second), rate(layer.bytes_per_second),
         percent(layer.roofline), layer.bound,
     )  # fmt: skip
-
-
-def _steps(result: BenchResult, page: Page) -> list[str]:
-    steps = next_steps(result)
-    lines = [page.paint("what to do", "bold")] if steps else []
-    for step in steps:
-        lines += wrap(step.why, page.width, first="  ")
-        lines += command(step.words, page.width)
-    return lines

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from probe.report.blame_words import UNBOUND, bounded, foot, outcome, steps_in_lines, whole
+from probe.report.blame_words import UNBOUND, bounded, foot, outcome, whole
 from probe.report.numbers import count, number
-from probe.report.steps import Step, inputs_of
+from probe.report.steps import Step, inputs_of, step_lines
 from probe.report.text import Column, Page, elide, escape, fitted, sections, wrap
 from probe.results.blame import GuiltyChoice, TacticDifference, TacticsBisectResult
 from probe.results.find import Evaluated
@@ -19,7 +19,7 @@ def tactics_bisect_page(result: TacticsBisectResult, page: Page, *, rows: int = 
         _confirmation(result, page),
         _differences(result, page, bound) if verbose or not result.guilty else [],
         _evaluations(result, page) if verbose else [],
-        _steps(result, page),
+        step_lines(next_steps(result), page),
         foot(result, page, tactics_bisect_facts(result)),
     )
 
@@ -110,10 +110,6 @@ def _evaluations(result: TacticsBisectResult, page: Page) -> list[str]:
     ]
     columns = [Column("", 4), Column("evaluation", 0, "<"), Column("good", 5), Column("", 6, "<"), Column("margin", 8)]
     return bounded(columns, cells, page, UNBOUND)
-
-
-def _steps(result: TacticsBisectResult, page: Page) -> list[str]:
-    return steps_in_lines(next_steps(result), page)
 
 
 def next_steps(result: TacticsBisectResult) -> list[Step]:

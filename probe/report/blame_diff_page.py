@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from probe.report.blame_words import UNBOUND, bounded, listed, steps_in_lines, whole
+from probe.report.blame_words import UNBOUND, bounded, whole
+from probe.report.diff_facts import fact_lines
 from probe.report.numbers import count, number
-from probe.report.steps import Step
+from probe.report.steps import Step, step_lines
 from probe.report.text import Column, Page, elide, fitted, sections, wrap
+from probe.report.words import first_few
 from probe.results.blame import TacticsDiffResult, TacticSuspect
 
 
@@ -15,8 +17,8 @@ def tactics_diff_page(result: TacticsDiffResult, page: Page, *, rows: int = 12, 
         tactics_diff_headline(result, page),
         _suspects(result, page, UNBOUND if verbose else rows),
         _reading(result, page),
-        _steps(result, page),
-        _facts(result, page),
+        step_lines(next_steps(result), page),
+        fact_lines(tactics_diff_facts(result), page),
     )
 
 
@@ -77,10 +79,6 @@ def reading(result: TacticsDiffResult) -> str:
     )
 
 
-def _steps(result: TacticsDiffResult, page: Page) -> list[str]:
-    return steps_in_lines(next_steps(result), page)
-
-
 def next_steps(result: TacticsDiffResult) -> list[Step]:
     """The bisection that makes sure."""
     if not result.suspects or result.kind != "probe":
@@ -93,14 +91,9 @@ def _alike(result: TacticsDiffResult) -> str:
     return f"{result.same} of {count(result.layers, 'layer')} alike in all"
 
 
-def _facts(result: TacticsDiffResult, page: Page) -> list[str]:
-    return listed(tactics_diff_facts(result), page)
-
-
 def tactics_diff_facts(result: TacticsDiffResult) -> list[tuple[str, str]]:
     """Label and sentence of each fact at the foot. Texts are escaped."""
     sides = [
-        (side, ", ".join(elide(one.path, 48) for one in runs[:4]) + (f", and {len(runs) - 4} more" if len(runs) > 4 else ""))
-        for side, runs in (("good", result.good), ("bad", result.bad))
-    ]  # fmt: skip
+        (side, first_few([one.path for one in runs], 4)) for side, runs in (("good", result.good), ("bad", result.bad))
+    ]
     return [*sides, ("layers", _alike(result)), *(("note", whole(note)) for note in result.notes)]

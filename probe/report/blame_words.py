@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from probe.report.diff_facts import acceptance_in_words
-from probe.report.numbers import count, number, seconds
-from probe.report.steps import Step
-from probe.report.text import Column, Page, command, elide, escape, table, wrap
+from probe.report.diff_facts import acceptance_in_words, fact_lines
+from probe.report.numbers import number, seconds
+from probe.report.text import Column, Page, elide, escape, table
+from probe.report.words import inputs_in_words
 from probe.results.diff import Criterion
 from probe.results.find import Evaluated
 from probe.results.run import GoldenInfo
@@ -69,36 +69,20 @@ def bounded(columns: Sequence[Column], cells: Sequence[Sequence[str]], page: Pag
     return lines if len(cells) <= rows else [*lines, f"  and {len(cells) - rows} more (-v)"]
 
 
-def steps_in_lines(steps: Sequence[Step], page: Page) -> list[str]:
-    """What to do, each with its command."""
-    lines = [page.paint("what to do", "bold")] if steps else []
-    for step in steps:
-        lines += [*wrap(step.why, page.width, first="  "), *command(step.words, page.width)]
-    return lines
-
-
-def listed(facts: Sequence[tuple[str, str]], page: Page) -> list[str]:
-    """Facts by name; those without text are left out."""
-    return [line for name, text in facts if text for line in wrap(text, page.width, first=f"{name:<12}")]
-
-
 def foot(result: Described, page: Page, facts: Sequence[tuple[str, str]] = ()) -> list[str]:
     """Facts of a result, its own first."""
-    return listed(described(result, facts), page)
+    return fact_lines(described(result, facts), page)
 
 
 def described(result: Described, facts: Sequence[tuple[str, str]] = ()) -> list[tuple[str, str]]:
     """Label and sentence of each fact of a result, its own first; what is not known is left out. Texts are escaped."""
     golden = result.golden
-    sources = list(dict.fromkeys(one.source for one in result.inputs))
-    inputs = ", ".join(elide(one, 48) for one in sources[:3]) + (" ..." if len(sources) > 3 else "")
-    made_up = "; random data can hide failures" if any(one.startswith("seed") for one in sources) else ""
     said = [
         *facts,
         ("model", escape(result.model)),
         ("device", escape(result.device)),
         ("golden", "" if golden is None else escape(golden.source.path if golden.kind == "file" else golden.kind)),
-        ("inputs", f"{count(len(result.inputs), 'input set')}: {inputs}{made_up}" if result.inputs else ""),
+        ("inputs", inputs_in_words(result.inputs)),
         ("acceptance", escape(acceptance_in_words(result.acceptance)) if result.acceptance else ""),
         *(("note", whole(note)) for note in result.notes),
         ("took", seconds(sum(result.seconds.values())) if result.seconds else ""),

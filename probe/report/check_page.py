@@ -6,9 +6,9 @@ import math
 
 from probe.report.diff_facts import fact_lines
 from probe.report.numbers import count, number, seconds
-from probe.report.steps import Step, exactly
-from probe.report.text import Page, command, elide, escape, sections, wrap
-from probe.report.words import sentence
+from probe.report.steps import Step, exactly, fed_again, step_lines
+from probe.report.text import Page, elide, escape, sections, wrap
+from probe.report.words import headed_lines, inputs_in_words, sentence
 from probe.results.check import CheckFinding, CheckResult, Level
 
 WORDS = {"clean": "CLEAN", "warnings": "WARNINGS", "errors": "ERRORS"}
@@ -24,17 +24,14 @@ def check_page(result: CheckResult, page: Page, *, rows: int | None = None, verb
     return sections(
         check_headline(result, page),
         *(_level(result, level, page, None if verbose else rows or _SHOWN[level]) for level in _TITLES),
-        _steps(result, page),
+        step_lines(next_steps(result), page),
         fact_lines(check_facts(result), page),
     )
 
 
 def check_headline(result: CheckResult, page: Page) -> list[str]:
     """The verdict in one sentence."""
-    word = WORDS[result.verdict]
-    lines = wrap(escape(check_sentence(result)), page.width, first=word + "  ")
-    lines[0] = page.paint(word, *_STYLES[result.verdict]) + lines[0][len(word) :]
-    return lines
+    return headed_lines(WORDS[result.verdict], _STYLES[result.verdict], check_sentence(result), page)
 
 
 def check_sentence(result: CheckResult) -> str:
@@ -108,15 +105,6 @@ def _whole(text: str) -> str:
 # --- what to do
 
 
-def _steps(result: CheckResult, page: Page) -> list[str]:
-    steps = next_steps(result)
-    lines = [page.paint("what to do", "bold")] if steps else []
-    for step in steps:
-        lines += wrap(step.why, page.width, first="  ")
-        lines += command(step.words, page.width) if step.words else []
-    return lines
-
-
 def next_steps(result: CheckResult) -> list[Step]:
     """At most three commands, most useful first."""
     if not result.golden:
@@ -151,13 +139,9 @@ def next_steps(result: CheckResult) -> list[Step]:
 
 
 def _run(result: CheckResult) -> tuple[str, ...]:
-    words = ["probe", "run", result.model, "--precision", result.precision]
-    for source in dict.fromkeys(one.source for one in result.inputs):
-        if source.startswith("file "):
-            words += ["--inputs", source.removeprefix("file ")]
-        elif source.startswith("seed ") and source != "seed 0":
-            words += ["--seed", source.removeprefix("seed ")]
-    return (*words, *(("--golden", result.golden) if result.golden != "ort" else ()))
+    golden = ("--golden", result.golden) if result.golden != "ort" else ()
+    fed = fed_again(result.inputs, result.command)
+    return ("probe", "run", result.model, "--precision", result.precision, *fed, *golden)
 
 
 # --- the foot
@@ -172,16 +156,11 @@ def check_facts(result: CheckResult) -> list[tuple[str, str]]:
         else ""
     )
     longest = sorted(result.seconds.items(), key=lambda one: -one[1])
-    sources = list(dict.fromkeys(one.source for one in result.inputs))
-    listed = ", ".join(elide(s, 48) for s in sources[:3]) + (
-        f", and {len(sources) - 3} more" if len(sources) > 3 else ""
-    )
-    random = "; random data can hide failures" if any(s.startswith("seed") for s in sources) else ""
     facts = [
         ("model", f"{escape(result.model)} ({result.model_sha256[:8]})"),
         ("golden", made.get(result.golden, escape(result.golden))),
         ("looked at", f"{count(result.nodes, 'node')}, {count(result.tensors, 'floating-point tensor')}, {count(len(result.rules), 'rule')}{lacking}"),
-        ("inputs", f"{count(len(result.inputs), 'input set')}: {listed}{random}" if result.inputs and result.golden else ""),
+        ("inputs", inputs_in_words(result.inputs) if result.golden else ""),
         ("took", f"{seconds(math.fsum(result.seconds.values()))}, of which " + ", ".join(f"{k} {seconds(v)}" for k, v in longest) if longest else ""),
     ]  # fmt: skip
     facts += [("note", sentence(note)) for note in result.notes]

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 
 from probe.report.diff_facts import acceptance_in_words
 from probe.report.numbers import count, number, seconds, size
-from probe.report.steps import Step, exactly
+from probe.report.steps import Step, exactly, fed_again, golden_option, judged_by, step_lines, typed_again
 from probe.report.text import Column, Page, command, elide, escape, sections, table, wrap
-from probe.report.words import sentence, verdict_lines
+from probe.report.words import first_few, inputs_in_words, sentence, verdict_lines
 from probe.results.convert_result import ConvertResult, ExportProof
 
 _LISTED = 6
@@ -21,7 +20,7 @@ def convert_page(result: ConvertResult, page: Page, *, rows: int = 10, verbose: 
     rows = max(len(result.casts), len(result.outputs), len(result.autocast), rows) if verbose else rows
     return sections(
         convert_headline(result, page),
-        _steps(result, page),
+        step_lines(next_steps(result), page),
         _outputs(result, page, rows),
         hand_over(result, page, rows),
         _casts(result, page) if verbose else [],
@@ -49,21 +48,15 @@ def _typed(result: ConvertResult) -> ExportProof | None:
     return next((proof for proof in result.proofs if proof.fp16_honoured), None)
 
 
-def _steps(result: ConvertResult, page: Page) -> list[str]:
-    steps = next_steps(result)
-    lines = [page.paint("what to do", "bold")] if steps else []
-    for step in steps:
-        lines += wrap(step.why, page.width, first="  ")
-        lines += command(step.words, page.width)
-    return lines
-
-
 def next_steps(result: ConvertResult) -> list[Step]:
     """Empty where it was proved on inputs that are real."""
     steps: list[Step] = []
-    files = dict.fromkeys(i.source.removeprefix("file ") for i in result.inputs if i.source.startswith("file "))
-    inputs = [word for file in files for word in ("--inputs", file)]
-    keep = ("--keep", exactly(result.keep)) if 0 < len(result.keep) <= _NAMES_IN_A_COMMAND else ()
+    real = ("--inputs", "FILE.npz")
+    inputs = fed_again(result.inputs, result.command)
+    few = 0 < len(result.keep) <= _NAMES_IN_A_COMMAND
+    keep = typed_again(result.command, ("--keep",)) or (("--keep", exactly(result.keep)) if few else ())
+    judged = (*golden_option(result.golden), *judged_by(result.acceptance))
+    io = ("--convert-io",) if result.convert_io else ()
     again = (
         "probe",
         "convert",
@@ -73,19 +66,22 @@ def next_steps(result: ConvertResult) -> list[Step]:
         "--precision",
         result.precision,
         *keep,
+        *io,
         "--overwrite",
-        "--inputs",
-        "FILE.npz",
     )
     if result.verdict == "failed":
         why = "See what goes wrong in low precision, and what would cure it."
-        steps.append(Step(why, ("probe", "run", result.model, "--precision", result.precision, *inputs, *keep)))
-    if result.verdict == "not_judged":
+        run = ("probe", "run", result.model, "--precision", result.precision)
+        steps.append(Step(why, (*run, *inputs, *judged, *keep)))
+    if result.verdict == "not_judged" and _typed(result) is not None:
+        why = "Say what is good enough."
+        steps.append(Step(why, (*again, *inputs, *judged, "--accept", "range_rel<=0.01")))
+    elif result.verdict == "not_judged":
         why = "Prove it: run it as its types say and judge its outputs."
-        steps.append(Step(why, again))
-    elif any(one.source.startswith("seed") for one in result.inputs):
+        steps.append(Step(why, (*again, *judged, *real)))
+    if any(one.source.startswith("seed") for one in result.inputs):
         why = "These inputs were made up. Real ones show what random ones hide."
-        steps.append(Step(why, again))
+        steps.append(Step(why, (*again, *judged, *real)))
     return steps
 
 
@@ -98,7 +94,7 @@ def _outputs(result: ConvertResult, page: Page, rows: int) -> list[str]:
         Column("range_rel", 9),
         Column("cosine", 9),
         Column("max_abs", 9),
-        Column("flag", 7, "<"),
+        Column("flag", 10, "<"),
     ]
     flags = {"failed": "FAIL", "warned": "warn", "not_judged": "not judged", "passed": ""}
     cells = [
@@ -133,7 +129,7 @@ def hand_over(result: ConvertResult, page: Page, rows: int) -> list[str]:
         for step in hand_over_steps(result):
             lines += [*wrap(step.why, page.width, first="  "), *command(step.words, page.width)]
     if result.handed_over and result.unnamed:
-        listed = _some(result.unnamed, _LISTED)
+        listed = first_few(result.unnamed, _LISTED)
         why = "have no name in the original, so that other tools can only take the converted model"
         lines += wrap(f"{count(len(result.unnamed), 'node')} {why}: {listed}", page.width, first="  ")
     return lines
@@ -187,11 +183,11 @@ def convert_facts(result: ConvertResult, shown: int = _LISTED) -> list[tuple[str
         ("size", f"{size(result.bytes_before)}, now {size(result.bytes_after)}"),
         ("nodes", f"{result.low_nodes:,} {result.precision}" + (f"; {nodes}" if nodes else "")),
         ("Casts", f"{len(result.casts):,} added" + (f": {casts}" if casts else "")),
-        ("kept FP32", _some(result.keep, shown)),
+        ("kept FP32", first_few(result.keep, shown)),
         *(("proof", proof_in_words(one)) for one in result.proofs),
         ("golden", escape(result.golden.path) if result.golden is not None and result.golden.path else ""),
         ("acceptance", acceptance_in_words(result.acceptance) if result.acceptance else ""),
-        ("inputs", _inputs(result)),
+        ("inputs", inputs_in_words(result.inputs)),
         ("took", seconds(sum(result.seconds.values())) if result.seconds else ""),
     ]
     facts += [("note", sentence(note)) for note in result.notes]
@@ -206,18 +202,4 @@ def proof_in_words(one: ExportProof) -> str:
         return sentence(one.reasons[0]) if one.reasons else f"{one.runner}: not run"
     return (
         f"{one.runner}: valid, loads and runs{closeness}; it computes in FP32, so this says nothing about low precision"
-    )
-
-
-def _inputs(result: ConvertResult) -> str:
-    if not result.inputs:
-        return ""
-    sources = list(dict.fromkeys(one.source for one in result.inputs))
-    random = any(one.source.startswith("seed") for one in result.inputs)
-    return f"{count(len(result.inputs), 'input set')}: {_some(sources, 3)}{'; random data can hide failures' if random else ''}"
-
-
-def _some(names: Sequence[str], shown: int) -> str:
-    return ", ".join(elide(name, 48) for name in names[:shown]) + (
-        f", and {len(names) - shown} more" if len(names) > shown else ""
     )

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from probe.report.diff_facts import diff_facts, fact_lines, not_compared, unmatched_names
 from probe.report.diff_tables import all_metrics_blocks, tables, tolerance_table
 from probe.report.numbers import count, number
-from probe.report.steps import Step, next_steps
-from probe.report.text import Page, cells, command, elide, sections, wrap
-from probe.report.words import NOT_COMPARED, nonfinite, sentence, verdict_lines
+from probe.report.steps import next_steps, step_lines
+from probe.report.text import Page, cells, elide, sections, wrap
+from probe.report.words import NOT_COMPARED, more_reasons, nonfinite, sentence, verdict_lines
 from probe.results.diff import Criterion, DiffResult, TensorDiff
 from probe.results.numbers import beside
 
@@ -21,8 +21,8 @@ def diff_page(
     """The whole page. ``rows`` bounds each table, ``verbose`` lifts the bound; ``all_metrics`` adds a block an output."""
     rows = len(result.tensors) if verbose else rows
     return sections(
-        [*verdict_lines(result.verdict, headline(result), page), *_more_reasons(result, page)],
-        _steps(next_steps(result), page),
+        [*verdict_lines(result.verdict, headline(result), page), *more_reasons(result.reasons, page)],
+        step_lines(next_steps(result), page),
         _first_divergence(result, page),
         _findings(result, page),
         tables(result, page, rows),
@@ -87,26 +87,7 @@ def _share_of_limit(value: float, criterion: Criterion) -> float:
     return limit / value if value > 0 else math.inf
 
 
-def _more_reasons(result: DiffResult, page: Page) -> list[str]:
-    lines: list[str] = []
-    for reason in result.reasons[1:6]:
-        lines += wrap(sentence(reason), page.width, first="  and     ")
-    if len(result.reasons) > 6:
-        lines.append(f"  and     {count(len(result.reasons) - 6, 'more reason')}")
-    return lines
-
-
 # --- what to do, where it starts, what was noticed
-
-
-def _steps(steps: Sequence[Step], page: Page) -> list[str]:
-    if not steps:
-        return []
-    lines = [page.paint("what to do", "bold")]
-    for step in steps:
-        lines += wrap(step.why, page.width, first="  ")
-        lines += ["    " + step.raw] if step.raw else command(step.words, page.width)
-    return lines
 
 
 def _first_divergence(result: DiffResult, page: Page) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Literal
 
 from probe.report.numbers import count, number, seconds, shape, size
 from probe.report.text import Column, Page, cells, command, elide, escape, fitted, table, wrap
+from probe.report.words import headed_lines
 from probe.results.inspect import (
     DumpResult,
     InspectResult,
@@ -280,8 +281,7 @@ def dump_page(result: DumpResult, page: Page, *, verbose: bool = False) -> list[
     """What was recorded and where, what was not and why, and what to do with it."""
     over = f" over {count(len(result.inputs), 'input set')}" if len(result.inputs) > 1 else ""
     what = f"{_statuses(result.tensors, result.statuses)}{over}, {size(result.bytes)} in {seconds(result.seconds)}"
-    lines = wrap(f"{escape(result.path)}: {what}", page.width, first="RECORDED  ")
-    lines[0] = page.paint("RECORDED", "green", "bold") + lines[0][len("RECORDED") :]
+    lines = headed_lines("RECORDED", ("green", "bold"), f"{escape(result.path)}: {what}", page)
     if result.nonfinite:
         names = ", ".join(elide(n, 40) for n in result.nonfinite[:4]) + (", ..." if len(result.nonfinite) > 4 else "")
         lines += wrap(

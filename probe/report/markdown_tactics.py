@@ -7,7 +7,7 @@ from typing import Any
 
 from probe.report.blame_words import outcome, short
 from probe.report.markdown_text import ROWS, code, prose, table, to_do, verdict
-from probe.report.numbers import cosine, number
+from probe.report.numbers import cosine, count, number
 from probe.report.words import WORDS, sentence
 from probe.results.blame import BuildsResult, TacticsBisectResult, TacticsDiffResult, TacticsTableResult
 from probe.results.convert_result import ConvertResult
@@ -21,13 +21,14 @@ def convert_parts(result: ConvertResult) -> Parts:
     """``probe convert``."""
     from probe.report.convert_page import convert_sentence, next_steps, proof_in_words
 
-    kept = [f"- stays FP32: {code(one)}" for one in result.kept_tensors[:ROWS] or result.keep[:ROWS]]
-    left = max(len(result.kept_tensors), len(result.keep)) - len(kept)
+    kept = result.kept_tensors or result.keep
+    listed = [f"- stays FP32: {code(one)}" for one in kept[:ROWS]]
+    left = len(kept) - len(listed)
     return [
         verdict(WORDS[result.verdict], convert_sentence(result), f"`probe convert` of {code(result.model)} to {code(result.path)}", result.reasons[1:]),
         _outputs(result.outputs),
         [f"- proof: {prose(proof_in_words(one))}" for one in result.proofs],
-        [*kept, *([f"- and {left} more"] if left > 0 else [])],
+        [*listed, *([f"- and {count(left)} more"] if left > 0 else [])],
         to_do(next_steps(result)),
     ]  # fmt: skip
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 
 from probe.report.diff_facts import acceptance_in_words
 from probe.report.numbers import count, number
-from probe.report.steps import Step, exactly, inputs_of
+from probe.report.steps import Step, exactly, fed_again, judged_by, typed_again
 from probe.report.text import elide, escape
 from probe.report.words import WORDS, sentence
 from probe.results.regression import (
@@ -28,18 +28,28 @@ def regression_sentence(result: RegressionResult) -> str:
     """What decided, or how much moved."""
     if result.reasons:
         return sentence(result.reasons[0])
+    if result.of_searches:
+        return _search_sentence(result)
     moved: list[TensorChange] | list[PartChange]
-    if result.kept:
-        return (
-            "the same must stay FP32"
-            if all(one.status == "same" for one in result.kept)
-            else "no more must stay FP32 than before"
-        )
     moved, noun = (list(result.parts), "part") if result.parts else (list(result.changes), "tensor")
     worse, better = (sum(1 for one in moved if one.status == status) for status in ("worse", "better"))
     if not worse and not better:
         return f"no output got worse, and none of {count(len(moved), noun)}" if moved else "no output got worse"
     return f"no output got worse; inside, {worse:,} of {count(len(moved), noun)} did, and {better:,} got better"
+
+
+def _search_sentence(result: RegressionResult) -> str:
+    """Of two searches of which the second is not worse."""
+    now = sum(one.status != "only_before" for one in result.kept)
+    stays = f"{now:,} must stay FP32" if now else "nothing must stay FP32"
+    if result.verdict_after != "passed":
+        return "the search ended well neither before nor now"
+    if result.verdict_before != "passed":
+        return f"the search ends well now and did not before: {stays}"
+    if not result.kept:
+        return f"{stays}, as before"
+    same = all(one.status == "same" for one in result.kept)
+    return "the same must stay FP32" if same else "no more must stay FP32 than before"
 
 
 def next_steps(result: RegressionResult) -> list[Step]:
@@ -81,7 +91,7 @@ def next_steps(result: RegressionResult) -> list[Step]:
                         "good.tactics",
                         "bad.tactics",
                         after.model,
-                        *inputs_of(after.inputs),
+                        *_fed(after),
                     ),
                 )
             )
@@ -89,7 +99,7 @@ def next_steps(result: RegressionResult) -> list[Step]:
             steps.append(
                 Step(
                     "Search for what must stay FP32.",
-                    ("probe", "find", after.model, "--precision", after.precision, *inputs_of(after.inputs)),
+                    ("probe", "find", after.model, "--precision", after.precision, *_fed(after), *_judged(after)),
                 )
             )
     return steps[:_STEPS]
@@ -106,19 +116,24 @@ def _run(
 ) -> tuple[str, ...]:
     """The command that runs this again; ``like`` another one in what the compiler does."""
     shape = like or side
-    words = ["probe", "run", model or side.model, "--precision", side.precision, *inputs_of((inputs or side).inputs)]
+    words = ["probe", "run", model or side.model, "--precision", side.precision, *_fed(inputs or side)]
     for option, value, usual in (
         ("--passes", shape.passes, "safe"),
         ("--fusion", shape.fusion, "safe"),
         ("--interior", shape.interior, "storage"),
     ):
         words += [option, value] if value not in ("", usual) else []
-    words += ["--golden", "fp64"] if side.golden == "fp64" else []
-    for criterion in side.acceptance:
-        words += ["--accept", str(criterion)] if criterion.source == "user" else []
-    presets = [c.source.removeprefix("preset ") for c in side.acceptance if c.source.startswith("preset ")]
-    words += ["--preset", presets[0]] if presets else []
-    return (*words, *(("--keep", exactly(side.keep)) if side.keep else ()))
+    typed = typed_again(side.command, ("--keep",))  # as short as it was typed: a file may name hundreds
+    return (*words, *_judged(side), *(typed or (("--keep", exactly(side.keep)) if side.keep else ())))
+
+
+def _fed(side: ResultSide) -> tuple[str, ...]:
+    return fed_again(side.inputs, side.command)
+
+
+def _judged(side: ResultSide) -> tuple[str, ...]:
+    """Options that judge as a side was judged; of a golden that was recorded, the result does not say where it lies."""
+    return (*(("--golden", "fp64") if side.golden == "fp64" else ()), *judged_by(side.acceptance))
 
 
 # --- order
@@ -254,7 +269,7 @@ def regression_facts(result: RegressionResult) -> list[tuple[str, str]]:
         ("after", result.after, result.verdict_after),
     ):
         facts.append((label, _side(path, WORDS[verdict].lower(), named.get(label))))
-    if result.kept:
+    if result.of_searches:
         facts.append(("worse means", "the search no longer ends well, or more must stay FP32"))
         return facts
     allowed = f"range_rel more than {result.worse_factor:g} times larger (--worse-factor), beyond {number(result.noise)} or its noise floor"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from probe.report.diff_facts import fact_lines
 from probe.report.numbers import count, number
 from probe.report.regression_facts import (
     change_of,
@@ -17,8 +18,9 @@ from probe.report.regression_facts import (
     regression_sentence,
     start_sentence,
 )
-from probe.report.text import Column, Page, command, elide, fitted, table, wrap
-from probe.report.words import sentence, verdict_lines
+from probe.report.steps import step_lines
+from probe.report.text import Column, Page, elide, fitted, sections, table, wrap
+from probe.report.words import more_reasons, sentence, verdict_lines
 from probe.results.regression import PartChange, RegressionResult, TensorChange
 
 
@@ -26,42 +28,25 @@ def regression_page(result: RegressionResult, page: Page, *, rows: int = 10, ver
     """The whole page. ``rows`` bounds each table, ``verbose`` lifts the bound and lists tensors beside parts."""
     rows = max(len(result.changes), len(result.parts), len(result.kept), len(result.findings)) if verbose else rows
     shown = [c for c in result.changes if c.role == "output" or verbose or not result.parts]
-    sections = [
+    return sections(
         _headline(result, page),
-        _steps(result, page),
+        step_lines(next_steps(result), page),
         *_tensors(shown, page, rows, noun="output" if result.parts and not verbose else ""),
         *(_parts(result, status, page, rows) for status in ("worse", "better")),
         _findings(result, page, rows),
         _kept(result, page, rows),
         _settings(result, page),
-        [line for label, text in regression_facts(result) for line in wrap(text, page.width, first=f"{label:<12}")],
-    ]
-    lines: list[str] = []
-    for section in sections:
-        if section:
-            lines += [*([""] if lines else []), *section]
-    return lines
+        fact_lines(regression_facts(result), page),
+    )
 
 
 def _headline(result: RegressionResult, page: Page) -> list[str]:
     lines = verdict_lines(result.verdict, regression_sentence(result), page)
     for warning in result.warnings:
         lines += wrap(sentence(warning), page.width, first="  NOTE    ")
-    for reason in result.reasons[1:6]:
-        lines += wrap(sentence(reason), page.width, first="  and     ")
-    if len(result.reasons) > 6:
-        lines.append(f"  and     {count(len(result.reasons) - 6, 'more reason')}")
+    lines += more_reasons(result.reasons, page)
     start = start_sentence(result)
     return lines + (wrap(start, page.width, first="  and     ") if start else [])
-
-
-def _steps(result: RegressionResult, page: Page) -> list[str]:
-    steps = next_steps(result)
-    lines = [page.paint("what to do", "bold")] if steps else []
-    for step in steps:
-        lines += wrap(step.why, page.width, first="  ")
-        lines += command(step.words, page.width) if step.words else []
-    return lines
 
 
 # --- tables

@@ -86,6 +86,14 @@ def render(
             from probe.report.bench_page import bench_headline, bench_page
 
             lines = bench_headline(result, page) if quiet else bench_page(result, page, verbose=verbose, **bound)
+        case "BuildResult":
+            from probe.report.build_page import build_headline, build_page
+
+            lines = build_headline(result, page) if quiet else build_page(result, page, verbose=verbose, **bound)
+        case "SavedEngine":
+            from probe.report.build_page import header_page
+
+            lines = header_page(result, page)
         case "CheckResult":
             from probe.report.check_page import check_headline, check_page
 

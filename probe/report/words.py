@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from probe.report.numbers import count, shape
 from probe.report.text import Page, cells, elide, escape, wrap
 from probe.results.diff import TensorDiff, Verdict
+from probe.results.tensors import InputInfo
 
 WORDS = {"passed": "PASSED", "warned": "WARNED", "failed": "FAILED", "not_judged": "NOT JUDGED"}
 _STYLES = {
@@ -27,15 +30,41 @@ NOT_COMPARED = {
 
 def verdict_lines(verdict: Verdict, sentence: str, page: Page) -> list[str]:
     """``FAILED  sentence``, wrapped under itself."""
-    word = WORDS[verdict]
+    return headed_lines(WORDS[verdict], _STYLES[verdict], sentence, page)
+
+
+def headed_lines(word: str, styles: Sequence[str], sentence: str, page: Page) -> list[str]:
+    """``WORD  sentence``, wrapped under itself; the word is painted, the sentence escaped."""
     lines = wrap(escape(sentence), page.width, first=word + "  ")
-    lines[0] = page.paint(word, *_STYLES[verdict]) + lines[0][len(word) :]
+    lines[0] = page.paint(word, *styles) + lines[0][len(word) :]
     return lines
 
 
 def sentence(reason: str) -> str:
     """A name of 300 characters would bury the numbers: long words are cut in the middle."""
     return " ".join(word if cells(word) <= 48 else elide(word, 48) for word in escape(reason).split(" "))
+
+
+def more_reasons(reasons: Sequence[str], page: Page, shown: int = 6) -> list[str]:
+    """Those behind the first, which the headline says: all within the first ``shown``, and how many there are beyond."""
+    lines = [line for one in reasons[1:shown] for line in wrap(sentence(one), page.width, first="  and     ")]
+    beyond = len(reasons) - shown
+    return [*lines, f"  and     {count(beyond, 'more reason')}"] if beyond > 0 else lines
+
+
+def first_few(names: Sequence[str], shown: int = 3) -> str:
+    """``a, b, c, and 4 more``: each escaped, and cut to 48 cells."""
+    beyond = f", and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(elide(name, 48) for name in names[:shown]) + beyond
+
+
+def inputs_in_words(inputs: Sequence[InputInfo]) -> str:
+    """How many input sets and where they come from, each place once; "" for none. What is judged on made-up ones may hide failures."""
+    if not inputs:
+        return ""
+    sources = list(dict.fromkeys(one.source for one in inputs))
+    hides = "; random data can hide failures" if any(one.startswith("seed") for one in sources) else ""
+    return f"{count(len(inputs), 'input set')}: {first_few(sources)}{hides}"
 
 
 def why_not_compared(tensor: TensorDiff) -> str:

@@ -5,8 +5,8 @@ All times are seconds of one monotonic clock. A value that was not measured, or 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
 
 from probe.results.inspect import PortReport
 from probe.results.tensors import InputInfo
@@ -137,6 +137,7 @@ class BenchResult:
     call_seconds: float | None = (
         None  # what calling a layer takes: part of each layer's time, and not of the whole network's
     )
+    layerwise: bool = False  # the executor runs layer after layer from the host, slower than the network as one program
     ceilings: Ceilings | None = None
     memory: MemoryPlan | None = None
     tensors: tuple[PortReport, ...] = ()  # graph inputs and what layers made, as stored; shapes of the first input set
@@ -169,14 +170,7 @@ class BenchResult:
         return sum(known) if known and len(known) == len(ran) else None
 
     def frame(self) -> pl.DataFrame:
-        """A row a layer in execution order: every field of ``LayerTime``, lists joined with " + "; null where not measured."""
-        import polars as pl
+        """As polars: a row a layer, all of them."""
+        from probe.results.frames import time_frame
 
-        types: dict[str, Any] = {"int": pl.Int64, "int | None": pl.Int64, "float | None": pl.Float64}
-        schema = {f.name: types.get(str(f.type), pl.String) for f in fields(LayerTime)}
-        rows = [{name: _cell(getattr(layer, name)) for name in schema} for layer in self.layers]
-        return pl.DataFrame(rows, schema=schema, orient="row")
-
-
-def _cell(value: Any) -> Any:
-    return " + ".join(value) if isinstance(value, tuple) else value
+        return time_frame(self)

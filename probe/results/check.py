@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
 
 from probe.results.tensors import InputInfo
 
@@ -74,14 +74,7 @@ class CheckResult:
         return tuple(one for one in self.findings if one.level == level)
 
     def frame(self) -> pl.DataFrame:
-        """A row a finding in the order of ``findings``: every field of ``CheckFinding``, lists joined with " + "."""
-        import polars as pl
+        """As polars: a row a finding."""
+        from probe.results.frames import finding_frame
 
-        types: dict[str, Any] = {"float | None": pl.Float64, "int": pl.Int64}
-        schema = {f.name: types.get(str(f.type), pl.String) for f in fields(CheckFinding)}
-        rows = [{name: _cell(getattr(one, name)) for name in schema} for one in self.findings]
-        return pl.DataFrame(rows, schema=schema, orient="row")
-
-
-def _cell(value: Any) -> Any:
-    return " + ".join(map(str, value)) if isinstance(value, tuple) else value
+        return finding_frame(self)

@@ -31,7 +31,9 @@ class Criterion:
     source: str = "default"  # "default" | "user" | "preset torch" ...
 
     def __str__(self) -> str:
-        return f"{self.metric}{self.op}{exact(self.threshold)}" + (f" @ {self.output}" if self.output is not None else "")
+        return f"{self.metric}{self.op}{exact(self.threshold)}" + (
+            f" @ {self.output}" if self.output is not None else ""
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Results as polars frames: one row a tensor, a layer or an evaluation, ready for ``write_parquet`` or a notebook. polars is imported only here, when asked."""
+"""Results as polars frames: one row a tensor, a layer, an evaluation or a finding, ready for ``write_parquet`` or a notebook. polars is imported only here, when asked."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from probe.errors import InputError
+from probe.results.bench import BenchResult, LayerTime
+from probe.results.check import CheckFinding, CheckResult
 from probe.results.diff import DiffResult, Metrics, TensorDiff
 from probe.results.find import FindResult, SearchStep
 from probe.results.run import LayerError, RunResult
@@ -30,6 +32,12 @@ _TEXT = (
     "tactic",
 )
 _WHOLE = frozenset(f.name for f in fields(Metrics) if "int" in str(f.type))
+
+
+class Framed(Protocol):
+    """A result that can be a table."""
+
+    def frame(self) -> pl.DataFrame: ...
 
 
 def diff_frame(result: DiffResult) -> pl.DataFrame:
@@ -57,21 +65,33 @@ def evaluation_frame(result: FindResult) -> pl.DataFrame:
     return _frame(SearchStep, result.steps)
 
 
+def finding_frame(result: CheckResult) -> pl.DataFrame:
+    """A row a finding in the order of ``findings``: every field of ``CheckFinding``, lists joined with " + "."""
+    return _frame(CheckFinding, result.findings)
+
+
+def time_frame(result: BenchResult) -> pl.DataFrame:
+    """A row a layer in execution order: every field of ``LayerTime``, lists joined with " + "; null where it was not measured."""
+    return _frame(LayerTime, result.layers)
+
+
 def _frame(kind: type[Any], items: Sequence[Any]) -> pl.DataFrame:
     """A row an item, a column a field."""
     import polars as pl
 
-    columns = {f.name: str(f.type) for f in fields(kind)}
-    types: dict[str, Any] = {"float | None": pl.Float64, "int": pl.Int64, "bool": pl.Boolean}
-    schema = {name: types.get(of, pl.String) for name, of in columns.items()}
-    rows = [
-        {name: " + ".join(value) if isinstance(value := getattr(item, name), tuple) else value for name in columns}
-        for item in items
-    ]
+    types: dict[str, Any] = {
+        "float | None": pl.Float64, "int": pl.Int64, "int | None": pl.Int64, "bool": pl.Boolean,
+    }  # fmt: skip
+    schema = {f.name: types.get(str(f.type), pl.String) for f in fields(kind)}
+    rows = [{name: _cell(getattr(item, name)) for name in schema} for item in items]
     return pl.DataFrame(rows, schema=schema, orient="row")
 
 
-def save_frame(result: DiffResult | RunResult | FindResult, path: str | Path) -> None:
+def _cell(value: Any) -> Any:
+    return " + ".join(map(str, value)) if isinstance(value, tuple) else value
+
+
+def save_frame(result: Framed, path: str | Path) -> None:
     """Write the frame as ``.parquet`` or ``.csv``, whole or not at all.
 
     Raises:

@@ -149,3 +149,8 @@ class RegressionResult:
 
     def __bool__(self) -> bool:
         return self.verdict == "passed"
+
+    @property
+    def of_searches(self) -> bool:
+        """Whether the two are searches, which are compared by what must stay FP32."""
+        return bool(self.kept) or any(side.schema == "probe.find/1" for side in self.sides)

@@ -27,7 +27,9 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("kind", ["run", "find", "diff", "check", "diff-results", "convert", "tactics-replay", "tactics-bisect", "builds"])
+@pytest.mark.parametrize(
+    "kind", ["run", "find", "diff", "check", "diff-results", "convert", "tactics-replay", "tactics-bisect", "builds"]
+)
 def test_a_page_is_written_and_named(kind: str, saved: Path, tmp_path: Path) -> None:
     done = probe("report", saved / f"{kind}.json", "-o", "page.html", cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (0, "wrote page.html\n", "")

@@ -48,6 +48,23 @@ def test_branches_of_an_if_are_drawn_inside_and_bodies_of_loops_apart(tmp_path: 
                 assert (called.rpartition("/")[0], graph) == (branch, found[owner][0]) if inside else graph == branch
 
 
+def test_bodies_inside_of_loops_and_nodes_that_make_nothing_are_not_drawn(tmp_path: Path) -> None:
+    inner = b.loop().graph.node[0]
+    body = b.graph(
+        [inner, onnx.helper.make_node("Identity", ["going"], ["more"], name="more")],
+        [b.value("j", (), onnx.TensorProto.INT64), b.value("going", (), onnx.TensorProto.BOOL), b.value("x")],
+        [b.value("more", (), onnx.TensorProto.BOOL), b.value("y")],
+    )
+    outer = onnx.helper.make_node("Loop", ["n", "", "start"], ["end"], name="outer", body=body)
+    silent = onnx.helper.make_node("Neg", ["start"], [""], name="silent")
+    inputs = [b.value("start"), b.value("n", (), onnx.TensorProto.INT64)]
+    proto = b.model([outer, silent], inputs, [b.value("end")])
+    proto.graph.name = "main"
+    assert ids_of(proto, tmp_path) == {
+        "outer": ("main", "outer"), "loop": ("outer/body", "loop"), "more": ("outer/body", "more"),
+    }  # fmt: skip
+
+
 def drawn_by_the_adapter(path: Path) -> dict[tuple[str, str], Any]:
     main = pytest.importorskip("model_explorer_onnx.main")
     graphs = main.ONNXAdapter.__new__(main.ONNXAdapter).convert(str(path), {})["graphs"]

@@ -115,6 +115,16 @@ def test_nodes_without_a_name_of_their_own_get_their_identity(tmp_path: Path) ->
     ]
 
 
+def test_a_node_that_makes_nothing_stays_as_it_is(tmp_path: Path) -> None:
+    proto = b.mlp()
+    proto.graph.node.add(op_type="Neg", input=[proto.graph.input[0].name], output=[""], name="silent")
+    model = load(b.save(proto, tmp_path / "m.onnx"))
+    said = {one.identity: {"probe.local": "1"} for one in model.nodes if any(one.outputs)}
+    written = write_with_metadata(model, tmp_path / "copy.onnx", said)
+    assert written.nodes == len(said) == len(model.nodes) - 1 and not written.unknown
+    assert said_by(onnx.load(tmp_path / "copy.onnx").graph)["silent"] == {}
+
+
 def test_an_earlier_copy_is_replaced_and_what_others_wrote_stays(tmp_path: Path) -> None:
     proto = b.mlp()
     proto.graph.node[0].metadata_props.add(key="namespace", value="head")

@@ -27,7 +27,17 @@ from probe.results.run import RunResult
 from tests.report.test_pages import HOSTILE as HOSTILE_TO_TERMINALS
 from tests.report.test_pages import _renamed, any_diff
 
-TACTICS = ("convert", "tactics", "tactics-record", "tactics-replay", "tactics-log", "tactics-diff", "tactics-bisect", "tactics-table", "builds")
+TACTICS = (
+    "convert",
+    "tactics",
+    "tactics-record",
+    "tactics-replay",
+    "tactics-log",
+    "tactics-diff",
+    "tactics-bisect",
+    "tactics-table",
+    "builds",
+)
 KINDS = ("run", "find", "diff", "check", "bench", "diff-results", *TACTICS)
 VOID = {"meta", "link", "input", "wbr", "br", "img"}
 HOSTILE = HOSTILE_TO_TERMINALS | {
@@ -166,7 +176,16 @@ def _order(page: str) -> list[str]:
 
 
 def test_the_parts_stand_in_the_order_one_reads_them() -> None:
-    assert _order(html_page(example_run())) == ["to-do", "why", "network", "graph", "outputs", "layers", "details", "provenance"]
+    assert _order(html_page(example_run())) == [
+        "to-do",
+        "why",
+        "network",
+        "graph",
+        "outputs",
+        "layers",
+        "details",
+        "provenance",
+    ]
     assert _order(html_page(examples()["find"])) == [
         "to-do", "keep", "path", "lighter", "cost", "proofs", "hand-over", "why", "provenance",
     ]  # fmt: skip

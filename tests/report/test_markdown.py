@@ -15,14 +15,26 @@ from probe.results.publish import example_diff, example_metrics, example_run, ex
 from tests.report.test_html import HOSTILE
 from tests.report.test_pages import _renamed
 
-TACTICS = ("convert", "tactics", "tactics-record", "tactics-replay", "tactics-log", "tactics-diff", "tactics-bisect", "tactics-table", "builds")
+TACTICS = (
+    "convert",
+    "tactics",
+    "tactics-record",
+    "tactics-replay",
+    "tactics-log",
+    "tactics-diff",
+    "tactics-bisect",
+    "tactics-table",
+    "builds",
+)
 KINDS = ("run", "find", "diff", "check", "bench", "diff-results", *TACTICS)
 
 
 def outside_code(page: str) -> str:
     """What Markdown would interpret: fenced blocks and code spans taken out, as GitHub reads them."""
     page = re.sub(r"^(`{3,})sh\n.*?^\1$", "", page, flags=re.MULTILINE | re.DOTALL)
-    page = re.sub(r"^(<details><summary>[A-Z][A-Za-z0-9,: ]*</summary>|</details>)$", "", page, flags=re.MULTILINE)  # our own
+    page = re.sub(
+        r"^(<details><summary>[A-Z][A-Za-z0-9,: ]*</summary>|</details>)$", "", page, flags=re.MULTILINE
+    )  # our own
     return re.sub(r"(?<!`)(`+)(?!`)(.*?)(?<!`)\1(?!`)", "CODE", page)
 
 
@@ -45,7 +57,12 @@ def test_before_and_after_list_what_changed_worst_first() -> None:
     rows = [line for line in page.splitlines() if line.startswith("| `")]
     assert rows[0] == "| `logits` | 0.0004 | 0.008 | 20 | passed, then warned | worse |"
     assert not any("| same |" in row for row in rows)
-    assert page.index("worse, by itself") < page.index("worse, arrives") < page.index("<details>") < page.index("better, by itself")
+    assert (
+        page.index("worse, by itself")
+        < page.index("worse, arrives")
+        < page.index("<details>")
+        < page.index("better, by itself")
+    )
     assert "- **Not comparable in part:** the inputs are not the same" in page
 
 

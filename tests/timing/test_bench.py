@@ -7,6 +7,8 @@ import json
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
+from typing import Any
 
 import jsonschema
 import numpy as np
@@ -14,13 +16,14 @@ import onnx
 import polars as pl
 import pytest
 
+from probe.engine.assignment import FP32, Assignment
 from probe.engine.device.cpu import ceilings as cpu_ceilings
 from probe.errors import InputError
 from probe.model import load
 from probe.results import json as saved
 from probe.results.bench import BenchResult, Ceilings, LayerTime
 from probe.store.feeds import InputSet
-from probe.timing.bench import BenchOptions, batch_of, bench_network
+from probe.timing.bench import BenchOptions, batch_of, bench_network, timeline_of
 from probe.timing.loop import Amount
 from probe.timing.machine import Busy
 from tests.debug import faulty
@@ -168,7 +171,7 @@ def test_what_runs_layer_by_layer_says_so_and_has_one_stream(tmp_path) -> None:
         "x": np.ones((1, 2, 6, 6), np.float32), "rois": np.array([[0, 0, 3, 3]], np.float32), "item": np.zeros(1, np.int64),
     }  # fmt: skip
     result = bench(load(tmp_path / "m.onnx"), feeds)
-    assert result.executor.startswith("layer by layer") and len(result.layers) == 3
+    assert result.executor.startswith("layer by layer") and result.layerwise and len(result.layers) == 3
     with pytest.raises(InputError, match="1 layer has no kernel"):
         bench(load(tmp_path / "m.onnx"), feeds, streams=2)
 
@@ -186,6 +189,12 @@ def test_what_cannot_be_done_is_refused(network, options, said) -> None:
     with pytest.raises(InputError) as found:
         bench(network, **options)
     assert said in str(found.value)
+
+
+def test_a_device_that_does_not_tell_of_time_is_refused() -> None:
+    engine: Any = SimpleNamespace(settings=SimpleNamespace(device="cuda"))
+    with pytest.raises(InputError, match="does not time the device 'cuda' yet"):
+        timeline_of(engine, Assignment(FP32), lambda: 0.0)
 
 
 def test_ceilings_are_measured_once() -> None:

@@ -111,6 +111,7 @@ ASKED = {
     "iterations alone": ((25, None, 0.5), Amount(25, 0.0, 0.5)),
     "duration alone": ((None, 2.0, 0.0), Amount(ITERATIONS, 2.0, 0.0)),
     "both": ((2, 2.0, 0.0), Amount(2, 2.0, 0.0)),
+    "as many as can be kept": ((MOST, None, 0.0), Amount(MOST, 0.0, 0.0)),
 }
 
 
@@ -122,8 +123,8 @@ def test_what_was_asked_for(asked: tuple[int | None, float | None, float], amoun
 @pytest.mark.parametrize(
     ("iterations", "duration", "warmup", "said"),
     [
-        (0, None, 0.0, "never comes from a single run"),
-        (1, None, 0.0, "never comes from a single run"),
+        (0, None, 0.0, "0 measured iterations: a result never comes from a single run"),
+        (1, None, 0.0, "1 measured iteration: a result never comes from a single run"),
         (1, 10.0, 0.0, "never comes from a single run"),
         (-3, None, 0.0, "never comes from a single run"),
         (MOST + 1, None, 0.0, "more than can be kept"),

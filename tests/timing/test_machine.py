@@ -19,6 +19,7 @@ TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
             Busy(2.0, 14.0, 7.0),
             1.0,
         ),  # four core-seconds of work, two of them ours, in two seconds
+        (Busy(100.0, 10.0, 5.0), Busy(102.0, 14.0, 7.0), 1.0),  # since any moment
         (Busy(0.0, 10.0, 5.0), Busy(2.0, 12.0, 7.0), 0.0),
         (Busy(0.0, 10.0, 5.0), Busy(2.0, 11.9, 7.0), 0.0),  # ticks are coarse: never below zero
         (Busy(0.0, None, 5.0), Busy(2.0, None, 7.0), None),

@@ -48,11 +48,12 @@ CASES = {
     "steady, load not known": (STEADY, None, []),
     "a little load": (STEADY, 0.2, []),
     "busy": (STEADY, 0.9, ["machine was busy: other programs kept 0.9 of 4 cores"]),
-    "varies": ([0.010, 0.014] * 40, 0.0, ["vary by 17 %"]),
+    "varies": ([0.010, 0.014] * 40, 0.0, ["vary by 17 % (coefficient of variation; up to 10 % is stable)"]),
     "one interruption of many": ([*STEADY, 0.011], 0.0, []),
     "one long interruption": ([*STEADY, 0.1], 0.0, ["vary by"]),
     "drifts slower": ([0.010 + 0.00001 * at for at in range(90)], 0.0, ["got slower", "1.06 times"]),
     "drifts faster": ([0.0109 - 0.00001 * at for at in range(90)], 0.0, ["got faster"]),
+    "just enough to drift": ([0.010 + 0.00003 * at for at in range(30)], 0.0, ["got slower"]),
     "too few to drift": ([0.0100, 0.0102, 0.0104, 0.0106], 0.0, []),
     "all of it": ([0.010] * 45 + [0.020] * 45, 2.0, ["vary by", "got slower", "2.00 times", "machine was busy"]),
 }

@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from probe.errors import InputError
+from probe.report.html.graph_scale import error_scale
 from probe.results.bench import BenchResult, LayerTime
 from probe.results.find import FindResult
 from probe.results.run import LayerError, RunFinding, RunResult
 
 Value = float | str
+_GAINS = (0.01, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0, 1e3)  # around 1, which passes error on as it came
 OVERLAID = ("probe.run/1", "probe.find/1", "probe.bench/1")  # schemas of results that speak of nodes
 
 
@@ -23,16 +25,16 @@ class Measure:
     Attributes:
         key: of the file and of the metadata: ``accumulated``.
         title: in words, with the unit.
-        scale: how values are coloured: ``error`` against ``limit``, ``gain`` around 1, ``amount`` from least to most, ``label`` by class.
+        scale: how values are coloured: ``error`` and ``gain`` by classes, ``amount`` from least to most, ``label`` by words.
         values: node, by identity -> a number, or words. NaN and Inf are numbers here.
-        limit: errors from here on fail; None where the acceptance has none.
+        edges: where the next class begins, increasing; of errors those of the layer graph, around the limit of the acceptance.
     """
 
     key: str
     title: str
     scale: Literal["error", "gain", "amount", "label"]
     values: dict[str, Value] = field(default_factory=dict)
-    limit: float | None = None
+    edges: tuple[float, ...] = ()
 
 
 def measures(result: Any) -> tuple[Measure, ...]:
@@ -70,26 +72,19 @@ def node_metadata(result: Any) -> dict[str, dict[str, str]]:
     return found
 
 
-def limit_of(result: RunResult) -> float | None:
-    """The smallest range_rel at which an output fails."""
-    limits = [c.threshold for c in result.acceptance
-              if c.metric == "range_rel" and c.op in ("<=", "<") and c.level == "fail" and 0 < c.threshold < math.inf]  # fmt: skip
-    return min(limits, default=None)
-
-
 def _of_run(result: RunResult) -> list[Measure]:
     layers = [layer for layer in result.layers if layer.note != "not selected"]
     first = set(result.first_divergence)
-    limit = limit_of(result)
+    edges = error_scale(result.acceptance).edges
 
     def errors(key: str, title: str, value: Callable[[LayerError], float | None]) -> Measure:
-        return Measure(key, f"{title} (range_rel)", "error", _each_node(layers, value), limit)
+        return Measure(key, f"{title} (range_rel)", "error", _each_node(layers, value), edges)
 
     return [
         errors("accumulated", "accumulated error", lambda layer: layer.accumulated),
         errors("injected", "injected error", lambda layer: layer.injected),
         errors("local", "local error", lambda layer: layer.local),
-        Measure("gain", "gain of error (noise to signal, out / in)", "gain", _each_node(layers, lambda layer: layer.gain)),
+        Measure("gain", "gain of error (noise to signal, out / in)", "gain", _each_node(layers, lambda layer: layer.gain), _GAINS),
         Measure("status", "what stands out", "label", _each_node(layers, lambda layer: _status(layer, first))),
         Measure("finding", "findings", "label", _findings(result.findings)),
         *_common(layers),
@@ -103,25 +98,26 @@ def _of_find(result: FindResult) -> list[Measure]:
         for node in one.nodes_fp32:
             kept[node] = "fp32"
             if one.certificate is not None and one.certificate.metric is not None:
-                needed[node] = _worse(needed.get(node), one.certificate.metric)
+                needed[node] = _larger(needed.get(node), one.certificate.metric)
+    edges = error_scale(result.acceptance).edges
     return [
         Measure("keep", f"stays in FP32, not {result.precision}", "label", kept),
-        Measure("certificate", "error of the output without it (range_rel)", "error", needed),
+        Measure("certificate", "error of the output without it (range_rel)", "error", needed, edges),
         Measure("finding", "findings of the all-low run", "label", _findings(result.findings)),
     ]
 
 
 def _of_bench(result: BenchResult) -> list[Measure]:
-    ran = [layer for layer in result.layers if layer.nodes]
+    layers = [layer for layer in result.layers if layer.nodes]
     latency: dict[str, Value] = {}
-    for layer in ran:
+    for layer in layers:
         if layer.median is not None:
             latency[layer.nodes[-1]] = float(latency.get(layer.nodes[-1], 0.0)) + 1e6 * layer.median
     return [
         Measure("latency_us", "median time of the layer (us)", "amount", latency),
-        Measure("roofline", "least possible time / time", "amount", _each_node(ran, lambda layer: layer.roofline)),
-        Measure("bound", "what bounds it", "label", _each_node(ran, lambda layer: layer.bound or None)),
-        *_common(ran),
+        Measure("roofline", "least possible time / time", "amount", _each_node(layers, lambda layer: layer.roofline)),
+        Measure("bound", "what bounds it", "label", _each_node(layers, lambda layer: layer.bound or None)),
+        *_common(layers),
     ]  # fmt: skip
 
 
@@ -136,17 +132,18 @@ def _common(layers: Iterable[LayerError] | Iterable[LayerTime]) -> list[Measure]
 
 
 def _each_node(layers: Iterable[Any], value: Callable[[Any], Value | None]) -> dict[str, Value]:
-    """Of a node in several layers, the worst number or the first words."""
+    """Of a node in several layers, the largest number or the first words."""
     found: dict[str, Value] = {}
     for layer in layers:
         said = value(layer)
         if said is not None:
             for node in layer.nodes:
-                found[node] = _worse(found.get(node), said)
+                found[node] = _larger(found.get(node), said)
     return found
 
 
-def _worse(before: Value | None, now: Value) -> Value:
+def _larger(before: Value | None, now: Value) -> Value:
+    """NaN is larger than any number; of words, the first."""
     if before is None:
         return now
     if isinstance(before, str) or isinstance(now, str):

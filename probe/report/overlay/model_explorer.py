@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,10 +17,6 @@ from probe.report.overlay.measures import Measure, Value, measures
 
 # From small to large: the light scheme of the layer graph in reports.
 RAMP = ("#fdf8e1", "#fbe9b7", "#f9d789", "#f5bd66", "#ee9c4f", "#e07b48", "#bb4242", "#8c2449", "#4c1141")
-_SHARES = (1e-3, 1 / 300, 1e-2, 1 / 30, 0.1, 1 / 3, 1.0, 10.0)  # of the limit
-_UNLIMITED = 0.1
-_GAINS = (0.01, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0, 1e3)
-_LARGEST = 1.7976931348623157e308
 # Told apart by colour-blind readers, too (Okabe and Ito 2008).
 _LABELS = ("#56b4e9", "#e69f00", "#009e73", "#cc79a7", "#f0e442", "#0072b2", "#d55e00", "#999999")
 
@@ -65,23 +62,14 @@ def _graph_data(measure: Measure, results: Mapping[str, dict[str, Value]]) -> di
     elif measure.scale == "label":
         made |= {"showExpandedSummaryOnGroupNode": True, "showLabelCountColumnsInChildrenStatsTable": True}
     else:
-        made["thresholds"] = [
-            {"value": value, "bgColor": colour} for value, colour in zip(_edges(measure), RAMP, strict=True)
-        ]
+        bounds = (*measure.edges, sys.float_info.max)  # upper ones, which the viewer wants of all
+        made["thresholds"] = [{"value": value, "bgColor": colour} for value, colour in zip(bounds, RAMP, strict=True)]
     if measure.key != "latency_us":
         made |= {
             "hideAggregatedStats": ["sum"],
             "hideInChildrenStatsTable": measure.scale != "label",
         }  # a sum of errors means nothing
     return made
-
-
-def _edges(measure: Measure) -> tuple[float, ...]:
-    """Upper bounds of the colours."""
-    if measure.scale == "gain":
-        return (*_GAINS, _LARGEST)
-    limit = _UNLIMITED if measure.limit is None else measure.limit
-    return (*(limit * share for share in _SHARES), _LARGEST)
 
 
 def _told(value: Value, colours: Mapping[str, str]) -> dict[str, Value]:
