@@ -8,23 +8,28 @@ from probe.report.text import elide, escape
 from probe.report.words import first_few, inputs_in_words, sentence
 from probe.results.run import RunResult
 
+_STATUSES = {
+    "equivalent": "that another tensor stands for",
+    "folded": "folded by the clean-up",
+    "not_run": "not run (branches not taken)",
+}
+
 
 def run_facts(result: RunResult) -> list[tuple[str, str]]:
     """Label and sentence of each fact at the foot of a run's page; what is not known is left out. Texts are escaped."""
     statuses = result.statuses
     order = ["compared", *sorted(s for s in statuses if s not in ("compared", "extra"))]
-    counted = ", ".join(f"{statuses[s]:,} {s.replace('_', ' ')}" for s in order if statuses.get(s))
+    counted = ", ".join(f"{statuses[s]:,} {_STATUSES.get(s) or s.replace('_', ' ')}" for s in order if statuses.get(s))
     extra = f"; {statuses['extra']:,} more that the golden does not have" if statuses.get("extra") else ""
     other = result.other_interior
-    interior = f"insides of fused layers: {result.interior}"
-    if other is not None:
-        verdict = f"{other.verdict}, which differs" if other.differs else f"{other.verdict} as well"
-        interior += f"; with {other.interior}: {verdict}"
+    interior = "" if result.precision == "fp32" else f"tensors inside fused layers {_inside(result, result.interior)}"
+    if interior and other is not None:
+        interior += f"; {_inside(result, other.interior)}: {_beside(other.verdict, differs=other.differs)}"
     written = result.as_written
     cleaned = ""
     if written is not None:
         passes = ", ".join(name.replace("_", " ") for name in written.by)
-        verdict = f"{written.verdict}, which differs" if written.differs else f"{written.verdict} as well"
+        verdict = _beside(written.verdict, differs=written.differs)
         cleaned = (
             f"{count(written.changes, 'change')} ({passes}); as written (passes none, fusion none): {verdict}, "
             f"range_rel {number(written.range_rel)}"
@@ -37,7 +42,7 @@ def run_facts(result: RunResult) -> list[tuple[str, str]]:
         ("golden", _golden(result)),
         (
             "layers",
-            f"{len(result.layers):,}, {sum(x.injected is not None for x in result.layers):,} measured by themselves",
+            f"{len(result.layers):,}; {sum(x.injected is not None for x in result.layers):,} of them also run by themselves, on golden inputs",
         ),
         ("tensors", (counted or "none") + extra),
         ("kept FP32", first_few(result.keep, 4)),
@@ -57,15 +62,25 @@ def run_facts(result: RunResult) -> list[tuple[str, str]]:
     return [(label, text) for label, text in facts if text]
 
 
+def _inside(result: RunResult, interior: str) -> str:
+    return f"rounded to {result.precision}" if interior == "storage" else "kept in FP32"
+
+
+def _beside(verdict: str, *, differs: bool) -> str:
+    said = verdict.replace("_", " ")
+    return f"{said}, which differs" if differs else f"{said} as well"
+
+
 def _golden(result: RunResult) -> str:
     golden = result.golden
     made = {"ort": "ONNX Runtime in FP32, optimisation off", "fp64": "float64"}.get(
         golden.kind, escape(golden.source.path)
     )
-    facts = [made, *([escape(golden.source.golden)] if golden.source.golden not in ("", "as_is") else [])]
+    how = escape(golden.source.golden).replace("qdq kept", "Q/DQ nodes kept")
+    facts = [made, *([how] if how not in ("", "as_is") else [])]
     if golden.noise_floor:
         worst = max(golden.noise_floor, key=lambda name: golden.noise_floor[name])
-        facts.append(f"noise floor {number(golden.noise_floor[worst])} (the engine in FP32)")
+        facts.append(f"noise floor range_rel {number(golden.noise_floor[worst])} (the engine in FP32 against it)")
     return ", ".join(facts)
 
 

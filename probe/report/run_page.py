@@ -83,8 +83,8 @@ def _finding(finding: RunFinding, page: Page, label: str) -> list[str]:
 def where_found(finding: RunFinding) -> str:
     """Elements, headroom and layer of a finding, as far as they are known."""
     facts = [finding.where] if finding.where else []
-    if finding.margin is not None and finding.margin < _TIGHT:
-        facts.append(f"margin {number(finding.margin)}")
+    if finding.margin is not None and 1 <= finding.margin < _TIGHT:  # below 1, the message has both numbers
+        facts.append(f"its range is {number(1 / finding.margin)} of the largest number of the format")
     if finding.layer and finding.layer != finding.node:
         facts.append(f"in layer {finding.layer}")
     return "; ".join(facts)

@@ -8,6 +8,7 @@ from probe.report.words import sentence
 from probe.results.run import RunResult
 
 _LISTED = 16  # names a command line may hold before it is no longer one to read
+_SEARCHED = frozenset(("fp16", "bf16", "tf32"))  # what probe find lowers to
 _RANGE = frozenset(("overflow", "constant_overflow", "operand_overflow"))
 
 
@@ -17,25 +18,33 @@ def next_steps(result: RunResult) -> list[Step]:
     kinds = {f.kind for f in result.findings if f.fatal}
     steps: list[Step] = []
     if result.verdict == "not_judged":
-        steps.append(Step("Say what is good enough.", (*base, "--accept", "range_rel<=0.01")))
+        steps.append(Step(_unjudged(result), (*base, "--accept", "range_rel<=0.01")))
     if kinds & {"baseline_fails", "differs_in_fp32"} and (result.passes, result.fusion) != ("none", "none"):
         plain = command_of(result, passes="none", fusion="none")
         steps.append(Step("It differs in FP32 already. Rule out that probe's own clean-up does that.", plain))
     if result.cure is not None:
         steps.append(_cure(result))
+    by_rounding = result.precision in _SEARCHED and not kinds & {"baseline_fails", "differs_in_fp32"}
+    if result.verdict == "failed" and by_rounding and not result.strict_layers:  # the search judges outputs alone
+        why = "Find which tensors must stay FP32, each with a proof, and write the model to deploy."
+        steps.append(Step(why, _find(result)))
     if kinds & _RANGE and result.precision == "fp16":
         steps.append(Step("BF16 has the range of FP32, with fewer digits.", command_of(result, precision="bf16")))
     if result.other_interior is not None and result.other_interior.differs:
         other = result.other_interior
-        fused = "fuses these layers" if other.interior == "fp32" else "does not fuse them"
+        kept = other.interior == "fp32"
+        rounds = "keeps what is inside fused layers in FP32" if kept else "rounds inside fused layers too"
+        verdict = other.verdict.replace("_", " ")
         steps.append(
             Step(
-                f"It depends on the runtime: where it {fused}, the verdict is {other.verdict}.",
+                f"It depends on the runtime: with one that {rounds}, the verdict is {verdict}.",
                 command_of(result, interior=other.interior),
             )
         )
     if result.as_written is not None and result.as_written.differs:
-        why = f"Without clean-up of the graph, as it is written, the verdict is {result.as_written.verdict.replace('_', ' ')}."
+        by = ", ".join(name.replace("_", " ") for name in result.as_written.by)
+        verdict = result.as_written.verdict.replace("_", " ")
+        why = f"It depends on how a runtime rewrites the graph ({by}): run as it is written, the verdict is {verdict}."
         steps.append(Step(why, command_of(result, passes="none", fusion="none")))
     cured = result.cure is not None and result.cure.verdict != "failed"
     if result.verdict in ("failed", "warned") and result.first_divergence and not cured and len(steps) < 3:
@@ -47,6 +56,37 @@ def next_steps(result: RunResult) -> list[Step]:
         why = "These inputs were made up. Real ones show what random ones hide."
         steps.append(Step(why, (*command_of(result, made_up=False), "--inputs", "FILE.npz")))
     return steps[:4]
+
+
+def _unjudged(result: RunResult) -> str:
+    if result.acceptance:
+        return "Say what is good enough."
+    quantised = "a model with Q/DQ nodes has" if "qdq" in result.golden.source.golden else "these outputs have"
+    return f"No limit was given, and {quantised} no default one: say what is good enough."
+
+
+def _find(result: RunResult) -> tuple[str, ...]:
+    """The search for what must stay FP32, fed and judged as this run; it takes a model, never a saved engine."""
+    words = ["probe", "find", _compiled_anew(result), "--precision", result.precision]
+    words += (*fed_again(result.inputs, result.command), *_golden(result), *judged_by(result.acceptance))
+    return (*words, *_kept(result), "-o", "mixed.onnx")
+
+
+def _golden(result: RunResult) -> tuple[str, ...]:
+    golden = result.golden
+    return () if golden.kind == "ort" else ("--golden", "fp64" if golden.kind == "fp64" else golden.source.path)
+
+
+def _kept(result: RunResult, more: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """As short as it was typed: a file may name hundreds."""
+    typed = typed_again(result.command, ("--keep",))
+    kept = tuple(dict.fromkeys(more if typed else (*result.keep, *more)))
+    return (*typed, *(("--keep", exactly(kept)) if kept else ()))
+
+
+def _compiled_anew(result: RunResult) -> str:
+    """What compiles takes the model that a saved engine was built from, whose path the engine does not hold."""
+    return "MODEL.onnx" if result.model.endswith(".probe") else result.model
 
 
 def _cure(result: RunResult) -> Step:
@@ -79,10 +119,13 @@ def command_of(
         keep: names, beside those that were kept.
         made_up: with the inputs of this run, also where they were made up.
     """
-    words = ["probe", "run", result.model, "--precision", precision or result.precision]
+    asked = (precision, passes, fusion, interior)
+    built = (result.precision, result.passes, result.fusion, result.interior)
+    anew = any(one not in (None, was) for one, was in zip(asked, built, strict=True))
+    model = _compiled_anew(result) if anew else result.model
+    words = ["probe", "run", model, "--precision", precision or result.precision]
     words += fed_again(result.inputs, result.command) if made_up else ()
-    if result.golden.kind != "ort":
-        words += ["--golden", "fp64" if result.golden.kind == "fp64" else result.golden.source.path]
+    words += _golden(result)
     for option, value, usual in (
         ("--passes", passes or result.passes, "safe"),
         ("--fusion", fusion or result.fusion, "safe"),
@@ -90,6 +133,4 @@ def command_of(
     ):
         words += [option, value] if value != usual else []
     words += judged_by(result.acceptance)
-    typed = typed_again(result.command, ("--keep",))  # as short as it was typed: a file may name hundreds
-    kept = tuple(dict.fromkeys(keep if typed else (*result.keep, *keep)))
-    return (*words, *typed, *(("--keep", exactly(kept)) if kept else ()))
+    return (*words, *_kept(result, keep))

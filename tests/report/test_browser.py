@@ -114,6 +114,7 @@ def test_the_picture_is_walked_through_by_keyboard_and_leads_to_the_table(show: 
 
 def test_pointing_tells_and_clicking_leads(show: Any) -> None:
     page = show(layered())
+    page.locator("[data-plot] svg").scroll_into_view_if_needed()
     box = page.locator("[data-plot] svg").bounding_box()
     x = box["x"] + box["width"] * (62 + 5.5 * (946 - 62) / 8) / 960
     page.mouse.move(x, box["y"] + 100)

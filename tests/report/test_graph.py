@@ -297,7 +297,7 @@ def test_what_must_not_be_missed_is_a_shape_or_a_sign_and_not_only_a_colour() ->
     for words in (
         "first divergence",
         "NaN or Inf",
-        "beyond the acceptance",
+        "over the default limits for fp16",
         "stays FP32, not fp16",
         "was not measured",
     ):
@@ -310,7 +310,7 @@ def test_what_must_not_be_missed_is_a_shape_or_a_sign_and_not_only_a_colour() ->
 def test_a_box_is_read_aloud_with_all_of_it() -> None:
     layer = example_layer("/m/Pow", accumulated=0.7, beyond=True, nonfinite=2, precision="fp32")
     said = tree_of(run_of(layer, first=("/m/Pow",))).text
-    assert "/m/Pow, accumulated 0.7, first divergence, beyond the acceptance, NaN or Inf, kept in FP32" in said
+    assert "/m/Pow, accumulated 0.7, first divergence, over the default limits, NaN or Inf, kept in FP32" in said
     assert "1 layer, each coloured by its accumulated error. Error starts in /m/Pow. 1 layer beyond 0.05." in " ".join(
         tree_of(run_of(layer, first=("/m/Pow",))).values("aria-label")
     )

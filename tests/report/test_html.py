@@ -211,11 +211,24 @@ def test_a_run_says_what_the_terminal_says() -> None:
     assert "FAILED fp16: logits: 1000 NaN where golden has none" in said
     assert "Keep 1 tensor in FP32: tried, it passes." in said
     assert "--keep '^/norm/Pow_output_0$'" in " ".join(said.replace("\\\n", " ").split())
-    assert "margin 0.718" in said and "keep /norm/Pow_output_0 in FP32" in said
+    assert "2 of 1,000 elements, first [0,3]; in layer /norm/Pow" in said and "margin" not in said
+    assert "keep /norm/Pow_output_0 in FP32" in said
     assert result.model_sha256 in said and result.command in said
     assert "probe 0.1.0, python 3.11.9, numpy 2.4.0" in said
     harmless = tuple(replace(f, fatal=False) for f in result.findings)
     assert "harmless: /norm/Pow_output_0 overflows" in Tree(html_page(replace(result, findings=harmless))).text
+
+
+def test_layers_of_branches_not_taken_say_so() -> None:
+    result = example_run()
+    taken, idle = (replace(one, outputs=(f"{one.name}_out",)) for one in result.layers[:2])
+    rest = tuple(t for t in result.tensors if t.name not in idle.outputs)
+    asleep = tuple(
+        replace(result.tensors[0], name=one, status="not_run", metrics=None, detail=None) for one in idle.outputs
+    )
+    said = Tree(html_page(replace(result, layers=(taken, idle), tensors=(*rest, *asleep)))).text
+    assert said.count("skipped") == 1
+    assert "skipped" not in Tree(html_page(result)).text
 
 
 def test_find_shows_certificates_groups_and_proofs() -> None:

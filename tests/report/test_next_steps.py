@@ -10,11 +10,13 @@ import pytest
 
 from probe.report import convert_page, find_page, find_steps, run_steps
 from probe.report.find_facts import find_facts
+from probe.report.run_facts import run_facts
 from probe.report.steps import Step, fed_again, golden_option, judged_by, typed_again
 from probe.report.terminal import render
 from probe.results.diff import Criterion, SourceInfo
 from probe.results.find import FindResult
 from probe.results.publish import examples
+from probe.results.run import AsWritten, GoldenInfo, RunFinding
 from probe.results.tensors import InputInfo
 
 SEEDED = (InputInfo("seed-3", "aa" * 32, "seed 3"),)
@@ -159,6 +161,63 @@ def test_a_run_is_repeated_with_its_shapes_and_its_keep_list() -> None:
             assert "--seed 3 --input-shapes x:[1,3,8,8]" in " ".join(step.words)
         assert not step.words or "--keep @names.txt" in " ".join(step.words)
         assert "t299" not in " ".join(step.words)
+
+
+def test_a_failed_run_leads_to_the_search_that_writes_a_model() -> None:
+    line = f"probe run m.onnx {TYPED} --golden fp64 --preset torch --keep p"
+    golden = GoldenInfo("fp64", FP64)
+    result = result_of("run", model="m.onnx", command=line, golden=golden, acceptance=TORCH, inputs=SEEDED)
+    (step,) = [one for one in run_steps.next_steps(result) if one.words[:2] == ("probe", "find")]
+    assert " ".join(step.words) == (
+        "probe find m.onnx --precision fp16 --seed 3 --input-shapes x:[1,3,8,8] --val-range x:[0,1] --golden fp64 "
+        "--preset torch --keep p -o mixed.onnx"
+    )
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"verdict": "passed"},
+        {"verdict": "warned"},
+        {"precision": "fp32"},
+        {"strict_layers": True},
+        {"findings": (RunFinding("differs_in_fp32", "it differs in FP32", fatal=True),)},
+    ],
+    ids=str,
+)
+def test_what_no_tensor_in_fp32_can_cure_is_not_searched(changed: dict[str, Any]) -> None:
+    assert "probe find" not in words(run_steps.next_steps(result_of("run", **changed)))
+
+
+def test_a_saved_engine_is_only_run_as_it_was_built() -> None:
+    """Another precision or interior is compiled, and a search takes a model: from the ONNX file, not from the engine."""
+    steps = run_steps.next_steps(result_of("run", model="engine.probe", command="probe run engine.probe"))
+    models = [
+        (step.words[1], step.words[2], "bf16" in step.words or "--interior" in step.words)
+        for step in steps
+        if step.words
+    ]
+    assert models == [
+        ("run", "engine.probe", False), ("find", "MODEL.onnx", False), ("run", "MODEL.onnx", True), ("run", "MODEL.onnx", True),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("made", "why"),
+    [("qdq kept", "a model with Q/DQ nodes has no default one"), ("as_is", "these outputs have no default one")],
+)
+def test_a_verdict_without_limits_says_why_there_are_none(made: str, why: str) -> None:
+    golden = GoldenInfo("ort", replace(ORT, golden=made))
+    unjudged = result_of("run", verdict="not_judged", acceptance=(), golden=golden)
+    assert why in run_steps.next_steps(unjudged)[0].why
+    assert dict(run_facts(unjudged))["golden"].endswith("Q/DQ nodes kept") == (made == "qdq kept")
+
+
+def test_what_depends_on_the_graph_names_what_rewrote_it() -> None:
+    written = AsWritten("not_judged", differs=True, changes=11, by=("batch_norm",), range_rel=0.0157)
+    result = result_of("run", as_written=written, findings=(), cure=None, other_interior=None)
+    (step,) = [one for one in run_steps.next_steps(result) if "--passes" in one.words]
+    assert step.why.endswith("rewrites the graph (batch norm): run as it is written, the verdict is not judged.")
 
 
 @pytest.mark.parametrize("keep", ["@names.txt", ""])

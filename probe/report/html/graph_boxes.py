@@ -146,7 +146,7 @@ def said_of(thing: Thing) -> str:
     parts.append(
         f"accumulated {number(layer.accumulated)}" if layer.accumulated is not None else layer.note or "not measured"
     )
-    parts += [words for words, holds in (("first divergence", thing.starts), ("beyond the acceptance", layer.beyond),
+    parts += [words for words, holds in (("first divergence", thing.starts), ("over the default limits", layer.beyond),
                                          ("NaN or Inf", thing.broken), ("kept in FP32", thing.kept)) if holds]  # fmt: skip
     return ", ".join(parts)
 

@@ -19,7 +19,11 @@ def legend(things: Sequence[Thing], scale: ErrorScale, layout: Layout, precision
     signs = (
         ("first divergence: error starts here", any(t.starts for t in layers), _flag()),
         ("NaN or Inf that the golden lacks", any(t.broken for t in layers), _box("e8", hatched=True)),
-        ("thick frame: beyond the acceptance", any(t.layer.beyond for t in layers if t.layer), _box("e7 over")),
+        (
+            f"thick frame: over the default limits for {precision}",
+            any(t.layer.beyond for t in layers if t.layer),
+            _box("e7 over"),
+        ),
         (f"round ends: stays FP32, not {precision}", any(t.kept for t in layers), _box("e2", round_=True)),
         (
             "small, dashed: carries no error (computes shapes), or was not measured",

@@ -31,10 +31,11 @@ _COLUMNS = (
 )
 _FILTERS = {
     "first": "where error starts",
-    "beyond": "beyond the acceptance",
+    "beyond": "over the default limits",
     "nonfinite": "NaN or Inf",
     "fp32": "in FP32",
     "measured": "measured by themselves",
+    "idle": "skipped: in branches not taken",
 }
 
 
@@ -42,8 +43,9 @@ def run_parts(result: RunResult) -> list[Markup | None]:
     """The parts in their order on the page."""
     layers = [layer for layer in result.layers if layer.note != "not selected"]
     first = set(result.first_divergence)
+    idle = {tensor.name for tensor in result.tensors if tensor.status == "not_run"}
     detailed = [tensor for tensor in result.tensors if tensor.detail is not None]
-    rows = [_row(result, layer, position, first, detailed) for position, layer in enumerate(layers, start=1)]
+    rows = [_row(result, layer, position, first, idle, detailed) for position, layer in enumerate(layers, start=1)]
     plotted = error_plot(result, layers, rows="layers-table")
     table = data_table("layers-table", count(len(rows), "layer"), _COLUMNS, rows, filters=_FILTERS, numbered=True)
     return [
@@ -52,17 +54,24 @@ def run_parts(result: RunResult) -> list[Markup | None]:
         to_do(next_steps(result)),
         section("why", "Why", findings(f for f in result.findings if f.fatal)),
         section("network", "Error along the network", plotted,
-                about="Largest error of a layer's output over the golden's range. Point at it, or walk through it with the arrow keys; "
+                about=f"Largest error of a layer's output over the golden's range (range_rel). {_judged(result)}Point at it, or walk through it with the arrow keys; "
                 "Enter leads to the layer in the table."),
         section("graph", "Layer graph", layer_graph(result, layers, rows="layers-table"),
                 about="Layers in the colour of their accumulated error. Point at one, or walk along the lines with the arrow keys; Enter leads to "
                 "the layer in the table."),
         outputs([t for t in result.tensors if t.role == "output"]),
-        section("layers", "Layers", table if rows else None),
+        section("layers", "Layers", table if rows else None,
+                about="Accumulated, injected and local are range_rel, as in the picture above; a gain above 1 amplifies error that arrives; "
+                "- is not measured. Open a row for its ONNX nodes, what it reads and why."),
         details(result.tensors, result.acceptance),
         section("noticed", "Also noticed", findings(f for f in result.findings if not f.fatal)),
         provenance(run_facts(result), result.model_sha256, result.command, result.environment),
     ]  # fmt: skip
+
+
+def _judged(result: RunResult) -> str:
+    """Limits are drawn across all layers, and a verdict may pass with a layer above them."""
+    return "" if result.strict_layers or not result.acceptance else "Only outputs are judged by the limits. "
 
 
 def findings(several: Iterable[RunFinding]) -> Markup | None:
@@ -79,10 +88,13 @@ def findings(several: Iterable[RunFinding]) -> Markup | None:
     )
 
 
-def _row(result: RunResult, layer: LayerError, position: int, first: set[str], detailed: Sequence[TensorDiff]) -> Row:
-    flagged = layer_flag(layer, result, first)
+def _row(
+    result: RunResult, layer: LayerError, position: int, first: set[str], idle: set[str], detailed: Sequence[TensorDiff]
+) -> Row:
+    stood_still = bool(layer.outputs) and idle.issuperset(layer.outputs)
+    flagged = "skipped" if stood_still else layer_flag(layer, result, first)
     tags = [tag for tag, holds in (("first", layer.name in first), ("beyond", layer.beyond), ("nonfinite", layer.nonfinite > 0),
-                                   ("fp32", layer.precision == "fp32"), ("measured", layer.injected is not None)) if holds]  # fmt: skip
+                                   ("fp32", layer.precision == "fp32"), ("measured", layer.injected is not None), ("idle", stood_still)) if holds]  # fmt: skip
     numbers = (number(layer.accumulated), number(layer.injected), number(layer.local), number(layer.gain))
     style = "failed" if layer.name in first else "warned" if layer.beyond or layer.nonfinite else ""
     return Row(
