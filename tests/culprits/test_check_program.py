@@ -145,6 +145,7 @@ def test_ctrl_c_ends_a_program_that_hangs(tmp_path: Path) -> None:
         # To the thread that waits: another one that is interrupted leaves it waiting for the program's own end.
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
+    signal.siginterrupt(signal.SIGINT, True)  # a library that some other test used may have asked for the reverse
     threading.Thread(target=interrupt, daemon=True).start()
     with pytest.raises(KeyboardInterrupt):
         program(GOLDEN)
