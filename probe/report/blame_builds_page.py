@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 
-from probe.report.blame_words import UNBOUND, bounded, foot, outcome, short
+from probe.report.blame_words import UNBOUND, bounded, foot, outcome, recorded_with, short
 from probe.report.numbers import count, number
-from probe.report.steps import Step, exactly, inputs_of
+from probe.report.steps import Step
 from probe.report.text import Column, Page, elide, escape, fitted, sections, wrap
 from probe.report.words import verdict_lines
 from probe.results.blame import BuildsResult, Pin
@@ -86,25 +86,8 @@ def next_steps(result: BuildsResult) -> list[Step]:
     pins = result.pins or result.pins_for_bits
     if not 0 < len(pins) <= _PINNED:
         return []
-    allowed = [
-        word for one in pins for word in ("--allow", f"{exactly([one.tactic])[1:-1]} @ {exactly(one.outputs[:1])}")
-    ]
-    words = (
-        "probe",
-        "tactics",
-        "record",
-        result.model,
-        "--precision",
-        result.precision,
-        *inputs_of(result.inputs),
-        *allowed,
-    )
-    return [
-        Step(
-            "Record the choices with these pinned, then replay the file in every build.",
-            (*words, "-o", "pinned.tactics"),
-        )
-    ]
+    why = "Record the choices with these pinned, then replay the file in every build."
+    return [Step(why, recorded_with(result, "--allow", [(one.tactic, one.outputs) for one in pins], "pinned.tactics"))]
 
 
 def _pins(result: BuildsResult, page: Page, rows: int) -> list[str]:

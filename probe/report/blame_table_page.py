@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-from probe.report.blame_words import UNBOUND, bounded, foot, outcome, short, times, whole
+from probe.report.blame_words import UNBOUND, bounded, foot, outcome, recorded_with, short, times, whole
 from probe.report.numbers import count, number
-from probe.report.steps import Step, exactly, inputs_of
+from probe.report.steps import Step
 from probe.report.text import Column, Page, elide, escape, sections, wrap
 from probe.report.words import verdict_lines
 from probe.results.blame import MeasuredTactic, TacticsOfLayer, TacticsTableResult
@@ -89,27 +89,9 @@ def next_steps(result: TacticsTableResult) -> list[Step]:
     ]
     if not result.base.passed or not 0 < len(broken) <= _DENIED:
         return []
-    denied = [
-        word
-        for one, layer in broken
-        for word in ("--deny", f"{exactly([one.tactic])[1:-1]} @ {exactly(layer.outputs[:1])}")
-    ]
-    words = (
-        "probe",
-        "tactics",
-        "record",
-        result.model,
-        "--precision",
-        result.precision,
-        *inputs_of(result.inputs),
-        *denied,
-    )
-    return [
-        Step(
-            "Choose the fastest of what is left: never those that break the network by themselves.",
-            (*words, "-o", "good.tactics"),
-        )
-    ]
+    why = "Choose the fastest of what is left: never those that break the network by themselves."
+    denied = [(one.tactic, layer.outputs) for one, layer in broken]
+    return [Step(why, recorded_with(result, "--deny", denied, "good.tactics"))]
 
 
 def _candidates(result: TacticsTableResult, page: Page, rows: int, *, in_order: bool) -> list[str]:

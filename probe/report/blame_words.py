@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Iterable, Sequence
+from typing import Literal, Protocol
 
 from probe.report.diff_facts import acceptance_in_words, fact_lines
 from probe.report.numbers import number, seconds
+from probe.report.steps import exactly, inputs_of
 from probe.report.text import Column, Page, elide, escape, table
 from probe.report.words import inputs_in_words
 from probe.results.diff import Criterion
@@ -67,6 +68,16 @@ def bounded(columns: Sequence[Column], cells: Sequence[Sequence[str]], page: Pag
     """A table of at most so many rows, and how many more there are."""
     lines = table(columns, cells[:rows], page)
     return lines if len(cells) <= rows else [*lines, f"  and {len(cells) - rows} more (-v)"]
+
+
+def recorded_with(
+    result: Described, option: Literal["--allow", "--deny"], rules: Iterable[tuple[str, Sequence[str]]], out: str
+) -> tuple[str, ...]:
+    """The command that chooses tactics again, under a rule for each (tactic, outputs of its layer), and writes them to ``out``."""
+    words = ["probe", "tactics", "record", result.model, "--precision", result.precision, *inputs_of(result.inputs)]
+    for tactic, outputs in rules:
+        words += [option, f"{exactly([tactic])[1:-1]} @ {exactly(outputs[:1])}"]
+    return (*words, "-o", out)
 
 
 def foot(result: Described, page: Page, facts: Sequence[tuple[str, str]] = ()) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from probe.report.steps import Step, exactly, fed_again, golden_option, inputs_of, judged_by, typed_again
+from probe.report.steps import Step, exactly, fed_again, golden_option, inputs_of, judged_by, typed_again, unusual
 from probe.report.text import escape
 from probe.results.find import FindResult
 
@@ -102,15 +102,14 @@ def command_of(result: FindResult, *more: str, fed: tuple[str, ...] = ()) -> tup
     words = ["probe", "find", result.model, "--precision", result.precision]
     words += fed or _inputs(result)
     words += golden_option(result.golden)
-    for option, value, usual in (
+    words += unusual(
         ("--granularity", result.granularity, "tensor"),
         ("--objective", result.objective, "count"),
         ("--aggregate", result.aggregate, "worst"),
         ("--passes", result.passes, "none"),
         ("--fusion", result.fusion, "none"),
         ("--interior", result.interior, "storage"),
-    ):
-        words += [option, value] if value != usual else []
+    )
     words += judged_by(result.acceptance)
     words += ["--check", result.check] if result.check and "{dump}" in result.check else []
     words += ["--tactics", result.tactics] if result.tactics else []

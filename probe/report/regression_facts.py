@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 
 from probe.report.diff_facts import acceptance_in_words
 from probe.report.numbers import count, number
-from probe.report.steps import Step, exactly, fed_again, judged_by, typed_again
+from probe.report.steps import Step, compiled_so, exactly, fed_again, judged_by, typed_again
 from probe.report.text import elide, escape
 from probe.report.words import WORDS, sentence
 from probe.results.regression import (
@@ -117,12 +117,7 @@ def _run(
     """The command that runs this again; ``like`` another one in what the compiler does."""
     shape = like or side
     words = ["probe", "run", model or side.model, "--precision", side.precision, *_fed(inputs or side)]
-    for option, value, usual in (
-        ("--passes", shape.passes, "safe"),
-        ("--fusion", shape.fusion, "safe"),
-        ("--interior", shape.interior, "storage"),
-    ):
-        words += [option, value] if value not in ("", usual) else []
+    words += compiled_so(shape.passes, shape.fusion, shape.interior)
     typed = typed_again(side.command, ("--keep",))  # as short as it was typed: a file may name hundreds
     return (*words, *_judged(side), *(typed or (("--keep", exactly(side.keep)) if side.keep else ())))
 

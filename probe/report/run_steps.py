@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from probe.report.numbers import count
-from probe.report.steps import Step, exactly, fed_again, judged_by, typed_again
+from probe.report.steps import Step, compiled_so, exactly, fed_again, judged_by, typed_again
 from probe.report.words import sentence
 from probe.results.run import RunResult
 
@@ -126,11 +126,6 @@ def command_of(
     words = ["probe", "run", model, "--precision", precision or result.precision]
     words += fed_again(result.inputs, result.command) if made_up else ()
     words += _golden(result)
-    for option, value, usual in (
-        ("--passes", passes or result.passes, "safe"),
-        ("--fusion", fusion or result.fusion, "safe"),
-        ("--interior", interior or result.interior, "storage"),
-    ):
-        words += [option, value] if value != usual else []
+    words += compiled_so(passes or result.passes, fusion or result.fusion, interior or result.interior)
     words += judged_by(result.acceptance)
     return (*words, *_kept(result, keep))

@@ -159,6 +159,16 @@ def fed_again(inputs: Iterable[InputInfo], line: str) -> tuple[str, ...]:
     return (*(typed_again(line, ("--inputs", "--seed")) or inputs_of(inputs)), *how)
 
 
+def unusual(*options: tuple[str, str, str]) -> tuple[str, ...]:
+    """Options from (option, value, default): those at their defaults, and those of an unknown value (""), are left out."""
+    return tuple(word for option, value, usual in options if value not in ("", usual) for word in (option, value))
+
+
+def compiled_so(passes: str, fusion: str, interior: str) -> tuple[str, ...]:
+    """The options of ``probe run`` that compile a network so."""
+    return unusual(("--passes", passes, "safe"), ("--fusion", fusion, "safe"), ("--interior", interior, "storage"))
+
+
 def exactly(names: Sequence[str]) -> str:
     r"""A regular expression matching these names and no other: ``^(conv1|x\.y)$``; control characters as escapes."""
     parts = [_literal(n) for n in dict.fromkeys(names)]

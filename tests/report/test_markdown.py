@@ -12,21 +12,8 @@ from hypothesis import strategies as st
 from probe.errors import InputError
 from probe.report.markdown import code, markdown, prose
 from probe.results.publish import example_diff, example_metrics, example_run, example_tensor, examples
-from tests.report.test_html import HOSTILE
+from tests.report.test_html import HOSTILE, KINDS
 from tests.report.test_pages import _renamed
-
-TACTICS = (
-    "convert",
-    "tactics",
-    "tactics-record",
-    "tactics-replay",
-    "tactics-log",
-    "tactics-diff",
-    "tactics-bisect",
-    "tactics-table",
-    "builds",
-)
-KINDS = ("run", "find", "diff", "check", "bench", "diff-results", *TACTICS)
 
 
 def outside_code(page: str) -> str:
