@@ -7,7 +7,7 @@ import math
 import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, cast
 
 from probe.errors import InputError
@@ -167,10 +167,6 @@ def check_outputs(criteria: Sequence[Criterion], outputs: Mapping[str, object] |
                 f"the acceptance {str(criterion)!r} names no output",
                 hint=f"outputs: {', '.join(near or list(outputs)[:5])}",
             )
-
-
-def with_source(criteria: Sequence[Criterion], source: str) -> tuple[Criterion, ...]:
-    return tuple(replace(criterion, source=source) for criterion in criteria)
 
 
 def value_of(metric: str, sums: Sums, step: float | None) -> float | None:

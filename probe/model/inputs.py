@@ -13,7 +13,7 @@ import numpy as np
 
 from probe.errors import InputError
 from probe.model import synthetic
-from probe.model.dims import SEQUENCE, resolve, spell
+from probe.model.dims import SEQUENCE, resolve
 from probe.model.feeds import check_feeds, element_type, known_input, parse_ranges, parse_shapes
 from probe.model.reach import Graph
 from probe.model.roles import Role, extents_from_weights, recognise
@@ -268,8 +268,3 @@ def _typed(values: Array, dtype: str) -> Array:
     if kind_of(dtype) == "int" and values.dtype.kind == "f":
         values = np.rint(values)
     return np.array(values, dtype=target, order="C")
-
-
-def describe_port(port: Port) -> str:
-    """``input_ids int64[batch, seq]``."""
-    return f"{port.name} {port.dtype}{spell(port.shape) if port.shape is not None else ''}"

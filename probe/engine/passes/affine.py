@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from probe.engine.passes.reading import dims, integer, is_op, real
+from probe.engine.passes.reading import integer, is_op, real
 from probe.engine.passes.weights import FLOATS, exact
 
 Array = np.ndarray[Any, Any]
@@ -86,9 +86,3 @@ def _batch_norm(node: ir.Node, x: ir.Value, axis: int, channels: int, rank: int)
         return None
     factor = scale / np.sqrt(spread)
     return Affine(factor, bias - mean * factor, shifts=True)
-
-
-def known_rank(value: ir.Value) -> int | None:
-    """Number of dimensions of a value, if known."""
-    found = dims(value)
-    return None if found is None else len(found)

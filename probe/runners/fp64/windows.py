@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING
@@ -106,7 +105,3 @@ def shifted(x: Array, window: Window, position: Sequence[int]) -> Array:
         for p, d, o, s in zip(position, window.dilations, window.out, window.strides, strict=True)
     )
     return x[(slice(None), slice(None), *slices)]
-
-
-def volume(extents: Sequence[int]) -> int:
-    return math.prod(extents)
