@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 FP32_FLOOR = 1e-3  # range_rel of a layer in FP32 on golden inputs: the bound that FP32 outputs are judged by
 _MANY = 12  # findings of one kind that are explained; more say the same again
 _SHOWN = 3
+_NEAR = 0.1  # of the limit: half of where the default acceptance begins to warn
 _CARRIED = frozenset(
     "sentinels near_threshold dtype_differs failing_inputs quantisation inputs_differ inputs_left_out random_inputs".split()
 )
@@ -242,7 +243,7 @@ class Findings:
         self, contributors: Sequence[LayerError], *, fatal: bool, name: str, layer: LayerError | None = None
     ) -> RunFinding:
         listed = ", ".join(f"{x.name} {x.injected:.2g}" for x in contributors[:_SHOWN] if x.injected is not None)
-        where = f"{name} is beyond the limit" if layer is not None else "an output is near or beyond the limit"
+        where = f"{name} is beyond the limit" if layer is not None else self._where_outputs_stand()
         if not listed:
             return RunFinding(
                 "accumulated", f"{where}; why is not known: no layer before it was measured by itself", tensor=name,
@@ -256,10 +257,23 @@ class Findings:
         )
         return RunFinding(
             "accumulated",
-            f"{where} by accumulation, not by one layer: the largest contributions on golden inputs are {listed or 'not known'}{gain}",
+            f"{where} by accumulation, not by one layer: the largest contributions on golden inputs are {listed}{gain}",
             tensor=name, layer=layer.name if layer is not None else contributors[0].name,
             cure="keep the largest contributors in FP32 one by one (--keep), or use a precision with more mantissa bits", fatal=fatal,
         )  # fmt: skip
+
+    def _where_outputs_stand(self) -> str:
+        """Of outputs that are not in order although no layer is beyond: near the limit on range_rel, or judged by something else (top-1)."""
+        found = [self.evidence.tensor(value.name or "") for value in self.evidence.engine.network.graph.outputs]
+        worst = max(
+            (one.metrics.range_rel or 0.0 for one in found if one is not None and one.metrics), default=math.inf
+        )
+        if worst > self.threshold * _NEAR:
+            return "an output is near or beyond the limit"
+        return (
+            f"the outputs' errors are small ({worst:.2g} of their range at most, the limit is {self.threshold:.2g}), yet something else that is "
+            "judged, such as top-1, changed: they come"
+        )
 
     def _cause_in(self, layer: LayerError, threshold: float) -> tuple[Cause, str] | None:
         """The first node of a layer whose operation explains an error, those with a tensor beyond first; and that tensor."""
