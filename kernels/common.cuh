@@ -1,6 +1,7 @@
 // What kernels share: loads to registers, stores with one rounding, sums and maxima of warps and blocks.
 #pragma once
 #include "convert.cuh"
+#include "overlap.cuh"
 
 // A stored value in a register: floats of any storage are float, integers stay what they are.
 __device__ __forceinline__ float read(float x) { return x; }

@@ -10,6 +10,7 @@
 #ifdef ENTRY_DIRECT
 extern "C" __global__ void __launch_bounds__(256) conv_direct(
     const TX* __restrict__ x, const TW* __restrict__ w, const TB* __restrict__ bias, OUT_PARAMETERS, Conv p) {
+    take_turn();
     int pixels = p.out_height * p.out_width, k = p.channels * p.kernel_height * p.kernel_width;
     i64 at = (i64)blockIdx.x * 256 + threadIdx.x;
     if (at >= (i64)p.images * p.groups * p.outputs * pixels) return;
@@ -40,6 +41,7 @@ extern "C" __global__ void __launch_bounds__(256) conv_direct(
 // x[n, g, c, ih, iw] * w[g, c, m, kh, kw]. height and width are x's, out_height and out_width y's.
 extern "C" __global__ void __launch_bounds__(256) conv_transposed(
     const TX* __restrict__ x, const TW* __restrict__ w, const TB* __restrict__ bias, OUT_PARAMETERS, Conv p) {
+    take_turn();
     int pixels = p.out_height * p.out_width, taps = p.kernel_height * p.kernel_width;
     i64 at = (i64)blockIdx.x * 256 + threadIdx.x;
     if (at >= (i64)p.images * p.groups * p.outputs * pixels) return;
@@ -70,6 +72,7 @@ extern "C" __global__ void __launch_bounds__(256) conv_transposed(
 #define THREADS ((BM / TM) * (BN / TN))
 extern "C" __global__ void __launch_bounds__(THREADS) conv_simt(
     const TX* __restrict__ x, const TW* __restrict__ w, const TB* __restrict__ bias, OUT_PARAMETERS, Conv p) {
+    take_turn();
     __shared__ float ws[BK][BM + 1], xs[BK][BN + 1];
     int pixels = p.out_height * p.out_width, depth = p.channels * p.kernel_height * p.kernel_width;
     int tile = (int)(blockIdx.x % (p.down * p.across)), row = tile / p.across * BM, col = tile % p.across * BN;

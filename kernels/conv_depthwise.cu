@@ -10,6 +10,7 @@
 
 extern "C" __global__ void __launch_bounds__(256) conv_depthwise(
     const T* __restrict__ x, const T* __restrict__ w, const TB* __restrict__ bias, OUT_PARAMETERS, Conv p) {
+    take_turn();
     int eights = p.groups / 8, strips = (p.out_width + COLS - 1) / COLS;
     i64 at = (i64)blockIdx.x * 256 + threadIdx.x;
     if (at >= (i64)p.images * p.out_height * strips * eights) return;

@@ -24,6 +24,7 @@ __device__ __forceinline__ float sum_of(const Sums& c, int i) { return c[i]; }
 
 extern "C" __global__ void __launch_bounds__(THREADS) conv_mma(
     const T* __restrict__ x, const T* __restrict__ w, const TB* __restrict__ bias, OUT_PARAMETERS, Conv p) {
+    take_turn();
     __shared__ __align__(16) T ws[2][BM * W_ROW];
     __shared__ __align__(16) T xs[2][BK * X_ROW];
     int pixels = p.out_height * p.out_width, depth = p.channels * p.kernel_height * p.kernel_width;

@@ -24,6 +24,7 @@ struct Indexed { i64 e[RANK], s[RANK], tuples, batch_step, inner, total; };
 
 extern "C" __global__ void __launch_bounds__(256) ENTRY_ND(
     const UNIT* __restrict__ from, const TI* __restrict__ indices, UNIT* __restrict__ to, int* fault, Indexed p) {
+    take_turn();
     i64 at = (i64)blockIdx.x * 256 + threadIdx.x;
     if (at >= p.total) return;
     i64 tuple = at / p.inner, i = at % p.inner, place = tuple / p.tuples * p.batch_step;
@@ -40,6 +41,7 @@ struct Indexed { i64 e[RANK], s[RANK], axis, extent, total; };
 
 extern "C" __global__ void __launch_bounds__(256) ENTRY_ELEMENTS(
     const UNIT* __restrict__ from, const TI* __restrict__ indices, UNIT* __restrict__ to, int* fault, Indexed p) {
+    take_turn();
     i64 at = (i64)blockIdx.x * 256 + threadIdx.x, rest = at, place = 0;
     if (at >= p.total) return;
 #pragma unroll

@@ -67,6 +67,7 @@ __device__ __forceinline__ float sum_of(const Sums& c, int i) { return c[i]; }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1) matmul_mma(
     const T* __restrict__ a, const T* __restrict__ b, const TC* __restrict__ c, OUT_PARAMETERS, Problem p) {
+    take_turn();
     DYNAMIC_SHARED(shared);
     T* as = (T*)shared;
     T* bs = as + STAGES * BM * A_ROW;

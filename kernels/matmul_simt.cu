@@ -18,6 +18,7 @@
 
 extern "C" __global__ void __launch_bounds__(THREADS) matmul_simt(
     const TA* __restrict__ a, const TB* __restrict__ b, const TC* __restrict__ c, OUT_PARAMETERS, Problem p) {
+    take_turn();
     __shared__ __align__(16) float as[BK][BM + 4];
     __shared__ __align__(16) float bs[BK][BN + 4];
     i64 tile = blockIdx.x % (p.down * p.across), batch = blockIdx.x / (p.down * p.across);

@@ -79,6 +79,7 @@ __launch_bounds__(THREADS, 1) matmul_wgmma(
         prefetch_map(&b_map);
     }
     if (CLUSTER > 1) cluster_sync(false); else __syncthreads();
+    take_turn();
 
     if (group == CONSUMERS) {
         if constexpr (LARGE) registers_down<40>();

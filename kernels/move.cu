@@ -13,6 +13,7 @@ struct alignas(16) Wide { unsigned lane[4]; };
 struct Axes { i64 e[RANK], s[RANK], d[RANK]; };
 
 extern "C" __global__ void __launch_bounds__(256) copy_strided(const UNIT* __restrict__ x, UNIT* __restrict__ y, INDEX count, Axes axes) {
+    take_turn();
     INDEX at = (INDEX)blockIdx.x * 256 + threadIdx.x;
     if (at >= count) return;
     i64 from = 0, to = 0;
@@ -31,6 +32,7 @@ extern "C" __global__ void __launch_bounds__(256) copy_strided(const UNIT* __res
 // VEC elements at once on both sides; `across` and `down` tiles of TILE x TILE a matrix
 extern "C" __global__ void __launch_bounds__(256) transpose(
     const UNIT* __restrict__ x, UNIT* __restrict__ y, unsigned rows, unsigned cols, unsigned across, unsigned down) {
+    take_turn();
     constexpr int LANES = TILE / VEC, EACH = TILE * LANES / 256 < 1 ? 1 : TILE * LANES / 256;
     __shared__ UNIT tile[TILE][TILE + (sizeof(UNIT) < 4 ? 4 / sizeof(UNIT) : 1)];  // rows begin in different banks
     unsigned batch = blockIdx.x / (across * down), at = blockIdx.x % (across * down);
@@ -69,6 +71,7 @@ extern "C" __global__ void __launch_bounds__(256) transpose(
 extern "C" __global__ void __launch_bounds__(256) gather(
     const UNIT* __restrict__ x, const TI* __restrict__ indices, UNIT* __restrict__ y, int* fault, i64 total, i64 extent, i64 picks,
     i64 inner) {
+    take_turn();
     i64 at = (i64)blockIdx.x * 256 + threadIdx.x;
     if (at >= total) return;
     i64 i = at % inner, j = at / inner % picks, o = at / inner / picks;
@@ -84,6 +87,7 @@ extern "C" __global__ void __launch_bounds__(256) gather(
 
 #ifdef ENTRY_FILL
 extern "C" __global__ void __launch_bounds__(256) fill(UNIT* __restrict__ y, i64 count, UNIT value) {
+    take_turn();
     i64 at = (i64)blockIdx.x * 256 + threadIdx.x;
     if (at < count) y[at] = value;
 }

@@ -39,6 +39,7 @@ struct Affine {
 // Joined by the formula of Chan, Golub and LeVeque (1979), which does not cancel.
 extern "C" __global__ void __launch_bounds__(THREADS) norm_parts(
     const TX* __restrict__ x, float2_* __restrict__ parts, i64 cols, int per_row, int chunks) {
+    take_turn();
     constexpr int CHUNK = THREADS * ITEMS * VEC;
     int part = blockIdx.x % per_row;
     x += (i64)(blockIdx.x / per_row) * cols;
@@ -85,6 +86,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) norm_apply(
     const TX* __restrict__ x, TY* __restrict__ y, const TS* __restrict__ scale, const TS* __restrict__ bias, float* mean_at,
     float* rstd_at, const float2_* __restrict__ parts, i64 cols, int per_row, i64 span_of_part, i64 period, i64 channels, i64 span,
     float epsilon) {
+    take_turn();
     i64 row = blockIdx.x / per_row, part = blockIdx.x % per_row, base = row * cols;
     float mean = 0.f, square = 0.f;
     parts += row * per_row;
@@ -124,6 +126,7 @@ template <class F> __device__ __forceinline__ float row_all(float x, float neutr
 extern "C" __global__ void __launch_bounds__(THREADS * ROWS) norm_held(
     const TX* __restrict__ x, TY* __restrict__ y, const TS* __restrict__ scale, const TS* __restrict__ bias, float* mean_at,
     float* rstd_at, i64 rows, i64 cols, i64 period, i64 channels, i64 span, float epsilon) {
+    take_turn();
     i64 row = (i64)blockIdx.x * ROWS + threadIdx.x / THREADS;
     if (row >= rows) return;  // whole warps: ROWS > 1 only with THREADS == 32
     int thread = threadIdx.x % THREADS;

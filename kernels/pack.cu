@@ -7,6 +7,7 @@
 struct Packing { int images, channels, height, width, out_height, out_width, top, left; };
 
 extern "C" __global__ void __launch_bounds__(256) pack_channels(const T* __restrict__ x, T* __restrict__ y, Packing p) {
+    take_turn();
     i64 at = (i64)blockIdx.x * 256 + threadIdx.x;
     if (at >= (i64)p.images * p.out_height * p.out_width) return;
     int col = (int)(at % p.out_width) - p.left, row = (int)(at / p.out_width % p.out_height) - p.top;

@@ -85,6 +85,7 @@ struct Seen {
 
 extern "C" __global__ void __launch_bounds__(256) pairs_parts(
     const TA* __restrict__ actual, const float* __restrict__ golden, double* __restrict__ parts, i64 cols, int per_row, i64 span, Measure m) {
+    take_turn();
     __shared__ double held[VALUES][WARPS];
     i64 row = blockIdx.x / per_row, first = blockIdx.x % per_row * span, last = first + span < cols ? first + span : cols;
     Seen seen = {};
@@ -137,6 +138,7 @@ extern "C" __global__ void __launch_bounds__(256) pairs_parts(
 #ifdef ENTRY_JOIN
 extern "C" __global__ void __launch_bounds__(32 * WARPS) pairs_join(
     const double* __restrict__ parts, double* __restrict__ all, float* __restrict__ row_error, float* __restrict__ row_range, int rows, int per_row) {
+    take_turn();
     __shared__ double held[VALUES][WARPS];
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32, count = rows * per_row;
     for (int which = lane; which < MAX_ABS; which += 32) {  // a value a lane, parts in turn a warp

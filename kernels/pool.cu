@@ -15,6 +15,7 @@ struct Pool {
 
 #ifdef ENTRY_CHANNELS
 extern "C" __global__ void __launch_bounds__(256) pool_channels(const TX* __restrict__ x, TY* __restrict__ y, Pool p, int channels) {
+    take_turn();
     i64 at = (i64)blockIdx.x * 256 + threadIdx.x, pixels = (i64)p.out_height * p.out_width, eights = channels / 8, images = p.planes / channels;
     if (at >= images * pixels * eights) return;
     int c = (int)(at % eights) * 8, pixel = (int)(at / eights % pixels);
@@ -43,6 +44,7 @@ extern "C" __global__ void __launch_bounds__(256) pool_channels(const TX* __rest
 }
 #else
 extern "C" __global__ void __launch_bounds__(256) pool_direct(const TX* __restrict__ x, TY* __restrict__ y, Pool p) {
+    take_turn();
     i64 at = (i64)blockIdx.x * 256 + threadIdx.x, pixels = (i64)p.out_height * p.out_width;
     if (at >= p.planes * pixels) return;
     int pixel = (int)(at % pixels);

@@ -38,6 +38,7 @@ __device__ __forceinline__ void products(const TR* __restrict__ r, const float (
 extern "C" __global__ void __launch_bounds__(THREADS) recurrent(
     const float* __restrict__ gates, const TR* __restrict__ r, const TB* __restrict__ bias, const TH* __restrict__ h0,
     const TC* __restrict__ c0, const int* __restrict__ lengths, TY* __restrict__ y, TYH* __restrict__ y_h, TYC* __restrict__ y_c, Shape p) {
+    take_turn();
     __shared__ float h[BT][H], c[BT][H], s[BT][COLS];
     int tiles = (p.batch + BT - 1) / BT, d = blockIdx.x / tiles, row = blockIdx.x % tiles * BT;
     bool backward = p.backward || d == 1;

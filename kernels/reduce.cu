@@ -55,6 +55,7 @@ template <class F> __device__ __forceinline__ float group_all(float x, float neu
 // `parts` values of y in all; a row has `per_row` of them. `count`: what a mean divides by.
 extern "C" __global__ void __launch_bounds__(THREADS * ROWS) reduce_rows(
     const TX* __restrict__ x, TY* __restrict__ y, i64 parts, i64 per_row, i64 cols, i64 span, i64 count) {
+    take_turn();
     i64 part = (i64)blockIdx.x * ROWS + threadIdx.x / THREADS;
     if (part >= parts) return;  // whole warps: ROWS > 1 only with THREADS == 32
     i64 begin = part % per_row * span, end = begin + span < cols ? begin + span : cols;
@@ -90,6 +91,7 @@ extern "C" __global__ void __launch_bounds__(THREADS * ROWS) reduce_rows(
 // A part is `span` of the cols; y is [outer, parts, inner].
 extern "C" __global__ void __launch_bounds__(256) reduce_columns(
     const TX* __restrict__ x, TY* __restrict__ y, i64 cols, i64 inner, i64 parts, i64 span, i64 count) {
+    take_turn();
     __shared__ float sums[8][32 * VEC];
     int lane = threadIdx.x % 32, walker = threadIdx.x / 32;
     i64 blocks = (inner + 32 * VEC - 1) / (32 * VEC), at = (blockIdx.x % blocks * 32 + lane) * VEC;

@@ -8,6 +8,7 @@
 #define THREADS 256
 
 extern "C" __global__ void __launch_bounds__(THREADS) scan_rows(const TX* __restrict__ x, TY* __restrict__ y, i64 cols, i64 inner) {
+    take_turn();
     __shared__ TA pieces[2][THREADS];
     i64 row = blockIdx.x, base = row / inner * cols * inner + row % inner;
     i64 each = (cols + THREADS - 1) / THREADS, first = threadIdx.x * each, last = first + each < cols ? first + each : cols;

@@ -18,6 +18,7 @@ __device__ __forceinline__ float result(float x, float top, float sum) {
 #ifdef ENTRY_STRIDED
 extern "C" __global__ void __launch_bounds__(THREADS) softmax_strided(
     const TX* __restrict__ x, TY* __restrict__ y, i64 rows, i64 cols, i64 inner) {
+    take_turn();
     i64 row = (i64)blockIdx.x * THREADS + threadIdx.x;
     if (row >= rows) return;
     i64 base = row / inner * cols * inner + row % inner;
@@ -32,6 +33,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) softmax_strided(
 // Largest element and sum in one walk: whenever a larger one comes, the sum so far is scaled to it.
 extern "C" __global__ void __launch_bounds__(THREADS) softmax_looped(
     const TX* __restrict__ x, TY* __restrict__ y, i64 rows, i64 cols) {
+    take_turn();
     i64 base = (i64)blockIdx.x * cols;
     float top = LOWEST, sum = 0.f;
 #pragma unroll 4
@@ -61,6 +63,7 @@ template <class T, class V, class E> __device__ __forceinline__ void over(const 
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS) softmax_kept(const TX* __restrict__ x, TY* __restrict__ y, i64 rows, i64 cols) {
+    take_turn();
     constexpr int VX = 16 / sizeof(TX), VY = 16 / sizeof(TY);
     constexpr bool HOLDS = !LOG && sizeof(TX) == 4;  // there is room for exp(x - max)
     DYNAMIC_SHARED(shared);
@@ -115,6 +118,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) softmax_kept(const TX* __r
 #ifdef ENTRY_HELD
 extern "C" __global__ void __launch_bounds__(THREADS * ROWS) softmax_held(
     const TX* __restrict__ x, TY* __restrict__ y, i64 rows, i64 cols) {
+    take_turn();
     i64 row = (i64)blockIdx.x * ROWS + threadIdx.x / THREADS;
     if (row >= rows) return;  // whole warps: ROWS > 1 only with THREADS == 32
     int thread = threadIdx.x % THREADS;

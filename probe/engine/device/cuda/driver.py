@@ -20,6 +20,7 @@ from probe.errors import InputError
 Array = np.ndarray[Any, Any]
 _KEEP_ALL = 1 << 62  # bytes the pool holds on to
 _STATIC_LIMIT = 48 << 10  # bytes of shared memory a block gets without asking
+_OVERLAPS = 9  # major compute capability from which a kernel may begin before the one before it has ended
 
 
 class Driver:
@@ -27,12 +28,13 @@ class Driver:
 
     Args:
         checked: wait after every launch, so that a fault inside a kernel is reported with its layer.
+        overlapped: let kernels of a graph begin before those before them have ended (kernels/overlap.cuh), where the GPU can.
 
     Raises:
         InputError: there is no GPU; says why.
     """
 
-    def __init__(self, *, checked: bool = False, compiler: Compiler | None = None) -> None:
+    def __init__(self, *, checked: bool = False, overlapped: bool = True, compiler: Compiler | None = None) -> None:
         gpu = find_gpu()
         if not gpu:
             raise InputError(f"no CUDA device: {gpu.reason}", hint="--device cpu")
@@ -52,6 +54,8 @@ class Driver:
         self._granted: dict[Source, int] = {}  # bytes of dynamic shared memory, where more than every block gets
         self._modules: list[Any] = []
         self.launches = 0
+        major = self._attribute(field.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)
+        self.overlapped = overlapped and major >= _OVERLAPS
 
     def enter(self) -> None:
         """As ``Backend.enter``."""
@@ -104,7 +108,9 @@ class Driver:
             running = f"running {source} for {what}"
             call(driver.cuStreamSynchronize(self.stream), running, where=self._asked(shape), hint="--device cpu")
 
-    def _enqueue(self, source: Source, shape: Shape, arguments: Sequence[Argument], what: str, stream: Any) -> None:
+    def _enqueue(
+        self, source: Source, shape: Shape, arguments: Sequence[Argument], what: str, stream: Any, early: Any = None
+    ) -> None:
         kernel = self._kernels.get(source)
         if kernel is None:
             kernel = self._kernels[source] = self._load(source, shape.shared_bytes)
@@ -112,9 +118,14 @@ class Driver:
             self._grant(source, kernel, shape.shared_bytes)
         given = [encoded(one) if isinstance(one, TileMap) else one for one in arguments]
         addresses = (ctypes.c_void_p * len(given))(*map(ctypes.addressof, given))
-        result = driver.cuLaunchKernel(
-            kernel, *shape.grid, shape.block, 1, 1, shape.shared_bytes, stream, ctypes.addressof(addresses), 0
-        )
+        if early is not None:
+            early.gridDimX, early.gridDimY, early.gridDimZ = shape.grid
+            early.blockDimX, early.sharedMemBytes, early.hStream = shape.block, shape.shared_bytes, stream
+            result = driver.cuLaunchKernelEx(early, kernel, ctypes.addressof(addresses), 0)
+        else:
+            result = driver.cuLaunchKernel(
+                kernel, *shape.grid, shape.block, 1, 1, shape.shared_bytes, stream, ctypes.addressof(addresses), 0
+            )
         if result[0] != driver.CUresult.CUDA_SUCCESS:
             call(result, f"launching {source} for {what}", where=self._asked(shape), hint="--device cpu")
 
@@ -123,7 +134,7 @@ class Driver:
         for one in (one for batch in batches for one in batch.launches):  # a module cannot be loaded while capturing
             if one.source not in self._kernels:
                 self._kernels[one.source] = self._load(one.source, one.shape.shared_bytes)
-        return capture(batches, self._enqueue, self.stream, timed=timed)
+        return capture(batches, self._enqueue, self.stream, timed=timed, overlapped=self.overlapped)
 
     def seconds(self, work: Callable[[], None]) -> float:
         """As ``Backend.seconds``."""

@@ -15,7 +15,7 @@ from probe.engine.device.cuda.compile import Source
 from probe.engine.device.cuda.errors import CudaError
 
 Array = np.ndarray[Any, Any]
-Enqueue = Callable[[Source, Shape, Sequence[Argument], str, Any], None]
+Enqueue = Callable[[Source, Shape, Sequence[Argument], str, Any, Any], None]  # the last: ``early_launch()`` or None
 
 
 def call(result: tuple[Any, ...], doing: str, *, where: str = "", hint: str = "") -> Any:
@@ -68,9 +68,14 @@ class CapturedGraph:
         ]
 
 
-def capture(batches: Sequence[Batch], enqueue: Enqueue, stream: Any, *, timed: bool) -> CapturedGraph:
+def capture(
+    batches: Sequence[Batch], enqueue: Enqueue, stream: Any, *, timed: bool, overlapped: bool = False
+) -> CapturedGraph:
     """Launches as one graph that will run on ``stream``. They are captured on streams of their own, one a lane: memory that Python gives back
     meanwhile must not become part of the graph.
+
+    Args:
+        overlapped: a kernel may begin before the one before it has ended (kernels/overlap.cuh); not where time is noted between them.
 
     Raises:
         CudaError: a call fails.
@@ -78,7 +83,7 @@ def capture(batches: Sequence[Batch], enqueue: Enqueue, stream: Any, *, timed: b
     count = 1 if timed else 1 + max(batch.lane for batch in batches)
     quiet = driver.CUstream_flags.CU_STREAM_NON_BLOCKING
     streams = [call(driver.cuStreamCreate(quiet), "making a stream") for _ in range(count)]
-    capturing = _Capturing(streams, enqueue)
+    capturing = _Capturing(streams, enqueue, early_launch() if overlapped else None)
     try:
         mode = driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED
         call(driver.cuStreamBeginCapture(streams[0], mode), "beginning a capture")
@@ -104,13 +109,16 @@ def capture(batches: Sequence[Batch], enqueue: Enqueue, stream: Any, *, timed: b
 class _Capturing:
     """Launches on streams that are being captured.
 
+    Args:
+        early: how a kernel is launched right behind another one; None: as every other.
+
     Attributes:
         marks: as of ``CapturedGraph``.
         events: that order the streams.
     """
 
-    def __init__(self, streams: Sequence[Any], enqueue: Enqueue) -> None:
-        self._streams, self._enqueue = streams, enqueue
+    def __init__(self, streams: Sequence[Any], enqueue: Enqueue, early: Any = None) -> None:
+        self._streams, self._enqueue, self._early = streams, enqueue, early
         self.marks: list[tuple[str, Any]] = []
         self.events: list[Any] = []
 
@@ -118,7 +126,7 @@ class _Capturing:
         for one in (one for batch in batches for one in batch.launches):
             if not self.marks or self.marks[-1][0] != one.what:
                 self._mark(one.what)
-            self._enqueue(one.source, one.shape, one.arguments, one.what, self._streams[0])
+            self._enqueue(one.source, one.shape, one.arguments, one.what, self._streams[0], None)
         self._mark("")
 
     def _mark(self, layer: str) -> None:
@@ -133,12 +141,16 @@ class _Capturing:
             self._wait(own, begin)
         awaited = {other for batch in batches for other in batch.after}
         ends: dict[int, Any] = {}
+        behind_kernel: set[int] = set()  # lanes whose last node is a kernel: only there may the next one begin early
         for at, batch in enumerate(batches):
             own = self._streams[batch.lane]
             for other in batch.after:
                 self._wait(own, ends[other])
+                behind_kernel.discard(batch.lane)
             for one in batch.launches:
-                self._enqueue(one.source, one.shape, one.arguments, one.what, own)
+                early = self._early if batch.lane in behind_kernel else None
+                self._enqueue(one.source, one.shape, one.arguments, one.what, own, early)
+                behind_kernel.add(batch.lane)
             if at in awaited:
                 ends[at] = self._reached(own)
         for own in self._streams[1:]:
@@ -153,6 +165,17 @@ class _Capturing:
     @staticmethod
     def _wait(stream: Any, event: Any) -> None:
         call(driver.cuStreamWaitEvent(stream, event, 0), "waiting for an event")
+
+
+def early_launch() -> Any:
+    """The configuration of a launch whose blocks may come before the kernel before it on the same stream has ended: all but its shape."""
+    allowed = driver.CUlaunchAttribute()
+    allowed.id = driver.CUlaunchAttributeID.CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
+    allowed.value.programmaticStreamSerializationAllowed = 1
+    made = driver.CUlaunchConfig()
+    made.blockDimY = made.blockDimZ = 1
+    made.attrs, made.numAttrs = [allowed], 1
+    return made
 
 
 def pinned_array(nbytes: int) -> Array:
