@@ -1,0 +1,204 @@
+"""What others take for the six networks of network_exports.py, inputs and outputs on the GPU.
+
+ONNX Runtime's CUDA provider runs in a process of its own, so that its package may lie elsewhere (``--ort`` of cuda_networks.py):
+
+    python tests/bench/network_peers.py FOLDER --only resnet50 --precision fp16,tf32
+
+prints a line of JSON a network and precision. Settings are the fastest there are: a CUDA graph, TF32 where the precision is not FP32, inputs and
+outputs bound, cuDNN's exhaustive search with all the workspace it wants, convolutions in NCHW and NHWC and the better of the two.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tests.bench.network_exports import Arrays, Net, chosen, export, golden
+
+ROUNDS, REPEATS, WARM_UP = 7, 50, 5
+
+
+@dataclass(frozen=True)
+class Peer:
+    """What a peer took.
+
+    Attributes:
+        ms: of an inference; NaN where it cannot run.
+        error: range_rel against the golden outputs.
+        note: how it ran, or why it did not.
+    """
+
+    ms: float
+    error: float
+    note: str = ""
+
+
+def range_rel(actual: Arrays, expected: Arrays) -> float:
+    """The largest of the outputs' largest differences, each over the range of its golden; Inf where one is not finite."""
+    found = []
+    for name, wanted in expected.items():
+        off = np.abs(actual[name].astype(np.float64) - wanted).max()
+        found.append(float(off / (float(wanted.max()) - float(wanted.min()))) if np.isfinite(off) else float("inf"))
+    return max(found)
+
+
+def ms_of(work: Callable[[], Any], torch: Any, stream: Any) -> float:
+    """Milliseconds: the median over rounds of the mean over repeats, or over single runs where gaps between them are the host's."""
+
+    def timed(repeats: int) -> float:
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record(stream)
+        for _ in range(repeats):
+            work()
+        end.record(stream)
+        end.synchronize()
+        return begin.elapsed_time(end) / repeats
+
+    for _ in range(WARM_UP):
+        work()
+    many = statistics.median(timed(REPEATS) for _ in range(ROUNDS))
+    return min(many, statistics.median(timed(1) for _ in range(REPEATS)))
+
+
+# --- torch --------------------------------------------------------------------------------------------------------------
+
+
+def torch_peer(net: Net, precision: str, expected: Arrays) -> Peer:
+    """torch's own module, eager, in a CUDA graph."""
+    import torch
+
+    dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(precision, torch.float32)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    torch.backends.cudnn.benchmark = True
+    layout = torch.channels_last if net.channels_last else torch.preserve_format
+    try:
+        with torch.inference_mode():
+            module = net.build().to("cuda", dtype, memory_format=layout)
+            inputs = [torch.from_numpy(array).cuda() for array in net.inputs().values()]
+            inputs = [one.to(dtype, memory_format=layout) if one.is_floating_point() else one for one in inputs]
+            stream = torch.cuda.Stream()
+            with torch.cuda.stream(stream):
+                for _ in range(3):
+                    module(*inputs)
+                torch.cuda.synchronize()
+                graph = torch.cuda.CUDAGraph()
+                with torch.cuda.graph(graph, stream=stream):
+                    made = module(*inputs)
+                ms = ms_of(graph.replay, torch, stream)
+            torch.cuda.synchronize()
+            outputs = made if isinstance(made, tuple) else (made,)
+            arrays = {name: one.float().cpu().numpy() for name, one in zip(net.outputs, outputs, strict=True)}
+    except RuntimeError as error:
+        return Peer(float("nan"), float("nan"), " ".join(str(error).split())[:200])
+    return Peer(ms, range_rel(arrays, expected), "eager, CUDA graph")
+
+
+# --- ONNX Runtime -------------------------------------------------------------------------------------------------------
+
+
+def ort_peers(folder: Path, only: str, precisions: list[str], package: str) -> dict[tuple[str, str], Peer]:
+    """ONNX Runtime's CUDA provider, in a process that finds its package in the folder ``package`` ("": where it is installed)."""
+    path = os.pathsep.join(part for part in (package, os.environ.get("PYTHONPATH", "")) if part)
+    command = [sys.executable, __file__, str(folder), "--only", only, "--precision", ",".join(precisions)]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False)
+    found: dict[tuple[str, str], Peer] = {}
+    for line in done.stdout.splitlines():
+        if line.startswith("{"):
+            row = json.loads(line)
+            found[row.pop("net"), row.pop("precision")] = Peer(**row)
+    if done.returncode:
+        print(f"ONNX Runtime's process ended with {done.returncode}: {done.stderr[-600:]}")
+    return found
+
+
+def ort_peer(net: Net, precision: str, folder: Path, stream: Any) -> Peer:
+    """The better of NCHW and NHWC."""
+    found = [
+        _ort_once(net, precision, folder, stream, nhwc) for nhwc in ((False, True) if net.channels_last else (False,))
+    ]
+    ran = [one for one in found if np.isfinite(one.ms)]
+    return min(ran, key=lambda one: one.ms) if ran else found[0]
+
+
+def _ort_once(net: Net, precision: str, folder: Path, stream: Any, nhwc: bool) -> Peer:
+    import onnxruntime as ort
+    import torch
+
+    half = precision == "fp16"
+    expected, model = golden(net, folder), str(export(net, folder, half=half))
+    options = {
+        "use_tf32": int(precision != "fp32"), "enable_cuda_graph": 1, "cudnn_conv_algo_search": "EXHAUSTIVE",
+        "cudnn_conv_use_max_workspace": 1, "prefer_nhwc": int(nhwc), "user_compute_stream": str(stream.cuda_stream),
+    }  # fmt: skip
+    note = "NHWC" if nhwc else "NCHW"
+    try:
+        session, where = _session(ort, model, options)
+        binding, feeds, made = session.io_binding(), net.inputs(), {}
+        for name, array in feeds.items():
+            given = array.astype(np.float16) if half and array.dtype == np.float32 else array
+            binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(given, "cuda", 0))
+        for name, array in expected.items():
+            kind = np.float16 if half else np.float32
+            made[name] = ort.OrtValue.ortvalue_from_shape_and_type(list(array.shape), kind, "cuda", 0)
+            binding.bind_ortvalue_output(name, made[name])
+        running = ort.RunOptions()
+        running.add_run_config_entry("disable_synchronize_execution_providers", "1")
+        ms = ms_of(lambda: session.run_with_iobinding(binding, running), torch, stream)
+        torch.cuda.synchronize()
+        error = range_rel({name: one.numpy() for name, one in made.items()}, expected)
+    except Exception as error:
+        return Peer(float("nan"), float("nan"), f"{note}: {' '.join(str(error).split())[:200]}")
+    return Peer(ms, error, f"{ort.__version__} {note}{where}")
+
+
+def _session(ort: Any, model: str, options: dict[str, Any]) -> tuple[Any, str]:
+    """A session whose nodes are all on the GPU; where that cannot be, one with some on the CPU, and a word about it."""
+    settings = ort.SessionOptions()
+    settings.log_severity_level = 3
+    settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    providers: list[Any] = [("CUDAExecutionProvider", options)]
+    try:
+        session, where = ort.InferenceSession(model, settings, providers=providers), ""
+    except Exception as error:
+        if "fallback" not in str(error).lower():
+            raise
+        settings.add_session_config_entry("session.disable_cpu_ep_fallback", "0")
+        providers.append("CPUExecutionProvider")
+        session, where = ort.InferenceSession(model, settings, providers=providers), ", nodes on the CPU"
+    if "CUDAExecutionProvider" not in session.get_providers():
+        raise RuntimeError(f"no CUDA provider: {session.get_providers()}")
+    return session, where
+
+
+def rows(folder: Path, only: str, precisions: list[str]) -> Iterator[dict[str, Any]]:
+    import torch
+
+    stream = torch.cuda.Stream()
+    for net in chosen(only):
+        for precision in precisions:
+            if precision in ("fp16", "tf32", "fp32"):
+                yield {"net": net.name, "precision": precision, **asdict(ort_peer(net, precision, folder, stream))}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--only", default="")
+    parser.add_argument("--precision", default="fp16")
+    given = parser.parse_args()
+    for row in rows(given.folder, given.only, given.precision.split(",")):
+        print(json.dumps(row), flush=True)
+
+
+if __name__ == "__main__":
+    main()
