@@ -248,7 +248,13 @@ class Engine:
     def plan_of(
         self, layer: Layer, choice: Choice, *, read_as: str | None = None, kept: frozenset[str] = frozenset()
     ) -> Plan:
-        """How ``evaluate`` runs a layer: every read rounded, whoever made it."""
+        """How ``evaluate`` runs a layer: every read rounded, whoever made it.
+
+        Raises:
+            InputError: another device's tactic, or precisions that do not go together.
+        """
+        if (reason := tactics.tactic_of(choice.tactic).elsewhere(self.device.name)) is not None:
+            raise InputError(f"layer {layer.name}: {reason}")
         reading = read_as or choice.precision
         if reading == "fp32" and choice.precision == "fp32":
             return Plan(choice, "wide")
@@ -270,7 +276,8 @@ class Engine:
         if unknown:
             raise InputError(f"the assignment names a layer that is not there: {unknown[0]!r}")
         for name, choice in assignment.layers.items():
-            if (reason := tactics.supports(self._by_name[name], choice.precision, choice.tactic)) is not None:
+            reason = tactics.supports(self._by_name[name], choice.precision, choice.tactic)
+            if reason or (reason := tactics.tactic_of(choice.tactic).elsewhere(self.device.name)):
                 raise InputError(f"layer {name}: {reason}")
         return self.rounding.plan(assignment)
 

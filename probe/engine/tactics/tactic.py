@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 Algorithm = Literal["direct", "winograd"]
 Order = Literal["any", "blocks", "splits", "sequential", "pairwise"]
+Layout = Literal["", "first", "last"]
 _LISTED = 4  # operators that a refusal names
 
 
@@ -46,6 +47,8 @@ class Tactic:
         splits: contiguous ranges that a sum is cut into.
         tile: outputs along each side of a Winograd tile; 0: no Winograd.
         deterministic: whether the same inputs give the same bits, run for run.
+        device: the only one that has it; "": any may.
+        layout: order of channels in which it has convolutions read and write: ``first``, ``last``; "": it says nothing of it.
     """
 
     name: str
@@ -60,6 +63,8 @@ class Tactic:
     splits: int = 1
     tile: int = 0
     deterministic: bool = True
+    device: str = ""
+    layout: Layout = ""
 
     def concerns(self, node: ir.Node) -> bool:
         """Whether it states how a node is computed."""
@@ -81,12 +86,18 @@ class Tactic:
             return f"{self.name} is for {_listed(self.operators)}; {layer.name} has none"
         return next((reason for node in nodes if (reason := self.refuses(node, shapes))), None)
 
+    def elsewhere(self, device: str) -> str | None:
+        """Why a device does not have it; None when it may."""
+        return f"{self.name} is a tactic of the {self.device} device" if self.device not in ("", device) else None
+
     def refuses(self, node: ir.Node, shapes: Shapes | None = None) -> str | None:
         """Why it cannot compute a node; None when it can, or when too little is known to say."""
         if not self.concerns(node):
             return f"{self.name} does not compute {node.op_type}"
         reason = element_type_refusal(node) or opset_refusal(node)
-        if reason is None and self.splits > 1:
+        if (
+            reason is None and self.splits > 1 and not self.device
+        ):  # a device's own ranges may be empty, or it says so itself
             reason = split_refusal(node, self.splits, shapes)
         if reason is None and self.algorithm == "winograd":
             reason = winograd_refusal(node, shapes)
@@ -94,7 +105,7 @@ class Tactic:
 
     def workspace(self, layer: Layer, shapes: Shapes | None = None) -> int | None:
         """Bytes that it needs beside what the layer reads and makes, on a device that holds partial sums and transforms in memory: those of
-        the node that needs most. None: a shape is not known.
+        the node that needs most. None: a shape is not known. A device's own tactics keep them on the chip.
 
         Args:
             shapes: actual shapes by tensor name, where the model's are symbolic.
@@ -106,7 +117,7 @@ class Tactic:
     def _workspace(self, node: ir.Node, shapes: Shapes | None) -> int | None:
         if self.algorithm == "winograd":
             return winograd_workspace(node, self.tile, shapes)
-        return splits_workspace(node, self.splits, shapes) if self.splits > 1 else 0
+        return splits_workspace(node, self.splits, shapes) if self.splits > 1 and not self.device else 0
 
 
 def _listed(names: tuple[str, ...]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from probe.engine.tactics import TACTICS
+from probe.engine.tactics import is_known
 from probe.engine.tuning.context import Candidate, LayerContext, on_one_line
 from probe.engine.tuning.fingerprint import fingerprint_of
 from probe.engine.tuning.tactic_file import Lines, tensors_of
@@ -16,8 +16,6 @@ from probe.results.tactics import MissKind, TacticFile, TacticLine, TacticMiss
 
 if TYPE_CHECKING:
     from probe.engine.engine import Engine
-
-_NAMES = frozenset(tactic.name for tactic in TACTICS)
 
 
 class Replay:
@@ -116,7 +114,7 @@ class Replay:
         changed = self._changed(line, context)
         if changed is not None:
             return changed
-        if line.tactic not in _NAMES:
+        if not is_known(line.tactic):
             return _of_line("unknown_tactic", f"no tactic is called {line.tactic!r}", line)
         if line.tactic not in {one.tactic for one in candidates}:
             left = ", ".join(one.tactic for one in candidates) or "nothing"

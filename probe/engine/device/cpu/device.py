@@ -156,7 +156,7 @@ class CpuDevice:
 
     def supports(self, layer: Layer, precision: str, tactic: str) -> str | None:
         """As ``Device.supports``."""
-        return tactics.supports(layer, precision, tactic)
+        return tactics.tactic_of(tactic).elsewhere(self.name) or tactics.supports(layer, precision, tactic)
 
 
 def _arrays(results: Mapping[str, onnxruntime.OrtValue]) -> dict[str, Array]:

@@ -23,7 +23,7 @@ from probe.engine.device.cuda.ops.table import refusal
 from probe.engine.device.cuda.prepared import Prepared
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.recording import Computed, Recording
-from probe.engine.device.cuda.refusals import ON_HOST, is_repeatable, layer_refusal, tactic_refusal
+from probe.engine.device.cuda.refusals import ON_HOST, is_repeatable, layer_refusal, refused_by_name, tactic_refusal
 from probe.engine.device.cuda.replays import Replays
 from probe.engine.device.cuda.tape import Tape
 from probe.engine.device.cuda.templates import Template, template_key, template_of

@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import onnx_ir as ir
 
+from probe.engine.assignment import EXACT
 from probe.engine.device.cuda.chain import Step
+from probe.engine.device.cuda.channels_last import in_its_order
 from probe.engine.device.cuda.errors import Unsupported
 from probe.engine.device.cuda.expressions import is_pointwise
 from probe.engine.device.cuda.formats import F32, Format, format_of, storage_of
@@ -21,6 +23,7 @@ from probe.engine.device.cuda.tensor import Tensor
 from probe.engine.fusion.kinds import is_movement
 from probe.engine.layers import Layer
 from probe.engine.rounding import Plan, Sites, data_inputs, multiplies
+from probe.engine.tactics import tactic_of
 
 Weigh = Callable[[ir.Value, str], Tensor]  # a weight rounded to a precision, or as it is ("")
 
@@ -49,6 +52,7 @@ class LayerRun:
     ) -> None:
         self._queue, self._layer, self._weigh = queue, layer, weigh
         self._precision, self._tactic = plan.choice.precision, plan.choice.tactic
+        self._is_own_tactic = bool(tactic_of(self._tactic).device)
         self._low = storage_of(self._precision)
         self._on = {
             (kind, id(value)): gate
@@ -105,7 +109,9 @@ class LayerRun:
             return reading.tensor
         key = id(value)
         if key not in self._rounded:
-            self._rounded[key] = self._queue.convert(reading.tensor, self._low, reading.rounding)
+            self._rounded[key] = in_its_order(
+                self._queue, reading.tensor, lambda one: self._queue.convert(one, self._low, reading.rounding)
+            )
         return self._rounded[key]
 
     # --- what is made ------------------------------------------------------------------------------------------------
@@ -120,7 +126,17 @@ class LayerRun:
         for value in node.outputs:
             own = format_of(value) if value.name else None
             formats.append((self._low if self._rounds(value) else wide) if own is not None and own.is_float else own)
-        return Call(node, inputs, formats, self._opset(node), self._tactic, self._multiplies_tf32(node))
+        return Call(
+            node, inputs, formats, self._opset(node), self._tactic_of(node, inputs), self._multiplies_tf32(node)
+        )
+
+    def _tactic_of(self, node: ir.Node, inputs: Sequence[Tensor | None]) -> str:
+        """The layer's, but for products of which a kept tensor leaves an operand wide: a tactic of this device says nothing of those."""
+        if not self._is_own_tactic or not multiplies(node):
+            return self._tactic
+        tf32 = self._precision == "tf32" and not self._multiplies_tf32(node)
+        wide = any(one is not None and one.format is not self._low for one in inputs[:2])
+        return EXACT if tf32 or wide else self._tactic
 
     def _multiplies_tf32(self, node: ir.Node) -> bool:
         """Whether both operands of a product have been rounded to TF32."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from probe.engine import tactics
+from probe.engine.assignment import Choice
 from probe.engine.device.cuda.ops.matmul import ACC16
 from probe.engine.device.cuda.ops.table import refusal
 from probe.engine.layers import Layer
 from probe.engine.rounding import inner_nodes, multiplies
+from probe.errors import InputError
 from probe.model.movement import is_standard
 
 ON_HOST = "integers: computed on the host"
@@ -23,13 +25,18 @@ def layer_refusal(layer: Layer) -> str | None:
 
 
 def tactic_refusal(layer: Layer, tactic: str) -> str | None:
-    """Why a layer whose nodes all have kernels is not computed so on the device."""
-    if tactic != ACC16:
+    """Why a layer whose nodes all have kernels is not computed so on the device, as far as shapes do not decide."""
+    known = tactics.tactic_of(tactic)
+    if tactic != ACC16 and not known.device:
         return f"no kernel computes {tactic}" if tactics.concerns(layer, tactic) else None
-    others = [
-        node.op_type for node in layer.nodes if multiplies(node) and node.op_type not in ("MatMul", "Gemm", "Conv")
-    ]
+    able = known.operators if known.device else ("MatMul", "Gemm", "Conv")
+    others = [node.op_type for node in layer.nodes if multiplies(node) and node.op_type not in able]
     return f"no kernel computes {others[0]} with {tactic}" if others else None
+
+
+def refused_by_name(layer: Layer, choice: Choice, reason: str) -> InputError:
+    """What is said of a layer that a tactic of this device was named for and cannot compute: nothing takes its place."""
+    return InputError(f"layer {layer.name}: {choice.tactic} in {choice.precision}: {reason}", hint="exact computes it")
 
 
 def is_repeatable(layer: Layer) -> bool:

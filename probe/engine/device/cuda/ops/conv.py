@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import replace
 
+from probe.engine.assignment import EXACT
 from probe.engine.device.cuda.chain import Step
 from probe.engine.device.cuda.compile import Source
 from probe.engine.device.cuda.errors import Unsupported
@@ -13,15 +14,15 @@ from probe.engine.device.cuda.formats import BF16, F16, F32
 from probe.engine.device.cuda.ops import conv_nhwc
 from probe.engine.device.cuda.ops.call import Call, Op, Readings
 from probe.engine.device.cuda.ops.ending import Ending, storing, through
-from probe.engine.device.cuda.ops.matmul import ACC16, Tile, run, tile_for
-from probe.engine.device.cuda.ops.product import Matrices, describe
+from probe.engine.device.cuda.ops.family import Convolution
+from probe.engine.device.cuda.ops.matmul import ACC16, MMA_TILES, TF32_TILES, TILES, Tile, on_tiles, run, tile_for
+from probe.engine.device.cuda.ops.product import Matrices, Product, describe
 from probe.engine.device.cuda.ops.product_shape import product_shape
 from probe.engine.device.cuda.ops.window import ConvProblem, Window, conv_problem, window_of
 from probe.engine.device.cuda.queue import Queue
+from probe.engine.device.cuda.tensor import Tensor
 
-if TYPE_CHECKING:
-    from probe.engine.device.cuda.tensor import Tensor
-
+DIRECT = "conv_direct"
 _FEW = 8  # output channels of a group under which a thread an output element beats a tile
 _SIMT = (Tile(64, 64, 16, 4, 4), Tile(32, 32, 16, 2, 2))
 _TF32 = (Tile(128, 128, 16, 64, 32), Tile(64, 64, 16, 32, 32))
@@ -37,24 +38,64 @@ def conv_tailed(queue: Queue, call: Call, readings: Readings, steps: Sequence[St
 
 
 def _conv(queue: Queue, call: Call, readings: Readings, steps: Sequence[Step]) -> list[Tensor]:
-    x, w, bias = call.data(0), call.data(1), call.given(2)
-    groups = call.int("group", 1)
-    window = window_of(call, x.shape[2:], w.shape[2:])
+    x, w = call.data(0), call.data(1)
+    whole = Convolution(call, window_of(call, x.shape[2:], w.shape[2:]), readings, steps)
+    if math.prod(product_shape(call)) and math.prod(w.shape):
+        if queue.offers is not None or call.tactic not in (EXACT, ACC16):
+            from probe.engine.device.cuda.ops import named
+
+            named.offer(queue, whole)
+            if call.tactic not in (EXACT, ACC16):
+                return named.launch(queue, whole, call.tactic)
+        if conv_nhwc.refusal(queue, call, whole.window) is None:
+            return conv_nhwc.conv(queue, call, whole.window, readings, steps)
+    return channels_first(queue, whole, tactic=call.tactic)
+
+
+def tiles_of(whole: Convolution, kernel: str) -> tuple[Tile, ...]:
+    """Of ``mma`` or ``simt``."""
+    x = whole.call.data(0)
+    if is_as_product(whole):
+        return TILES if kernel == "simt" else TF32_TILES if x.format is F32 else MMA_TILES
+    return _SIMT if kernel == "simt" else _TF32 if x.format is F32 else _MMA
+
+
+def is_as_product(whole: Convolution) -> bool:
+    """Whether ``channels_first`` computes it as a product of matrices."""
+    return is_product(whole.window) and whole.call.data(1).shape[0] // whole.call.int("group", 1) >= _FEW
+
+
+def channels_first(
+    queue: Queue, whole: Convolution, kernel: str = "", tile: Tile | None = None, tactic: str = EXACT
+) -> list[Tensor]:
+    """A convolution that reads and writes channels first, and its tail if it has steps.
+
+    Args:
+        kernel: ``mma``, ``simt`` (with its ``tile``) or ``conv_direct``; chosen by size and types when left out.
+
+    Raises:
+        Unsupported: too large, or acc16 of what tensor cores do not multiply.
+    """
+    call, window = whole.call, whole.window
+    x, w, bias, groups = call.data(0), call.data(1), call.given(2), call.int("group", 1)
     images, channels, outputs = x.shape[0], x.shape[1] // groups, w.shape[0] // groups
     shape = product_shape(call)
-    if math.prod(shape) and math.prod(w.shape) and conv_nhwc.refusal(queue, call, window) is None:
-        return conv_nhwc.conv(queue, call, window, readings, steps)
-    ending = through(queue, shape, readings, steps) if steps else storing(queue, shape, call.store())
     if not math.prod(shape):
-        return list(ending.stored)
-    if math.prod(w.shape[1:]) == 0 or max(math.prod(x.shape[1:]), math.prod(ending.shape[1:])) >= 1 << 31:
+        return list(_ending(queue, call, whole.readings, whole.steps).stored)
+    if math.prod(w.shape[1:]) == 0 or max(math.prod(x.shape[1:]), math.prod(shape[1:])) >= 1 << 31:
         raise Unsupported(f"Conv of {x.shape}")
-    if _is_product(window) and outputs >= _FEW:
-        _as_product(queue, call, x, w, bias, ending, groups)
-        return list(ending.stored)
+    if is_as_product(whole) and kernel != DIRECT:
+        product = as_product(queue, call, whole.readings, whole.steps)
+        if tile is None:
+            run(queue, replace(product, tactic=tactic))
+        else:
+            on_tiles(queue, product, kernel, tile, tactic)
+        return list(product.ending.stored)
+    ending = _ending(queue, call, whole.readings, whole.steps)
     low = w.format is x.format and (x.format in (F16, BF16) or (x.format is F32 and call.tf32))
-    direct = outputs < _FEW
-    if call.tactic == ACC16 and (x.format is not F16 or w.format is not F16 or direct):
+    direct = kernel == DIRECT or (not kernel and outputs < _FEW)
+    low = low and kernel != "simt"
+    if tactic == ACC16 and (x.format is not F16 or w.format is not F16 or direct):
         raise Unsupported("acc16 of a convolution that does not run on tensor cores")
     pixels = math.prod(window.out)
     assert x.format and w.format
@@ -65,17 +106,12 @@ def _conv(queue: Queue, call: Call, readings: Readings, steps: Sequence[Step]) -
         file, entry, macros = "conv.cu", "conv_direct", (*types, ("ENTRY_DIRECT", 1))
         blocks, threads = math.ceil(math.prod(ending.shape) / 256), 256
     else:
-        tile = tile_for(
-            _SIMT if not low else _TF32 if x.format is F32 else _MMA,
-            outputs,
-            pixels,
-            images * groups,
-            queue.backend.multiprocessors,
-        )
+        tiles = _SIMT if not low else _TF32 if x.format is F32 else _MMA
+        tile = tile or tile_for(tiles, outputs, pixels, images * groups, queue.backend.multiprocessors)
         down, across = math.ceil(outputs / tile.m), math.ceil(pixels / tile.n)
         blocks = images * groups * down * across
         if low:
-            warps, acc16 = (("WM", tile.tm), ("WN", tile.tn)), ("ACC16", int(call.tactic == ACC16))
+            warps, acc16 = (("WM", tile.tm), ("WN", tile.tn)), ("ACC16", int(tactic == ACC16))
             file, entry, macros = (
                 "conv_mma.cu",
                 "conv_mma",
@@ -94,25 +130,43 @@ def _conv(queue: Queue, call: Call, readings: Readings, steps: Sequence[Step]) -
     return list(ending.stored)
 
 
-def _is_product(window: Window) -> bool:
+def _ending(queue: Queue, call: Call, readings: Readings, steps: Sequence[Step], *, planned: bool = False) -> Ending:
+    """As ``storing`` or ``through``.
+
+    Args:
+        planned: without memory, to look at.
+    """
+    shape = product_shape(call)
+    if planned:
+        formats = [step.store for step in steps if step.store is not None] if steps else [call.store()]
+        return Ending(shape, tuple(Tensor(shape, one) for one in formats), tuple(readings), tuple(steps))
+    return through(queue, shape, readings, steps) if steps else storing(queue, shape, call.store())
+
+
+def is_product(window: Window) -> bool:
     """Whether each output pixel reads the input pixel of its own place and no other."""
     return window.kernel == (1, 1) == window.strides and window.out == window.image and not any(window.before)
 
 
-def _as_product(
-    queue: Queue, call: Call, x: Tensor, w: Tensor, bias: Tensor | None, ending: Ending, groups: int
-) -> None:
+def as_product(
+    queue: Queue, call: Call, readings: Readings, steps: Sequence[Step], *, planned: bool = False
+) -> Product:
+    """A convolution of single pixels as a product of its weights and its images, channels first.
+
+    Args:
+        planned: its ending has no memory.
+
+    Raises:
+        Unsupported: what its tail reads lies unevenly.
+    """
+    x, w, bias, groups = call.data(0), call.data(1), call.given(2), call.int("group", 1)
     images, pixels = x.shape[0], math.prod(x.shape[2:])
     channels, outputs = x.shape[1] // groups, w.shape[0] // groups
     left = Matrices(w, (0, outputs * channels), channels, 1)
     right = Matrices(x, (groups * channels * pixels, channels * pixels), pixels, 1)
     added = Matrices(bias, (0, outputs), 1, 0) if bias is not None else None
-    run(
-        queue,
-        describe(
-            left, right, added, (images, groups, outputs, pixels), channels, ending, tactic=call.tactic, tf32=call.tf32
-        ),
-    )
+    ending = _ending(queue, call, readings, steps, planned=planned)
+    return describe(left, right, added, (images, groups, outputs, pixels), channels, ending, tf32=call.tf32)
 
 
 def conv_transpose(queue: Queue, call: Call) -> list[Tensor | None]:

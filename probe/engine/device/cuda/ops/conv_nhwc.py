@@ -44,7 +44,7 @@ def refusal(queue: Queue, call: Call, window: Window) -> str | None:
     few = x.shape[1] < _LEAST and window.kernel[1] <= _LEAST and window.dilations[1] == 1 == call.int("group", 1)
     if len(x.shape) != _AXES or (x.shape[1] % _LEAST and not few) or w.shape[0] % _LEAST:
         return f"channels that do not divide by {_LEAST}"
-    if _is_depthwise(call):
+    if is_depthwise(call):
         return None if window.kernel[1] * window.strides[1] * window.dilations[1] <= _WIDE else "a wide window"
     if call.int("group", 1) != 1:
         return "groups"
@@ -60,18 +60,28 @@ def refusal(queue: Queue, call: Call, window: Window) -> str | None:
     return "more pixels than 31 bits count" if x.shape[0] * math.prod(window.out) >= 1 << 31 else None
 
 
-def conv(queue: Queue, call: Call, window: Window, readings: Readings, steps: Sequence[Step]) -> list[Tensor]:
+def conv(
+    queue: Queue,
+    call: Call,
+    window: Window,
+    readings: Readings,
+    steps: Sequence[Step],
+    tactic: wgmma.Tactic | None = None,
+) -> list[Tensor]:
     """A convolution that ``refusal`` has nothing against, and its tail if it has steps.
 
     Returns:
         what is stored: channels last, dense when someone asks.
+    Args:
+        tactic: of the product; chosen by size when left out.
+
     """
     x, w, bias = call.data(0), call.data(1), call.given(2)
     outputs = w.shape[0]
     shape = (x.shape[0], *window.out, outputs)
     beside = [(name, order.reading_last(queue, one)) for name, one in readings]
     ending = through(queue, shape, beside, steps) if steps else storing(queue, shape, call.store())
-    if _is_depthwise(call):
+    if is_depthwise(call):
         images = order.channels_last(queue, x)
         _depthwise(queue, (images, _repacked(queue, call, w, "depthwise"), bias), window, ending)
         return [order.dense_when_asked(queue, one) for one in ending.stored]
@@ -109,7 +119,7 @@ def _packed(queue: Queue, x: Tensor, window: Window) -> wgmma.Gathered:
     y = queue.empty((images, *padded, _LEAST), x.format)
     problem = Packing(images, channels, *image, *padded, *window.before)
     blocks = -(-images * math.prod(padded) // _THREADS)
-    source = Source("pack.cu", "pack_channels", (("T", x.format.name),))
+    source = Source("pack.cu", "pack_channels", (("TX", x.format.name),))
     queue.launch(source, blocks, _THREADS, queue.at(x), queue.at(y), problem)
     of_rows = replace(
         window,
@@ -122,7 +132,8 @@ def _packed(queue: Queue, x: Tensor, window: Window) -> wgmma.Gathered:
     return wgmma.Gathered(y, of_rows, _LEAST * _LEAST)
 
 
-def _is_depthwise(call: Call) -> bool:
+def is_depthwise(call: Call) -> bool:
+    """Whether each channel is convolved by itself."""
     x, w = call.data(0), call.data(1)
     return call.int("group", 1) == x.shape[1] == w.shape[0]
 
@@ -133,7 +144,7 @@ def _depthwise(queue: Queue, tensors: tuple[Tensor, Tensor, Tensor | None], wind
     cols = 4 if window.strides[1] == 1 else 2  # a thread; more read too many columns to hold them
     assert x.format
     macros = (
-        ("T", x.format.name), ("TB", bias.format.name if bias is not None and bias.format else "float"), ("KERNEL_WIDTH", window.kernel[1]),
+        ("TX", x.format.name), ("TB", bias.format.name if bias is not None and bias.format else "float"), ("KERNEL_WIDTH", window.kernel[1]),
         ("STRIDE_WIDTH", window.strides[1]), ("DILATION_WIDTH", window.dilations[1]), ("COLS", cols),
     )  # fmt: skip
     strides = [(0, 0, *own) for own in ending.strides((images * math.prod(window.out), channels))]

@@ -110,8 +110,21 @@ def _gemm(queue: Queue, call: Call, ending: Ending) -> list[Tensor]:
     k = a.shape[0] if call.int("transA", 0) else a.shape[1]
     added = None if c is None else Matrices(c, (), *spread(c.shape, ending.shape))
     scales = {"alpha": call.float("alpha", 1.0), "beta": call.float("beta", 1.0)}
-    run(queue, describe(left, right, added, ending.shape, k, ending, tactic=call.tactic, tf32=call.tf32, **scales))
-    return list(ending.stored)
+    whole = describe(left, right, added, ending.shape, k, ending, tactic=call.tactic, tf32=call.tf32, **scales)
+    return _computed(queue, whole)
+
+
+def _computed(queue: Queue, whole: Product) -> list[Tensor]:
+    """A product of the network: as its tactic says."""
+    if math.prod(whole.ending.shape):
+        if queue.offers is not None or whole.tactic not in (EXACT, ACC16):
+            from probe.engine.device.cuda.ops import named
+
+            named.offer(queue, whole)
+            if whole.tactic not in (EXACT, ACC16):
+                return named.launch(queue, whole, whole.tactic)
+        run(queue, whole)
+    return list(whole.ending.stored)
 
 
 def product(
@@ -153,8 +166,8 @@ def run(queue: Queue, whole: Product, tile: Tile | Tactic | None = None) -> None
         return
     assert not isinstance(tile, Tactic)
     multiplied = _multiplied(whole)
-    if whole.a.col != 1 and whole.batches == 1 and multiplied:  # mma.sync wants k contiguous
-        whole = replace(whole, a=Matrices(transposed(queue, whole.a.tensor, (1, 0)), (), whole.k, 1))
+    if whole.batches == 1 and multiplied:
+        whole = _by_rows(queue, whole)
     a, b = whole.a, whole.b
     on_tensor_cores = multiplied and a.col == 1 and 1 in (b.row, b.col) and whole.k > 0
     if whole.tactic == ACC16 and not (on_tensor_cores and a.tensor.format is F16):
@@ -169,6 +182,37 @@ def _mma(queue: Queue, whole: Product, tile: Tile) -> None:
     assert a.tensor.format
     by_n, bytes_each = b.col == 1, a.tensor.format.bytes
     evenly = (whole.k, a.row, *whole.a_batch, *whole.b_batch, *((whole.n, b.row) if by_n else (b.col,)))
+def tiles_for(whole: Product, kernel: str) -> tuple[Tile, ...]:
+    """Of ``mma`` or ``simt``."""
+    return TILES if kernel == "simt" else TF32_TILES if whole.a.tensor.format is F32 else MMA_TILES
+
+
+def tiles_refusal(whole: Product, kernel: str) -> str | None:
+    """Why ``mma`` or ``simt`` does not compute a product; None when it does."""
+    if kernel == "simt":
+        return None
+    if not _multiplied(whole) or whole.k == 0:
+        return "operands that tensor cores do not multiply"
+    if whole.a.col != 1 and whole.batches != 1:
+        return "left operands whose rows are not contiguous"
+    return None if 1 in (whole.b.row, whole.b.col) else "neither axis of the right operand is contiguous"
+
+
+def on_tiles(queue: Queue, whole: Product, kernel: str, tile: Tile, tactic: str = EXACT) -> None:
+    """Compute a product that ``tiles_refusal`` has nothing against, with tiles of a size."""
+    if kernel == "mma":
+        _mma(queue, replace(_by_rows(queue, whole), tactic=tactic), tile)
+    else:
+        _simt(queue, whole, tile)
+
+
+def _by_rows(queue: Queue, whole: Product) -> Product:
+    """With the rows of a contiguous, as mma.sync wants them."""
+    if whole.a.col == 1:
+        return whole
+    return replace(whole, a=Matrices(transposed(queue, whole.a.tensor, (1, 0)), (), whole.k, 1))
+
+
     macros = (
         ("TAB", a.tensor.format.name), *tile.sizes, ("WM", tile.tm), ("WN", tile.tn), ("STAGES", STAGES), ("B_BY_N", int(by_n)),
         ("ACC16", int(whole.tactic == ACC16)), ("ALIGNED", int(not any(one * bytes_each % 16 for one in evenly))),
