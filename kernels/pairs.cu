@@ -1,28 +1,29 @@
-// What every metric of a pair of tensors is made of, in one walk over both: sums, extremes, counts by class.
-//   actual TA, golden float: `rows` rows of `cols` (an item, or an item's channel, a row), dense
-//   parts [rows * per_row][VALUES] double, then joined [VALUES] double; row_error, row_range [rows] float
-// Compared are elements finite in both and below `threshold` in magnitude in golden; the others (ASIDE) are masks and infinities, counted by
-// class. Relative errors are good to 2 units in the last place of float, all else is exact up to the order of float64 sums.
+// What every metric of a pair of tensors is made of, in one walk over both: sums, extremes, counts by class, maxima of items and channels.
+//   actual TA, golden float: `n` elements, dense
+//   parts [VALUES][BLOCKS] double of one pair, then joined [VALUES] double; classes [CLASSES], maxima: unsigned, zero before
+// Compared are elements finite in both and below `threshold` in magnitude in golden; the others are masks and infinities, counted by class.
+// Relative errors are summed in float over 8 elements and good to 4 units in the last place of float each; all else is exact up to the
+// order of float64 sums. Largest relative errors are divided exactly.
 // Tactics:
-//   pairs_parts   a block a part of a row: each thread VEC elements at a time, sums in double, warps joined by shuffles
-//   pairs_join    one block joins all parts, in order
-// The order of every sum is fixed by rows, cols and the number of parts. NVRTC defines: TA, VEC, one ENTRY.
+//   pairs_parts   a block a stretch of the tensor, VEC elements at a time, the next ones on their way; what has nothing odd among VEC elements
+//                 needs one test for all of them, the rest is walked one by one
+//   pairs_join    a block a pair: joins its parts, in order
+//   pairs_clear   zeroes what parts add to
+// Maxima are those of unsigned bits, so that their order does not matter; the order of every sum is fixed by n and the number of blocks.
+// NVRTC defines: TA, VEC, ROWS (maxima are kept), SPLIT (rows may end inside VEC elements), AHEAD (load before working), LEAST (blocks a
+// multiprocessor), BLOCKS (of one pair, at most), one ENTRY.
 #include "common.cuh"
 
-enum { ABS, REL, SQUARED, GOLDEN2, ACTUAL2, DOT, SUMS_ = DOT, ASIDE, NAN_A, INF_A, NAN_G, INF_G, NONFINITE, SENTINELS, SENTINEL_MISMATCH,
-       MISMATCHED, ADDED = MISMATCHED, MAX_REL, GOLDEN_MAX, ACTUAL_MAX, GOLDEN_MIN_, ACTUAL_MIN_, SENTINEL_ERROR, MAXIMA = SENTINEL_ERROR,
-       MAX_ABS, PLACE, VALUES };  // minima are held negated
+enum { ABS, REL, SQUARED, GOLDEN2, ACTUAL2, DOT, MISMATCHED, ADDED = MISMATCHED, MAX_REL, GOLDEN_MAX, ACTUAL_MAX, GOLDEN_MIN_, ACTUAL_MIN_, MAX_ABS, PLACE, VALUES };  // minima are held negated
+enum { ASIDE, NAN_A, INF_A, NAN_G, INF_G, NONFINITE, SENTINELS, SENTINEL_MISMATCH, WRONG, SENTINEL_ERROR, GRID, CLASSES };
+enum { THREADS = 256, WARPS = THREADS / 32, TABLE = THREADS * 8 + 2 };
 
 #define INFINITE __int_as_float(0x7f800000)
-#ifdef ENTRY_JOIN
-#define WARPS 32
-#else
-#define WARPS 8
-#endif
 
-struct Measure { float threshold, boundary, floor, atol, rtol; };
+struct Measure { float threshold, boundary, floor, atol, rtol; int either, equal_nan, equal_inf; };
+// Rows are of `cols` elements; row r is of item r / channels and channel r % channels. `maxima`: error and range of each item, then of each channel.
+struct Rows { int cols, channels, items; };
 
-__device__ __forceinline__ double neutral(int value) { return value <= ADDED ? 0.0 : value == MAX_REL || value == SENTINEL_ERROR || value >= MAX_ABS ? 0.0 : -(double)INFINITE; }
 __device__ __forceinline__ double joined(int value, double x, double y) { return value <= ADDED ? x + y : y > x ? y : x; }
 // a larger error, or the same earlier
 __device__ __forceinline__ void further(double& most, double& place, double other, double there) {
@@ -31,79 +32,197 @@ __device__ __forceinline__ void further(double& most, double& place, double othe
 
 #ifdef ENTRY_PARTS
 struct Seen {
-    double sums[SUMS_ + 1];
-    int counts[ADDED - SUMS_];
-    float max_rel, golden_max, actual_max, golden_min, actual_min, sentinel_error, max_abs;
-    int place;
+    double sums[DOT + 1];
+    float max_rel, golden_max, actual_max, golden_min, actual_min, max_abs;
+    int mismatched, place;  // `place` counts elements of this block
 
-    __device__ __forceinline__ void aside(float a, float g, const Measure& m) {
-        counts[ASIDE - ASIDE] += 1;
-        bool nan_a = a != a, nan_g = g != g, inf_a = fabsf(a) == INFINITE, inf_g = fabsf(g) == INFINITE;
-        bool masked = g == -INFINITE || (fabsf(g) >= m.threshold && !inf_g && !nan_g);
-        bool same = (nan_a && nan_g) || a == g || (masked && !nan_a && !inf_a && fabsf(a) >= m.boundary && (a < 0.f) == (g < 0.f));
-        bool odd = nan_a || nan_g || inf_a || inf_g;
-        counts[NAN_A - ASIDE] += nan_a;
-        counts[INF_A - ASIDE] += inf_a;
-        counts[NAN_G - ASIDE] += nan_g;
-        counts[INF_G - ASIDE] += inf_g;
-        counts[NONFINITE - ASIDE] += odd && !same;
-        counts[SENTINELS - ASIDE] += masked;
-        counts[SENTINEL_MISMATCH - ASIDE] += masked && !same;
-        counts[MISMATCHED - ASIDE] += !same;
-        if (masked && !odd && same && fabsf(g) < 1e30f) sentinel_error = fmaxf(sentinel_error, fabsf(a - g) / fabsf(g));
+    __device__ __forceinline__ float bound(float magnitude, const Measure& m) const {
+        float scaled = __fmul_rn(m.rtol, magnitude);
+        return m.either ? fmaxf(scaled, m.atol) : __fadd_rn(scaled, m.atol);
     }
-    // Returns the relative error; `at` counts elements of this block.
-    __device__ __forceinline__ float add(float a, float g, int at, const Measure& m) {
-        float magnitude = fabsf(g);
-        if (!(magnitude < m.threshold && fabsf(a) < INFINITE)) {
-            aside(a, g, m);
-            return 0.f;
-        }
-        double wide = a, golden = g, apart = wide - golden;
+
+    __device__ __forceinline__ void wide(float a, float g) {
+        double x = a, y = g, apart = x - y;
         sums[ABS] += fabs(apart);
         sums[SQUARED] += apart * apart;
-        sums[GOLDEN2] += golden * golden;
-        sums[ACTUAL2] += wide * wide;
-        sums[DOT] += wide * golden;
-        float error = fabsf(a - g), relative = error == 0.f ? 0.f : __fdividef(error, fmaxf(magnitude, m.floor));
-        counts[MISMATCHED - ASIDE] += error > m.atol + m.rtol * magnitude;
+        sums[GOLDEN2] += y * y;
+        sums[ACTUAL2] += x * x;
+        sums[DOT] += x * y;
+    }
+
+    // Of any class. `error` and `range` grow to its own.
+    __device__ __forceinline__ void one(float a, float g, int at, const Measure& m, unsigned* classes, float& error, float& range) {
+        float magnitude = fabsf(g);
+        if (!(magnitude < m.threshold && fabsf(a) < INFINITE)) {
+            bool nan_a = a != a, nan_g = g != g, inf_a = fabsf(a) == INFINITE, inf_g = magnitude == INFINITE;
+            bool masked = g == -INFINITE || (magnitude >= m.threshold && !inf_g && !nan_g);
+            bool same = (nan_a && nan_g) || a == g || (masked && !nan_a && !inf_a && fabsf(a) >= m.boundary && (a < 0.f) == (g < 0.f));
+            bool odd = nan_a || nan_g || inf_a || inf_g;
+            atomicAdd(classes + ASIDE, 1u);
+            if (nan_a) atomicAdd(classes + NAN_A, 1u);
+            if (inf_a) atomicAdd(classes + INF_A, 1u);
+            if (nan_g) atomicAdd(classes + NAN_G, 1u);
+            if (inf_g) atomicAdd(classes + INF_G, 1u);
+            if (odd && !same) atomicAdd(classes + NONFINITE, 1u);
+            if (masked) atomicAdd(classes + SENTINELS, 1u);
+            if (masked && !same) atomicAdd(classes + SENTINEL_MISMATCH, 1u);
+            if (!same || (nan_a && nan_g && !m.equal_nan) || (inf_a && inf_g && !m.equal_inf)) atomicAdd(classes + WRONG, 1u);
+            if (masked && !odd && same && magnitude < 1e30f) atomicMax(classes + SENTINEL_ERROR, __float_as_uint(__fdiv_rn(fabsf(a - g), magnitude)));
+            return;
+        }
+        float apart = fabsf(a - g), relative = apart == 0.f ? 0.f : __fdiv_rn(apart, fmaxf(magnitude, m.floor));
+        wide(a, g);
+        sums[REL] += relative;
+        mismatched += apart > bound(magnitude, m);
         max_rel = fmaxf(max_rel, relative);
         golden_max = fmaxf(golden_max, g);
         actual_max = fmaxf(actual_max, a);
         golden_min = fminf(golden_min, g);
         actual_min = fminf(actual_min, a);
-        if (error > max_abs) { max_abs = error; place = at; }
-        return relative;
+        if (apart > max_abs) { max_abs = apart; place = at; }
+        error = fmaxf(error, apart);
+        range = fmaxf(range, magnitude);
     }
+
     __device__ __forceinline__ double value(int which) const {
-        if (which <= SUMS_) return sums[which];
-        if (which <= ADDED) return counts[which - ASIDE];
-        float extremes[] = {max_rel, golden_max, actual_max, -golden_min, -actual_min, sentinel_error, max_abs};
+        if (which <= DOT) return sums[which];
+        if (which == MISMATCHED) return mismatched;
+        float extremes[] = {max_rel, golden_max, actual_max, -golden_min, -actual_min};
         return extremes[which - MAX_REL];
     }
 };
 
-extern "C" __global__ void __launch_bounds__(256) pairs_parts(
-    const TA* __restrict__ actual, const float* __restrict__ golden, double* __restrict__ parts, i64 cols, int per_row, i64 span, Measure m) {
-    take_turn();
+// The maxima of a warp's lanes, by row; every lane takes part.
+__device__ __forceinline__ void note(unsigned (*table)[2], int row, bool there, float error, float range) {
+    unsigned left = __ballot_sync(0xffffffffu, there);
+    int lane = threadIdx.x % 32;
+    while (left) {
+        int lead = __ffs(left) - 1, at = __shfl_sync(0xffffffffu, row, lead);
+        bool mine = there && row == at;
+        unsigned e = __reduce_max_sync(0xffffffffu, mine ? __float_as_uint(error) : 0u);
+        unsigned r = __reduce_max_sync(0xffffffffu, mine ? __float_as_uint(range) : 0u);
+        if (lane == lead) { atomicMax(&table[at][0], e); atomicMax(&table[at][1], r); }
+        left &= ~__ballot_sync(0xffffffffu, mine);
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS, LEAST) pairs_parts(
+    const TA* __restrict__ actual, const float* __restrict__ golden, double* __restrict__ parts, unsigned* __restrict__ classes,
+    unsigned* __restrict__ maxima, i64 n, int span, Measure m, Rows r) {
     __shared__ double held[VALUES][WARPS];
-    i64 row = blockIdx.x / per_row, first = blockIdx.x % per_row * span, last = first + span < cols ? first + span : cols;
+    __shared__ unsigned counted[CLASSES];
+    i64 first = (i64)blockIdx.x * span;
+    int count = (int)(n - first < span ? n - first : span), lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    if (threadIdx.x < CLASSES) counted[threadIdx.x] = 0;
+#if ROWS
+    __shared__ unsigned table[TABLE][2];
+    i64 first_row = first / r.cols;
+    int within = (int)(first - first_row * r.cols), rows = (within + count - 1) / r.cols + 1;
+    for (int row = threadIdx.x; row < rows; row += THREADS) table[row][0] = table[row][1] = 0;
+    int row = (within + threadIdx.x * VEC) / r.cols, col = (within + threadIdx.x * VEC) % r.cols;
+    int step_rows = THREADS * VEC / r.cols, step_cols = THREADS * VEC % r.cols;
+#endif
+    __syncthreads();
     Seen seen = {};
     seen.golden_max = seen.actual_max = -INFINITE;
     seen.golden_min = seen.actual_min = INFINITE;
-    actual += row * cols + first;
-    golden += row * cols + first;
-    int count = (int)(last - first);
-#pragma unroll 2
-    for (int c = threadIdx.x * VEC; c < count; c += 256 * VEC) {
-        Pack<TA, VEC> a = *(const Pack<TA, VEC>*)(actual + c);
-        Pack<float, VEC> g = *(const Pack<float, VEC>*)(golden + c);
-        float relative = 0.f;
-#pragma unroll
-        for (int v = 0; v < VEC; ++v) relative += seen.add(read(a.lane[v]), g.lane[v], c + v, m);
-        seen.sums[REL] += relative;
+    actual += first;
+    golden += first;
+    Pack<TA, VEC> a = {}, coming_a = {};
+    Pack<float, VEC> g = {}, coming_g = {};
+    int c = threadIdx.x * VEC;
+    if (AHEAD && c + VEC <= count) {
+        coming_a = *(const Pack<TA, VEC>*)(actual + c);
+        coming_g = *(const Pack<float, VEC>*)(golden + c);
     }
-    int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    for (int base = warp * 32 * VEC; base < count; base += THREADS * VEC, c += THREADS * VEC) {
+        a = coming_a;
+        g = coming_g;
+        if (!AHEAD && c + VEC <= count) {
+            a = *(const Pack<TA, VEC>*)(actual + c);
+            g = *(const Pack<float, VEC>*)(golden + c);
+        }
+        if (AHEAD && c + THREADS * VEC + VEC <= count) {
+            coming_a = *(const Pack<TA, VEC>*)(actual + c + THREADS * VEC);
+            coming_g = *(const Pack<float, VEC>*)(golden + c + THREADS * VEC);
+        }
+        float together = 0.f, golden_max = -INFINITE, golden_min = INFINITE, actual_max = -INFINITE, actual_min = INFINITE, error = 0.f;
+#pragma unroll
+        for (int v = 0; v < VEC; ++v) {
+            float x = read(a.lane[v]), y = g.lane[v], apart = x - y;
+            together += apart;
+            error = fmaxf(error, fabsf(apart));
+            golden_max = fmaxf(golden_max, y);
+            golden_min = fminf(golden_min, y);
+            actual_max = fmaxf(actual_max, x);
+            actual_min = fminf(actual_min, x);
+        }
+        float range = fmaxf(golden_max, -golden_min), error_2 = 0.f, range_2 = 0.f;
+        // NaN or Inf of either side is in the sum of differences, or in golden's range
+        bool plain = c + VEC <= count && fabsf(together) < INFINITE && range < m.threshold;
+        if (plain) {
+            float relative = 0.f, relative_max = 0.f;
+#pragma unroll
+            for (int v = 0; v < VEC; ++v) {
+                float x = read(a.lane[v]), y = g.lane[v], apart = fabsf(x - y), magnitude = fabsf(y);
+                float share = __fdividef(apart, fmaxf(magnitude, m.floor));
+                relative += share;
+                relative_max = fmaxf(relative_max, share);
+                seen.mismatched += apart > seen.bound(magnitude, m);
+                seen.wide(x, y);
+            }
+            seen.sums[REL] += relative;
+            seen.golden_max = fmaxf(seen.golden_max, golden_max);
+            seen.golden_min = fminf(seen.golden_min, golden_min);
+            seen.actual_max = fmaxf(seen.actual_max, actual_max);
+            seen.actual_min = fminf(seen.actual_min, actual_min);
+            if (relative_max * 1.000001f > seen.max_rel) {
+#pragma unroll
+                for (int v = 0; v < VEC; ++v) {
+                    float apart = fabsf(read(a.lane[v]) - g.lane[v]);
+                    if (apart > 0.f) seen.max_rel = fmaxf(seen.max_rel, __fdiv_rn(apart, fmaxf(fabsf(g.lane[v]), m.floor)));
+                }
+            }
+            if (error > seen.max_abs) {
+                seen.max_abs = error;
+#pragma unroll
+                for (int v = VEC - 1; v >= 0; --v) seen.place = fabsf(read(a.lane[v]) - g.lane[v]) == error ? c + v : seen.place;
+            }
+#if ROWS && SPLIT
+            if (col + VEC > r.cols) {  // the next row begins among these
+                error = range = 0.f;
+#pragma unroll
+                for (int v = 0; v < VEC; ++v) {
+                    float apart = fabsf(read(a.lane[v]) - g.lane[v]), magnitude = fabsf(g.lane[v]);
+                    bool next = col + v >= r.cols;
+                    error = fmaxf(error, next ? 0.f : apart);
+                    range = fmaxf(range, next ? 0.f : magnitude);
+                    error_2 = fmaxf(error_2, next ? apart : 0.f);
+                    range_2 = fmaxf(range_2, next ? magnitude : 0.f);
+                }
+            }
+#endif
+        } else {
+            error = range = 0.f;
+            int last = c + VEC < count ? c + VEC : count;
+#pragma unroll 1
+            for (int at = c; at < last; ++at) {
+#if ROWS
+                bool next = col + (at - c) >= r.cols;
+                seen.one(read(actual[at]), golden[at], at, m, counted, next ? error_2 : error, next ? range_2 : range);
+#else
+                seen.one(read(actual[at]), golden[at], at, m, counted, error, range);
+#endif
+            }
+        }
+#if ROWS
+        note(table, row, c < count, error, range);
+        if (SPLIT) note(table, row + 1, c < count && col + VEC > r.cols && row + 1 < rows, error_2, range_2);
+        row += step_rows;
+        col += step_cols;
+        if (col >= r.cols) { col -= r.cols; ++row; }
+#endif
+    }
 #pragma unroll
     for (int which = 0; which < MAX_ABS; ++which) {
         double x = seen.value(which);
@@ -111,7 +230,7 @@ extern "C" __global__ void __launch_bounds__(256) pairs_parts(
         for (int far = 16; far > 0; far >>= 1) x = joined(which, x, __shfl_xor_sync(0xffffffffu, x, far));
         if (lane == 0) held[which][warp] = x;
     }
-    double most = seen.max_abs, place = (double)(row * cols + first + seen.place);
+    double most = seen.max_abs, place = (double)(first + seen.place);
 #pragma unroll
     for (int far = 16; far > 0; far >>= 1) {
         double other = __shfl_xor_sync(0xffffffffu, most, far), there = __shfl_xor_sync(0xffffffffu, place, far);
@@ -119,70 +238,68 @@ extern "C" __global__ void __launch_bounds__(256) pairs_parts(
     }
     if (lane == 0) { held[MAX_ABS][warp] = most; held[PLACE][warp] = place; }
     __syncthreads();
-    parts += (i64)blockIdx.x * VALUES;
+    parts += blockIdx.x;
     if (threadIdx.x < MAX_ABS) {
         double x = held[threadIdx.x][0];
         for (int w = 1; w < WARPS; ++w) x = joined(threadIdx.x, x, held[threadIdx.x][w]);
-        parts[threadIdx.x] = x;
+        parts[threadIdx.x * BLOCKS] = x;
     }
     if (threadIdx.x == MAX_ABS) {
         most = held[MAX_ABS][0];
         place = held[PLACE][0];
         for (int w = 1; w < WARPS; ++w) further(most, place, held[MAX_ABS][w], held[PLACE][w]);
-        parts[MAX_ABS] = most;
-        parts[PLACE] = place;
+        parts[MAX_ABS * BLOCKS] = most;
+        parts[PLACE * BLOCKS] = place;
     }
+    if (threadIdx.x < SENTINEL_ERROR && counted[threadIdx.x]) atomicAdd(classes + threadIdx.x, counted[threadIdx.x]);
+    if (threadIdx.x == SENTINEL_ERROR && counted[SENTINEL_ERROR]) atomicMax(classes + SENTINEL_ERROR, counted[SENTINEL_ERROR]);
+    if (threadIdx.x == GRID && blockIdx.x == 0) classes[GRID] = gridDim.x;
+#if ROWS
+    for (int at = threadIdx.x; at < rows; at += THREADS) {
+        i64 whole = first_row + at, item = whole / r.channels;
+        int channel = (int)(whole - item * r.channels);
+        atomicMax(maxima + item, table[at][0]);
+        atomicMax(maxima + r.items + item, table[at][1]);
+        if (r.channels > 1) {
+            atomicMax(maxima + 2 * (i64)r.items + channel, table[at][0]);
+            atomicMax(maxima + 2 * (i64)r.items + r.channels + channel, table[at][1]);
+        }
+    }
+#endif
 }
 #endif
 
 #ifdef ENTRY_JOIN
-extern "C" __global__ void __launch_bounds__(32 * WARPS) pairs_join(
-    const double* __restrict__ parts, double* __restrict__ all, float* __restrict__ row_error, float* __restrict__ row_range, int rows, int per_row) {
-    take_turn();
-    __shared__ double held[VALUES][WARPS];
-    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, count = rows * per_row;
-    for (int which = lane; which < MAX_ABS; which += 32) {  // a value a lane, parts in turn a warp
-        double x = neutral(which);
-#pragma unroll 4
-        for (int part = warp; part < count; part += WARPS) x = joined(which, x, parts[(i64)part * VALUES + which]);
-        held[which][warp] = x;
+// `parts` of pair p at p * VALUES * BLOCKS, its classes at p * CLASSES.
+extern "C" __global__ void __launch_bounds__(THREADS) pairs_join(const double* __restrict__ parts, const unsigned* __restrict__ classes, double* __restrict__ all) {
+    parts += (i64)blockIdx.x * VALUES * BLOCKS;
+    all += (i64)blockIdx.x * VALUES;
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, count = (int)classes[blockIdx.x * CLASSES + GRID];
+    for (int which = warp; which < MAX_ABS; which += WARPS) {
+        double x = which <= ADDED ? 0.0 : -(double)INFINITE;
+        for (int part = lane; part < count; part += 32) x = joined(which, x, parts[which * BLOCKS + part]);
+#pragma unroll
+        for (int far = 16; far > 0; far >>= 1) x = joined(which, x, __shfl_xor_sync(0xffffffffu, x, far));
+        if (lane == 0) all[which] = x;
     }
-    if (lane == 31) {
-        double most = 0.0, place = 0.0;
-        for (int part = warp; part < count; part += WARPS) {
-            if (parts[(i64)part * VALUES + MAX_ABS] > 0.0) {
-                if (most == 0.0) { most = parts[(i64)part * VALUES + MAX_ABS]; place = parts[(i64)part * VALUES + PLACE]; }
-                else further(most, place, parts[(i64)part * VALUES + MAX_ABS], parts[(i64)part * VALUES + PLACE]);
-            }
+    if (warp == WARPS - 1) {
+        double most = -1.0, place = 0.0;
+        for (int part = lane; part < count; part += 32) {
+            double other = parts[MAX_ABS * BLOCKS + part], there = parts[PLACE * BLOCKS + part];
+            further(most, place, other, there);
         }
-        held[MAX_ABS][warp] = most;
-        held[PLACE][warp] = place;
-    }
-    __syncthreads();
-    if (threadIdx.x < MAX_ABS) {
-        double x = held[threadIdx.x][0];
-        for (int w = 1; w < WARPS; ++w) x = joined(threadIdx.x, x, held[threadIdx.x][w]);
-        all[threadIdx.x] = x;
-    }
-    if (threadIdx.x == MAX_ABS) {
-        double most = 0.0, place = 0.0;
-        for (int w = 0; w < WARPS; ++w) {
-            if (held[MAX_ABS][w] > 0.0 && most == 0.0) { most = held[MAX_ABS][w]; place = held[PLACE][w]; }
-            else if (held[MAX_ABS][w] > 0.0) further(most, place, held[MAX_ABS][w], held[PLACE][w]);
+#pragma unroll
+        for (int far = 16; far > 0; far >>= 1) {
+            double other = __shfl_xor_sync(0xffffffffu, most, far), there = __shfl_xor_sync(0xffffffffu, place, far);
+            further(most, place, other, there);
         }
-        all[MAX_ABS] = most;
-        all[PLACE] = place;
+        if (lane == 0) { all[MAX_ABS] = most; all[PLACE] = place; }
     }
-    for (int row = threadIdx.x; row < rows; row += 32 * WARPS) {
-        double error = 0.0, range = 0.0;
-        for (int part = row * per_row; part < (row + 1) * per_row; ++part) {
-            const double* one = parts + (i64)part * VALUES;
-            error = one[MAX_ABS] > error ? one[MAX_ABS] : error;
-            range = one[GOLDEN_MAX] > range ? one[GOLDEN_MAX] : range;
-            range = one[GOLDEN_MIN_] > range ? one[GOLDEN_MIN_] : range;
-        }
-        row_error[row] = (float)error;
-        row_range[row] = (float)range;
-    }
+}
+#endif
+
+#ifdef ENTRY_CLEAR
+extern "C" __global__ void __launch_bounds__(THREADS) pairs_clear(unsigned* __restrict__ to, i64 count) {
+    for (i64 at = (i64)blockIdx.x * THREADS + threadIdx.x; at < count; at += (i64)gridDim.x * THREADS) to[at] = 0;
 }
 #endif

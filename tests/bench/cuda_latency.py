@@ -31,11 +31,12 @@ from probe.engine.costs import cost_of
 from probe.engine.device.cuda.device import CudaDevice
 from probe.engine.device.cuda.driver import Driver
 from probe.engine.device.cuda.formats import F16, F32
-from probe.engine.device.cuda.pairs import Measure as How
-from probe.engine.device.cuda.pairs import measure as measure_pair
+from probe.engine.device.cuda.pairs import Pairs
 from probe.engine.device.cuda.prepared import Prepared
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.tensor import Tensor, host_tensor
+from probe.engine.device.pairs import Measure as How
+from probe.engine.device.pairs import Rows
 from probe.engine.engine import Engine
 from probe.model import load
 from tests.bench import bert_base, resnet50
@@ -208,23 +209,32 @@ def new_assignment(engine: Engine, device: CudaDevice, feeds: Mapping[str, np.nd
 
 
 def sums_of_pairs(backend: Driver) -> None:
-    """Sums of a tensor and its golden against the bytes of both at copy bandwidth."""
+    """Sums of tensors and their goldens against the bytes of both at copy bandwidth; 64 M pairs, and what ResNet-50 has most of."""
     queue, random = Queue(backend, 18), np.random.default_rng(0)
     golden, other = (host_tensor(random.standard_normal((32, 1 << 21), dtype=np.float32)) for _ in range(2))
+    sizes = (
+        (1 << 26, (Rows(), Rows(32), Rows(32, 64))),
+        (32 * 256 * 3136, (Rows(32, 256),)),
+        (32 * 2048 * 49, (Rows(32, 2048),)),
+    )
     for stored in (F32, F16):
         actual = queue.convert(other, stored)
-        for rows in (1, 32, 32 * 64):
-            seconds = min(backend.seconds(partial(_five_times, queue, actual, golden, rows)) / 5 for _ in range(8))
-            floor = (actual.nbytes + golden.nbytes) / BANDWIDTH
-            print(
-                f"sums of {actual.size >> 20} M pairs, {stored.name:5}, {rows:4} rows: {seconds * 1e6:.0f} us, {floor / seconds:.0%} of copy "
-                "bandwidth"
-            )
+        for size, layouts in sizes:
+            pair = [Tensor((size,), one.format, buffer=one.memory) for one in (actual, golden) if one.address(backend)]
+            for rows in layouts:
+                seconds = min(backend.seconds(partial(_five_times, queue, *pair, rows)) / 5 for _ in range(8))
+                floor = sum(one.nbytes for one in pair) / BANDWIDTH
+                print(
+                    f"sums of {size / 2**20:4.1f} M pairs, {stored.name:5}, {rows.items:2} x {rows.channels:4} rows: {seconds * 1e6:.1f} us, "
+                    f"{floor / seconds:.0%} of copy bandwidth",
+                    flush=True,
+                )
 
 
-def _five_times(queue: Queue, actual: Tensor, golden: Tensor, rows: int) -> None:
+def _five_times(queue: Queue, actual: Tensor, golden: Tensor, rows: Rows) -> None:
+    pairs = Pairs(queue)
     for _ in range(5):
-        measure_pair(queue, actual, golden, How(floor=1e-3), rows)
+        pairs.add(actual, golden, How(floor=1e-3), rows)
 
 
 def _replayed(prepared: Prepared) -> dict[str, Tensor]:

@@ -103,13 +103,15 @@ def test_large_tiles_are_within_their_budget():
 
 def test_sums_of_pairs_are_within_their_budget():
     from probe.engine.device.cuda.formats import F16, F32
-    from probe.engine.device.cuda.pairs import Measure, measure
+    from probe.engine.device.cuda.pairs import measure
     from probe.engine.device.cuda.queue import Queue
+    from probe.engine.device.pairs import Measure, Rows
 
     backend = NullBackend()
     queue = Queue(backend, 18)
-    for stored, cols in itertools.product((F32, F16), (4096, 4095)):
-        measure(queue, queue.empty((64, cols), stored), queue.empty((64, cols), F32), Measure(), rows=64)
+    for stored, cols in itertools.product((F32, F16), (4096, 4095, 3)):
+        for rows in (Rows(), Rows(4, 16)):
+            measure(queue, queue.empty((64, cols), stored), queue.empty((64, cols), F32), Measure(), rows)
     within_budget(list(dict.fromkeys(source for source, _ in backend.launched)), ARCHS)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -9,29 +10,28 @@ import pytest
 
 from probe.engine.device.cuda.errors import Unsupported
 from probe.engine.device.cuda.formats import BF16, F16, F32, I64
-from probe.engine.device.cuda.pairs import Measure, measure
+from probe.engine.device.cuda.pairs import Pairs, measure
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.tensor import host_tensor
+from probe.engine.device.pairs import Measure, Rows
 from probe.metrics.measure import InMemory, Spec, Workspace, _Measurement
 from probe.metrics.measure import measure as on_host
 from probe.precision import round_to
 
-SHAPES = ((1,), (7, 5), (3, 4096), (2, 3, 1111), (40000,), (5, 8191))
+STORED = (F32, F16, BF16)
+# Rows that end inside what a thread takes at a time, rows shorter than that, more rows than a block's table holds
+CASES = [
+    *itertools.product(((1,), (7, 5), (2, 3, 1111), (2, 5, 7, 7)), STORED, ("plain", "odd")),
+    *itertools.product(((3, 4096), (5, 8191), (2, 3, 24, 32)), (F16,), ("plain", "odd")),
+    ((40000,), F32, "plain"), ((40000,), F16, "odd"), ((2, 2100, 1, 1), F16, "odd"),
+]  # fmt: skip
 COUNTED = (
     "count", "compared", "nan_actual", "inf_actual", "nan_golden", "inf_golden", "nonfinite_mismatch", "sentinels", "sentinel_mismatch",
     "mismatched",
 )  # fmt: skip
 EXTREMES = ("max_abs", "golden_min", "golden_max", "actual_min", "actual_max")
-SUMMED = (
-    "abs_error",
-    "rel_error",
-    "squared_error",
-    "golden_squared",
-    "actual_squared",
-    "dot",
-    "max_rel",
-    "sentinel_error",
-)
+SUMMED = {"abs_error": 1e-12, "squared_error": 1e-12, "golden_squared": 1e-12, "actual_squared": 1e-12, "dot": 1e-11, "max_rel": 1e-6,
+          "rel_error": 1e-5, "sentinel_error": 1e-6}  # fmt: skip
 
 
 def pair(shape: tuple[int, ...], kind: str) -> tuple[np.ndarray, np.ndarray]:
@@ -48,10 +48,10 @@ def pair(shape: tuple[int, ...], kind: str) -> tuple[np.ndarray, np.ndarray]:
     return actual, golden
 
 
-@pytest.mark.parametrize("kind", ["plain", "odd"])
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("stored", [F32, F16, BF16], ids=lambda one: one.name)
-def test_sums_are_numpys(backend, shape, kind, stored):
+@pytest.mark.parametrize(
+    ("shape", "stored", "kind"), CASES, ids=[f"{shape}-{stored.name}-{kind}" for shape, stored, kind in CASES]
+)
+def test_sums_are_numpys(backend, shape, stored, kind):
     actual, golden = pair(shape, kind)
     if stored is not F32:
         with np.errstate(over="ignore"):
@@ -62,26 +62,69 @@ def test_sums_are_numpys(backend, shape, kind, stored):
     masks = survey.sentinels
     assert masks.any_finite == (kind == "odd" and golden.size > 40)
     how = Measure(masks.threshold, masks.boundary, floor, 1e-2, 1e-3)
-    queue, rows = Queue(backend, 18), shape[0] if len(shape) > 1 else 1
-    pending = measure(queue, queue.convert(host_tensor(actual), stored), host_tensor(golden), how, rows=rows)
-    found = pending.result()
-    for name in COUNTED:
+    queue, rows = Queue(backend, 18), rows_of(shape)
+    x, y = queue.convert(host_tensor(actual), stored), host_tensor(golden)
+    found = measure(queue, x, y, how, rows)
+    for name in (*COUNTED, *EXTREMES):
         assert getattr(found, name) == getattr(expected, name), name
-    for name in EXTREMES:
-        assert getattr(found, name) == getattr(expected, name), name
-    for name in SUMMED:
-        assert math.isclose(
-            getattr(found, name), getattr(expected, name), rel_tol=1e-5 if name == "rel_error" else 1e-6
-        ), name
-    if expected.worst:
-        assert (
-            np.unravel_index(found.place, shape) == expected.worst[0].place or found.max_abs == expected.worst[0].error
-        )
-    if rows > 1:
-        relative = found.row_error / np.maximum(found.row_range, 1e-30)
-        assert math.isclose(float(relative.max()), expected.item_rel, rel_tol=1e-6)
-    again = measure(queue, queue.convert(host_tensor(actual), stored), host_tensor(golden), how, rows=rows).result()
+    for name, near in SUMMED.items():
+        assert math.isclose(getattr(found, name), getattr(expected, name), rel_tol=near), name
+    there = compared(actual, golden, masks)
+    error = np.abs(np.where(there, actual, 0) - np.where(there, golden, 0)).reshape(-1)
+    assert found.place == error.argmax()
+    if rows.items > 1:
+        assert math.isclose(float(ratio(found.item_error, found.item_range).max()), expected.item_rel, rel_tol=1e-6)
+    if rows.channels > 1:
+        assert expected.channels is not None
+        np.testing.assert_allclose(found.channel_error, expected.channels.max_abs, rtol=1e-6)
+        np.testing.assert_array_equal(found.channel_range, expected.channels.range)
+    again = measure(queue, x, y, how, rows)
     assert again.abs_error == found.abs_error and again.dot == found.dot, "the same bits every time"
+
+
+def rows_of(shape: tuple[int, ...]) -> Rows:
+    if len(shape) < 4:
+        return Rows(shape[0]) if len(shape) > 1 else Rows()
+    return Rows(shape[0], shape[1])
+
+
+def compared(actual, golden, masks):
+    return np.isfinite(actual) & (np.abs(golden) < masks.threshold)
+
+
+def ratio(error, extent):
+    return np.divide(error, extent, out=np.zeros_like(error), where=error > 0)
+
+
+@pytest.mark.parametrize(("either", "equal_nan", "equal_inf"), [(True, True, True), (False, False, False)])
+def test_tolerances_as_presets_have_them(host, either, equal_nan, equal_inf):
+    actual, golden = pair((3, 700), "odd")
+    spec = Spec(atol=1e-2, rtol=5e-3, either=either, equal_nan=equal_nan, equal_inf=equal_inf)
+    actual[0, 5] = golden[0, 5] = np.inf
+    survey = _Measurement(InMemory(actual), InMemory(golden), spec, Workspace())
+    floor = 1e-3 * survey._survey_golden()
+    how = Measure(
+        survey.sentinels.threshold, survey.sentinels.boundary, floor, 1e-2, 5e-3, either, equal_nan, equal_inf
+    )
+    found = measure(Queue(host, 18), host_tensor(actual), host_tensor(golden), how)
+    assert found.mismatched == on_host(InMemory(actual), InMemory(golden), spec).mismatched
+
+
+def test_many_pairs_are_fetched_together(host):
+    """More than one launch joins, with maxima of many channels among them."""
+    queue, pairs = Queue(host, 18), Pairs(Queue(host, 18))
+    expected = []
+    for k in range(70):
+        shape = (2, 1 + k % 3, 3, 3) if k % 3 else (11 + k,)
+        actual, golden = pair(shape, "plain")
+        x, y = host_tensor(actual * (1 + k)), host_tensor(golden)
+        expected.append((float(np.abs(actual * (1 + k) - golden).max()), shape))
+        assert pairs.add(x, y, Measure(floor=1e-3), rows_of(shape)) == k
+        del x, y
+    found = pairs.fetch()
+    assert [one.max_abs for one in found] == pytest.approx([most for most, _ in expected])
+    assert [one.channel_error.size for one in found] == [s[1] if len(s) > 1 and s[1] > 1 else 0 for _, s in expected]
+    assert queue.launches == {}
 
 
 def test_what_is_not_summed_says_why(host):
@@ -90,5 +133,5 @@ def test_what_is_not_summed_says_why(host):
     with pytest.raises(Unsupported, match="other than floats"):
         measure(queue, host_tensor(np.ones(6, np.int64)), x, Measure())
     with pytest.raises(Unsupported, match="in 4 rows"):
-        measure(queue, x, x, Measure(), rows=4)
+        measure(queue, x, x, Measure(), Rows(4))
     assert host_tensor(np.ones(6, np.int64)).format is I64

@@ -1,157 +1,215 @@
-"""``PairSums``: what metrics are made of, summed up on the device over a tensor of a run and its golden twin; only the sums leave the device.
-
-The fields mean what those of ``probe.metrics.sums.Sums`` of the same names mean; this room knows no metric and imports none.
-"""
+"""``Pairs``: what metrics are made of, summed up on the device over tensors of a run and their golden twins; only the sums leave the device."""
 
 from __future__ import annotations
 
 import ctypes
-import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from probe.engine.device.cuda.compile import Source
 from probe.engine.device.cuda.errors import Unsupported
-from probe.engine.device.cuda.formats import F32
-from probe.engine.device.cuda.layout import width
+from probe.engine.device.cuda.formats import F32, I32
+from probe.engine.device.pairs import Measure, PairSums, Rows
 
 if TYPE_CHECKING:
     from probe.engine.device.cuda.queue import Queue
     from probe.engine.device.cuda.tensor import Tensor
 
 Array = np.ndarray[Any, Any]
-_ADDED = (
-    "abs_error", "rel_error", "squared_error", "golden_squared", "actual_squared", "dot", "aside", "nan_actual", "inf_actual",
-    "nan_golden", "inf_golden", "nonfinite_mismatch", "sentinels", "sentinel_mismatch", "mismatched",
+# In the order of the enums of kernels/pairs.cu
+_VALUES = (
+    "abs_error", "rel_error", "squared_error", "golden_squared", "actual_squared", "dot", "mismatched", "max_rel", "golden_max", "actual_max",
+    "golden_min", "actual_min", "max_abs", "place",
 )  # fmt: skip
-_MAXIMA = ("max_rel", "golden_max", "actual_max", "golden_min", "actual_min", "sentinel_error")
-_VALUES = len(_ADDED) + len(_MAXIMA) + 2
+_CLASSES = (
+    "aside", "nan_actual", "inf_actual", "nan_golden", "inf_golden", "nonfinite_mismatch", "sentinels", "sentinel_mismatch", "wrong",
+    "sentinel_error", "grid",
+)  # fmt: skip
 _THREADS = 256
-_BLOCKS = 8  # a multiprocessor
-_LEAST = 1 << 13  # elements worth a block
-
-
-@dataclass(frozen=True, slots=True)
-class Measure:
-    """How pairs are measured.
-
-    Attributes:
-        threshold: magnitude of golden from which an element is a mask and not compared.
-        boundary: magnitude from which an actual element counts as a mask.
-        floor: relative errors divide by no less.
-        atol: with ``rtol``: an element is mismatched when its error is over ``atol + rtol * |golden|``.
-    """
-
-    threshold: float = math.inf
-    boundary: float = math.inf
-    floor: float = 0.0
-    atol: float = 0.0
-    rtol: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class PairSums:
-    """Of one pair; see ``probe.metrics.sums.Sums``.
-
-    Attributes:
-        place: flat index of the largest error.
-        row_error, row_range: of every row of the layout: largest error, largest magnitude of golden.
-    """
-
-    count: int
-    compared: int
-    nan_actual: int
-    inf_actual: int
-    nan_golden: int
-    inf_golden: int
-    nonfinite_mismatch: int
-    sentinels: int
-    sentinel_mismatch: int
-    sentinel_error: float
-    mismatched: int
-    abs_error: float
-    rel_error: float
-    squared_error: float
-    golden_squared: float
-    actual_squared: float
-    dot: float
-    max_abs: float
-    place: int
-    max_rel: float
-    golden_min: float
-    golden_max: float
-    actual_min: float
-    actual_max: float
-    row_error: Array
-    row_range: Array
+_LANES = 4  # elements a thread takes at a time
+_BLOCKS = 3  # a multiprocessor
+_AHEAD = 1  # whether a thread loads its next elements before it works on those it has
+_TABLE = _THREADS * 8  # rows a block keeps maxima of
+_PAIRS = 64  # joined by one launch
+_MAXIMA = 1 << 18  # of the items and channels of so many pairs
+_LARGEST = 1 << 30  # elements of a row
 
 
 class _Measure(ctypes.Structure):
     """The struct of kernels/pairs.cu."""
 
-    _fields_ = tuple((name, ctypes.c_float) for name in ("threshold", "boundary", "floor", "atol", "rtol"))
+    _fields_ = (
+        *((name, ctypes.c_float) for name in ("threshold", "boundary", "floor", "atol", "rtol")),
+        *((name, ctypes.c_int) for name in ("either", "equal_nan", "equal_inf")),
+    )
 
 
-@dataclass(frozen=True, slots=True)
-class Pending:
-    """Sums that the device is still making."""
+class _Rows(ctypes.Structure):
+    """The struct of kernels/pairs.cu."""
 
-    queue: Queue
-    count: int
-    all: Tensor
-    row_error: Tensor
-    row_range: Tensor
-
-    def result(self) -> PairSums:
-        """Waits for them."""
-        raw = np.empty(_VALUES * 8, np.uint8)
-        self.queue.backend.download(raw, self.all.address(self.queue.backend))
-        values = raw.view(np.float64).tolist()
-        named: dict[str, Any] = dict(zip((*_ADDED, *_MAXIMA, "max_abs", "place"), values, strict=True))
-        for name in ("golden_min", "actual_min"):
-            named[name] = -named[name]
-        for name in (*_ADDED[6:], "place"):
-            named[name] = int(named[name])
-        named["compared"] = self.count - named.pop("aside")
-        rows = [one.array(self.queue.backend) for one in (self.row_error, self.row_range)]
-        return PairSums(count=self.count, row_error=rows[0], row_range=rows[1], **named)
+    _fields_ = tuple((name, ctypes.c_int) for name in ("cols", "channels", "items"))
 
 
-def measure(queue: Queue, actual: Tensor, golden: Tensor, how: Measure, rows: int = 1) -> Pending:
-    """Sums of a pair of tensors on the device.
+@dataclass(slots=True)
+class _Chunk:
+    """Pairs that are joined by one launch.
 
-    Args:
-        golden: float32, of as many elements.
-        rows: of equal length that maxima are kept of: batch items, or items times channels.
-
-    Raises:
-        Unsupported: other types, or rows of unequal length.
+    Attributes:
+        made: what is fetched: joined values, classes, maxima.
+        pairs: elements, rows and place among the maxima of each.
     """
-    if actual.format is None or not actual.format.is_float or golden.format is not F32:
-        raise Unsupported("sums over other than floats")
-    if actual.size != golden.size or not actual.size or rows < 1 or actual.size % rows:
-        raise Unsupported(f"sums over {actual.size} and {golden.size} elements in {rows} rows")
-    cols = actual.size // rows
-    lanes = width(4, cols)
-    blocks = _BLOCKS * queue.backend.multiprocessors
-    per_row = max(1, min(math.ceil(blocks / rows), cols // _LEAST))
-    span = math.ceil(cols / per_row / (lanes * _THREADS)) * lanes * _THREADS
-    per_row = math.ceil(cols / span)
-    if span >= 1 << 31:
-        raise Unsupported(f"sums over rows of {cols} elements")
-    parts = queue.empty((rows * per_row, _VALUES, 2), F32)  # doubles
-    made = queue.empty((_VALUES, 2), F32)
-    row_error, row_range = queue.empty((rows,), F32), queue.empty((rows,), F32)
-    given = _Measure(how.threshold, how.boundary, how.floor, how.atol, how.rtol)
-    macros = (("TA", actual.format.name), ("VEC", lanes))
-    queue.launch(
-        Source("pairs.cu", "pairs_parts", (*macros, ("ENTRY_PARTS", 1))), rows * per_row, _THREADS, queue.at(actual), queue.at(golden),
-        queue.at(parts), ctypes.c_longlong(cols), ctypes.c_int(per_row), ctypes.c_longlong(span), given,
-    )  # fmt: skip
-    queue.launch(
-        Source("pairs.cu", "pairs_join", (("TA", "float"), ("VEC", 1), ("ENTRY_JOIN", 1))), 1, 1024, queue.at(parts), queue.at(made),
-        queue.at(row_error), queue.at(row_range), ctypes.c_int(rows), ctypes.c_int(per_row),
-    )  # fmt: skip
-    return Pending(queue, actual.size, made, row_error, row_range)
+
+    made: Tensor
+    maxima: int
+    pairs: list[tuple[int, Rows, int]]
+    used: int = 0
+    joined: bool = False
+
+    @property
+    def classes_at(self) -> int:
+        return _PAIRS * len(_VALUES) * 8
+
+    @property
+    def maxima_at(self) -> int:
+        return self.classes_at + _PAIRS * len(_CLASSES) * 4
+
+
+class Pairs:
+    """Sums of many pairs: launched as they are asked for, fetched together."""
+
+    def __init__(self, queue: Queue) -> None:
+        self._queue = queue
+        self._blocks = _BLOCKS * queue.backend.multiprocessors  # of one pair, at most
+        self._parts: Tensor | None = None
+        self._chunks: list[_Chunk] = []
+        self._order: list[tuple[int, int]] = []
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def add(self, actual: Tensor, golden: Tensor, how: Measure, rows: Rows | None = None) -> int:
+        """Launch the sums of a pair.
+
+        Args:
+            golden: float32, of as many elements.
+            rows: whose maxima are kept.
+
+        Returns:
+            Its place in what ``fetch`` returns.
+
+        Raises:
+            Unsupported: other types, or rows of unequal or unheard-of length.
+        """
+        rows = rows or Rows()
+        size = actual.size
+        if actual.format is None or not actual.format.is_float or golden.format is not F32:
+            raise Unsupported("sums over other than floats")
+        if size != golden.size or not size or rows.count < 1 or size % rows.count:
+            raise Unsupported(f"sums over {size} and {golden.size} elements in {rows.count} rows")
+        cols = size // rows.count
+        keeps = rows.count > 1
+        lanes = _LANES if not keeps or cols >= _LANES else 1
+        unit = _THREADS * lanes
+        blocks = min(self._blocks, -(-size // unit))
+        span = -(-size // (blocks * unit)) * unit
+        if keeps:
+            span = max(min(span, _TABLE * cols // unit * unit), unit)
+        blocks = -(-size // span)
+        if cols >= _LARGEST or span >= _LARGEST or blocks > self._blocks:
+            raise Unsupported(f"sums over {rows.count} rows of {cols} elements")
+        chunk = self._chunk(2 * (rows.items + rows.channels) if keeps else 0)
+        at, base = len(chunk.pairs), chunk.made.address(self._queue.backend)
+        split = int(keeps and cols % lanes > 0)
+        macros = (("TA", actual.format.name), ("VEC", lanes), ("ROWS", int(keeps)), ("SPLIT", split), ("BLOCKS", self._blocks),
+                  ("LEAST", _BLOCKS), ("AHEAD", _AHEAD))  # fmt: skip
+        assert self._parts is not None
+        self._queue.launch(
+            Source("pairs.cu", "pairs_parts", (*macros, ("ENTRY_PARTS", 1))), blocks, _THREADS, self._queue.at(actual), self._queue.at(golden),
+            ctypes.c_void_p(self._parts.address(self._queue.backend) + at * len(_VALUES) * self._blocks * 8),
+            ctypes.c_void_p(base + chunk.classes_at + at * len(_CLASSES) * 4), ctypes.c_void_p(base + chunk.maxima_at + chunk.used * 4),
+            ctypes.c_longlong(size), ctypes.c_int(span),
+            _Measure(how.threshold, how.boundary, how.floor, how.atol, how.rtol, how.either, how.equal_nan, how.equal_inf),
+            _Rows(cols, rows.channels, rows.items),
+        )  # fmt: skip
+        chunk.pairs.append((size, rows, chunk.used))
+        if keeps:
+            chunk.used += 2 * (rows.items + (rows.channels if rows.channels > 1 else 0))
+        self._order.append((len(self._chunks) - 1, at))
+        return len(self._order) - 1
+
+    def fetch(self) -> list[PairSums]:
+        """All sums asked for, in order; waits for them. Nothing is asked for afterwards."""
+        self._join()
+        made = []
+        for chunk in self._chunks:
+            raw = np.empty(chunk.maxima_at + 4 * chunk.used, np.uint8)
+            self._queue.backend.download(raw, chunk.made.address(self._queue.backend))
+            made.append([_sums(raw, chunk, at) for at in range(len(chunk.pairs))])
+        found = [made[chunk][at] for chunk, at in self._order]
+        self._chunks, self._order = [], []
+        return found
+
+    def _chunk(self, maxima: int) -> _Chunk:
+        """One with room for another pair of so many maxima."""
+        if self._chunks:
+            last = self._chunks[-1]
+            if not last.joined and len(last.pairs) < _PAIRS and last.used + maxima <= last.maxima:
+                return last
+            self._join()
+        if self._parts is None:
+            self._parts = self._queue.empty((_PAIRS * len(_VALUES) * self._blocks * 2,), F32)  # doubles
+        room = max(_MAXIMA, maxima)
+        chunk = _Chunk(self._queue.empty(((_PAIRS * (len(_VALUES) * 2 + len(_CLASSES)) + room),), I32), room, [])
+        words = chunk.made.size - _PAIRS * len(_VALUES) * 2
+        self._queue.launch(
+            Source("pairs.cu", "pairs_clear", (("ENTRY_CLEAR", 1),)), min(self._blocks, -(-words // _THREADS)), _THREADS,
+            ctypes.c_void_p(chunk.made.address(self._queue.backend) + chunk.classes_at), ctypes.c_longlong(words),
+        )  # fmt: skip
+        self._chunks.append(chunk)
+        return chunk
+
+    def _join(self) -> None:
+        if not self._chunks or self._chunks[-1].joined:
+            return
+        chunk = self._chunks[-1]
+        chunk.joined = True
+        assert self._parts is not None
+        base = chunk.made.address(self._queue.backend)
+        self._queue.launch(
+            Source("pairs.cu", "pairs_join", (("BLOCKS", self._blocks), ("ENTRY_JOIN", 1))), len(chunk.pairs), _THREADS, self._queue.at(self._parts),
+            ctypes.c_void_p(base + chunk.classes_at), ctypes.c_void_p(base),
+        )  # fmt: skip
+
+
+def _sums(raw: Array, chunk: _Chunk, at: int) -> PairSums:
+    values = raw[: chunk.classes_at].view(np.float64).reshape(_PAIRS, len(_VALUES))[at].tolist()
+    classes = raw[chunk.classes_at : chunk.maxima_at].view(np.uint32).reshape(_PAIRS, len(_CLASSES))[at]
+    maxima = raw[chunk.maxima_at :].view(np.float32)
+    size, rows, begin = chunk.pairs[at]
+    named: dict[str, Any] = {}
+    named.update(zip(_VALUES, values, strict=True))
+    named.update(zip(_CLASSES, classes.tolist(), strict=True))
+    named["sentinel_error"] = float(classes.view(np.float32)[_CLASSES.index("sentinel_error")])
+    for name in ("golden_min", "actual_min"):
+        named[name] = -named[name]
+    named["place"] = int(named["place"])
+    named["mismatched"] = int(named["mismatched"]) + named.pop("wrong")
+    named["compared"] = size - named.pop("aside")
+    del named["grid"]
+    items = rows.items if rows.count > 1 else 0
+    channels = rows.channels if rows.channels > 1 else 0
+    cuts = np.cumsum([begin, items, items, channels, channels])
+    parts = [maxima[low:high].astype(np.float64) for low, high in pairwise(cuts)]
+    return PairSums(
+        count=size, item_error=parts[0], item_range=parts[1], channel_error=parts[2], channel_range=parts[3], **named
+    )
+
+
+def measure(queue: Queue, actual: Tensor, golden: Tensor, how: Measure, rows: Rows | None = None) -> PairSums:
+    """Sums of one pair; waits for them. As ``Pairs.add``."""
+    pairs = Pairs(queue)
+    pairs.add(actual, golden, how, rows)
+    return pairs.fetch()[0]

@@ -27,7 +27,12 @@ static unsigned current;
 static std::vector<double> exchanged;
 
 static void yield_() { swapcontext(&fibers[current], &scheduler); }
-static inline void __syncthreads() { yield_(); }
+static unsigned arrived, passed;
+static void __syncthreads() {  // warps may have taken different numbers of turns
+    unsigned mine = passed;
+    ++arrived;
+    while (passed == mine) yield_();
+}
 static inline void __syncwarp(unsigned = ~0u) { yield_(); }
 template <class T> static inline T __shfl_xor_sync(unsigned, T x, int mask) {  // float or double
     exchanged[current] = (double)x;
@@ -36,6 +41,35 @@ template <class T> static inline T __shfl_xor_sync(unsigned, T x, int mask) {  /
     yield_();  // nobody writes before all have read
     return other;
 }
+template <class T> static inline T __shfl_sync(unsigned, T x, int lane) {
+    exchanged[current] = (double)x;
+    yield_();
+    T other = (T)exchanged[(current & ~31u) + (unsigned)lane];
+    yield_();
+    return other;
+}
+static inline unsigned __ballot_sync(unsigned, bool x) {
+    exchanged[current] = x;
+    yield_();
+    unsigned found = 0;
+    for (unsigned lane = 0; lane < 32; ++lane) found |= (unsigned)(exchanged[(current & ~31u) + lane] != 0.0) << lane;
+    yield_();
+    return found;
+}
+static inline unsigned __reduce_max_sync(unsigned, unsigned x) {
+    exchanged[current] = (double)x;
+    yield_();
+    double most = 0.0;
+    for (unsigned lane = 0; lane < 32; ++lane) most = exchanged[(current & ~31u) + lane] > most ? exchanged[(current & ~31u) + lane] : most;
+    yield_();
+    return (unsigned)most;
+}
+static inline int __ffs(unsigned x) { return __builtin_ffs((int)x); }
+static inline unsigned atomicAdd(unsigned* at, unsigned x) { unsigned old = *at; *at += x; return old; }
+static inline unsigned atomicMax(unsigned* at, unsigned x) { unsigned old = *at; *at = old > x ? old : x; return old; }
+static inline float __fmul_rn(float x, float y) { return x * y; }
+static inline float __fadd_rn(float x, float y) { return x + y; }
+static inline float __fdiv_rn(float x, float y) { return x / y; }
 static inline float __fdividef(float x, float y) { return x / y; }
 static inline float __uint_as_float(unsigned x) { float y; std::memcpy(&y, &x, 4); return y; }
 static inline unsigned __float_as_uint(float x) { unsigned y; std::memcpy(&y, &x, 4); return y; }
@@ -68,6 +102,7 @@ static void run_grid(unsigned grid, unsigned block, void (*kernel)(void**), void
             makecontext(&fibers[t], fiber, 0);
             ended_[t] = 0;
         }
+        arrived = 0;
         for (unsigned left = block; left;) {
             for (unsigned t = 0; t < block; ++t) {
                 if (ended_[t]) continue;
@@ -76,6 +111,7 @@ static void run_grid(unsigned grid, unsigned block, void (*kernel)(void**), void
                 threadIdx.x = t;
                 if (ended_[t]) --left;
             }
+            if (arrived && arrived == left) { arrived = 0; ++passed; }  // between turns, so that the lanes of a warp stay in step
         }
     }
 }
