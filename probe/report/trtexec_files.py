@@ -80,19 +80,21 @@ def _tensor(name: str, ports: Mapping[str, PortReport], location: str) -> dict[s
 
 
 def _inference(one: InferenceTimes) -> dict[str, Any]:
-    queued = one.enqueued is not None
+    sent = one.begin if one.sent is None else one.sent
+    back = one.end if one.back is None else one.back
+    issuing = one.fed if one.issuing is None else one.issuing
     return {
-        "startEnqMs": _ms(one.fed) if queued else None,
+        "startEnqMs": _ms(issuing) if one.enqueued is not None else None,
         "endEnqMs": _ms(one.enqueued),
-        "startH2dMs": _ms(one.begin),
+        "startH2dMs": _ms(sent),
         "endH2dMs": _ms(one.fed),
         "startComputeMs": _ms(one.fed),
         "endComputeMs": _ms(one.computed),
         "startD2hMs": _ms(one.computed),
-        "endD2hMs": _ms(one.end),
-        "h2dMs": _ms(one.fed - one.begin),
+        "endD2hMs": _ms(back),
+        "h2dMs": _ms(one.fed - sent),
         "computeMs": _ms(one.computed - one.fed),
-        "d2hMs": _ms(one.end - one.computed),
+        "d2hMs": _ms(back - one.computed),
         "latencyMs": _ms(one.latency),
     }
 

@@ -45,6 +45,9 @@ class InferenceTimes:
     computed: float
     end: float  # the outputs are back on the host
     enqueued: float | None = None  # the host has issued all work and is free; None where the host computes itself
+    issuing: float | None = None  # the host begins to issue it, which may be before the inputs are there
+    sent: float | None = None  # the device begins to copy the inputs; None: as begin
+    back: float | None = None  # the outputs are copied, before the host looks at them; None: as end
 
     @property
     def latency(self) -> float:
@@ -90,6 +93,11 @@ class Ceilings:
     flops_per_second: float
     bytes_per_second: float
     method: str  # how both were measured
+    by_precision: dict[str, float] = field(default_factory=dict)  # FLOP/s where a device has them in several precisions
+
+    def flops_in(self, precision: str) -> float:
+        """FLOP/s for layers of a precision."""
+        return self.by_precision.get(precision, self.flops_per_second)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +111,7 @@ class MemoryPlan:
     tensors: int  # planned
     unknown: int = 0  # tensors whose size is not known, which are left out
     note: str = ""  # what the plan does not describe
+    pinned: int = 0  # of the host, that inputs and outputs are copied through, for each stream
 
 
 @dataclass(frozen=True, slots=True)

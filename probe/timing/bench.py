@@ -47,6 +47,7 @@ class BenchOptions:
         amount: how much is measured.
         layers: passes and seconds that layers are timed for, one by one.
         streams: of inferences side by side.
+        graphs: CUDA graphs where the device has them; False launches kernel by kernel.
         by_layer: also time layers, against ceilings measured here.
         keep: patterns; tensors, layers and ONNX nodes whose name one is found in stay FP32.
         tactics: a tactic file to replay.
@@ -58,6 +59,7 @@ class BenchOptions:
     amount: Amount = field(default_factory=Amount)
     layers: Amount = field(default_factory=lambda: Amount(10, 1.0, 0.0))
     streams: int = 1
+    graphs: bool = True
     by_layer: bool = True
     keep: tuple[re.Pattern[str], ...] = ()
     tactics: Path | None = None
@@ -120,7 +122,9 @@ def bench_network(
     bench = _Bench(sets, options, progress or (lambda _phase, _name: None), clock)
     with bench.phase("compile"):
         engine, assignment, kept = _compiled(bench, model)
-        timeline = timeline_of(engine, assignment, clock, threads=options.threads, libraries=options.custom_op_libs)
+        timeline = timeline_of(
+            engine, assignment, clock, threads=options.threads, libraries=options.custom_op_libs, graphs=options.graphs
+        )
         contexts = _contexts(timeline, options.streams)
         build = {**engine.seconds, **getattr(engine.device, "seconds", {})}
     with bench.phase("latency") as tell:
@@ -179,18 +183,26 @@ def _compiled(bench: _Bench, model: Model) -> tuple[Engine, Assignment, tuple[st
 
 
 def timeline_of(
-    engine: Engine, assignment: Assignment, clock: Clock, *, threads: int = 0, libraries: Sequence[Path] = ()
+    engine: Engine,
+    assignment: Assignment,
+    clock: Clock,
+    *,
+    threads: int = 0,
+    libraries: Sequence[Path] = (),
+    graphs: bool = True,
 ) -> Timeline:
     """What the engine's device tells of time.
 
     Args:
         threads, libraries: that the engine was compiled with.
-
-    Raises:
-        InputError: a device that does not tell yet.
+        graphs: CUDA graphs, on a GPU; False launches kernel by kernel.
     """
-    if engine.settings.device != "cpu":
-        raise InputError(f"bench does not time the device {engine.settings.device!r} yet", where="--device", hint="cpu")
+    if engine.device.name == "cuda":
+        from probe.engine.device.cuda.device import CudaDevice
+        from probe.engine.device.cuda.timeline import CudaTimeline
+
+        assert isinstance(engine.device, CudaDevice)
+        return CudaTimeline(engine.device, engine.rounding.plan(assignment), clock, graphs=graphs)
     from probe.engine.device.cpu.device import CpuDevice
     from probe.engine.device.cpu.program import Program
     from probe.engine.device.cpu.timeline import CpuTimeline
@@ -217,7 +229,7 @@ def _by_layer(bench: _Bench, engine: Engine, assignment: Assignment, timeline: T
         call_seconds = timeline.call_seconds()
     with bench.phase("ceilings"):
         ceilings = timeline.ceilings()
-    memory, live = plan_of(engine, assignment, shapes, frozenset(times.layers))
+    memory, live = plan_of(engine, assignment, shapes, frozenset(times.layers), timeline.held())
     comparable = None if _is_emulated(engine, assignment) else ceilings
     medians = [statistics.median(one) for one in times.layers.values()]
     return {
@@ -233,7 +245,7 @@ def _by_layer(bench: _Bench, engine: Engine, assignment: Assignment, timeline: T
 
 def _is_emulated(engine: Engine, assignment: Assignment) -> bool:
     """Whether times hold the work of emulating a precision: the CPU computes in FP32 alone."""
-    return engine.settings.device == "cpu" and bool(assignment.low)
+    return engine.device.name == "cpu" and bool(assignment.low)
 
 
 def batch_of(sets: Sequence[InputSet]) -> int | None:
@@ -259,8 +271,8 @@ def _of_times(measured: Measured, load: float | None) -> dict[str, Any]:
         "warnings": (*found, *((few,) if few else ())),
         "latency": spread_of(latencies),
         "compute": spread_of([one.computed - one.fed for one in moments]),
-        "input_copy": spread_of([one.fed - one.begin for one in moments]),
-        "output_copy": spread_of([one.end - one.computed for one in moments]),
+        "input_copy": spread_of([one.fed - (one.begin if one.sent is None else one.sent) for one in moments]),
+        "output_copy": spread_of([(one.end if one.back is None else one.back) - one.computed for one in moments]),
         "enqueue": _enqueue(moments),
         "throughput": measured.throughput,
         "times": _times(measured),
@@ -273,7 +285,9 @@ def _of_times(measured: Measured, load: float | None) -> dict[str, Any]:
 
 def _enqueue(moments: Sequence[Moments]) -> Spread | None:
     """Host time of issuing the work; None where the host computes itself."""
-    spent = [one.enqueued - one.fed for one in moments if one.enqueued is not None]
+    spent = [
+        one.enqueued - (one.fed if one.issuing is None else one.issuing) for one in moments if one.enqueued is not None
+    ]
     return spread_of(spent) if spent else None
 
 
@@ -281,10 +295,14 @@ def _times(measured: Measured) -> tuple[InferenceTimes, ...]:
     """At most ``MOST_TIMES``, every n-th."""
     start = measured.moments[0][1].begin
     every = -(-len(measured.moments) // MOST_TIMES)
+
+    def since(moment: float | None) -> float | None:
+        return None if moment is None else moment - start
+
     return tuple(
         InferenceTimes(
             stream, one.begin - start, one.fed - start, one.computed - start, one.end - start,
-            one.enqueued - start if one.enqueued is not None else None,
+            since(one.enqueued), since(one.issuing), since(one.sent), since(one.back),
         )
         for stream, one in measured.moments[::every]
     )  # fmt: skip

@@ -124,7 +124,7 @@ def with_roofline(row: LayerTime, ceilings: Ceilings | None) -> LayerTime:
     """A layer with its floor, what its time is of it, and which ceiling sets it; unchanged where costs, time or ceilings are not known."""
     if ceilings is None or row.median is None or row.flops is None or row.bytes is None:
         return row
-    compute, memory = row.flops / ceilings.flops_per_second, row.bytes / ceilings.bytes_per_second
+    compute, memory = row.flops / ceilings.flops_in(row.precision), row.bytes / ceilings.bytes_per_second
     floor = max(compute, memory)
     bound: Literal["compute", "memory", ""] = "" if not floor else "compute" if compute >= memory else "memory"
     return replace(row, floor=floor, roofline=floor / row.median if row.median > 0 else None, bound=bound)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from probe.engine.assignment import Assignment
+    from probe.engine.device.timeline import Held
     from probe.engine.engine import Engine
     from probe.engine.layers import Layer
 
@@ -31,13 +32,14 @@ def stored_bits(value: ir.Value, precision: str, kept: frozenset[str]) -> int | 
 
 
 def plan_of(
-    engine: Engine, assignment: Assignment, shapes: Shapes, ran: frozenset[str]
+    engine: Engine, assignment: Assignment, shapes: Shapes, ran: frozenset[str], held: Held | None = None
 ) -> tuple[MemoryPlan | None, dict[str, int]]:
     """The plan, and bytes alive while each layer runs, by layer name; None where no layer ran.
 
     Args:
         shapes: actual ones of graph inputs and of what layers made.
         ran: names of layers that run: those of a branch that was not taken hold nothing.
+        held: what the device took, which then stands in the plan; None: it does not say.
     """
     layers = [layer for layer in all_layers(engine.top_layers) if layer.name in ran or _has_run(layer, shapes)]
     if not layers:
@@ -68,6 +70,13 @@ def plan_of(
         for value in layer.weights
         if value.const_value is not None
     }
+    if held is not None:
+        made = MemoryPlan(
+            arena=held.arena, peak_live=held.peak_live, peak_layer=max(by_layer, key=lambda name: by_layer[name]),
+            weights=held.weights, tensors=len(lifetimes), unknown=unknown, pinned=held.pinned,
+            note="As allocated: the block of one stream, workspace of kernels included; weights are shared by all streams",
+        )  # fmt: skip
+        return made, by_layer
     note = (
         "ONNX Runtime allocates by itself on the CPU; this is the plan of a device with one block"
         if engine.settings.device == "cpu"

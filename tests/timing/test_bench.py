@@ -7,8 +7,6 @@ import json
 import re
 import subprocess
 import sys
-from types import SimpleNamespace
-from typing import Any
 
 import jsonschema
 import numpy as np
@@ -16,14 +14,13 @@ import onnx
 import polars as pl
 import pytest
 
-from probe.engine.assignment import FP32, Assignment
 from probe.engine.device.cpu import ceilings as cpu_ceilings
 from probe.errors import InputError
 from probe.model import load
 from probe.results import json as saved
 from probe.results.bench import BenchResult, Ceilings, LayerTime
 from probe.store.feeds import InputSet
-from probe.timing.bench import BenchOptions, batch_of, bench_network, timeline_of
+from probe.timing.bench import BenchOptions, batch_of, bench_network
 from probe.timing.loop import Amount
 from probe.timing.machine import Busy
 from tests.debug import faulty
@@ -189,12 +186,6 @@ def test_what_cannot_be_done_is_refused(network, options, said) -> None:
     with pytest.raises(InputError) as found:
         bench(network, **options)
     assert said in str(found.value)
-
-
-def test_a_device_that_does_not_tell_of_time_is_refused() -> None:
-    engine: Any = SimpleNamespace(settings=SimpleNamespace(device="cuda"))
-    with pytest.raises(InputError, match="does not time the device 'cuda' yet"):
-        timeline_of(engine, Assignment(FP32), lambda: 0.0)
 
 
 def test_ceilings_are_measured_once() -> None:

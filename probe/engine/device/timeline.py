@@ -21,9 +21,12 @@ class Moments:
     Attributes:
         begin: the host hands the inputs over.
         fed: they are where the device reads them.
-        enqueued: all work is issued and the host is free; None where the host computes itself.
         computed: the device is done.
         end: the outputs are back on the host.
+        issuing: the host begins to issue the work, which may be before the inputs are there.
+        enqueued: all of it is issued and the host is free; None where the host computes itself, like ``issuing``.
+        sent: the copy of the inputs begins, behind whatever the host did to them; None where it is not known: then as ``begin``.
+        back: the copy of the outputs has ended, before the host looks at them; None: as ``end``.
     """
 
     begin: float
@@ -31,6 +34,26 @@ class Moments:
     computed: float
     end: float
     enqueued: float | None = None
+    issuing: float | None = None
+    sent: float | None = None
+    back: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Memory that a device has taken for one context, in bytes.
+
+    Attributes:
+        arena: the block of all tensors between layers, workspace of kernels included.
+        peak_live: the largest sum alive in it at once.
+        weights: in every precision and order that they are read in; all contexts share them.
+        pinned: memory of the host that inputs and outputs are copied through.
+    """
+
+    arena: int
+    peak_live: int
+    weights: int
+    pinned: int
 
 
 class Context(Protocol):
@@ -49,14 +72,20 @@ class Timeline(Protocol):
     """A network under one assignment on one device, ready to be timed.
 
     Attributes:
-        executor: in words, what computes when ``Context.run`` is called.
-        layerwise: that is layer after layer from the host, slower than the network as one program.
         one_at_a_time: why contexts cannot run side by side; "" where they can.
     """
 
-    executor: str
-    layerwise: bool
     one_at_a_time: str
+
+    @property
+    def executor(self) -> str:
+        """In words, what computes when ``Context.run`` is called; asked for when it has been."""
+        ...
+
+    @property
+    def layerwise(self) -> bool:
+        """Whether that is layer after layer from the host, slower than the network as one program."""
+        ...
 
     def context(self) -> Context:
         """A new context."""
@@ -81,6 +110,10 @@ class Timeline(Protocol):
 
     def call_seconds(self) -> float:
         """What running a layer that computes nothing takes: the part of every layer's time that a network as a whole does not spend."""
+        ...
+
+    def held(self) -> Held | None:
+        """What the device took for the run that was repeated last; None where it does not plan memory itself."""
         ...
 
     def ceilings(self) -> Ceilings:

@@ -9,8 +9,10 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Sequence
+from copy import copy
 from pathlib import Path
 from random import Random
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -46,6 +48,18 @@ class Replayed:
 
 
 class HostBackend:
+class Noted:
+    """An event on the host's clock."""
+
+    at = 0.0
+
+    def note(self) -> None:
+        self.at = time.perf_counter()
+
+    def until(self, later: Noted) -> float:
+        return later.at - self.at
+
+
     """A ``Backend`` without a GPU. Finds writes behind a tensor when its memory is freed.
 
     Args:
@@ -71,6 +85,7 @@ class HostBackend:
             self._gxx("-x", "c++-header", "-o", str(built), str(shim))
         self._kernels: dict[Source, Any] = {}
         self._memory: dict[int, tuple[ctypes.Array[ctypes.c_char], int]] = {}
+        self._running = Lock()
         self.launches = 0
 
     def enter(self) -> None:
@@ -108,11 +123,22 @@ class HostBackend:
         return time.perf_counter() - begin
 
     def launch(self, source: Source, shape: Shape, arguments: Sequence[Any], what: str) -> None:
+    def event(self) -> Noted:
+        return Noted()
+
+    def beside(self) -> HostBackend:
+        made = copy(self)
+        made.launches = 0
+        return made
+
         if source not in self._kernels:
             self._kernels[source] = self._compile(source)
         taken = [host_map(one) if isinstance(one, TileMap) else one for one in arguments]
         given = (ctypes.c_void_p * len(taken))(*map(ctypes.addressof, taken))
-        self._kernels[source](shape.grid[0], shape.block, given)
+        with self._running:  # shared memory of a block is static there
+            if source not in self._kernels:
+                self._kernels[source] = self._compile(source)
+            self._kernels[source](shape.grid[0], shape.block, given)
         self.launches += 1
 
     def synchronize(self) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
 
 from probe.engine.device.cuda.backend import Batch, Shape
 from probe.engine.device.cuda.compile import Source
-from tests.engine.cuda.host_backend import Replayed
+from tests.engine.cuda.host_backend import Noted, Replayed
 
 
 class NullBackend:
@@ -48,6 +49,12 @@ class NullBackend:
     def seconds(self, work: Callable[[], None]) -> float:
         work()
         return 1e-6
+
+    def event(self) -> Noted:
+        return Noted()
+
+    def beside(self) -> NullBackend:
+        return copy(self)
 
     def launch(self, source: Source, shape: Shape, arguments: Sequence[Any], what: str) -> None:
         self.launched.append((source, shape))

@@ -73,6 +73,10 @@ class CpuTimeline:
             taken.append(self._clock() - begin)
         return statistics.median(taken)
 
+    def held(self) -> None:
+        """As ``Timeline.held``: ONNX Runtime does."""
+        return
+
     def ceilings(self) -> Ceilings:
         """As ``Timeline.ceilings``, with as many threads as the network has."""
         return measure_ceilings(self._program.threads)

@@ -69,6 +69,18 @@ class Graph(Protocol):
 
 class Backend(Protocol):
     """Memory, copies and launches, all in the order they are asked for (one stream)."""
+class Event(Protocol):
+    """A moment on a backend's clock."""
+
+    def note(self) -> None:
+        """The moment is when everything asked for so far is done."""
+        ...
+
+    def until(self, later: Event) -> float:
+        """Seconds from this moment to a later one of the same backend; both have passed."""
+        ...
+
+
 
     arch: str
     name: str  # of the GPU
@@ -141,4 +153,13 @@ class Backend(Protocol):
 
     def seconds(self, work: Callable[[], None]) -> float:
         """How long the device takes for what ``work`` launches; waits for it."""
+        ...
+
+    def event(self) -> Event:
+        """A moment to be noted, again and again."""
+        ...
+
+    def beside(self) -> Backend:
+        """The same device with the same kernels, on a stream of its own: nothing asked for there waits for what is asked for here. Memory
+        may be used there once what wrote it here is done."""
         ...

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import weakref
 from collections.abc import Callable, Sequence
+from copy import copy
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -12,6 +15,8 @@ from cuda.bindings import driver  # pyright: ignore[reportAttributeAccessIssue] 
 from probe.engine.device.cuda.backend import Argument, Batch, Shape
 from probe.engine.device.cuda.compile import Compiler, Source, default_folder
 from probe.engine.device.cuda.encode import encoded
+from probe.engine.device.cuda.errors import OutOfMemory
+from probe.engine.device.cuda.events import StreamEvent
 from probe.engine.device.cuda.graphs import CapturedGraph, call, capture, pinned_array, seconds_of
 from probe.engine.device.cuda.guard import find_gpu
 from probe.engine.device.cuda.maps import TileMap
@@ -46,14 +51,16 @@ class Driver:
         field = driver.CUdevice_attribute
         self.multiprocessors = self._attribute(field.CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)
         self.shared_limit = self._attribute(field.CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)
-        self.stream = call(driver.cuStreamCreate(driver.CUstream_flags.CU_STREAM_NON_BLOCKING), "making a stream")
-        pool = call(driver.cuDeviceGetDefaultMemPool(self._device), "asking for the memory pool")
+        self.driver_version = call(driver.cuDriverGetVersion(), "asking for the driver's version")
+        self.stream = _stream_of(self)
+        self._pool = pool = call(driver.cuDeviceGetDefaultMemPool(self._device), "asking for the memory pool")
         kept = driver.CUmemPool_attribute.CU_MEMPOOL_ATTR_RELEASE_THRESHOLD
         call(driver.cuMemPoolSetAttribute(pool, kept, driver.cuuint64_t(_KEEP_ALL)), "setting up the memory pool")
         self._kernels: dict[Source, Any] = {}
         self._granted: dict[Source, int] = {}  # bytes of dynamic shared memory, where more than every block gets
         self._modules: list[Any] = []
         self.launches = 0
+        self._loading = Lock()
         major = self._attribute(field.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)
         self.overlapped = overlapped and major >= _OVERLAPS
 
@@ -62,14 +69,29 @@ class Driver:
         call(driver.cuCtxSetCurrent(self._context), "entering the GPU's context")
 
     def _attribute(self, which: Any) -> int:
+    def beside(self) -> Driver:
+        """As ``Backend.beside``."""
+        made = copy(self)
+        made.launches = 0
+        made.stream = _stream_of(made)
+        return made
+
         return call(driver.cuDeviceGetAttribute(which, self._device), "asking the GPU for its limits")
 
     # --- memory ------------------------------------------------------------------------------------------------------
 
     def allocate(self, nbytes: int) -> int:
         """As ``Backend.allocate``."""
-        hint = "a smaller batch, or --device cpu"
-        return int(call(driver.cuMemAllocAsync(max(nbytes, 1), self.stream), f"allocating {nbytes} bytes", hint=hint))
+        result = driver.cuMemAllocAsync(max(nbytes, 1), self.stream)
+        if result[0] == driver.CUresult.CUDA_ERROR_OUT_OF_MEMORY:
+            # What was given back lies in pieces that are too small: the pool is emptied, and asked once more.
+            driver.cuStreamSynchronize(self.stream)
+            driver.cuMemPoolTrimTo(self._pool, 0)
+            result = driver.cuMemAllocAsync(max(nbytes, 1), self.stream)
+            if result[0] == driver.CUresult.CUDA_ERROR_OUT_OF_MEMORY:
+                free, total = call(driver.cuMemGetInfo(), "asking for free memory")
+                raise OutOfMemory(nbytes, free, total, self.name)
+        return int(call(result, f"allocating {nbytes} bytes"))
 
     def free(self, address: int) -> None:
         """As ``Backend.free``. Says nothing when it fails: at exit the driver may be gone already."""
@@ -113,7 +135,7 @@ class Driver:
     ) -> None:
         kernel = self._kernels.get(source)
         if kernel is None:
-            kernel = self._kernels[source] = self._load(source, shape.shared_bytes)
+            kernel = self._load(source, shape.shared_bytes)
         elif shape.shared_bytes > max(_STATIC_LIMIT, self._granted.get(source, 0)):
             self._grant(source, kernel, shape.shared_bytes)
         given = [encoded(one) if isinstance(one, TileMap) else one for one in arguments]
@@ -133,7 +155,7 @@ class Driver:
         """As ``Backend.capture``."""
         for one in (one for batch in batches for one in batch.launches):  # a module cannot be loaded while capturing
             if one.source not in self._kernels:
-                self._kernels[one.source] = self._load(one.source, one.shape.shared_bytes)
+                self._load(one.source, one.shape.shared_bytes)
         return capture(batches, self._enqueue, self.stream, timed=timed, overlapped=self.overlapped)
 
     def seconds(self, work: Callable[[], None]) -> float:
@@ -145,6 +167,10 @@ class Driver:
             f"grid {shape.grid}, block {shape.block}, {shape.shared_bytes} bytes shared; "
             f"allowed {self.shared_limit} bytes shared per block on {self.name} ({self.arch})"
         )
+    def event(self) -> StreamEvent:
+        """As ``Backend.event``."""
+        return StreamEvent(self.stream)
+
 
     def _load(self, source: Source, shared_bytes: int) -> Any:
         program = self.compiler(source)
@@ -160,3 +186,10 @@ class Driver:
         most = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
         call(driver.cuFuncSetAttribute(kernel, most, shared_bytes), f"asking for {shared_bytes} bytes shared")
         self._granted[source] = shared_bytes
+
+
+def _stream_of(owner: Driver) -> Any:
+    """A new stream, which goes with its owner."""
+    stream = call(driver.cuStreamCreate(driver.CUstream_flags.CU_STREAM_NON_BLOCKING), "making a stream")
+    weakref.finalize(owner, driver.cuStreamDestroy, stream).atexit = False  # then the driver may be gone already
+    return stream

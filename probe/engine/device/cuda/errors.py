@@ -9,6 +9,28 @@ class CudaError(ProbeError):
     """A call into CUDA failed: out of memory, a refused launch, a fault inside a kernel."""
 
 
+class OutOfMemory(CudaError):  # noqa: N818 - what it is
+    """The GPU has no room left for what a network needs: the user's input, and not our bug.
+
+    Args:
+        nbytes: that were asked for.
+        free, total: bytes of the GPU.
+        gpu: its name.
+    """
+
+    exit_code = EXIT_INPUT
+
+    def __init__(self, nbytes: int, free: int, total: int, gpu: str, *, where: str = "") -> None:
+        what = f"out of GPU memory: {_size(nbytes)} asked for, {_size(free)} of {_size(total)} are free on {gpu}"
+        hint = "a smaller batch (--input-shapes), fp16 in place of fp32, nothing else on the GPU, or --device cpu"
+        super().__init__(what, where=where, hint=hint)
+        self.nbytes, self.free, self.total, self.gpu = nbytes, free, total, gpu
+
+    def at(self, where: str) -> OutOfMemory:
+        """The same, said of a place; of the innermost that knows itself."""
+        return self if self.where else OutOfMemory(self.nbytes, self.free, self.total, self.gpu, where=where)
+
+
 class CompileError(ProbeError):
     """NVRTC refused a kernel. The log is in ``log``."""
 

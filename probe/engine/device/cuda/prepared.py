@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import statistics
+import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from probe.engine.device.cuda.backend import Batch
-from probe.engine.device.cuda.errors import CudaError
+from probe.engine.device.cuda.errors import CudaError, OutOfMemory
 from probe.engine.device.cuda.formats import packed, unpacked
 from probe.engine.device.cuda.recording import (
     Compared,
@@ -55,6 +56,8 @@ class Prepared:
         note: why there is no graph; "" when there is.
         graphs: captured.
         launches: in all of them.
+        checks_faults: kernels may have found an index out of range.
+        pinned_bytes: of host memory that inputs and outputs are copied through.
     """
 
     def __init__(
@@ -68,11 +71,12 @@ class Prepared:
         side_by_side: bool = False,
     ) -> None:
         self._recording, self._backend, self._compute = recording, backend, compute
+        self.checks_faults = recording.checks_faults
         self._pieces = [staged(piece, recording) if isinstance(piece, list) else piece for piece in recording.pieces()]
         self.layout, offsets, self.side_by_side = laid_out(
             recording, self._pieces, side_by_side=side_by_side and graphs
         )
-        self._arena = arena(self.layout.nbytes)
+        self._arena = self._whole(arena)
         self._addresses = [0] * len(recording.slots)
         self._ranges: dict[int, tuple[int, int]] = {}
         for slot, offset in offsets.items():
@@ -87,6 +91,15 @@ class Prepared:
         self._stage()
         self._acts = self._sequence()
 
+    def _whole(self, arena: Callable[[int], Buffer]) -> Buffer:
+        try:
+            return arena(self.layout.nbytes)
+        except OutOfMemory as full:
+            most = self.layout.peak_bytes
+            raise full.at(
+                f"the block for all tensors between layers, of which {most:,} bytes are alive at once"
+            ) from full
+
     def _stage(self) -> None:
         """Pinned memory for what goes in before everything else and comes out behind it."""
         fed = set(self._recording.fed.values())
@@ -95,7 +108,8 @@ class Prepared:
         sizes = [self._recording.slots[step.slot] for step in uploads]
         sizes += [_nbytes(place) for _, place in results]
         starts = np.cumsum([0, *(-(-size // ALIGNMENT) * ALIGNMENT for size in sizes)]).tolist()
-        staging = self._backend.pinned(starts[-1])
+        self.pinned_bytes = starts[-1]
+        staging = self._backend.pinned(self.pinned_bytes)
         parts = [staging[start : start + size] for start, size in zip(starts, sizes, strict=False)]
         self._uploads = list(zip(uploads, parts, strict=False))
         self._downloads = [
@@ -191,6 +205,15 @@ class Prepared:
         Raises:
             Diverged: as ``run``.
         """
+        self.stage(fed)
+        self.send()
+
+    def stage(self, fed: Mapping[str, Tensor]) -> None:
+        """Take over inputs into pinned memory; what was sent from there before must have arrived.
+
+        Raises:
+            Diverged: as ``run``.
+        """
         for name, host in self._recording.fed.items():
             self._hosts[host] = fed[name]
         for step in self._checks:
@@ -199,6 +222,10 @@ class Prepared:
             tensor = self._value(step.host)
             assert tensor.held is not None and tensor.format is not None
             part[:] = packed(tensor.held, tensor.format).reshape(-1).view(np.uint8)
+
+    def send(self) -> None:
+        """Copy the inputs that were taken over to the device. Returns before they are there."""
+        for step, part in self._uploads:
             self._backend.upload(self._addresses[step.slot], part)
 
     def replay(self) -> None:
@@ -208,9 +235,17 @@ class Prepared:
 
     def outputs(self) -> dict[str, Tensor]:
         """What the last run made, copied to the host."""
+        self.fetch()
+        self._backend.synchronize()
+        return self.fetched()
+
+    def fetch(self) -> None:
+        """Copy what the last run made into pinned memory. Returns before it is there."""
         for _, place, part in self._downloads:
             self._backend.download(part, self._addresses[place.slot] + place.offset, wait=False)
-        self._backend.synchronize()
+
+    def fetched(self) -> dict[str, Tensor]:
+        """What lies in pinned memory, once it is there."""
         found: dict[str, Tensor] = {}
         for name, place, part in self._downloads:
             array = unpacked(part.copy(), place.format, place.shape)
@@ -246,24 +281,43 @@ class Prepared:
         return statistics.median(self._backend.seconds(work) / repeats for _ in range(rounds))
 
     def layer_seconds(self, rounds: int = 20) -> dict[str, float]:
-        """Seconds of each layer's kernels within a run, the median over rounds; noting the time costs each about a microsecond. Layers on the
-        host are left out."""
-        launches = [
-            step.bound(self._addresses)
-            for piece in self._pieces
-            if isinstance(piece, Staged)
-            for step in piece.in_order
-        ]
-        graph = self._backend.capture([Batch(tuple(launches))], timed=True)
+        """Seconds of each layer within a run, the median over rounds; see ``timed_layers``."""
         found: dict[str, list[float]] = {}
+        once = self.timed_layers(time.perf_counter)
         for _ in range(rounds):
-            graph.launch()
-            sums: dict[str, float] = {}
-            for layer, seconds in graph.seconds():
-                sums[layer] = sums.get(layer, 0.0) + seconds
-            for layer, seconds in sums.items():
+            for layer, seconds in once().items():
                 found.setdefault(layer, []).append(seconds)
         return {layer: statistics.median(all_of) for layer, all_of in found.items()}
+
+    def timed_layers(self, clock: Callable[[], float]) -> Callable[[], dict[str, float]]:
+        """What replays once and says how long each layer took, by name.
+
+        Kernels are timed by the device, within graphs that note the time whenever the layer changes, which costs each about a microsecond;
+        layers on the host by ``clock``, from when the device was done with what is before them.
+        """
+        graphs = {
+            at: self._backend.capture(
+                [Batch(tuple(step.bound(self._addresses) for step in piece.in_order))], timed=True
+            )
+            for at, piece in enumerate(self._pieces)
+            if isinstance(piece, Staged)
+        }
+
+        def once() -> dict[str, float]:
+            spent: dict[str, float] = {}
+            for at, piece in enumerate(self._pieces):
+                if at in graphs:
+                    graphs[at].launch()
+                    for layer, seconds in graphs[at].seconds():
+                        spent[layer] = spent.get(layer, 0.0) + seconds
+                    continue
+                begin = clock()
+                self._acts[at]()
+                if isinstance(piece, Computed):
+                    spent[piece.layer.name] = spent.get(piece.layer.name, 0.0) + clock() - begin
+            return spent
+
+        return once
 
 
 def _nbytes(place: Stored) -> int:

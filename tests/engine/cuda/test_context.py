@@ -1,0 +1,203 @@
+"""Contexts side by side: the bits of one run at a time, whatever the inputs, on threads of their own; and what a GPU tells of time."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from probe.engine.device.cuda.ceilings import measure_ceilings
+from probe.engine.device.cuda.errors import CudaError, OutOfMemory
+from probe.errors import EXIT_INPUT, InputError
+from probe.timing.bench import BenchOptions, bench_network, timeline_of
+from probe.timing.loop import Amount
+from tests.engine.cuda.null_backend import NullBackend
+from tests.engine.cuda.test_replays import BRANCHES, CHAIN, HOST, LOOKUP, SIZES, anew, engine_of, same
+from tests.timing.test_bench import sets_of
+
+THREADS = 4
+
+
+def inputs_of(name: str, at: int) -> dict[str, np.ndarray]:
+    random = np.random.default_rng(at)
+    x = random.standard_normal({"chain": (2 + at % 2, 16), "host": (5, 8), "lookup": (9, 4)}[name]).astype(np.float32)
+    return {"x": x, "i": random.integers(-8, 9, 4)} if name == "lookup" else {"x": x}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "precision"), [("chain", CHAIN, "fp16"), ("host", HOST, "fp32"), ("lookup", LOOKUP, "fp16")]
+)
+@pytest.mark.parametrize("graphs", [True, False])
+def test_threads_side_by_side_compute_the_same_bits(tmp_path, backend, name, text, precision, graphs):
+    weights = {"k": np.array(-1)} if name == "lookup" else {}
+    engine, device = engine_of(tmp_path, text, backend, precision, **weights)
+    feeds = [inputs_of(name, at) for at in range(6)]
+    expected = [anew(engine, one) for one in feeds]
+    contexts = [device.context(engine._plans(engine.assignment), graphs=graphs) for _ in range(THREADS)]
+    wrong, ready = [], threading.Barrier(THREADS + 1)
+
+    def work(own: int) -> None:
+        ready.wait()
+        for at in range(own, own + 2 * len(feeds)):
+            made = contexts[own].run(feeds[at % len(feeds)])
+            if not same(made, expected[at % len(feeds)]):
+                wrong.append((own, at))
+
+    threads = [threading.Thread(target=work, args=(own,)) for own in range(THREADS)]
+    for thread in threads:
+        thread.start()
+    ready.wait()
+    for one, golden in zip(feeds, expected, strict=True):  # and the device's own runs meanwhile
+        assert same(engine(one), golden)
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    assert (
+        all(one.note == ("" if graphs or name == "host" else "graphs are switched off") for one in contexts)
+        or not graphs
+    )
+
+
+def test_an_index_out_of_range_is_told_where_it_happened(tmp_path, backend):
+    engine, device = engine_of(tmp_path, LOOKUP, backend, k=np.array(-1))
+    first, second = (device.context(engine._plans(engine.assignment)) for _ in range(2))
+    x = np.random.default_rng(3).standard_normal((9, 4)).astype(np.float32)
+    good = {"x": x, "i": np.array([0, 1, 2])}
+    expected = anew(engine, good)
+    for _ in range(2):
+        assert same(first.run(good), expected)
+        assert same(second.run(good), expected)
+        with pytest.raises(InputError, match=r"out of|indices"):
+            first.run({"x": x, "i": np.array([0, 9, 8])})
+
+
+def test_branches_and_sizes_that_change_are_followed(tmp_path, backend):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    engine, device = engine_of(tmp_path / "a", BRANCHES, backend)
+    context = device.context(engine._plans(engine.assignment))
+    for taken in (True, False, False, True, True):
+        feeds = {"x": np.array([0.1, -2, 3, 0.5], np.float32), "c": np.array(taken)}
+        assert same(context.run(feeds), anew(engine, feeds))
+    engine, device = engine_of(tmp_path / "b", SIZES, backend, "fp32")
+    context = device.context(engine._plans(engine.assignment))
+    for times in (1, 2, 3, 4, 5, 6, 2, 3):
+        feeds = {"x": np.arange(3, dtype=np.float32), "s": np.array([times])}
+        assert same(context.run(feeds), anew(engine, feeds))
+
+
+def test_a_run_that_breaks_off_leaves_the_context_usable(tmp_path, backend, monkeypatch):
+    engine, device = engine_of(tmp_path, CHAIN, backend)
+    context = device.context(engine._plans(engine.assignment))
+    feeds = {"x": np.ones((3, 16), np.float32)}
+    expected = context.run(feeds)
+    prepared = context.prepared
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(prepared, "fetch", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            context.run(feeds)
+    assert same(context.run(feeds), expected) and context.prepared is prepared
+    assert not context._lock.locked() and not device._lock._is_owned()
+
+
+def test_contexts_outlive_each_other(tmp_path, backend):
+    engine, device = engine_of(tmp_path, CHAIN, backend)
+    feeds = {"x": np.ones((3, 16), np.float32)}
+    expected = anew(engine, feeds)
+    for _ in range(3):
+        contexts = [device.context(engine._plans(engine.assignment)) for _ in range(2)]
+        assert all(same(one.run(feeds), expected) for one in contexts)
+        del contexts[0]
+        gc.collect()
+        assert same(contexts[0].run(feeds), expected)
+
+
+# --- what is told of time ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("graphs", [True, False])
+def test_moments_come_in_their_order(tmp_path, backend, graphs):
+    engine, _ = engine_of(tmp_path, CHAIN, backend)
+    timeline = timeline_of(engine, engine.assignment, time.perf_counter, graphs=graphs)
+    context, feeds = timeline.context(), {"x": np.ones((3, 16), np.float32)}
+    for _ in range(3):
+        one = context.run(feeds)
+        assert one.sent is not None and one.back is not None and one.issuing is not None and one.enqueued is not None
+        assert one.begin <= one.sent <= one.fed <= one.computed <= one.back <= one.end
+        assert one.begin <= one.issuing <= one.enqueued <= one.end
+    assert timeline.layerwise is not graphs
+    assert ("one CUDA graph of" in timeline.executor) is graphs, timeline.executor
+
+
+def test_layers_shapes_and_memory_are_those_of_the_run(tmp_path, backend):
+    engine, device = engine_of(tmp_path, HOST, backend, "fp32")
+    timeline = timeline_of(engine, engine.assignment, time.perf_counter)
+    feeds = inputs_of("host", 0)
+    expected = {}
+    engine.run(feeds, tap=lambda tapped: expected.update({tapped.name: tapped.array.shape}))
+    assert timeline.shapes(feeds) == expected
+    for _ in range(2):
+        spent = timeline.layers(feeds)
+        assert set(spent) >= {layer.name for layer in engine.layers}, "those on the host, too"
+        assert all(one >= 0 for one in spent.values())
+    assert timeline.layers(inputs_of("host", 3)).keys() == spent.keys(), "other values, and other sizes of NonZero"
+    assert timeline.call_seconds() >= 0 and timeline.held() is None
+    timeline.context().run(feeds)
+    held = timeline.held()
+    assert held is not None and held.arena >= held.peak_live > 0 and held.pinned > 0
+
+
+def test_bench_on_the_device(tmp_path, backend, monkeypatch):
+    engine, device = engine_of(tmp_path, CHAIN, backend)
+    small = measure_ceilings(backend, ("fp16", "fp32"), side=64, copied=1 << 12)
+    monkeypatch.setattr("probe.engine.device.cuda.timeline.measure_ceilings", lambda *_: small)
+    few = Amount(6, 0.0, 0.0)
+    feeds = [{"x": np.ones((3, 16), np.float32)}, {"x": np.zeros((3, 16), np.float32)}]
+    result = bench_network(
+        engine.model, sets_of(*feeds), BenchOptions(engine=engine, amount=few, layers=few, streams=2)
+    )
+    assert result.streams == 2 and result.enqueue is not None and not result.emulated and not result.layerwise
+    assert {one.stream for one in result.times} == {0, 1} and all(one.back is not None for one in result.times)
+    assert all(layer.runs and layer.floor for layer in result.layers) and result.memory is not None
+    assert result.memory.arena and "As allocated" in result.memory.note
+    assert result.ceilings is not None and set(result.ceilings.by_precision) == {"fp16", "fp32"}
+
+
+# --- what goes wrong -----------------------------------------------------------------------------------------------------
+
+
+class Full(NullBackend):
+    """Has no memory left after so many bytes."""
+
+    def __init__(self, room: int) -> None:
+        super().__init__()
+        self.room = room
+
+    def allocate(self, nbytes: int) -> int:
+        self.room -= nbytes
+        if self.room < 0:
+            raise OutOfMemory(nbytes, 12, 1 << 34, "a small GPU")
+        return super().allocate(nbytes)
+
+
+@pytest.mark.parametrize("room", [500, 1500, 3000, 4500])
+def test_a_full_gpu_is_said_with_bytes_and_layer(tmp_path, room):
+    engine, device = engine_of(tmp_path, CHAIN, Full(room))
+    context = device.context(engine._plans(engine.assignment))
+    with pytest.raises(OutOfMemory) as caught:
+        for _ in itertools.count():
+            context.run({"x": np.ones((16, 16), np.float32)})
+            engine({"x": np.ones((16, 16), np.float32)})
+    text = str(caught.value)
+    assert caught.value.exit_code == EXIT_INPUT and isinstance(caught.value, CudaError)
+    assert "bytes asked for, 12 bytes of 16.00 GiB" in text and "--input-shapes" in text
+    layers = ("Softmax(a)", "Mul(b)", "Relu(x2)", "Add(y)", "outputs")
+    assert "all tensors between layers" in text or any(f"layer {name}" in text for name in layers), text
