@@ -67,8 +67,6 @@ class Graph(Protocol):
         ...
 
 
-class Backend(Protocol):
-    """Memory, copies and launches, all in the order they are asked for (one stream)."""
 class Event(Protocol):
     """A moment on a backend's clock."""
 
@@ -81,6 +79,8 @@ class Event(Protocol):
         ...
 
 
+class Backend(Protocol):
+    """Memory, copies and launches, all in the order they are asked for (one stream)."""
 
     arch: str
     name: str  # of the GPU

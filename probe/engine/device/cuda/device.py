@@ -19,8 +19,8 @@ from probe.engine.device.cuda.errors import Unsupported
 from probe.engine.device.cuda.fallback import FallbackExecutor
 from probe.engine.device.cuda.formats import F32
 from probe.engine.device.cuda.layer_run import LayerRun
-from probe.engine.device.cuda.ops.table import refusal
 from probe.engine.device.cuda.one_run import OneRun, is_constant, not_run
+from probe.engine.device.cuda.ops.table import refusal
 from probe.engine.device.cuda.prepared import Prepared
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.recording import Computed, Recording
@@ -29,8 +29,8 @@ from probe.engine.device.cuda.replays import Replays
 from probe.engine.device.cuda.tape import Tape
 from probe.engine.device.cuda.templates import Template, template_key, template_of
 from probe.engine.device.cuda.tensor import Tensor, host_tensor
-from probe.engine.device.protocol import Fallback, Tapped
 from probe.engine.device.cuda.weights import DeviceWeights
+from probe.engine.device.protocol import Fallback, Tapped
 from probe.engine.layers import Layer, all_layers
 from probe.engine.network import Network, bodies_of
 from probe.engine.rounding import Plan, Rounding
@@ -141,7 +141,6 @@ class CudaDevice:
             prepared.feed(fed)
         return prepared
 
-    def evaluate(self, layer: Layer, feeds: Mapping[str, Array], plan: Plan) -> dict[str, Array]:
     def feed(self, prepared: Prepared, feeds: Mapping[str, Array]) -> None:
         """Give a run made ready other inputs of the same shapes.
 
@@ -190,6 +189,7 @@ class CudaDevice:
         """Of weights on the device so far, in every precision and order that they are read in."""
         return self._weigh.nbytes
 
+    def evaluate(self, layer: Layer, feeds: Mapping[str, Array], plan: Plan) -> dict[str, Array]:
         """As ``Device.evaluate``."""
         self.backend.enter()
         reads = {id(v): host_tensor(np.asarray(feeds[v.name or ""])) for v in layer.reads}

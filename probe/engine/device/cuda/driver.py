@@ -59,8 +59,8 @@ class Driver:
         self._kernels: dict[Source, Any] = {}
         self._granted: dict[Source, int] = {}  # bytes of dynamic shared memory, where more than every block gets
         self._modules: list[Any] = []
-        self.launches = 0
         self._loading = Lock()
+        self.launches = 0
         major = self._attribute(field.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)
         self.overlapped = overlapped and major >= _OVERLAPS
 
@@ -68,7 +68,6 @@ class Driver:
         """As ``Backend.enter``."""
         call(driver.cuCtxSetCurrent(self._context), "entering the GPU's context")
 
-    def _attribute(self, which: Any) -> int:
     def beside(self) -> Driver:
         """As ``Backend.beside``."""
         made = copy(self)
@@ -76,6 +75,7 @@ class Driver:
         made.stream = _stream_of(made)
         return made
 
+    def _attribute(self, which: Any) -> int:
         return call(driver.cuDeviceGetAttribute(which, self._device), "asking the GPU for its limits")
 
     # --- memory ------------------------------------------------------------------------------------------------------
@@ -162,14 +162,15 @@ class Driver:
         """As ``Backend.seconds``."""
         return seconds_of(work, self.stream)
 
+    def event(self) -> StreamEvent:
+        """As ``Backend.event``."""
+        return StreamEvent(self.stream)
+
     def _asked(self, shape: Shape) -> str:
         return (
             f"grid {shape.grid}, block {shape.block}, {shape.shared_bytes} bytes shared; "
             f"allowed {self.shared_limit} bytes shared per block on {self.name} ({self.arch})"
         )
-    def event(self) -> StreamEvent:
-        """As ``Backend.event``."""
-        return StreamEvent(self.stream)
 
 
     def _load(self, source: Source, shared_bytes: int) -> Any:

@@ -35,8 +35,8 @@ class Queue:
         recording: what is launched will be repeated with other values.
         outside: while recording: a queue that does not.
         offers: where products and convolutions tell, one after the other, which tactics of this device compute them; None: nobody asks.
-
     """
+
     backend: Backend
     opset: int
     layer: str = ""

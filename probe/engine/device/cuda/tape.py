@@ -284,6 +284,7 @@ class Tape:
     def seconds(self, work: Callable[[], None]) -> float:
         """As ``Backend.seconds``."""
         return self.backend.seconds(work)
+
     def event(self) -> Event:
         """As ``Backend.event``."""
         return self.backend.event()
@@ -291,7 +292,6 @@ class Tape:
     def beside(self) -> Backend:
         """As ``Backend.beside``."""
         return self.backend.beside()
-
 
     def _found(self, address: int) -> tuple[int, int] | None:
         """Slot and offset of an address in memory of the run; None for all other memory."""
