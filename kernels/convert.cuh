@@ -23,6 +23,19 @@ __device__ __forceinline__ bf16 to_bf16(float x) {
     return y;
 }
 
+// two values side by side, the first in the lower half
+__device__ __forceinline__ unsigned side_by_side(float x, float y, f16) {
+    unsigned both;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(y), "f"(x));
+    return both;
+}
+
+__device__ __forceinline__ unsigned side_by_side(float x, float y, bf16) {
+    unsigned both;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(y), "f"(x));
+    return both;
+}
+
 // 16 bytes of global memory by one access, whatever the compiler makes of their type
 __device__ __forceinline__ void store_16(void* to, const unsigned (&x)[4]) {
     asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(to), "r"(x[0]), "r"(x[1]), "r"(x[2]), "r"(x[3]) : "memory");

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Generator, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import RLock
 from typing import Any
@@ -18,8 +18,9 @@ from probe.engine.device.cuda.attention_run import AttentionRun
 from probe.engine.device.cuda.backend import Backend
 from probe.engine.device.cuda.errors import Unsupported
 from probe.engine.device.cuda.fallback import FallbackExecutor
-from probe.engine.device.cuda.formats import F32, storage_of
+from probe.engine.device.cuda.formats import F32
 from probe.engine.device.cuda.layer_run import LayerRun
+from probe.engine.device.cuda.one_run import OneRun, is_constant, not_run
 from probe.engine.device.cuda.ops.table import refusal
 from probe.engine.device.cuda.prepared import Prepared
 from probe.engine.device.cuda.queue import Queue
@@ -29,6 +30,7 @@ from probe.engine.device.cuda.replays import Replays
 from probe.engine.device.cuda.tape import Tape
 from probe.engine.device.cuda.templates import Template, template_key, template_of
 from probe.engine.device.cuda.tensor import Tensor, host_tensor
+from probe.engine.device.cuda.weights import DeviceWeights
 from probe.engine.device.protocol import Fallback, Tapped
 from probe.engine.layers import Layer, all_layers
 from probe.engine.network import Network, bodies_of
@@ -66,10 +68,9 @@ class CudaDevice:
         self._network, self._layers, self._rounding = network, layers, rounding
         self.backend = backend
         self.queue = Queue(backend, network.opset)
-        self._host_weights = Weights(network)
-        self._weights: dict[tuple[int, str], Tensor] = {}
+        self._weigh = DeviceWeights(network, self.queue)
         self._fallback = FallbackExecutor(
-            network, layers, rounding, self._host_weights, threads=threads, libraries=tuple(libraries)
+            network, layers, rounding, self._weigh.host, threads=threads, libraries=tuple(libraries)
         )
         by_name = {layer.name: layer for layer in all_layers(layers)}
         self._refusals = {name: layer_refusal(layer) for name, layer in by_name.items()}
@@ -109,12 +110,12 @@ class CudaDevice:
             found = self.replays.run(fed, plans, lambda: self._record(fed, plans)) if self.replays.enabled else None
             if found is not None and not (found[1] and self._faulted()):
                 return self._named(found[0])
-        running = self._stream(fed, plans, tapped=False, interior=False)
-        while True:
-            try:
-                next(running)
-            except StopIteration as done:
-                return done.value
+            running = self._stream(fed, plans, tapped=False, interior=False)
+            while True:
+                try:
+                    next(running)
+                except StopIteration as done:
+                    return done.value
 
     def stream(
         self, feeds: Mapping[str, Array], plans: Mapping[str, Plan], *, interior: bool
@@ -140,6 +141,54 @@ class CudaDevice:
             prepared = self.replays.prepare(recording, side_by_side=side_by_side)
             prepared.feed(fed)
         return prepared
+
+    def feed(self, prepared: Prepared, feeds: Mapping[str, Array]) -> None:
+        """Give a run made ready other inputs of the same shapes.
+
+        Raises:
+            Diverged: its launches do not fit them.
+        """
+        self.backend.enter()
+        prepared.feed(self._fed(feeds))
+
+    def context(self, plans: Mapping[str, Plan], *, graphs: bool = True) -> CudaContext:
+        """Inferences under one assignment on a stream of their own, beside those of other contexts.
+
+        Args:
+            graphs: False launches kernel by kernel.
+        """
+
+        def record(fed: Mapping[str, Tensor]) -> Recording:
+            with self._lock:
+                self.backend.enter()
+                _, recording = self._record(fed, plans)
+                self.backend.synchronize()  # weights are there, whatever stream reads them
+            return recording
+
+        anew = partial(self.run, plans=plans)
+        means = Means(self.backend, self._fed, record, self._compute, self._named, anew, self._faults)
+        return CudaContext(means, graphs=graphs)
+
+    def shapes(self, feeds: Mapping[str, Array], plans: Mapping[str, Plan]) -> dict[str, tuple[int, ...]]:
+        """Of every tensor that a run makes, what stays inside fused layers too; nothing but what decides on shapes leaves the device.
+
+        Raises:
+            InputError: a layer fails; names it.
+        """
+        self.backend.enter()
+        with self._lock:
+            run = OneRun(
+                self.queue, plans, self._valued(self._fed(feeds)), Counter(self._fallback.uses), True, True, shapes={}
+            )
+            for _ in self._run_layers(self._layers, run):
+                pass
+        assert run.shapes is not None
+        return run.shapes
+
+    @property
+    def weight_bytes(self) -> int:
+        """Of weights on the device so far, in every precision and order that they are read in."""
+        return self._weigh.nbytes
 
     def evaluate(self, layer: Layer, feeds: Mapping[str, Array], plan: Plan) -> dict[str, Array]:
         """As ``Device.evaluate``."""
@@ -173,7 +222,7 @@ class CudaDevice:
             outside=self.queue,
         )
         given = {name: tape.fed(name, tensor) for name, tensor in fed.items()}
-        run = _Run(queue, plans, self._valued(given), Counter(self._fallback.uses))
+        run = OneRun(queue, plans, self._valued(given), Counter(self._fallback.uses))
         try:
             for _ in self._run_layers(self._layers, run):
                 pass
@@ -209,11 +258,11 @@ class CudaDevice:
     def _stream(
         self, fed: Mapping[str, Tensor], plans: Mapping[str, Plan], *, tapped: bool, interior: bool
     ) -> Generator[Tapped, None, dict[str, Array]]:
-        run = _Run(self.queue, plans, self._valued(fed), Counter(self._fallback.uses), tapped, interior)
+        run = OneRun(self.queue, plans, self._valued(fed), Counter(self._fallback.uses), tapped, interior)
         yield from self._run_layers(self._layers, run)
         return self._named(self._results(run))
 
-    def _results(self, run: _Run) -> dict[str, Tensor]:
+    def _results(self, run: OneRun) -> dict[str, Tensor]:
         """What the graph returns; floats are made wide on the device, which is faster than on the host."""
         found = {}
         for value in self._network.graph.outputs:
@@ -249,7 +298,7 @@ class CudaDevice:
     def _valued(self, fed: Mapping[str, Tensor]) -> Values:
         return {id(value): fed[value.name or ""] for value in self._network.graph.inputs if value.name in fed}
 
-    def _run_layers(self, layers: Sequence[Layer], run: _Run) -> Iterator[Tapped]:
+    def _run_layers(self, layers: Sequence[Layer], run: OneRun) -> Iterator[Tapped]:
         values, left = run.values, run.left
         for layer in layers:
             if layer.kind == "if":
@@ -262,7 +311,7 @@ class CudaDevice:
                 if run.tapped:
                     for value in layer.tensors:
                         if id(value) in made:
-                            yield from self._handed_out(value, made[id(value)], layer, run.plans)
+                            yield from self._handed_out(value, made[id(value)], layer, run)
                 values.update({id(v): made[id(v)] for v in layer.outputs if left[id(v)]})
                 del made
             for value in layer.reads:
@@ -271,7 +320,7 @@ class CudaDevice:
                     if not left[id(value)]:
                         values.pop(id(value), None)
 
-    def _run_branch(self, layer: Layer, run: _Run) -> Iterator[Tapped]:
+    def _run_branch(self, layer: Layer, run: OneRun) -> Iterator[Tapped]:
         node, values = layer.nodes[0], run.values
         assert node.inputs[0] is not None
         condition = bool(self._value_of(node.inputs[0], values).array(run.queue.backend).reshape(-1)[0])
@@ -281,12 +330,12 @@ class CudaDevice:
             ran = {value.name for one in all_layers(layer.branches[taken]) for value in one.tensors}
             for attribute, branch in layer.branches.items():
                 if attribute != taken:
-                    yield from _not_run(branch, f"{layer.name}/{attribute}", ran, run.plans)
+                    yield from not_run(branch, f"{layer.name}/{attribute}", ran, run.plans)
         for value, inner in zip(node.outputs, bodies_of(node)[taken].outputs, strict=True):
             if value.name:
                 values[id(value)] = self._value_of(inner, values)
                 if run.tapped and value.name != inner.name:
-                    yield from self._handed_out(value, values[id(value)], layer, run.plans)
+                    yield from self._handed_out(value, values[id(value)], layer, run)
 
     def _run_layer(self, layer: Layer, reads: Values, plan: Plan, queue: Queue, *, wants_interior: bool) -> Values:
         if isinstance(queue.backend, Tape) and layer.name in self._repeatable and queue.backend.fixed(reads.values()):
@@ -342,22 +391,12 @@ class CudaDevice:
 
     def _belongs_on_device(self, layer: Layer, reads: Values) -> bool:
         """Whether integers are computed by kernels: when they lie on the device, or change from run to run, and there are kernels."""
-        return not _is_constant(reads) and layer.name in self._integer_kernels
+        return not is_constant(reads) and layer.name in self._integer_kernels
 
     # --- values ------------------------------------------------------------------------------------------------------
 
     def _value_of(self, value: ir.Value, values: Values) -> Tensor:
         return values[id(value)] if id(value) in values else self._weigh(value, "")
-
-    def _weigh(self, value: ir.Value, precision: str) -> Tensor:
-        """A weight, on the device once for each precision it is read in."""
-        key = (id(value), precision)
-        if key not in self._weights:
-            made = host_tensor(self._host_weights.array(value))
-            if precision:  # a copy of its own, so that the wide one need not stay
-                made = self.queue.convert(made, storage_of(precision), precision if precision == "tf32" else "")
-            self._weights[key] = made
-        return self._weights[key]
 
     def _arrays(self, tensor: Tensor) -> Iterator[tuple[str, Array | None, str]]:
         """As ``probe.ort.values.from_ort``: suffix of the name, array, note."""
@@ -366,33 +405,12 @@ class CudaDevice:
         else:
             yield "", tensor.array(self.backend), ""
 
-    def _handed_out(self, value: ir.Value, tensor: Tensor, layer: Layer, plans: Mapping[str, Plan]) -> Iterator[Tapped]:
+    def _handed_out(self, value: ir.Value, tensor: Tensor, layer: Layer, run: OneRun) -> Iterator[Tapped]:
+        if run.shapes is not None and tensor.opaque is None:
+            run.shapes[value.name or ""] = tensor.shape
+            return
         for suffix, array, note in self._arrays(tensor):
             status = "recorded" if array is not None else "unsupported"
-            yield Tapped(f"{value.name}{suffix}", array, layer, plans[layer.name].choice, status, note)
-
-
-@dataclass(slots=True)
-class _Run:
-    """One run: what is known so far, by ``id`` of the value, and how often each value will still be read."""
-
-    queue: Queue
-    plans: Mapping[str, Plan]
-    values: Values
-    left: Counter[int]
-    tapped: bool = False
-    interior: bool = False
-
-
-def _is_constant(reads: Values) -> bool:
-    """Whether what a layer reads lies on the host and is the same in every run with inputs of these shapes."""
-    return all(tensor.origin is None and (tensor.on_host or tensor.opaque is not None) for tensor in reads.values())
-
-
-def _not_run(layers: Sequence[Layer], body: str, ran: set[str | None], plans: Mapping[str, Plan]) -> Iterator[Tapped]:
-    """The tensors of a branch that was not taken, but for names that the other branch made."""
-    for layer in all_layers(layers):
-        for value in layer.tensors:
-            if value.name not in ran:
-                choice = plans[layer.name].choice
-                yield Tapped(value.name or "", None, layer, choice, "not_run", f"{body} did not run")
+            if run.shapes is not None and array is not None:
+                run.shapes[f"{value.name}{suffix}"] = array.shape
+            yield Tapped(f"{value.name}{suffix}", array, layer, run.plans[layer.name].choice, status, note)

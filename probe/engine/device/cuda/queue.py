@@ -11,7 +11,7 @@ import numpy as np
 from probe.engine.device.cuda.backend import Argument, Shape
 from probe.engine.device.cuda.chain import THREADS, Operand, Step, chain_source, plan_walk
 from probe.engine.device.cuda.compile import Source
-from probe.engine.device.cuda.errors import Unsupported
+from probe.engine.device.cuda.errors import OutOfMemory, Unsupported
 from probe.engine.device.cuda.formats import Format
 from probe.engine.device.cuda.tensor import Buffer, Tensor, host_tensor
 
@@ -34,9 +34,8 @@ class Queue:
         may_fault: such a kernel was launched.
         recording: what is launched will be repeated with other values.
         outside: while recording: a queue that does not.
-        apart: layers computed node by node that one kernel could have computed otherwise, and why.
-    """
         offers: where products and convolutions tell, one after the other, which tactics of this device compute them; None: nobody asks.
+    """
 
     backend: Backend
     opset: int
@@ -46,12 +45,14 @@ class Queue:
     may_fault: bool = False
     recording: bool = False
     outside: Queue | None = None
-    apart: dict[str, str] = field(default_factory=dict)
 
     def empty(self, shape: tuple[int, ...], format: Format) -> Tensor:  # noqa: A002
         """A tensor whose memory nobody has written yet."""
         made = Tensor(shape, format)
-        return Tensor(shape, format, buffer=Buffer(self.backend, made.nbytes))
+        try:
+            return Tensor(shape, format, buffer=Buffer(self.backend, made.nbytes))
+        except OutOfMemory as full:
+            raise full.at(f"layer {self.layer}") from full
 
     def at(self, tensor: Tensor | None) -> ctypes.c_void_p:
         """A tensor as an argument of a kernel; null where there is none."""

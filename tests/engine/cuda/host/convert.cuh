@@ -11,6 +11,8 @@ inline bf16 to_bf16(float x) {
     if ((bits & 0x7fffffffu) > 0x7f800000u) return {(unsigned short)0x7fff};
     return {(unsigned short)((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16)};
 }
+inline unsigned side_by_side(float x, float y, f16) { return to_f16(x).bits | (unsigned)to_f16(y).bits << 16; }
+inline unsigned side_by_side(float x, float y, bf16) { return to_bf16(x).bits | (unsigned)to_bf16(y).bits << 16; }
 inline void store_16(void* to, const unsigned (&x)[4]) {
     if ((unsigned long long)to % 16) abort();  // the instruction faults
     std::memcpy(to, x, 16);

@@ -1,0 +1,24 @@
+// What attention and the code generated for it (probe/engine/device/cuda/ops/attention_code.py) share.
+#pragma once
+#include "common.cuh"
+
+// Strides in elements: of the two batch axes, rows and columns
+struct Along { i64 b0, b1, row, col; };
+
+struct Attention {
+    Along q, k, v, y;  // their columns are contiguous
+    i64 batch1;        // extent of the second batch axis
+    int queries, keys, depth, width;  // depth: elements of a query and of a key; width: of a value
+};
+
+// Of one thread: the two rows of scores that it holds, 8 apart, and what the generated code needs to know of the matrix they are in.
+struct Rows {
+    int row, queries, keys;
+    // the nearest row there is: what is computed for others is dropped
+    __device__ __forceinline__ int at(int half) const {
+        int wanted = row + half * 8;
+        return wanted < queries ? wanted : queries - 1;
+    }
+    __device__ __forceinline__ int column(int wanted) const { return wanted < keys ? wanted : keys - 1; }
+    __device__ __forceinline__ bool has(int half) const { return row + half * 8 < queries; }
+};

@@ -1,0 +1,134 @@
+"""``AttentionRun``: an attention layer as one kernel, or node by node where that kernel does not take it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import onnx_ir as ir
+
+from probe.engine.assignment import EXACT
+from probe.engine.device.cuda.chain import Step
+from probe.engine.device.cuda.copies import transposed
+from probe.engine.device.cuda.errors import Unsupported
+from probe.engine.device.cuda.expressions import is_pointwise
+from probe.engine.device.cuda.formats import F32, Format
+from probe.engine.device.cuda.layer_run import LayerRun
+from probe.engine.device.cuda.ops.attention import Attention, View, attend, view
+from probe.engine.device.cuda.ops.attention_code import Steps
+from probe.engine.device.cuda.ops.attention_parts import Way, parts_of
+from probe.engine.device.cuda.pointwise import steps_of
+from probe.engine.device.cuda.tensor import Tensor
+from probe.engine.fusion.kinds import is_movement
+
+
+class AttentionRun(LayerRun):
+    """Computes one attention layer once. Scores stay on the chip, whoever looks: what is wanted of them is stored beside."""
+
+    def run(self) -> dict[int, Tensor]:
+        self._queue.layer = self._layer.name
+        try:
+            self._attention()
+        except Unsupported as why:
+            self._queue.apart[self._layer.name] = str(why)
+            return super().run()
+        return {id(v): self._tensors[id(v)] for v in self._layer.tensors if id(v) in self._wanted}
+
+    def _attention(self) -> None:
+        """All nodes of an attention layer as one kernel. What somebody wants of them that the kernel has no use for - transposed and scaled
+        operands - is computed beside it.
+
+        Raises:
+            Unsupported: the kernel does not take it.
+        """
+        parts = parts_of(self._layer.nodes)
+        if self._tactic != EXACT or self._low is F32:
+            raise Unsupported(f"{self._precision} {self._tactic}")
+        core = [parts.product, *parts.between, parts.softmax, *parts.after, parts.output]
+        readings, roundings, stores = self._described(core, [*parts.between, *parts.after])
+        (weights, *_), made = parts.output.inputs, parts.output.outputs[0]
+        if id(weights) not in roundings:
+            raise Unsupported("weights that are not rounded before they multiply the values")
+        moved = parts.move.outputs[0] if parts.move is not None else made
+        rounds = self._rounds(made) or self._rounds(moved)
+        if id(made) in self._wanted and self._rounds(made) is not rounds:
+            raise Unsupported("a result that is rounded where it is transposed")
+        views = [
+            self._operand(way, node)
+            for way, node in ((parts.q, parts.product), (parts.k, parts.product), (parts.v, parts.output))
+        ]
+        scaling = [node for way in (parts.q, parts.k) for node in way.nodes if node.op_type != "Transpose"]
+        for node in scaling:
+            readings |= {id(v): self._reading(node, v) for v in node.inputs if v is not None and v.is_initializer()}
+        names = {key: f"x{at}" for at, key in enumerate(readings)}
+        scaled = {id(node.outputs[0]): self._low.name for node in scaling}
+
+        def behind(node: ir.Node, nodes: Sequence[ir.Node], prefix: str) -> Steps:
+            value = node.outputs[0]
+            begin = Step(f"{prefix}_", "float", "sum", roundings.get(id(value), ""), stores.get(id(value)))
+            return self._steps(begin, value, nodes, names, roundings, stores, prefix)
+
+        whole = Attention(
+            views[0], views[1].swapped, views[2], tuple((names[key], one) for key, one in readings.items()),
+            self._steps(None, parts.q.source, parts.q.nodes, names, scaled, {}, "q"),
+            self._steps(None, parts.k.source, parts.k.nodes, names, scaled, {}, "k"),
+            behind(parts.product, parts.between, "s"), behind(parts.softmax, parts.after, "w"),
+        )  # fmt: skip
+        order = parts.move.attributes.get_ints("perm", None) if parts.move is not None else None
+        result, kept = attend(self._queue, whole, self._low if rounds else F32, order)
+        stored = [id(one.outputs[0]) for one in core[:-1] if id(one.outputs[0]) in stores]
+        self._tensors.update(zip(stored, kept, strict=True))
+        self._tensors[id(moved)] = result
+        if order is not None and id(made) in self._wanted:
+            back = tuple(list(order).index(at) for at in range(len(order)))
+            self._tensors[id(made)] = transposed(self._queue, result, back)
+        for node in (
+            node for way in (parts.q, parts.k, parts.v) for node in way.nodes if id(node.outputs[0]) in self._wanted
+        ):
+            self._chain([node]) if is_pointwise(node) else self._single(node)
+
+    def _operand(self, way: Way, product: ir.Node) -> View:
+        """A tensor as it is multiplied but for what scales it: transposed without moving."""
+        first = way.nodes[0] if way.nodes else product
+        reading = self._reading(first, way.source)
+        rounded = next((node for node in way.nodes if self._rounds(node.outputs[0])), None)
+        rounding = reading.rounding or (self._low.name if rounded is not None and is_movement(first) else "")
+        if reading.tensor.format is not self._low and not rounding:
+            raise Unsupported("an operand that is not rounded before it is multiplied")
+        for node in way.nodes:
+            if is_pointwise(node) and not self._rounds(node.outputs[0]):
+                raise Unsupported("an operand that is not rounded after it is scaled")
+        found = view(self._queue.convert(reading.tensor, self._low, rounding))
+        for node in way.nodes:
+            if not is_pointwise(node):
+                found = found.transposed(node.attributes.get_ints("perm", None) or range(len(found.shape))[::-1])
+        return found
+
+    def _steps(
+        self,
+        begin: Step | None,
+        value: ir.Value,
+        nodes: Sequence[ir.Node],
+        names: Mapping[int, str],
+        roundings: Mapping[int, str],
+        stores: Mapping[int, Format],
+        prefix: str,
+    ) -> Steps:
+        """Pointwise nodes behind a value.
+
+        Args:
+            begin: what makes the value; None: it is there already.
+            prefix: begins the names of steps.
+        """
+        known = {**names, id(value): begin.name if begin is not None else "sum"}
+        found = [begin] if begin is not None else []
+        for at, node in enumerate(nodes):
+            if node.op_type == "Transpose":
+                (before,) = (one for one in node.inputs if one is not None)
+                known[id(node.outputs[0])] = known[id(before)]
+                continue
+            (step,) = steps_of([node], known, roundings, stores)
+            known[id(node.outputs[0])] = f"{prefix}{at}"
+            found.append(replace(step, name=f"{prefix}{at}"))
+        reads = dict.fromkeys(names[id(v)] for node in nodes for v in node.inputs if v is not None and id(v) in names)
+        return Steps(tuple(reads), tuple(found))

@@ -1,0 +1,212 @@
+"""Attention as one kernel (kernels/attention.cu): two products, the softmax between them, and the pointwise nodes around it."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from probe.engine.device.cuda.compile import Source
+from probe.engine.device.cuda.errors import Unsupported
+from probe.engine.device.cuda.formats import BF16, F16, Format
+from probe.engine.device.cuda.layout import Shape, Strides, broadcast, collapse, contiguous, spread
+from probe.engine.device.cuda.ops.attention_code import FILE, Around, Steps, beside, text_of
+from probe.engine.device.cuda.ops.ending import Spread
+
+if TYPE_CHECKING:
+    from probe.engine.device.cuda.pointwise import Reading
+    from probe.engine.device.cuda.queue import Queue
+    from probe.engine.device.cuda.tensor import Tensor
+
+_BATCH = 2  # batch axes that the kernel walks over
+_HELD = 256  # keys whose scores fit into registers
+_WIDEST = 256  # elements of a query or value
+_WIDE = 8  # elements of 16 bytes
+
+
+class Problem(ctypes.Structure):
+    """The struct Attention of kernels/attention.cuh."""
+
+    _fields_ = (
+        *((name, Spread) for name in ("q", "k", "v", "y")), ("batch1", ctypes.c_longlong),
+        *((name, ctypes.c_int) for name in ("queries", "keys", "depth", "width")),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A tensor as it is read: its axes, and the step along each in elements of memory."""
+
+    tensor: Tensor
+    shape: Shape
+    strides: Strides
+
+    def transposed(self, order: Sequence[int]) -> View:
+        """With its axes in another order."""
+        return View(self.tensor, tuple(self.shape[at] for at in order), tuple(self.strides[at] for at in order))
+
+    @property
+    def swapped(self) -> View:
+        """With its last two axes exchanged."""
+        rank = len(self.shape)
+        return self.transposed((*range(rank - 2), rank - 1, rank - 2))
+
+    def batch(self, over: Shape) -> Strides:
+        """Strides along batch axes that it is repeated over where it lacks them."""
+        own = self.shape[:-2]
+        steps = [0 if extent == 1 else step for extent, step in zip(own, self.strides, strict=False)]
+        return (*(0 for _ in range(len(over) - len(own))), *steps)
+
+
+def view(tensor: Tensor) -> View:
+    """A tensor as it lies."""
+    return View(tensor, tensor.shape, contiguous(tensor.shape))
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """How the kernel is compiled.
+
+    Attributes:
+        warps: of a block; each has 16 queries.
+        tile: keys that come at once.
+        stages: tiles under way.
+        held: keys whose scores are kept in registers; 0: the keys are walked over twice.
+    """
+
+    warps: int
+    tile: int
+    stages: int
+    held: int
+
+    def __str__(self) -> str:
+        return f"attention {16 * self.warps}x{self.tile}" + (f" held {self.held}" if self.held else " twice")
+
+
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """What is computed.
+
+    Attributes:
+        q: [..., queries, depth], k: [..., keys, depth], v: [..., keys, width].
+        readings: what steps read, by the name that they call it; broadcast to the scores.
+    """
+
+    q: View
+    k: View
+    v: View
+    readings: tuple[tuple[str, Reading], ...]
+    queries_first: Steps
+    keys_first: Steps
+    between: Steps
+    after: Steps
+
+    @property
+    def scores(self) -> Shape:
+        """Their shape: batch axes, queries, keys.
+
+        Raises:
+            Unsupported: operands that do not fit together.
+        """
+        q, k = self.q.shape, self.k.shape
+        if min(len(q), len(k), len(self.v.shape)) < 2 or q[-1] != k[-1] or self.v.shape[-2] != k[-2]:
+            raise Unsupported(f"attention of {q}, {k} and {self.v.shape}")
+        return (*broadcast(q[:-2], k[:-2]), q[-2], k[-2])
+
+
+def attend(
+    queue: Queue, what: Attention, store: Format, order: Sequence[int] | None = None, variant: Variant | None = None
+) -> tuple[Tensor, list[Tensor]]:
+    """Attention.
+
+    Args:
+        store: what the result is stored in.
+        order: of the result's axes, where they are transposed; its last axis stays where it is.
+        variant: of the kernel; chosen by size when left out.
+
+    Returns:
+        the result, and what steps between and after store, in their order.
+
+    Raises:
+        Unsupported: the kernel does not take it; nothing was launched.
+    """
+    scores = what.scores
+    *batch, queries, keys = scores
+    depth, width = what.q.shape[-1], what.v.shape[-1]
+    stored = what.q.tensor.format
+    if stored not in (F16, BF16) or any(one.tensor.format is not stored for one in (what.k, what.v)):
+        raise Unsupported("operands that are not all FP16 or all BF16")
+    if broadcast(tuple(batch), what.v.shape[:-2]) != tuple(batch):
+        raise Unsupported("values for more batches than there are scores")
+    shape = (*batch, queries, width)
+    order = tuple(order or range(len(shape)))
+    if order[-1] != len(shape) - 1:
+        raise Unsupported("a result whose rows do not lie in one piece")
+    if not (0 < max(depth, width) <= _WIDEST) or depth % _WIDE or width % _WIDE or not keys:
+        raise Unsupported(f"heads of {depth} and {width} elements, {keys} keys")
+    y = queue.empty(tuple(shape[at] for at in order), store)
+    lies = contiguous(y.shape)
+    result = View(y, y.shape, lies).transposed([order.index(at) for at in range(len(shape))])
+    beside_of = [spread(one.tensor.shape, scores) for _, one in what.readings if _fits(one, scores)]
+    views = (what.q, what.k, what.v, result)
+    walked = [contiguous(batch), *(one.batch(tuple(batch)) for one in views), *(one[:-2] for one in beside_of)]
+    extents, strides = collapse(tuple(batch), walked)
+    if len(extents) > _BATCH:
+        raise Unsupported(f"attention over {len(extents)} batch axes")
+    missing = (0,) * (_BATCH - len(extents))
+    outer = [(*missing, *one) for one in strides[1:]]
+    spreads = [(*own, *one.strides[-2:]) for own, one in zip(outer, views, strict=False)]
+    for one, steps in zip(views, spreads, strict=True):
+        if steps[-1] != 1 or any(step % _WIDE for step in steps[:-1]):
+            raise Unsupported(f"rows of {one.shape} that do not lie in one piece and begin on 16 bytes")
+    along = [(*own, *one[-2:]) for own, one in zip(outer[len(views) :], beside_of, strict=True)]
+    read = []
+    for (name, reading), steps in zip(what.readings, along, strict=True):
+        if reading.tensor.format is None:
+            raise Unsupported("a tensor of a type that kernels do not know")
+        read.append(beside(name, reading.tensor.format, reading.rounding, steps, keys))
+    around = Around(tuple(read), what.queries_first, what.keys_first, what.between, what.after)
+    if any(not one.is_scalar for one in read if one.name in (*what.queries_first.reads, *what.keys_first.reads)):
+        raise Unsupported("queries or keys that are more than scaled")
+    kept = [queue.empty(scores, step.store) for step in around.stored if step.store is not None]
+    if not y.size:
+        return y, kept
+    batches = math.prod(batch)
+    variant = variant or choose(queries, keys, max(depth, width), batches, queue.backend.multiprocessors)
+    pitch = -(-max(depth, width) // 16) * 16 + 8
+    macros = (
+        ("TAB", stored.name), ("TY", store.name), ("DEPTH", -(-depth // 16) * 16), ("WIDTH", -(-width // 16) * 16),
+        ("QUERY_WARPS", variant.warps), ("BK", variant.tile), ("STAGES", variant.stages), ("HELD", int(variant.held > 0)), ("KEYS", variant.held),
+        *around.macros,
+    )  # fmt: skip
+    source = Source(FILE, "attention", macros, text_of(around, even=keys % 2 == 0), contract=False)
+    problem = Problem(*(Spread(*one) for one in spreads), extents[-1], queries, keys, depth, width)
+    rows = 16 * variant.warps
+    queue.launch(
+        source, batches * math.ceil(queries / rows), 32 * variant.warps, *(queue.at(one.tensor) for one in views),
+        *(queue.at(one.tensor) for _, one in what.readings), *(Spread(*one) for one in along), *map(queue.at, kept), problem,
+        shared_bytes=(rows + variant.stages * variant.tile) * pitch * stored.bytes,
+    )  # fmt: skip
+    return y, kept
+
+
+def _fits(reading: Reading, scores: Shape) -> bool:
+    if broadcast(scores, reading.tensor.shape) != scores:
+        raise Unsupported("a mask of more batches than there are scores")
+    return True
+
+
+def choose(queries: int, keys: int, elements: int, batches: int, multiprocessors: int) -> Variant:
+    """The variant that should take least time.
+
+    Args:
+        elements: of a query or a value, whichever is longer.
+    """
+    warps = next((one for one in (4, 2) if math.ceil(queries / (16 * one)) * batches >= multiprocessors), 1)
+    held = -(-keys // 16) * 16
+    if held > _HELD or (elements > 128 and held > 128):
+        return Variant(warps, 64, 2, 0)
+    tiles = 2 * -(-held // 64)
+    return Variant(warps, 64, min(4 if elements <= 64 else 3, tiles), held)
