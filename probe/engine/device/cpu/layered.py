@@ -171,6 +171,8 @@ class LayeredExecutor:
             feeds[FLAGS] = to_value(np.array(plan.gates, np.bool_))
         wanted = layer.tensors if wants_interior else layer.outputs
         fetched = [id(v) for v in wanted if id(v) in session.names]
+        if not fetched:  # nobody reads what it makes; to ONNX Runtime no names mean all of them
+            return {}
         try:
             results = session.session.run_with_ort_values([session.names[key] for key in fetched], feeds)
         except Exception as error:
