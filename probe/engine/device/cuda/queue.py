@@ -34,6 +34,7 @@ class Queue:
         may_fault: such a kernel was launched.
         recording: what is launched will be repeated with other values.
         outside: while recording: a queue that does not.
+        apart: layers computed node by node that one kernel could have computed otherwise, and why.
         offers: where products and convolutions tell, one after the other, which tactics of this device compute them; None: nobody asks.
     """
 
@@ -45,6 +46,7 @@ class Queue:
     may_fault: bool = False
     recording: bool = False
     outside: Queue | None = None
+    apart: dict[str, str] = field(default_factory=dict)
 
     def empty(self, shape: tuple[int, ...], format: Format) -> Tensor:  # noqa: A002
         """A tensor whose memory nobody has written yet."""
