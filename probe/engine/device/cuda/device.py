@@ -13,10 +13,10 @@ import numpy as np
 import onnx_ir as ir
 
 from probe.engine import tactics
-from probe.engine.device.cpu.session import Weights
 from probe.engine.device.cuda.attention_run import AttentionRun
 from probe.engine.device.cuda.backend import Backend
-from probe.engine.device.cuda.errors import Unsupported
+from probe.engine.device.cuda.context import CudaContext, Means
+from probe.engine.device.cuda.errors import OutOfMemory, Unsupported
 from probe.engine.device.cuda.fallback import FallbackExecutor
 from probe.engine.device.cuda.formats import F32
 from probe.engine.device.cuda.layer_run import LayerRun
@@ -375,6 +375,8 @@ class CudaDevice:
                 return run(queue, layer, plan, sites, reads, self._weigh, wants_interior=wants_interior).run()
             except Unsupported as refused:
                 reason = str(refused)
+            except OutOfMemory as full:
+                raise full.at(f"layer {layer.name}") from full
         self.reasons[layer.name] = reason
         if not isinstance(queue.backend, Tape):
             return self._on_cpu(layer, reads, plan, wants_interior=wants_interior)

@@ -174,16 +174,22 @@ class Driver:
 
 
     def _load(self, source: Source, shared_bytes: int) -> Any:
-        program = self.compiler(source)
-        module = call(driver.cuModuleLoadData(program.cubin), f"loading {source}")
-        self._modules.append(module)
-        kernel = call(driver.cuModuleGetFunction(module, source.entry.encode()), f"looking for {source.entry}")
-        if shared_bytes > _STATIC_LIMIT:
-            self._grant(source, kernel, shared_bytes)
-        return kernel
+        with self._loading:  # streams of several threads share kernels
+            if source in self._kernels:
+                return self._kernels[source]
+            program = self.compiler(source)
+            module = call(driver.cuModuleLoadData(program.cubin), f"loading {source}")
+            self._modules.append(module)
+            kernel = call(driver.cuModuleGetFunction(module, source.entry.encode()), f"looking for {source.entry}")
+            if shared_bytes > _STATIC_LIMIT:
+                self._grant(source, kernel, shared_bytes)
+            self._kernels[source] = kernel
+            return kernel
 
     def _grant(self, source: Source, kernel: Any, shared_bytes: int) -> None:
-        """Let a kernel be launched with so much shared memory."""
+        """Let a kernel be launched with so much shared memory; what was granted before is not taken back."""
+        if shared_bytes <= self._granted.get(source, 0):
+            return
         most = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
         call(driver.cuFuncSetAttribute(kernel, most, shared_bytes), f"asking for {shared_bytes} bytes shared")
         self._granted[source] = shared_bytes
