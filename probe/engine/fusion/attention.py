@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import onnx_ir as ir
+
 from probe.engine.fusion.norms import same_axes
 from probe.engine.fusion.pattern import Either, Pattern, either, hole, let, op, repeated, scalar
 from probe.engine.fusion.rule import Fusion, Match, Verdict, no
@@ -11,6 +13,12 @@ from probe.engine.network import constant
 
 _STEPS = 5  # a scale, masks (T5 adds a position bias and padding), a cap before them
 _Where, _Softmax, _IsNaN = op("Where"), op("Softmax"), op("IsNaN")
+
+
+def _keeps_last(node: ir.Node) -> bool:
+    """Whether a Transpose leaves rows in one piece."""
+    order = node.attributes.get_ints("perm", None)
+    return order is not None and list(order)[-1] == len(order) - 1
 
 
 def _scaled(x: Pattern) -> Either:
@@ -32,13 +40,17 @@ def _between(scores: Pattern) -> tuple[Pattern, ...]:
     )  # fmt: skip
 
 
+_Heads = op("Transpose", when=_keeps_last)  # heads beside one another again
+
+
 def _attention() -> Either:
     products = MatMul(_scaled(hole("q")), _scaled(hole("k")), name="products")
     scores = let("scores", repeated(_between, products, _STEPS))
     weights = let("weights", either(_Softmax(cast(scores)), softmax(scores)))
     safe = _Where(_IsNaN(weights), scalar(0), weights)  # torch: rows without a key become zero
     values = transposed(hole("v"))
-    return either(MatMul(cast(safe), values), MatMul(cast(weights), values))
+    attended = either(MatMul(cast(safe), values), MatMul(cast(weights), values))
+    return either(_Heads(attended), attended)
 
 
 def _two_products_of_activations(m: Match) -> Verdict:

@@ -168,6 +168,20 @@ def test_attention_is_one_group(name: str) -> None:
     assert len(found["attention"]) == ATTENTION[name].count(" = ") - len(left_out)
 
 
+@pytest.mark.parametrize(
+    ("behind", "taken"),
+    [
+        ("z = Transpose<perm=[0,2,1,3]>(y)", True),
+        ("z = Transpose<perm=[0,1,3,2]>(y)", False),  # rows in pieces
+        ("z = Transpose<perm=[0,2,1,3]>(y) r = Relu(y)", False),  # read before it is transposed, too
+    ],
+)
+def test_attention_takes_the_transpose_of_its_result(behind: str, taken: bool) -> None:
+    drawing = {**HEADS, "outputs": f"float {'z' if 'r =' not in behind else 'z, float r'}"}
+    found = members(grouped(f"{_attention('')} {behind}".replace("Softmax(s5)", "Softmax(s0)"), **drawing))
+    assert len(found["attention"]) == 4 + taken
+
+
 CHAINS = {
     "conv + relu": "c = Conv<pads=[1,1,1,1]>(x, %8x8x3x3, %8) y = Relu(c)",
     "conv + bn + relu": "c = Conv<pads=[1,1,1,1]>(x, %8x8x3x3) b = BatchNormalization(c, %8, %8, %8, %8) y = Relu(b)",
