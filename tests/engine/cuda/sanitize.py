@@ -1,0 +1,209 @@
+"""Every kernel under NVIDIA's compute-sanitizer: memory it should not touch, races between threads, reads of what nobody wrote.
+
+    python tests/engine/cuda/sanitize.py [--tools memcheck,racecheck] [--each 2] [--seconds 140]
+
+What runs is found, not listed: programs are made of the tables of cases and of what those do not reach (fused attention, sums of pairs, every
+tactic of the wgmma family), each is first run on a device that computes nothing and says which kernels it launches, and one is taken when it
+brings a kernel, by file, entry and precision, that fewer than ``--each`` programs before it brought. test_sanitize.py fails when a file of
+kernels/ is launched by none.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from probe.engine.build import compile_model
+from probe.engine.device.cuda.device import CudaDevice
+from probe.engine.device.cuda.formats import BF16, F16, F32
+from probe.engine.device.cuda.ops.matmul import product
+from probe.engine.device.cuda.ops.wgmma import ARCH, TACTICS, Tactic, cycles
+from probe.engine.device.cuda.pairs import measure
+from probe.engine.device.cuda.queue import Queue
+from probe.engine.device.cuda.tensor import host_tensor
+from probe.engine.device.pairs import Measure, Rows
+from probe.model import load
+from tests.engine.cuda import attention_cases, cases, more_cases
+from tests.engine.cuda.null_backend import NullBackend
+from tests.engine.cuda.test_wgmma import PROBLEMS, operands
+
+TABLES = (
+    cases.POINTWISE[:12], cases.SOFTMAX, cases.NORMS, cases.REDUCTIONS, cases.MOVES, cases.PRODUCTS, cases.CONVOLUTIONS, cases.POOLS,
+    more_cases.RECURRENT, more_cases.INDEXED, more_cases.GENERATED, more_cases.QUANTISED,
+)  # fmt: skip
+PRODUCTS = ("MatMul", "Gemm", "Conv", "ConvTranspose")
+LARGEST = 1 << 17  # elements of an input: racecheck keeps track of every access
+WORDS = re.compile(r"ERROR SUMMARY: (\d+) error|RACECHECK SUMMARY: (\d+) hazard")
+
+Kernel = tuple[str, str, str]
+
+
+@dataclass(frozen=True)
+class Program:
+    """Something that launches kernels.
+
+    Attributes:
+        kind: its precision, or the family that all tactics are taken of.
+    """
+
+    name: str
+    kind: str
+    run: Callable[[Any, Path], object]
+
+
+class Hopper(NullBackend):
+    """Computes nothing, on sm_90a."""
+
+    arch = ARCH
+
+
+def programs() -> Iterator[Program]:
+    for table in TABLES:
+        for case in table:
+            sizes = [
+                np.size(one) if isinstance(one, np.ndarray) else math.prod(one)
+                for one in case.inputs.values()
+                if _is_shape(one)
+            ]
+            for kind in ("fp16", "fp32", *(("tf32",) if case.op in PRODUCTS else ())):
+                if max(sizes, default=0) <= LARGEST:
+                    yield Program(
+                        f"{case} {kind}", kind, _network(lambda folder, one=case: one.save(folder), kind, "none")
+                    )
+    for name, attended in attention_cases.CASES.items():
+        for kind in ("fp16", "bf16"):
+            saved = lambda folder, one=attended: (folder / "case.onnx", one.save(folder / "case.onnx"))
+            yield Program(f"attention {name} {kind}", kind, _network(saved, kind, "safe"))
+    for stored in (F32, F16, BF16):
+        for rows in (None, Rows(4), Rows(4, 2)):
+            yield Program(
+                f"sums of pairs {stored.name} {rows}",
+                f"pairs {stored.name} {rows}",
+                lambda backend, _, s=stored, r=rows: _pairs(backend, s, r),
+            )
+    for tactic in TACTICS:
+        _, m, n, k, *_ = PROBLEMS["edges"]
+        if not math.isinf(cycles(tactic, m, n, k, 1, 132)):
+            yield Program(f"wgmma {tactic}", str(tactic), lambda backend, _, one=tactic: _product(backend, one))
+
+
+def _is_shape(given: Any) -> bool:
+    return isinstance(given, np.ndarray) or (isinstance(given, tuple) and all(isinstance(one, int) for one in given))
+
+
+def _network(
+    save: Callable[[Path], tuple[Path, dict[str, np.ndarray]]], precision: str, fusion: Any
+) -> Callable[[Any, Path], object]:
+    def run(backend: Any, folder: Path) -> object:
+        path, feeds = save(folder)
+        engine = compile_model(load(path), precision=precision, passes="none", fusion=fusion, threads=1)
+        engine.device = CudaDevice(engine.network, engine.top_layers, engine.rounding, backend)
+        engine.device.replays.enabled = False
+        return engine.run(feeds)
+
+    return run
+
+
+def _pairs(backend: Any, stored: Any, rows: Rows | None) -> object:
+    queue, random = Queue(backend, 18), np.random.default_rng(0)
+    golden, actual = (host_tensor(random.standard_normal((4, 2, 555), dtype=np.float32)) for _ in range(2))
+    return measure(queue, queue.convert(actual, stored), golden, Measure(floor=1e-3), rows)
+
+
+def _product(backend: Any, tactic: Tactic) -> object:
+    _, m, n, k, *_ = problem = PROBLEMS["edges"]
+    a, b, _ = operands(backend, problem, F16)
+    queue = Queue(backend, 18)
+    y = queue.empty((m, n), F32)
+    product(queue, a, b, y, k, tile=tactic)
+    return y.array(backend)
+
+
+def kernels_of(program: Program, folder: Path) -> set[Kernel]:
+    """What it launches: file, entry, kind of the program."""
+    backend = Hopper()
+    try:
+        program.run(backend, folder)
+    except Exception as error:  # zeros for results can be no shape; what was launched before counts
+        del error
+    return {(source.file, source.entry, program.kind) for source, _ in backend.launched}
+
+
+def taken(each: int, folder: Path) -> tuple[list[Program], Counter[Kernel]]:
+    """Programs that bring something, and how often each kernel is then launched."""
+    found: list[Program] = []
+    seen: Counter[Kernel] = Counter()
+    for program in programs():
+        own = kernels_of(program, folder)
+        if any(seen[kernel] < each for kernel in own):
+            found.append(program)
+            seen.update(own)
+    return found, seen
+
+
+def inside(each: int) -> None:
+    """Run them on the GPU; ends with an error when a kernel that was to be launched was not."""
+    from probe.engine.device.cuda.driver import Driver
+
+    backend = Driver()
+    with tempfile.TemporaryDirectory() as folder:
+        found, _ = taken(each, Path(folder))
+        failed = []
+        for program in found:
+            try:
+                program.run(backend, Path(folder))
+                backend.synchronize()
+            except Exception as error:
+                failed.append(f"{program.name}: {' '.join(str(error).split())[:300]}")
+    print(f"{len(found)} programs, {backend.launches} launches, {len(failed)} failed", *failed, sep="\n")
+    sys.exit(bool(failed))
+
+
+def sanitized(tool: str, each: int, seconds: float) -> bool:
+    """Whether a tool finds nothing; prints what it says."""
+    command = ["compute-sanitizer", "--tool", tool, "--error-exitcode", "9", "--print-limit", "12"]
+    command += [sys.executable, __file__, "--inside", "--each", str(each)]
+    begin = time.perf_counter()
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds)
+    except subprocess.TimeoutExpired:
+        print(f"{tool}: not done within {seconds:.0f} s")
+        return False
+    lines = (done.stdout + done.stderr).splitlines()
+    clean = done.returncode == 0 and any(WORDS.search(line) for line in lines)
+    print(f"{tool}: {'clean' if clean else f'ended with {done.returncode}'}, {time.perf_counter() - begin:.0f} s")
+    shown = [line for line in lines if WORDS.search(line) or "programs," in line]
+    print("\n".join(shown if clean else [*shown, *(line[:200] for line in lines[:60])]), flush=True)
+    return clean
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--tools", default="memcheck,racecheck", help="also synccheck, initcheck")
+    parser.add_argument("--each", type=int, default=2, help="programs a kernel and precision")
+    parser.add_argument("--seconds", type=float, default=600, help="a tool may take")
+    parser.add_argument("--inside", action="store_true", help="run the kernels in this process, without a tool")
+    given = parser.parse_args()
+    if given.inside:
+        inside(given.each)
+    if shutil.which("compute-sanitizer") is None:
+        sys.exit("no compute-sanitizer: it comes with the CUDA toolkit")
+    found = [sanitized(tool, given.each, given.seconds) for tool in given.tools.split(",")]
+    sys.exit(not all(found))
+
+
+if __name__ == "__main__":
+    main()
