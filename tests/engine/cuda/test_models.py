@@ -17,7 +17,7 @@ from probe.precision import PRECISIONS
 
 MODELS = (
     "silero_vad", "gtcrn_simple", "dtln_1", "dnsmos_sig_bak_ovr", "magika_standard_v3_3", "magika_fast_v2_1", "mnist", "squeezenet_fp16",
-    "occ_image_classifier32", "ultraface_slim_320", "osf_landmarks", "superres_core",
+    "occ_image_classifier32", "ultraface_slim_320", "ultraface_slim_320_qdq", "osf_landmarks", "fns_candy", "superres_core",
 )  # fmt: skip
 EXPORTS = (
     "bert_mini", "gpt2_mini", "llama_gqa_mini", "t5_encoder_mini", "vit_mini", "unet_attn_mini", "lstm_gru_tagger", "convtasnet_cln",
