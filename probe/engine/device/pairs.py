@@ -52,6 +52,33 @@ class Rows:
 
 
 @dataclass(frozen=True, slots=True)
+class Agreement:
+    """Whether rows of ``cols`` elements are asked for their largest elements, and with ``kl`` for their divergence."""
+
+    cols: int
+    kl: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is asked of a pair.
+
+    Attributes:
+        columns: length of the last axis whose columns are channels; 0: none are.
+        ulps: numpy name of the type that units in the last place are counted in; None: no histograms.
+        agreement: of rows.
+        worst: whether the largest errors are looked up.
+    """
+
+    how: Measure
+    rows: Rows
+    columns: int = 0
+    ulps: str | None = None
+    agreement: Agreement | None = None
+    worst: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class PairSums:
     """Of one pair; see ``probe.metrics.sums.Sums``.
 
@@ -88,3 +115,49 @@ class PairSums:
     item_range: Array
     channel_error: Array
     channel_range: Array
+
+
+@dataclass(frozen=True, slots=True)
+class PairCounts:
+    """Histograms of a pair, in the bins of ``probe.metrics.histogram``: bins and counts of the occupied ones.
+
+    Attributes:
+        ulp_max: the largest distance in units in the last place.
+    """
+
+    errors: tuple[Array, Array]
+    ulps: tuple[Array, Array]
+    ulp_max: float
+
+
+@dataclass(frozen=True, slots=True)
+class PairRows:
+    """Rows of a pair; see ``probe.metrics.rows``."""
+
+    rows: int
+    top1: int
+    rows5: int
+    top5: int
+    kl_rows: int
+    kl: float
+    kl_max: float
+
+
+@dataclass(frozen=True, slots=True)
+class PairWorst:
+    """An element with a large error."""
+
+    error: float
+    place: int
+    actual: float
+    golden: float
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What was asked of a pair. ``worst``: largest errors first."""
+
+    sums: PairSums
+    counts: PairCounts | None = None
+    rows: PairRows | None = None
+    worst: tuple[PairWorst, ...] = ()

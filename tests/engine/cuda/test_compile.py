@@ -101,17 +101,25 @@ def test_large_tiles_are_within_their_budget():
     within_budget(found, ("sm_80", "sm_90a", "sm_120"))
 
 
+@pytest.mark.slow
 def test_sums_of_pairs_are_within_their_budget():
     from probe.engine.device.cuda.formats import F16, F32
-    from probe.engine.device.cuda.pairs import measure
+    from probe.engine.device.cuda.agreement import Agreements
+    from probe.engine.device.cuda.counts import Counts
+    from probe.engine.device.cuda.pairs import Pairs, measure
     from probe.engine.device.cuda.queue import Queue
-    from probe.engine.device.pairs import Measure, Rows
+    from probe.engine.device.pairs import Agreement, Measure, Rows
 
     backend = NullBackend()
     queue = Queue(backend, 18)
     for stored, cols in itertools.product((F32, F16), (4096, 4095, 3)):
+        x, y = queue.empty((64, cols), stored), queue.empty((64, cols), F32)
         for rows in (Rows(), Rows(4, 16)):
-            measure(queue, queue.empty((64, cols), stored), queue.empty((64, cols), F32), Measure(), rows)
+            measure(queue, x, y, Measure(), rows)
+        Counts(queue).add(x, y, "float16", threshold=1.0, range_=1.0)
+        Agreements(queue).rows(x, y, Agreement(cols, kl=True))
+        Agreements(queue).columns(x, y, cols, 1.0)
+        Pairs(queue).add(x, y, Measure(), worst=True)
     within_budget(list(dict.fromkeys(source for source, _ in backend.launched)), ARCHS)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,8 @@ import numpy as np
 from probe.engine.device.cuda.compile import Source
 from probe.engine.device.cuda.errors import Unsupported
 from probe.engine.device.cuda.formats import F32, I32
-from probe.engine.device.pairs import Measure, PairSums, Rows
+from probe.engine.device.cuda.worst import Walk, Worst
+from probe.engine.device.pairs import Measure, PairSums, PairWorst, Rows
 
 if TYPE_CHECKING:
     from probe.engine.device.cuda.queue import Queue
@@ -60,6 +61,7 @@ class _Chunk:
     Attributes:
         made: what is fetched: joined values, classes, maxima.
         pairs: elements, rows and place among the maxima of each.
+        walks: how the tensors of each were cut, with the tensors, until their largest errors are looked up.
     """
 
     made: Tensor
@@ -67,6 +69,8 @@ class _Chunk:
     pairs: list[tuple[int, Rows, int]]
     used: int = 0
     joined: bool = False
+    walks: list[Walk | None] = field(default_factory=list)
+    worst: Worst | None = None
 
     @property
     def classes_at(self) -> int:
@@ -78,10 +82,14 @@ class _Chunk:
 
 
 class Pairs:
-    """Sums of many pairs: launched as they are asked for, fetched together."""
+    """Sums of many pairs: launched as they are asked for, fetched together.
 
-    def __init__(self, queue: Queue) -> None:
-        self._queue = queue
+    Args:
+        most: largest errors that are looked up of pairs that ask for it.
+    """
+
+    def __init__(self, queue: Queue, most: int = 5) -> None:
+        self._queue, self._most = queue, most
         self._blocks = _BLOCKS * queue.backend.multiprocessors  # of one pair, at most
         self._parts: Tensor | None = None
         self._chunks: list[_Chunk] = []
@@ -90,12 +98,15 @@ class Pairs:
     def __len__(self) -> int:
         return len(self._order)
 
-    def add(self, actual: Tensor, golden: Tensor, how: Measure, rows: Rows | None = None) -> int:
+    def add(
+        self, actual: Tensor, golden: Tensor, how: Measure, rows: Rows | None = None, *, worst: bool = False
+    ) -> int:
         """Launch the sums of a pair.
 
         Args:
             golden: float32, of as many elements.
             rows: whose maxima are kept.
+            worst: look up its largest errors, too; both tensors are held until then.
 
         Returns:
             Its place in what ``fetch`` returns.
@@ -135,19 +146,21 @@ class Pairs:
             _Rows(cols, rows.channels, rows.items),
         )  # fmt: skip
         chunk.pairs.append((size, rows, chunk.used))
+        chunk.walks.append(Walk(actual, golden, span, blocks, how.threshold) if worst else None)
         if keeps:
             chunk.used += 2 * (rows.items + (rows.channels if rows.channels > 1 else 0))
         self._order.append((len(self._chunks) - 1, at))
         return len(self._order) - 1
 
-    def fetch(self) -> list[PairSums]:
-        """All sums asked for, in order; waits for them. Nothing is asked for afterwards."""
+    def fetch(self) -> list[tuple[PairSums, tuple[PairWorst, ...]]]:
+        """All sums asked for, in order, with the largest errors of those that asked for them; waits for them."""
         self._join()
-        made = []
+        made: list[list[tuple[PairSums, tuple[PairWorst, ...]]]] = []
         for chunk in self._chunks:
             raw = np.empty(chunk.maxima_at + 4 * chunk.used, np.uint8)
             self._queue.backend.download(raw, chunk.made.address(self._queue.backend))
-            made.append([_sums(raw, chunk, at) for at in range(len(chunk.pairs))])
+            worst = chunk.worst.fetch() if chunk.worst is not None else [()] * len(chunk.pairs)
+            made.append([(_sums(raw, chunk, at), worst[at]) for at in range(len(chunk.pairs))])
         found = [made[chunk][at] for chunk, at in self._order]
         self._chunks, self._order = [], []
         return found
@@ -182,6 +195,12 @@ class Pairs:
             Source("pairs.cu", "pairs_join", (("BLOCKS", self._blocks), ("ENTRY_JOIN", 1))), len(chunk.pairs), _THREADS, self._queue.at(self._parts),
             ctypes.c_void_p(base + chunk.classes_at), ctypes.c_void_p(base),
         )  # fmt: skip
+        if any(chunk.walks):
+            errors = self._queue.at(self._parts).value or 0
+            stride = len(_VALUES) * self._blocks * 8
+            first = errors + _VALUES.index("max_abs") * self._blocks * 8
+            chunk.worst = Worst(self._queue, chunk.walks, first, stride, most=self._most, blocks=self._blocks)
+            chunk.walks = []
 
 
 def _sums(raw: Array, chunk: _Chunk, at: int) -> PairSums:
@@ -212,4 +231,4 @@ def measure(queue: Queue, actual: Tensor, golden: Tensor, how: Measure, rows: Ro
     """Sums of one pair; waits for them. As ``Pairs.add``."""
     pairs = Pairs(queue)
     pairs.add(actual, golden, how, rows)
-    return pairs.fetch()[0]
+    return pairs.fetch()[0][0]

@@ -64,9 +64,11 @@ static inline unsigned __reduce_max_sync(unsigned, unsigned x) {
     yield_();
     return (unsigned)most;
 }
+static inline int __popc(unsigned x) { return __builtin_popcount(x); }
+static inline long long __double_as_longlong(double x) { long long y; std::memcpy(&y, &x, 8); return y; }
 static inline int __ffs(unsigned x) { return __builtin_ffs((int)x); }
-static inline unsigned atomicAdd(unsigned* at, unsigned x) { unsigned old = *at; *at += x; return old; }
-static inline unsigned atomicMax(unsigned* at, unsigned x) { unsigned old = *at; *at = old > x ? old : x; return old; }
+template <class T> static inline T atomicAdd(T* at, T x) { T old = *at; *at += x; return old; }
+template <class T> static inline T atomicMax(T* at, T x) { T old = *at; *at = old > x ? old : x; return old; }
 static inline float __fmul_rn(float x, float y) { return x * y; }
 static inline float __fadd_rn(float x, float y) { return x + y; }
 static inline float __fdiv_rn(float x, float y) { return x / y; }

@@ -1,0 +1,67 @@
+// The elements of pairs with the largest errors, from what pairs.cu knows of its blocks.
+//   jobs [pairs]: where a pair lies and how pairs_parts cut it; found [pairs][MOST][MOST]
+// The MOST largest errors lie in the MOST blocks whose own largest errors are largest: block j of a pair walks the j-th of those again, once for
+// each element it finds, and stops below the least of their largest errors. Errors first, then the earlier place.
+// NVRTC defines: MOST, BLOCKS (of one pair, at most).
+#include "common.cuh"
+
+#define INFINITE __int_as_float(0x7f800000)
+enum { THREADS = 256, WARPS = THREADS / 32 };
+
+// `kind`: 0 float, 1 f16, 2 bf16. `errors` of the blocks of pairs_parts.
+struct Job { const void* actual; const float* golden; const double* errors; i64 n; int span, blocks; float threshold; int kind; };
+struct Found { float error, actual, golden; int there; i64 place; };
+
+__device__ __forceinline__ float element(const Job& job, i64 at) {
+    if (job.kind == 1) return widen(((const f16*)job.actual)[at]);
+    if (job.kind == 2) return widen(((const bf16*)job.actual)[at]);
+    return ((const float*)job.actual)[at];
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS) pair_worst(const Job* __restrict__ jobs, Found* __restrict__ found) {
+    __shared__ double errors[BLOCKS], of_warp[WARPS], at_warp[WARPS], least;
+    __shared__ int chosen;
+    Job job = jobs[blockIdx.x / MOST];
+    int rank = blockIdx.x % MOST, ranks = job.blocks < MOST ? job.blocks : MOST;
+    found += (i64)blockIdx.x * MOST;
+    for (int at = threadIdx.x; at < MOST; at += THREADS) found[at].there = 0;
+    for (int at = threadIdx.x; at < job.blocks; at += THREADS) errors[at] = job.errors[at];
+    if (threadIdx.x == 0) { chosen = -1; least = 0.0; }
+    __syncthreads();
+    for (int at = threadIdx.x; at < job.blocks; at += THREADS) {
+        int ahead = 0;
+        for (int other = 0; other < job.blocks; ++other) ahead += errors[other] > errors[at] || (errors[other] == errors[at] && other < at);
+        if (ahead == rank) chosen = at;
+        if (ahead == ranks - 1 && job.blocks >= MOST) least = errors[at];
+    }
+    __syncthreads();
+    if (chosen < 0) return;
+    i64 first = (i64)chosen * job.span, last = first + job.span < job.n ? first + job.span : job.n;
+    double above = INFINITE, behind = -1.0;  // of the last one found
+    for (int k = 0; k < MOST; ++k) {
+        double most = 0.0, place = 0.0;
+        for (i64 at = first + threadIdx.x; at < last; at += THREADS) {
+            float x = element(job, at), y = job.golden[at];
+            double error = fabsf(x - y);
+            bool fits = fabsf(y) < job.threshold && fabsf(x) < INFINITE && (error < above || (error == above && (double)at > behind));
+            if (fits && error > most) { most = error; place = (double)at; }
+        }
+#pragma unroll
+        for (int far = 16; far > 0; far >>= 1) {
+            double other = __shfl_xor_sync(0xffffffffu, most, far), there = __shfl_xor_sync(0xffffffffu, place, far);
+            if (other > most || (other == most && there < place)) { most = other; place = there; }
+        }
+        __syncthreads();
+        if (threadIdx.x % 32 == 0) { of_warp[threadIdx.x / 32] = most; at_warp[threadIdx.x / 32] = place; }
+        __syncthreads();
+        most = of_warp[0];
+        place = at_warp[0];
+        for (int w = 1; w < WARPS; ++w) {
+            if (of_warp[w] > most || (of_warp[w] == most && at_warp[w] < place)) { most = of_warp[w]; place = at_warp[w]; }
+        }
+        if (most <= 0.0 || most < least) return;
+        above = most;
+        behind = place;
+        if (threadIdx.x == 0) found[k] = {(float)most, element(job, (i64)place), job.golden[(i64)place], 1, (i64)place};
+    }
+}
