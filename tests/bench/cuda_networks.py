@@ -11,6 +11,9 @@ in a row errors add like a random walk, u * sqrt(L). The largest error of an out
 values, so that u * sqrt(L) is also about what range_rel should be: allowed is three times as much. FP32's u stands for the order of its
 sums, sqrt(K) terms of 2^-24.
 
+``tuned`` is the choice of tactics by measurement (``--tune``) among our own kernels, ``libraries`` the same with cuBLASLt and cuDNN beside them,
+where they are installed; both are judged as the rest is.
+
 ``floor`` sums over layers what takes longer: their multiplications at the best measured rate, or their bytes at the bandwidth of a copy.
 """
 
@@ -36,6 +39,10 @@ from probe.engine.costs import cost_of
 from probe.engine.device.cuda.device import CudaDevice
 from probe.engine.device.cuda.recording import Launched
 from probe.engine.engine import Engine
+from probe.engine.tuning.choose import choose
+from probe.engine.tuning.fingerprint import fingerprint_of
+from probe.engine.tuning.selector import Deny
+from probe.engine.tuning.timing import Timings
 from probe.model import load
 from tests.bench.network_exports import NETS, Net, chosen, export, golden
 from tests.bench.network_peers import Peer, ort_peers, range_rel, torch_peer
@@ -44,6 +51,7 @@ BANDWIDTH = 4.26e12  # bytes a second of a device copy, read and written
 PEAK = {"fp32": 51e12, "tf32": 363e12, "fp16": 781e12, "bf16": 798e12}  # of the library's best product
 ROUNDOFF = {"fp32": 2.0**-24 * 32, "tf32": 2.0**-11, "fp16": 2.0**-11, "bf16": 2.0**-8}
 MARGIN = 3.0
+LIBRARIES = "cublaslt_.*|cudnn_.*"
 # The best of torch.compile, eager torch and ONNX Runtime on an H200 at fp16, measured 2026-11-20; ms.
 CITED = {
     "resnet50 b1": 0.413, "resnet50 b32": 1.467, "mobilenet_v2 b32": 0.826, "vit_b_16 b16": 1.741, "bert-base 8x128": 0.987,
@@ -82,10 +90,13 @@ class Row:
     slowest: list[tuple[str, float]] = field(default_factory=list)
     ort: Peer = NONE
     torch: Peer = NONE
+    tuned: Peer = NONE
+    libraries: Peer = NONE
 
     @property
     def right(self) -> bool:
-        return self.error <= self.allowed and self.same_bits and not self.fallbacks
+        worse = max((one.error for one in (self.tuned, self.libraries) if one is not NONE), default=0.0)
+        return max(self.error, worse) <= self.allowed and self.same_bits and not self.fallbacks
 
 
 def allowed_error(net: Net, precision: str) -> float:
@@ -132,6 +143,24 @@ def ours(net: Net, precision: str, folder: Path, backend: Any) -> Row:
     )  # fmt: skip
 
 
+def by_measurement(net: Net, precision: str, folder: Path, backend: Any) -> tuple[Peer, Peer]:
+    """Tactics chosen by measured times: among ours, and among ours and the libraries'."""
+    engine = compile_model(load(export(net, folder)), precision=precision)
+    device = engine.device = CudaDevice(engine.network, engine.top_layers, engine.rounding, backend)
+    timings, feeds, found = Timings(fingerprint_of(engine)), engine._feeds(net.inputs()), []
+    for selectors in ((), (Deny(LIBRARIES),)):
+        begin = time.perf_counter()
+        choices = choose(engine, feeds, selectors, timings=timings)
+        took = time.perf_counter() - begin
+        prepared = device.prepare(feeds, engine._plans(choices.assignment(engine.assignment)))
+        prepared.replay()
+        made = {name: tensor.array(backend) for name, tensor in prepared.outputs().items()}
+        of = Counter(tactic.split("_")[0] for tactic in choices.tactics.values())
+        note = f"chosen in {took:.1f} s: {', '.join(f'{name} {count}' for name, count in of.most_common())}"
+        found.append(Peer(prepared.time() * 1e3, range_rel(made, golden(net, folder)), note))
+    return found[1], found[0]
+
+
 def rows(given: argparse.Namespace, backend: Any) -> Iterator[Row]:
     precisions = given.precision.split(",")
     peers = {} if given.ort is None else ort_peers(given.folder, given.only, precisions, given.ort)
@@ -139,6 +168,8 @@ def rows(given: argparse.Namespace, backend: Any) -> Iterator[Row]:
         for precision in precisions:
             row = ours(net, precision, given.folder, backend)
             row.ort = peers.get((net.name, precision), NONE)
+            if given.tune:
+                row.tuned, row.libraries = by_measurement(net, precision, given.folder, backend)
             if not given.no_torch:
                 row.torch = torch_peer(net, precision, golden(net, given.folder))
             yield row
@@ -147,13 +178,14 @@ def rows(given: argparse.Namespace, backend: Any) -> Iterator[Row]:
 def table(found: Sequence[Row]) -> str:
     """Markdown."""
     lines = [
-        "| network | precision | ours ms | launches | ORT CUDA ms | ORT / ours | torch ms | best peer of 2026-11-20 | floor ms | error, allowed | ORT's error |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| network | precision | ours ms | tuned | libraries | launches | ORT CUDA ms | ORT / ours | torch ms | best peer of 2026-11-20 | floor ms | error, allowed | ORT's error |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in found:
         cited = f"{CITED[row.net]:.3f}" if row.precision == "fp16" else ""
+        best = min(one for one in (row.ms, row.tuned.ms) if math.isfinite(one))
         lines.append(
-            f"| {row.net} | {row.precision} | {row.ms:.3f} | {row.launches} | {row.ort.ms:.3f} | {row.ort.ms / row.ms:.2f} | {row.torch.ms:.3f} "
+            f"| {row.net} | {row.precision} | {row.ms:.3f} | {row.tuned.ms:.3f} | {row.libraries.ms:.3f} | {row.launches} | {row.ort.ms:.3f} | {row.ort.ms / best:.2f} | {row.torch.ms:.3f} "
             f"| {cited} | {row.floor_ms:.3f} | {row.error:.1e}, {row.allowed:.1e}{'' if row.right else ' WRONG'} | {row.ort.error:.1e} |"
         )
     return "\n".join(lines)
@@ -167,8 +199,8 @@ def details(row: Row, shown: int) -> Iterator[str]:
     yield f"    launches: {', '.join(f'{name} {count}' for name, count in row.kernels.items())}"
     for name, us in row.slowest[:shown]:
         yield f"    {us:7.1f} us {name[:110]}"
-    for what, peer in (("ORT", row.ort), ("torch", row.torch)):
-        if peer.note:
+    for what, peer in (("tuned", row.tuned), ("libraries", row.libraries), ("ORT", row.ort), ("torch", row.torch)):
+        if peer is not NONE:
             yield f"    {what}: {peer.note}, error {peer.error:.1e}"
     if not row.right:
         yield f"    WRONG: error {row.error:.2e} of {row.allowed:.2e}, same bits {row.same_bits}, on the CPU: {row.fallbacks}"
@@ -219,6 +251,7 @@ def main() -> None:
     parser.add_argument(
         "--ort", help="time ONNX Runtime's CUDA provider, too, from this folder; '' where it is installed"
     )
+    parser.add_argument("--tune", action="store_true", help="choose tactics by measurement, too")
     parser.add_argument("--no-torch", action="store_true")
     parser.add_argument("--jobs", type=int, default=6, help="networks got ready at the same time")
     parser.add_argument("--json", type=Path)
