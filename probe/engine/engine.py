@@ -12,14 +12,14 @@ import numpy as np
 
 from probe.engine import tactics
 from probe.engine.assignment import Assignment, Choice
-from probe.engine.device.protocol import Resumes
+from probe.engine.device.protocol import Resumes, Tunes
 from probe.engine.layers import Layer, all_layers
 from probe.engine.rounding import Interior, Plan, Rounding
 from probe.errors import InputError
 from probe.model.feeds import check_feeds
 
 if TYPE_CHECKING:
-    from probe.engine.device.protocol import Device, Fallback, Tap, Tapped, Trace
+    from probe.engine.device.protocol import Device, Fallback, Tap, Tapped, Trace, Tuner
     from probe.engine.fusion import Refusal
     from probe.engine.network import Network
     from probe.engine.passes import PassReport
@@ -88,6 +88,7 @@ class Engine:
         self._device_for = device_for
         self._by_name = {layer.name: layer for layer in self.layers}
         self.assignment = assignment or Assignment(Choice(settings.precision))
+        self._tuner: tuple[Device, Tuner | None] | None = None
         self._plans = lru_cache(maxsize=256)(self._plan)
 
     def __repr__(self) -> str:
@@ -331,6 +332,14 @@ class Engine:
             InputError: the network cannot be built for another reason.
         """
         return self.device.fallbacks
+
+    @property
+    def tuner(self) -> Tuner | None:
+        """Of a device that has tactics of its own and measures by itself; None of others."""
+        if self._tuner is None or self._tuner[0] is not self.device:
+            made = self.device.tuner(self.plan_of) if isinstance(self.device, Tunes) else None
+            self._tuner = (self.device, made)
+        return self._tuner[1]
 
     def candidates(self, layer: Layer | str) -> tuple[str, ...]:
         """Tactics that can compute a layer in the engine's precision, exact first."""

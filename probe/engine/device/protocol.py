@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -100,6 +100,88 @@ class Device(Protocol):
 
     def supports(self, layer: Layer, precision: str, tactic: str) -> str | None:
         """None when the device computes this layer so, else the reason why not."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What came of timing one tactic on one layer.
+
+    Attributes:
+        seconds: of the device; None: it was not timed.
+        runs: that the median is of.
+        wrong: why it was not timed: it does not compute what exact does, or not at all.
+    """
+
+    seconds: float | None
+    runs: int = 0
+    wrong: str = ""
+
+
+class Tuner(Protocol):
+    """The tactics that a device has beside those of every device, and what they take."""
+
+    def offered(self, layer: Layer, precision: str, shapes: Mapping[str, Sequence[int]]) -> tuple[str, ...]:
+        """Of one layer, the most promising first.
+
+        Args:
+            shapes: by tensor name.
+        """
+        ...
+
+    def ahead(
+        self,
+        work: Sequence[tuple[Layer, str, Sequence[str]]],
+        shapes: Mapping[str, Sequence[int]],
+        progress: Callable[[str], None] | None = None,
+    ) -> int:
+        """Compile what tactics of layers (layer, precision, tactics) launch, as many at once as there are processors.
+
+        Returns:
+            how many kernels were compiled.
+        """
+        ...
+
+    def measure(
+        self, layer: Layer, reads: Mapping[str, Array], precision: str, budgets: Mapping[str, float]
+    ) -> dict[str, Measured]:
+        """Times of tactics on real activations, each checked against ``exact`` before it is timed.
+
+        Args:
+            reads: by name, float32.
+            budgets: tactic -> how far it may be from exact, of exact's largest result and of its root mean square.
+        """
+        ...
+
+
+@runtime_checkable
+class Tunes(Protocol):
+    """A device that measures by itself."""
+
+    def tuner(self, plan_of: Callable[[Layer, Choice], Plan]) -> Tuner:
+        """Of the device's network.
+
+        Args:
+            plan_of: how a layer runs by itself.
+        """
+        ...
+
+
+@runtime_checkable
+class Warms(Protocol):
+    """A device that compiles what runs need, and can do so before them."""
+
+    def warm(
+        self,
+        feeds: Mapping[str, Array],
+        plans: Iterable[Mapping[str, Plan]],
+        tell: Callable[[int, int], None] | None = None,
+    ) -> int:
+        """Compile all that runs under ``plans`` on inputs of these shapes launch, as far as it is not there; returns how many kernels.
+
+        Args:
+            tell: called with how many of how many are done.
+        """
         ...
 
 

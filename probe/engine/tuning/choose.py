@@ -26,7 +26,7 @@ class Chosen:
     Attributes:
         candidate: the one taken.
         candidates: all there were, the fastest first; those that were not measured in the order declared.
-        refused: tactic -> name of the selector that did not allow it.
+        refused: tactic -> name of the selector that did not allow it, or what was found wrong with it.
     """
 
     context: LayerContext
@@ -87,12 +87,11 @@ def choose(
             offered; inputs that do not fit; the network does not run in FP32.
     """
     base = engine.assignment if precision is None else Assignment(Choice(precision))
-    problems = _problems(engine, inputs, base)
+    shapes = _shapes(engine, inputs)
+    problems = _problems(engine, shapes, base)
     if timings is not None:
-        wanted = [one for one in problems if len(one.candidates) > 1]
-        times = timings.measure(
-            engine, inputs, [(one.layer, one.context, one.candidates) for one in wanted], progress=progress
-        )
+        wanted = [(one.layer, one.context, one.candidates) for one in problems if len(one.candidates) > 1]
+        times = timings.measure(engine, inputs, wanted, shapes=shapes, progress=progress)
         problems = [
             replace(one, candidates=tuple(times.get((one.context.layer, c.tactic), c) for c in one.candidates))
             for one in problems
@@ -118,10 +117,11 @@ def problems_of(engine: Engine, inputs: Mapping[str, Any], base: Assignment | No
     Raises:
         InputError: inputs that do not fit, or the network does not run in FP32.
     """
-    return tuple(_problems(engine, inputs, base or engine.assignment))
+    return tuple(_problems(engine, _shapes(engine, inputs), base or engine.assignment))
 
 
-def _problems(engine: Engine, inputs: Mapping[str, Any], base: Assignment) -> list[Problem]:
+def _shapes(engine: Engine, inputs: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Of all tensors, by name, from one run in FP32."""
     shapes = {name: tuple(getattr(value, "shape", ())) for name, value in inputs.items()}
 
     def tap(tapped: Any) -> None:
@@ -129,6 +129,10 @@ def _problems(engine: Engine, inputs: Mapping[str, Any], base: Assignment) -> li
             shapes[tapped.name] = tuple(tapped.array.shape)
 
     engine.run(inputs, Assignment(FP32), tap)
+    return shapes
+
+
+def _problems(engine: Engine, shapes: Mapping[str, tuple[int, ...]], base: Assignment) -> list[Problem]:
     found = []
     for layer in chosen_layers(engine):
         precision = base.of(layer.name).precision
@@ -169,8 +173,9 @@ def _ask(problem: Problem, selectors: Sequence[Selector]) -> Chosen:
     Raises:
         InputError: nothing is left of it.
     """
-    refused: dict[str, str] = {}
-    left: Sequence[Candidate] = problem.candidates
+    wrong = [one for one in problem.candidates if one.wrong]
+    refused: dict[str, str] = {one.tactic: f"the check against exact: {one.wrong}" for one in wrong}
+    left: Sequence[Candidate] = [one for one in problem.candidates if not one.wrong]
     ordered = problem.candidates
     for at, selector in enumerate(selectors):
         allowed = list(selector.select(problem.context, tuple(left)))
@@ -183,7 +188,7 @@ def _ask(problem: Problem, selectors: Sequence[Selector]) -> Chosen:
         refused |= {one.tactic: selector.name for one in left if one.tactic not in names}
         left = list(dict.fromkeys(allowed))
         if at == 0:
-            ordered = tuple(left)
+            ordered = (*left, *wrong)
     if not left:
         told = "; ".join(f"{one.tactic} refused by {refused[one.tactic]}" for one in ordered) or "it has no candidates"
         raise InputError(f"layer {problem.context.layer}: no tactic is left: {told}")

@@ -59,6 +59,7 @@ class Candidate:
         formats: what is stored of each tensor of the context's ``reads``, then of its ``outputs``: fp16, int64, ...
         deterministic: whether the same inputs give the same bits, run for run.
         median_us: measured time in microseconds; None: not measured.
+        wrong: why it is none after all, as was found before it was to be timed: it does not compute what exact does.
     """
 
     tactic: str
@@ -67,6 +68,7 @@ class Candidate:
     formats: tuple[str, ...]
     deterministic: bool
     median_us: float | None = None
+    wrong: str = ""
 
 
 def chosen_layers(engine: Engine) -> tuple[Layer, ...]:
@@ -97,16 +99,17 @@ def runs_in(layer: Layer, precision: str, kept: frozenset[str]) -> frozenset[str
 def candidates_of(
     engine: Engine, layer: Layer, precision: str, shapes: Shapes | None = None, kept: frozenset[str] = frozenset()
 ) -> tuple[Candidate, ...]:
-    """The tactics that the engine's device can compute a layer with, exact first; not measured.
+    """The tactics that the engine's device can compute a layer with, exact first, its own last; not measured.
 
     Args:
         kept: tensors that are not rounded: a layer at one of them runs in FP32.
     """
     stored = "fp32" if precision == "tf32" else precision  # TF32 concerns what products read, not what is stored
     formats = tuple(_storage(value, stored) for value in (*layer.reads, *layer.outputs))
+    offered = engine.tuner.offered(layer, precision, shapes or {}) if engine.tuner is not None else ()
     return tuple(
         Candidate(tactic.name, tactic.numerics, tactic.workspace(layer, shapes), formats, tactic.deterministic)
-        for tactic in tactics.TACTICS
+        for tactic in (*tactics.TACTICS, *map(tactics.tactic_of, offered))
         if all(
             tactic.supports(layer, one, shapes) is None and engine.device.supports(layer, one, tactic.name) is None
             for one in runs_in(layer, precision, kept)

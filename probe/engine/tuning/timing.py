@@ -14,11 +14,16 @@ import numpy as np
 
 from probe.engine.activations import activations
 from probe.engine.assignment import Choice
+from probe.engine.tactics import tactic_of
+from probe.engine.tuning.budget import budget
 from probe.engine.tuning.context import Candidate, LayerContext
+from probe.engine.tuning.turns import turn_order
 from probe.errors import InputError
 from probe.results.tactics import Fingerprint
 
 if TYPE_CHECKING:
+    from probe.engine.costs import Shapes
+    from probe.engine.device.protocol import Tuner
     from probe.engine.engine import Engine
     from probe.engine.layers import Layer
 
@@ -38,12 +43,15 @@ class Timing:
     """What one tactic took on one problem.
 
     Attributes:
-        median_us: microseconds.
-        runs: that the median is of; the first one, which sets things up, counts only where it takes long.
+        median_us: microseconds; None: it was not timed.
+        runs: that the median is of; the first one, which sets things up, counts only where it takes long. On a device that measures by
+            itself: graphs of repetitions.
+        wrong: why it was not: it does not compute what exact does.
     """
 
-    median_us: float
+    median_us: float | None
     runs: int
+    wrong: str = ""
 
 
 class Timings:
@@ -76,10 +84,15 @@ class Timings:
         inputs: Mapping[str, Any],
         wanted: Sequence[Wanted],
         *,
+        shapes: Shapes | None = None,
         progress: Callable[[str], None] | None = None,
     ) -> dict[tuple[str, str], Candidate]:
         """Candidates with their times, by layer name and tactic. What is not known yet is measured, each problem once, on the activations
         of one run in FP32. Layers of which nothing arrives (of a branch that was not taken), and those that read sequences, have no time.
+        A device that measures by itself (``Tunes``) also checks: what is wrong has no time, and says so.
+
+        Args:
+            shapes: of the network's tensors by name, where they are known; kernels are compiled ahead then.
 
         Raises:
             InputError: the network does not run in FP32.
@@ -91,9 +104,17 @@ class Timings:
             if any((context.problem, one.tactic) not in self._known for one in candidates):
                 lacking[layer.name] = (layer, context, candidates)
         if lacking:
-            self._measure(engine, inputs, lacking, progress)
+            if engine.tuner is not None and shapes is not None:
+                once = {
+                    context.problem: (layer, context, candidates) for layer, context, candidates in lacking.values()
+                }
+                work = [
+                    (layer, context.precision, [one.tactic for one in found]) for layer, context, found in once.values()
+                ]
+                engine.tuner.ahead(work, shapes, progress)
+            self._measure(engine, inputs, lacking, progress, shapes)
         return {
-            (context.layer, one.tactic): replace(one, median_us=found.median_us)
+            (context.layer, one.tactic): replace(one, median_us=found.median_us, wrong=found.wrong)
             for _, context, candidates in wanted
             for one in candidates
             if (found := self._known.get((context.problem, one.tactic))) is not None
@@ -111,6 +132,7 @@ class Timings:
         inputs: Mapping[str, Any],
         wanted: Mapping[str, Wanted],
         progress: Callable[[str], None] | None,
+        shapes: Shapes | None,
     ) -> None:
         for layer, reads in activations(engine, inputs, [layer for layer, _, _ in wanted.values()]):
             _, context, candidates = wanted[layer.name]
@@ -120,12 +142,17 @@ class Timings:
                 progress(layer.name)
             try:
                 # Those that are known too: a choice compares, and times of one hour compare better than those of two.
-                found = _time_all(engine, layer, reads, context.precision, candidates)
+                if engine.tuner is not None:
+                    found = _on_device(engine.tuner, layer, reads, context.precision, candidates, shapes)
+                else:
+                    found = _time_all(engine, layer, reads, context.precision, candidates)
             except InputError as error:
                 self.notes = (*self.notes, f"{layer.name} was not measured: {error.what}")
                 continue
             for tactic, timing in found.items():
                 key = (context.problem, tactic)
+                if timing.wrong:
+                    self.notes = (*self.notes, f"{tactic} is no candidate of {layer.name}: {timing.wrong}")
                 self.measured += 1
                 self.reused -= key in self._counted
                 self._counted.discard(key)
@@ -161,7 +188,7 @@ class Timings:
     def text(self) -> str:
         """The file: JSON with a line a time, ordered by problem and tactic, so that two files can be compared as text."""
         lines = [
-            json.dumps({"problem": problem, "tactic": tactic, **asdict(timing)})
+            json.dumps({"problem": problem, "tactic": tactic, **_fields(timing)})
             for (problem, tactic), timing in sorted(self._known.items())
         ]
         head = "".join(
@@ -175,23 +202,53 @@ def _head(fingerprint: Fingerprint) -> dict[str, str]:
     return {name: getattr(fingerprint, name) for name in ("device", "processor", "driver", "sources")}
 
 
+def _fields(timing: Timing) -> dict[str, Any]:
+    """As they are written: what is wrong only where something is."""
+    return {name: value for name, value in asdict(timing).items() if name != "wrong" or value}
+
+
 def _parsed(text: str, path: str) -> tuple[dict[str, Any], dict[tuple[str, str], Timing]]:
     try:
         tree = json.loads(text)
         if tree["schema"] != SCHEMA:
             raise InputError(f"{path} is a {tree['schema']}, not a timing cache")
-        rows = {(one["problem"], one["tactic"]): Timing(one["median_us"], one["runs"]) for one in tree["times"]}
+        rows = {
+            (one["problem"], one["tactic"]): Timing(one["median_us"], one["runs"], one.get("wrong", ""))
+            for one in tree["times"]
+        }
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(
             f"{path} is not a timing cache: {type(error).__name__} {error}", hint="remove it, and it is made anew"
         ) from error
     for (problem, tactic), timing in rows.items():
-        numbers = type(timing.median_us) in (int, float) and type(timing.runs) is int
-        if not (isinstance(problem, str) and isinstance(tactic, str) and numbers and 0 < timing.median_us < _LONGEST):
+        texts = all(isinstance(one, str) for one in (problem, tactic, timing.wrong))
+        if not (texts and type(timing.runs) is int and _is_time(timing)):
             raise InputError(
                 f"{path} holds a time that is none: {timing.median_us!r} of {tactic!r}", hint="a positive number of us"
             )
     return tree, rows
+
+
+def _is_time(timing: Timing) -> bool:
+    if timing.median_us is None:
+        return bool(timing.wrong)
+    return type(timing.median_us) in (int, float) and 0 <= timing.median_us < _LONGEST and not timing.wrong
+
+
+def _on_device(
+    tuner: Tuner,
+    layer: Layer,
+    reads: Mapping[str, Array],
+    precision: str,
+    candidates: Sequence[Candidate],
+    shapes: Shapes | None,
+) -> dict[str, Timing]:
+    """As a device measures by itself. What it does not say anything of has no time."""
+    allowed = {one.tactic: budget(tactic_of(one.tactic), layer, precision, shapes) for one in candidates}
+    return {
+        name: Timing(None if one.seconds is None else round(one.seconds * 1e6, 3), one.runs, one.wrong)
+        for name, one in tuner.measure(layer, reads, precision, allowed).items()
+    }
 
 
 def _time_all(
@@ -219,10 +276,3 @@ def _time_all(
             if best[tactic] <= near and (len(times) < _LEAST or sum(times) < BUDGET * 1e6):
                 times.append(once(tactic))
     return {tactic: Timing(round(statistics.median(times), 2), len(times)) for tactic, times in taken.items()}
-
-
-def turn_order(names: Sequence[str], turn: int) -> list[str]:
-    """All names, forwards and backwards from each in turn, so that what runs before one is not always the same."""
-    first = turn // 2 % len(names)
-    ordered = [*names[first:], *names[:first]]
-    return ordered[::-1] if turn % 2 else ordered

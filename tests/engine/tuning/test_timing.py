@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from probe.engine.engine import Engine
 from probe.engine.tuning.choose import choose
 from probe.engine.tuning.fingerprint import fingerprint_of
-from probe.engine.tuning.timing import RUNS, Timing, Timings, turn_order
+from probe.engine.tuning.timing import RUNS, Timing, Timings
+from probe.engine.tuning.turns import turn_order
 from probe.errors import InputError
 
 Feeds = dict[str, np.ndarray]

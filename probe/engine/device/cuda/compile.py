@@ -7,7 +7,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -111,7 +111,8 @@ class Compiler:
 
     def __init__(self, arch: str, folder: Path | None) -> None:
         self.arch, self.folder, self.note = arch, folder, ""
-        self.compiled = self.found = 0  # kernels compiled, kernels taken from the folder
+        self.compiled = self.found = 0  # kernels compiled, kernels that were there already
+        self._given: dict[str, Program] = {}
 
     def __call__(self, source: Source) -> Program:
         """
@@ -120,8 +121,9 @@ class Compiler:
         """
         code = source.code
         headers, options = headers_of(code), options_of(source, self.arch)
-        path = self._path(code, headers, options)
-        program = _read(path)
+        key = _key(code, headers, options)
+        path = self._path(key)
+        program = self._given.get(key) or _read(path)
         if program is not None:
             self.found += 1
             return program
@@ -134,11 +136,31 @@ class Compiler:
                 self.folder, self.note = None, f"compiled kernels are not kept: {error}"
         return program
 
-    def _path(self, code: str, headers: dict[str, str], options: Iterable[str]) -> Path | None:
-        if self.folder is None:
-            return None
-        key = json.dumps([code, headers, list(options), nvrtc_version()])
-        return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()}.kernel"
+    def missing(self, sources: Iterable[Source]) -> list[Source]:
+        """Those that are not there yet, each once."""
+        found = []
+        for source in dict.fromkeys(sources):
+            key = self.key(source)
+            path = self._path(key)
+            if key not in self._given and (path is None or not path.exists()):
+                found.append(source)
+        return found
+
+    def key(self, source: Source) -> str:
+        """A hash of everything that decides on a kernel's machine code."""
+        return _key(source.code, headers_of(source.code), options_of(source, self.arch))
+
+    def take(self, programs: Mapping[str, Program]) -> None:
+        """Kernels that were compiled elsewhere, by their key: they are not compiled again, with or without a folder."""
+        self._given.update(programs)
+
+    def _path(self, key: str) -> Path | None:
+        return None if self.folder is None else self.folder / f"{key}.kernel"
+
+
+def _key(code: str, headers: dict[str, str], options: Iterable[str]) -> str:
+    text = json.dumps([code, headers, list(options), nvrtc_version()])
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 @cache

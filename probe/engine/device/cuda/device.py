@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Generator, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from threading import RLock
@@ -16,7 +16,7 @@ from probe.engine import tactics
 from probe.engine.device.cuda.attention_run import AttentionRun
 from probe.engine.device.cuda.backend import Backend
 from probe.engine.device.cuda.context import CudaContext, Means
-from probe.engine.device.cuda.errors import OutOfMemory, Unsupported
+from probe.engine.device.cuda.errors import OutOfMemory, Refused, Unsupported
 from probe.engine.device.cuda.fallback import FallbackExecutor
 from probe.engine.device.cuda.formats import F32
 from probe.engine.device.cuda.layer_run import LayerRun
@@ -33,6 +33,7 @@ from probe.engine.device.cuda.tensor import Tensor, host_tensor
 from probe.engine.device.cuda.weights import DeviceWeights
 from probe.engine.device.protocol import Fallback, Tapped
 from probe.engine.layers import Layer, all_layers
+from probe.engine.device.cuda.tuning.tuner import CudaTuner
 from probe.engine.network import Network, bodies_of
 from probe.engine.rounding import Plan, Rounding
 from probe.ort.values import from_ort, to_ort
@@ -222,6 +223,10 @@ class CudaDevice:
             outside=self.queue,
         )
         given = {name: tape.fed(name, tensor) for name, tensor in fed.items()}
+    def tuner(self, plan_of: Callable[[Layer, Choice], Plan]) -> CudaTuner:
+        """As ``Tunes.tuner``."""
+        return CudaTuner(self.backend, self.queue.opset, self._rounding, plan_of)
+
         run = OneRun(queue, plans, self._valued(given), Counter(self._fallback.uses))
         try:
             for _ in self._run_layers(self._layers, run):
@@ -394,8 +399,12 @@ class CudaDevice:
     def _belongs_on_device(self, layer: Layer, reads: Values) -> bool:
         """Whether integers are computed by kernels: when they lie on the device, or change from run to run, and there are kernels."""
         return not is_constant(reads) and layer.name in self._integer_kernels
+            except Refused as refused:
+                raise refused_by_name(layer, plan.choice, str(refused)) from None
 
     # --- values ------------------------------------------------------------------------------------------------------
+        if tactics.tactic_of(plan.choice.tactic).device:
+            raise refused_by_name(layer, plan.choice, reason)
 
     def _value_of(self, value: ir.Value, values: Values) -> Tensor:
         return values[id(value)] if id(value) in values else self._weigh(value, "")
