@@ -1,7 +1,7 @@
 // Values copied from one place to another, bit for bit. UNIT is unsigned of the size that is moved at once: an element, or several neighbours.
 // Tactics:
 //   copy_strided   y[d] = x[s], d and s walking over up to RANK axes, each with its own strides: slice, expand, concat, split, pad, tile
-//   transpose      [batch, rows, cols] -> [batch, cols, rows] through shared memory: both sides in whole lines, VEC elements an access
+//   transpose      [outer, inner, rows, cols] -> [outer, inner, cols, rows] through shared memory: both sides in whole lines, VEC elements an access
 //   gather         y[o, j, i] = x[o, indices[j], i]; negative indices count from the end, one out of range sets *fault
 // NVRTC defines: UNIT (unsigned of 1, 2, 4 or 8 bytes, or Wide for 16); copy_strided: RANK, INDEX; transpose: TILE, VEC; gather: TI.
 #include "common.cuh"
@@ -29,21 +29,23 @@ extern "C" __global__ void __launch_bounds__(256) copy_strided(const UNIT* __res
 #endif
 
 #ifdef ENTRY_TRANSPOSE
-// VEC elements at once on both sides; `across` and `down` tiles of TILE x TILE a matrix
+// VEC elements at once on both sides; `across` and `down` tiles of TILE x TILE a matrix. Matrices of x lie `by_outer` and `by_inner` apart (`inner`
+// of them along the faster axis), their rows `pitch`; y is dense.
 extern "C" __global__ void __launch_bounds__(256) transpose(
-    const UNIT* __restrict__ x, UNIT* __restrict__ y, unsigned rows, unsigned cols, unsigned across, unsigned down) {
+    const UNIT* __restrict__ x, UNIT* __restrict__ y, unsigned rows, unsigned cols, unsigned across, unsigned down, unsigned inner, i64 by_outer,
+    i64 by_inner, i64 pitch) {
     take_turn();
     constexpr int LANES = TILE / VEC, EACH = TILE * LANES / 256 < 1 ? 1 : TILE * LANES / 256;
     __shared__ UNIT tile[TILE][TILE + (sizeof(UNIT) < 4 ? 4 / sizeof(UNIT) : 1)];  // rows begin in different banks
     unsigned batch = blockIdx.x / (across * down), at = blockIdx.x % (across * down);
     unsigned row = at / across * TILE, col = at % across * TILE;
-    x += (i64)batch * rows * cols;
+    x += batch / inner * by_outer + batch % inner * by_inner;
     y += (i64)batch * rows * cols;
     Pack<UNIT, VEC> held[EACH];
 #pragma unroll
     for (int e = 0; e < EACH; ++e) {
         unsigned i = threadIdx.x + e * 256, r = i / LANES, c = i % LANES * VEC;
-        if (r < TILE && row + r < rows && col + c < cols) held[e] = *(const Pack<UNIT, VEC>*)(x + (i64)(row + r) * cols + col + c);
+        if (r < TILE && row + r < rows && col + c < cols) held[e] = *(const Pack<UNIT, VEC>*)(x + (row + r) * pitch + col + c);
     }
 #pragma unroll
     for (int e = 0; e < EACH; ++e) {

@@ -6,6 +6,7 @@ A tensor inside the chain that the plan rounds is rounded in its register, so a 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -73,20 +74,21 @@ class Walk:
         return math.prod(self.extents[:-1]) * -(-self.extents[-1] // self.lanes)
 
 
-def plan_walk(extents: Shape, strides: list[Strides], widest: int, size: int) -> Walk:
+def plan_walk(extents: Shape, strides: list[Strides], widest: int, size: int, firsts: Sequence[int] = ()) -> Walk:
     """How to run over joined axes.
 
     Args:
         strides: of every operand, along ``extents``.
         widest: bytes of the widest element that is read or written.
         size: elements of the largest tensor.
+        firsts: element of its memory that each operand begins with.
     """
     lanes, last = max(_ACCESS // widest, 1), extents[-1]
     if len(extents) > 1:  # every row begins on a boundary of whole accesses; one long row may end inside one
         lanes = width(lanes, last, *(s for one in strides if one[-1] == 1 for s in one[:-1]))
     elif last < lanes:
         lanes = 1
-    return Walk(extents, lanes, wide=size >= _SMALL)
+    return Walk(extents, width(lanes, *firsts), wide=size >= _SMALL)
 
 
 def walk_of(strides: Strides) -> str:

@@ -13,6 +13,8 @@ from probe.engine.device.cuda.compile import Source
 from probe.engine.device.cuda.errors import Unsupported
 from probe.engine.device.cuda.formats import packed
 from probe.engine.device.cuda.layout import Shape, Strides, collapse, contiguous, width
+from probe.engine.device.cuda.lying import Lying, dense
+from probe.engine.device.cuda.tensor import lying
 
 if TYPE_CHECKING:
     from probe.engine.device.cuda.queue import Queue
@@ -23,6 +25,7 @@ _FILLS: dict[int, type[ctypes._SimpleCData[int]]] = {
     1: ctypes.c_ubyte, 2: ctypes.c_ushort, 4: ctypes.c_uint, 8: ctypes.c_ulonglong,
 }  # fmt: skip
 _RANK = 8
+_TILED = 4  # axes that a transpose walks over
 _THREADS = 256
 _SMALL = 1 << 31
 
@@ -69,43 +72,61 @@ def _shifted(queue: Queue, tensor: Tensor, elements: int) -> ctypes.c_void_p:
     return ctypes.c_void_p(tensor.address(queue.backend) + elements * tensor.format.bytes)
 
 
+def lying_of(queue: Queue, x: Tensor) -> Lying:
+    """Where the elements of a tensor lie; it is copied to the device if need be."""
+    if x.lies is None:
+        x.address(queue.backend)
+        return dense(x)
+    return x.lies
+
+
+def placed(queue: Queue, lies: Lying) -> Tensor:
+    """A tensor that lies so; brought into dense order only when someone asks for its address."""
+    return lying(lies, lies.base.format, lambda: in_dense_order(queue, lies))
+
+
 def transposed(queue: Queue, x: Tensor, order: Sequence[int]) -> Tensor:
-    """``x`` with its axes in another order; the same bytes where only axes of one element move."""
+    """``x`` with its axes in another order, dense; the same bytes where nothing moves."""
+    if not x.size:
+        return x.view(tuple(x.shape[axis] for axis in order))
+    lies = lying_of(queue, x).permuted(order)
+    return placed(queue, lies) if lies.in_order else in_dense_order(queue, lies)
+
+
+def in_dense_order(queue: Queue, lies: Lying) -> Tensor:
+    """A copy of what lies so."""
+    x = lies.base
     assert x.format is not None
-    shape = tuple(x.shape[axis] for axis in order)
-    own = contiguous(x.shape)
-    strides = tuple(own[axis] for axis in order)
-    extents, (steps,) = collapse(shape, [strides])
-    if not x.size or steps == contiguous(extents):
-        return x.view(shape)
-    y = queue.empty(shape, x.format)
-    if (
-        len(extents) in (2, 3)
-        and steps[-2:] == (1, extents[-2])
-        and (len(extents) == 2 or steps[0] == math.prod(extents[1:]))
-    ):
-        cols, rows = extents[-2:]
-        _tiled(queue, x, y, (extents[0] if len(extents) == 3 else 1, rows, cols))
-        return y
-    copy(queue, shape, (x, 0, strides), (y, 0, contiguous(shape)))
+    y = queue.empty(lies.shape, x.format)
+    parts = lies.parts
+    if not _tiled(queue, lies, y):
+        extents, steps = tuple(extent for extent, _ in parts), tuple(step for _, step in parts)
+        copy(queue, extents or (1,), (x, lies.first, steps or (0,)), (y, 0, contiguous(extents or (1,))))
     return y
 
 
-def _tiled(queue: Queue, x: Tensor, y: Tensor, sizes: tuple[int, int, int]) -> None:
-    """``y`` [batch, cols, rows] of ``x`` [batch, rows, cols]."""
-    batch, rows, cols = sizes
+def _tiled(queue: Queue, lies: Lying, y: Tensor) -> bool:
+    """``y`` [outer, inner, cols, rows] of rows of contiguous columns, through shared memory; False where it does not lie so."""
+    x, parts = lies.base, lies.parts
     assert x.format is not None
-    large = math.ceil(rows / 64) * math.ceil(cols / 64) * batch >= queue.backend.multiprocessors
+    if not 2 <= len(parts) <= _TILED or parts[-2][1] != 1 or parts[-1][1] < parts[-2][0]:
+        return False
+    (cols, _), (rows, pitch) = parts[-2:]
+    (outer, by_outer), (inner, by_inner) = (((1, 0),) * (_TILED - len(parts)) + parts[:-2])[:2]
+    large = math.ceil(rows / 64) * math.ceil(cols / 64) * outer * inner >= queue.backend.multiprocessors
     tile = 64 if large and min(rows, cols) > 32 else 32
-    lanes = width(16 // x.format.bytes, rows, cols)
+    lanes = width(16 // x.format.bytes, rows, cols, pitch, by_outer, by_inner, lies.first)
     across, down = math.ceil(cols / tile), math.ceil(rows / tile)
-    if max(rows, cols) >= _SMALL:
-        raise Unsupported(f"a transpose of {rows} x {cols}")
+    if max(rows, cols) >= _SMALL or min(by_outer, by_inner) < 0:
+        return False
     macros = (("UNIT", UNITS[x.format.bytes]), ("TILE", tile), ("VEC", lanes), ("ENTRY_TRANSPOSE", 1))
-    numbers = (ctypes.c_uint(n) for n in (rows, cols, across, down))
+    numbers = (ctypes.c_uint(n) for n in (rows, cols, across, down, inner))
+    steps = (ctypes.c_longlong(n) for n in (by_outer, by_inner, pitch))
     queue.launch(
-        Source("move.cu", "transpose", macros), batch * across * down, _THREADS, queue.at(x), queue.at(y), *numbers
-    )
+        Source("move.cu", "transpose", macros), outer * inner * across * down, _THREADS, _shifted(queue, x, lies.first), queue.at(y), *numbers,
+        *steps,
+    )  # fmt: skip
+    return True
 
 
 def filled(queue: Queue, y: Tensor, value: float) -> None:

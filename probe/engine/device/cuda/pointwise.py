@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 
 from probe.engine.device.cuda.chain import THREADS, Operand, Step, chain_source, plan_walk, same_as_output, walk_of
+from probe.engine.device.cuda.copies import placed
+from probe.engine.device.cuda.course import course_of
 from probe.engine.device.cuda.errors import Unsupported
 from probe.engine.device.cuda.expressions import expression_of
 from probe.engine.device.cuda.formats import Format, format_of
-from probe.engine.device.cuda.layout import Shape, broadcast, collapse, contiguous, spread
+from probe.engine.device.cuda.layout import Shape, broadcast, collapse, contiguous
+from probe.engine.device.cuda.lying import Lying
 
 if TYPE_CHECKING:
     from probe.engine.device.cuda.queue import Queue
@@ -83,7 +86,7 @@ def steps_of(
 def run_steps(
     queue: Queue, shape: Shape, readings: Sequence[tuple[str, Reading]], steps: Sequence[Step]
 ) -> list[Tensor]:
-    """Compute ``steps`` for every element of ``shape``.
+    """Compute ``steps`` for every element of ``shape``, in the order in which what is read lies.
 
     Args:
         readings: what is read, by the name that steps call it; broadcast to ``shape``.
@@ -91,26 +94,30 @@ def run_steps(
     Returns:
         What was stored, in order.
     """
-    outputs = [queue.empty(shape, step.store) for step in steps if step.store is not None]
-    tensors = [reading.tensor for _, reading in readings]
-    extents, strides = collapse(shape, [contiguous(shape), *(spread(one.shape, shape) for one in tensors)])
-    formats = [one.format for one in (*tensors, *outputs) if one.format is not None]
-    size = max([1, *(one.size for one in (*tensors, *outputs))])
-    walk = plan_walk(extents, strides[1:], max(one.bytes for one in formats), size)
+    stores = [step.store for step in steps if step.store is not None]
+    if 0 in shape:
+        return [queue.empty(shape, store) for store in stores]
+    course = course_of(queue, shape, [reading.tensor for _, reading in readings])
+    outputs = [queue.empty(course.extents, store) for store in stores]
+    extents, strides = collapse(course.extents, [contiguous(course.extents), *course.strides])
+    bases = [lies.base for lies in course.read]
+    formats = [one.format for one in (*bases, *outputs) if one.format is not None]
+    firsts = [lies.first for lies, steps_of in zip(course.read, strides[1:], strict=True) if steps_of[-1] == 1]
+    size = max([1, *(one.size for one in (*bases, *outputs))])
+    walk = plan_walk(extents, strides[1:], max(one.bytes for one in formats), size, firsts)
     operands, straight = [], []
     for (name, reading), steps_of in zip(readings, strides[1:], strict=True):
         if reading.tensor.format is None:
             raise Unsupported("a tensor of a type that kernels do not know")
         operands.append(Operand(name, reading.tensor.format, reading.rounding, walk_of(steps_of)))
         straight.append(same_as_output(steps_of, extents) and walk_of(steps_of) == "dense")
-    if 0 in shape:
-        return outputs
     source = chain_source(tuple(operands), tuple(steps), walk, tuple(straight))
     index = ctypes.c_longlong if walk.wide else ctypes.c_uint
     lanes_of_last = -(-extents[-1] // walk.lanes)
     numbers = [walk.vectors, extents[-1], *extents[1:-1], *([lanes_of_last] if walk.rank > 1 else [])]
     for steps_of, lies in zip(strides[1:], straight, strict=True):
         numbers += [] if lies else steps_of
-    pointers = [queue.at(one) for one in (*tensors, *outputs)]
+    pointers = [ctypes.c_void_p(lies.base.address(queue.backend) + lies.shifted_bytes) for lies in course.read]
+    pointers += [queue.at(one) for one in outputs]
     queue.launch(source, -(-walk.vectors // THREADS), THREADS, *pointers, *map(index, numbers))
-    return outputs
+    return [placed(queue, Lying(one, 0, course.axes)) for one in outputs]

@@ -92,8 +92,15 @@ class Queue:
     def convert(self, tensor: Tensor, format: Format, rounding: str = "") -> Tensor:  # noqa: A002
         """A tensor in another format, rounded on the way; the same one when there is nothing to do."""
         assert tensor.format is not None
-        if tensor.format is format and not rounding:
+        if tensor.format is format and rounding in ("", format.name):
             return tensor
+        if tensor.lies is not None:
+            from probe.engine.device.cuda.pointwise import Reading, run_steps
+
+            (found,) = run_steps(
+                self, tensor.shape, [("x", Reading(tensor, rounding))], [Step("y", "float", "x", "", format)]
+            )
+            return found
         made = self.empty(tensor.shape, format)
         walk = plan_walk((max(tensor.size, 1),), [(1,)], max(tensor.format.bytes, format.bytes), tensor.size)
         operand = Operand("x", tensor.format, rounding, "dense")

@@ -135,7 +135,8 @@ class Tape:
 
     def fixed(self, tensors: Iterable[Tensor]) -> bool:
         """Whether tensors are the same in every run with inputs of these shapes."""
-        return all(not tensor.is_late and isinstance(self.place(tensor), Fixed) for tensor in tensors)
+        known = [tensor.lies.base if tensor.lies is not None else tensor for tensor in tensors]
+        return all(not tensor.is_late and isinstance(self.place(tensor), Fixed) for tensor in known)
 
     def keep(self, tensors: Iterable[Tensor]) -> None:
         """Tensors made outside the recording, which its launches read."""

@@ -12,6 +12,7 @@ from probe.engine.device.cuda.formats import F32, Format, format_of_array, packe
 
 if TYPE_CHECKING:
     from probe.engine.device.cuda.backend import Backend
+    from probe.engine.device.cuda.lying import Lying
 
 Array = np.ndarray[Any, Any]
 
@@ -50,10 +51,12 @@ class Tensor:
         format: in device memory; None for what stays on the host whatever happens (sequences, strings, float64).
         opaque: an ONNX Runtime value, for what is no array.
         origin: of values on the host that another run of the same shapes may have otherwise, while a run is recorded.
-        kept: the same values in other orders, made once by whoever reads them so, or by whoever made them in that order.
+        kept: the same values in other orders, made once by whoever reads them so.
+        lies: where its elements lie in the memory of another tensor; None: in dense order in its own. Stays when it is brought into dense order,
+            so that what reads it does not depend on who asked for that before.
     """
 
-    __slots__ = ("_array", "_buffer", "_late", "format", "kept", "opaque", "origin", "shape")
+    __slots__ = ("_array", "_buffer", "_from", "_late", "format", "kept", "lies", "opaque", "origin", "shape")
 
     def __init__(
         self,
@@ -65,13 +68,16 @@ class Tensor:
         opaque: Any = None,
         origin: Origin | None = None,
         late: Callable[[], Tensor] | None = None,
+        lies: Lying | None = None,
+        begins: int = 0,
     ) -> None:
         """
         Args:
             late: brings the values into dense order, when someone first asks for them.
+            begins: at this byte of ``buffer``.
         """
         self.shape, self.format, self.opaque, self.origin = shape, format, opaque, origin
-        self._buffer, self._array, self._late = buffer, array, late
+        self._buffer, self._array, self._late, self._from, self.lies = buffer, array, late, begins, lies
         self.kept: dict[str, Tensor] | None = None
 
     def __repr__(self) -> str:
@@ -97,6 +103,11 @@ class Tensor:
         return self._buffer
 
     @property
+    def begins(self) -> int:
+        """At which byte of its memory."""
+        return self._from
+
+    @property
     def is_late(self) -> bool:
         """Whether asking for its address would launch something."""
         return self._buffer is None and self._late is not None
@@ -110,11 +121,12 @@ class Tensor:
             backend.upload(self._buffer.address, packed(self._array, self.format))
             if self.origin is not None:
                 self.origin.uploaded(self._buffer.address)
-        return self._buffer.address
+        return self._buffer.address + self._from
 
     def _settle(self) -> None:
         if self.is_late and self._late is not None:
-            self._buffer = self._late().memory
+            made = self._late()
+            self._buffer, self._from = made.memory, made.begins
 
     def array(self, backend: Backend) -> Array:
         """Its values; floats of any storage as float32. Nobody may write to them.
@@ -126,7 +138,7 @@ class Tensor:
             self._settle()
             assert self._buffer is not None and self.format is not None
             raw = np.empty(self.nbytes, np.uint8)
-            backend.download(raw, self._buffer.address)
+            backend.download(raw, self._buffer.address + self._from)
             self._array = unpacked(raw, self.format, self.shape)
         elif self.origin is not None:
             self.origin.read()
@@ -148,9 +160,33 @@ class Tensor:
 
     def view(self, shape: tuple[int, ...]) -> Tensor:
         """The same bytes under another shape of as many elements."""
+        lies = self.lies.reshaped(shape) if self.lies is not None else None
+        if lies is not None:
+            return lying(lies, self.format, lambda: self._settled().view(shape))
         self._settle()
         array = None if self._array is None else self._array.reshape(shape)
-        return Tensor(shape, self.format, buffer=self._buffer, array=array, origin=self.origin)
+        return Tensor(shape, self.format, buffer=self._buffer, array=array, origin=self.origin, begins=self._from)
+
+    def _settled(self) -> Tensor:
+        """In dense order, whatever it was."""
+        self._settle()
+        return Tensor(self.shape, self.format, buffer=self._buffer, begins=self._from)
+
+    def part(self, shape: tuple[int, ...], nbytes: int) -> Tensor:
+        """What lies in dense order so many bytes behind the beginning of a dense tensor."""
+        assert self._buffer is not None
+        return Tensor(shape, self.format, buffer=self._buffer, begins=self._from + nbytes)
+
+
+def lying(lies: Lying, format: Format | None, late: Callable[[], Tensor]) -> Tensor:  # noqa: A002
+    """A tensor that lies in the memory of another one: at its place if it lies there in dense order.
+
+    Args:
+        late: brings it into dense order.
+    """
+    if lies.in_order:
+        return lies.base.part(lies.shape, lies.shifted_bytes)
+    return Tensor(lies.shape, format, late=late, lies=lies)
 
 
 def host_tensor(array: Array, format: Format | None = None) -> Tensor:  # noqa: A002

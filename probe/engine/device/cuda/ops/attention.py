@@ -61,8 +61,18 @@ class View:
 
 
 def view(tensor: Tensor) -> View:
-    """A tensor as it lies."""
-    return View(tensor, tensor.shape, contiguous(tensor.shape))
+    """A tensor as it lies; in dense order where the kernel could not read it otherwise."""
+    lies, strides = tensor.lies, tensor.lies.strides if tensor.lies is not None else None
+    if (
+        lies is None
+        or strides is None
+        or lies.shifted_bytes % 16
+        or sorted(one % _WIDE for one in strides[-2:]) != [0, 1]
+    ):
+        return View(tensor, tensor.shape, contiguous(tensor.shape))
+    if 1 not in strides[-2:] or any(one % _WIDE for one in strides[:-2]):
+        return View(tensor, tensor.shape, contiguous(tensor.shape))
+    return View(lies.base.part(tensor.shape, lies.shifted_bytes), tensor.shape, strides)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from probe.engine.device.cuda.ops.call import Call, Op, Readings
 from probe.engine.device.cuda.ops.ending import Ending, storing, through
 from probe.engine.device.cuda.ops.product import Matrices, Product, describe
 from probe.engine.device.cuda.ops.product_shape import product_shape
+from probe.engine.device.cuda.ops.row_order import by_rows
 from probe.engine.device.cuda.ops.wgmma import Tactic
 from probe.engine.device.cuda.queue import Queue
 
@@ -52,10 +53,18 @@ ACC16 = "acc16"
 
 
 def matmul(queue: Queue, call: Call) -> list[Tensor | None]:
+    if (found := by_rows(call)) is not None:
+        rows, call = found
+        made = _matmul(queue, call, storing(queue, product_shape(call), call.store()))
+        return [rows.back(queue, one) for one in made]
     return list(_matmul(queue, call, storing(queue, product_shape(call), call.store())))
 
 
 def matmul_tailed(queue: Queue, call: Call, readings: Readings, steps: Sequence[Step]) -> list[Tensor]:
+    if (found := by_rows(call, readings)) is not None:
+        rows, call = found
+        made = _matmul(queue, call, through(queue, product_shape(call), readings, steps))
+        return [rows.back(queue, one) for one in made]
     return _matmul(queue, call, through(queue, product_shape(call), readings, steps))
 
 
@@ -96,10 +105,18 @@ def _stack(x: Tensor, batch: Shape) -> Matrices:
 
 
 def gemm(queue: Queue, call: Call) -> list[Tensor | None]:
+    if (found := by_rows(call)) is not None:
+        rows, call = found
+        made = _gemm(queue, call, storing(queue, product_shape(call), call.store()))
+        return [rows.back(queue, one) for one in made]
     return list(_gemm(queue, call, storing(queue, product_shape(call), call.store())))
 
 
 def gemm_tailed(queue: Queue, call: Call, readings: Readings, steps: Sequence[Step]) -> list[Tensor]:
+    if (found := by_rows(call, readings)) is not None:
+        rows, call = found
+        made = _gemm(queue, call, through(queue, product_shape(call), readings, steps))
+        return [rows.back(queue, one) for one in made]
     return _gemm(queue, call, through(queue, product_shape(call), readings, steps))
 
 

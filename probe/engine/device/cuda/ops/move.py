@@ -1,4 +1,4 @@
-"""Data movement: values handed on bit for bit."""
+"""Data movement: values handed on bit for bit. What can be said by where elements lie (lying.py) moves nothing until someone needs it moved."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from probe.engine.device.cuda.copies import copy, gathered, transposed
+from probe.engine.device.cuda.copies import copy, gathered, lying_of, placed, transposed
 from probe.engine.device.cuda.errors import Unsupported
-from probe.engine.device.cuda.layout import around, broadcast, contiguous, spread
+from probe.engine.device.cuda.layout import around, broadcast, contiguous
 from probe.engine.device.cuda.ops.call import Call, Op
 from probe.engine.device.cuda.queue import Queue
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from probe.engine.device.cuda.lying import Lying
     from probe.engine.device.cuda.tensor import Tensor
 
 _STEPS = 10  # opset from which Slice takes its bounds as inputs
@@ -22,7 +25,11 @@ _STEPS = 10  # opset from which Slice takes its bounds as inputs
 def transpose(queue: Queue, call: Call) -> list[Tensor | None]:
     x = _stored(queue, call, 0)
     order = call.ints("perm") or list(reversed(range(len(x.shape))))
-    return [transposed(queue, x, order)]
+    return [_reordered(queue, x, order)]
+
+
+def _reordered(queue: Queue, x: Tensor, order: Sequence[int]) -> Tensor:
+    return placed(queue, lying_of(queue, x).permuted(order)) if x.size else transposed(queue, x, order)
 
 
 def concat(queue: Queue, call: Call) -> list[Tensor | None]:
@@ -50,11 +57,9 @@ def split(queue: Queue, call: Call) -> list[Tensor | None]:
         sizes = [min(each, extent - at * each) for at in range(count)]
     if sum(sizes) != extent or len(sizes) != count or min(sizes) < 0:
         raise Unsupported(f"parts of {sizes} from {extent}")
-    strides, first = contiguous(x.shape), 0
-    made: list[Tensor | None] = []
+    first, made = 0, []
     for size in sizes:
-        shape = (*x.shape[:axis], size, *x.shape[axis + 1 :])
-        made.append(_box(queue, x, shape, first * strides[axis], strides))
+        made.append(_cut(queue, x, [(axis, first, size, 1)]))
         first += size
     return made
 
@@ -68,16 +73,14 @@ def slices(queue: Queue, call: Call) -> list[Tensor | None]:
     assert starts is not None and ends is not None
     axes = axes if axes is not None else list(range(len(starts)))
     steps = steps if steps is not None else [1] * len(starts)
-    shape, strides, first = list(x.shape), list(contiguous(x.shape)), 0
-    own = contiguous(x.shape)
+    cuts = []
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
         axis %= len(x.shape)
         if not step:
             raise Unsupported("a step of 0")
         taken = range(*slice(start, _end(end, step, x.shape[axis]), step).indices(x.shape[axis]))
-        shape[axis], strides[axis] = len(taken), own[axis] * step
-        first += taken.start * own[axis] if taken else 0
-    return [_box(queue, x, tuple(shape), first, tuple(strides))]
+        cuts.append((axis, taken.start if taken else 0, len(taken), step))
+    return [_cut(queue, x, cuts)]
 
 
 def _end(end: int, step: int, extent: int) -> int | None:
@@ -85,23 +88,31 @@ def _end(end: int, step: int, extent: int) -> int | None:
     return None if step < 0 and end < -extent else end
 
 
-def _box(queue: Queue, x: Tensor, shape: tuple[int, ...], first: int, strides: tuple[int, ...]) -> Tensor:
+def _cut(queue: Queue, x: Tensor, cuts: Sequence[tuple[int, int, int, int]]) -> Tensor:
+    """Parts of axes: axis, first element, count, step. Backwards they are copied, forwards they lie where they are."""
     assert x.format is not None
-    if shape == x.shape and strides == contiguous(x.shape):
-        return x
-    y = queue.empty(shape, x.format)
-    copy(queue, shape, (x, first, strides), (y, 0, contiguous(shape)))
+    found: Lying | None = (
+        lying_of(queue, x) if x.size and all(count and step > 0 for _, _, count, step in cuts) else None
+    )
+    for axis, start, count, step in cuts:
+        found = found.cut(axis, start, count, step) if found is not None else None
+    if found is not None:
+        return placed(queue, found)
+    shape, strides, first = list(x.shape), list(contiguous(x.shape)), 0
+    for axis, start, count, step in cuts:
+        first += start * strides[axis]
+        shape[axis], strides[axis] = count, strides[axis] * step
+    y = queue.empty(tuple(shape), x.format)
+    copy(queue, tuple(shape), (x, first, tuple(strides)), (y, 0, contiguous(shape)))
     return y
 
 
 def expand(queue: Queue, call: Call) -> list[Tensor | None]:
     x, wanted = _stored(queue, call, 0), call.numbers(1, queue)
     shape = broadcast(x.shape, tuple(wanted or ()))
-    return [
-        _box(
-            queue, x.view((*(1 for _ in range(len(shape) - len(x.shape))), *x.shape)), shape, 0, spread(x.shape, shape)
-        )
-    ]
+    if not x.size or not math.prod(shape):
+        return [queue.empty(shape, call.store())]
+    return [placed(queue, lying_of(queue, x).repeated(shape))]
 
 
 def tile(queue: Queue, call: Call) -> list[Tensor | None]:
@@ -121,12 +132,11 @@ def gather(queue: Queue, call: Call) -> list[Tensor | None]:
     numbers = queue.known(indices)
     if numbers is not None and numbers.size and not (-extent <= int(numbers.min()) and int(numbers.max()) < extent):
         raise Unsupported("an index that is out of range")
-    y = queue.empty((*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]), call.store())
+    shape = (*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :])
     if numbers is not None and numbers.size == 1:  # one row: no index is needed on the device
-        at = int(numbers.reshape(-1)[0]) % extent
-        copy(queue, (outer, inner), (x, at * inner, (extent * inner, 1)), (y, 0, (inner, 1)))
-    else:
-        gathered(queue, x, indices, (outer, extent, indices.size, inner), y)
+        return [_cut(queue, x, [(axis, int(numbers.reshape(-1)[0]) % extent, 1, 1)]).view(shape)]
+    y = queue.empty(shape, call.store())
+    gathered(queue, x, indices, (outer, extent, indices.size, inner), y)
     return [y]
 
 
@@ -134,12 +144,12 @@ def depth_to_space(queue: Queue, call: Call) -> list[Tensor | None]:
     x, size = _stored(queue, call, 0), call.int("blocksize", 1)
     n, c, h, w = x.shape
     if call.node.op_type == "SpaceToDepth":
-        moved = transposed(queue, x.view((n, c, h // size, size, w // size, size)), (0, 3, 5, 1, 2, 4))
+        moved = _reordered(queue, x.view((n, c, h // size, size, w // size, size)), (0, 3, 5, 1, 2, 4))
         return [moved.view((n, c * size * size, h // size, w // size))]
     if call.text("mode", "DCR") == "DCR":
-        moved = transposed(queue, x.view((n, size, size, c // size**2, h, w)), (0, 3, 4, 1, 5, 2))
+        moved = _reordered(queue, x.view((n, size, size, c // size**2, h, w)), (0, 3, 4, 1, 5, 2))
     else:
-        moved = transposed(queue, x.view((n, c // size**2, size, size, h, w)), (0, 1, 4, 2, 5, 3))
+        moved = _reordered(queue, x.view((n, c // size**2, size, size, h, w)), (0, 1, 4, 2, 5, 3))
     return [moved.view((n, c // size**2, h * size, w * size))]
 
 
