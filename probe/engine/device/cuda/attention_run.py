@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -11,7 +12,7 @@ from probe.engine.assignment import EXACT
 from probe.engine.device.cuda.chain import Step
 from probe.engine.device.cuda.copies import transposed
 from probe.engine.device.cuda.errors import Unsupported
-from probe.engine.device.cuda.expressions import is_pointwise
+from probe.engine.device.cuda.expressions import is_pointwise, literal
 from probe.engine.device.cuda.formats import F32, Format
 from probe.engine.device.cuda.layer_run import LayerRun
 from probe.engine.device.cuda.ops.attention import Attention, View, attend, view
@@ -20,6 +21,7 @@ from probe.engine.device.cuda.ops.attention_parts import Way, parts_of
 from probe.engine.device.cuda.pointwise import steps_of
 from probe.engine.device.cuda.tensor import Tensor
 from probe.engine.fusion.kinds import is_movement
+from probe.engine.fusion.pattern import scalar_value
 
 
 class AttentionRun(LayerRun):
@@ -92,13 +94,14 @@ class AttentionRun(LayerRun):
         first = way.nodes[0] if way.nodes else product
         reading = self._reading(first, way.source)
         rounded = next((node for node in way.nodes if self._rounds(node.outputs[0])), None)
-        rounding = reading.rounding or (self._low.name if rounded is not None and is_movement(first) else "")
-        if reading.tensor.format is not self._low and not rounding:
+        rounds = reading.rounding or (rounded is not None and is_movement(first))
+        is_low = reading.tensor.format is self._low
+        if not is_low and not rounds:
             raise Unsupported("an operand that is not rounded before it is multiplied")
         for node in way.nodes:
             if is_pointwise(node) and not self._rounds(node.outputs[0]):
                 raise Unsupported("an operand that is not rounded after it is scaled")
-        found = view(self._queue.convert(reading.tensor, self._low, rounding))
+        found = view(reading.tensor if is_low else self._queue.convert(reading.tensor, self._low, self._low.name))
         for node in way.nodes:
             if not is_pointwise(node):
                 found = found.transposed(node.attributes.get_ints("perm", None) or range(len(found.shape))[::-1])
@@ -129,6 +132,18 @@ class AttentionRun(LayerRun):
                 continue
             (step,) = steps_of([node], known, roundings, stores)
             known[id(node.outputs[0])] = f"{prefix}{at}"
-            found.append(replace(step, name=f"{prefix}{at}"))
+            text = _as_product(node, known) or step.expression
+            found.append(replace(step, name=f"{prefix}{at}", expression=text))
         reads = dict.fromkeys(names[id(v)] for node in nodes for v in node.inputs if v is not None and id(v) in names)
         return Steps(tuple(reads), tuple(found))
+
+
+def _as_product(node: ir.Node, names: Mapping[int, str]) -> str | None:
+    """A division by a stored power of two as a product with its inverse: the same bits, without a division a score. None for other nodes."""
+    if node.op_type != "Div":
+        return None
+    dividend, divisor = node.inputs
+    number = scalar_value(divisor)
+    if dividend is None or number is None or math.frexp(number)[0] != 0.5 or not 2.0**-14 <= number <= 2.0**15:
+        return None
+    return f"op_mul({names[id(dividend)]}, {literal(1 / number)})"
