@@ -6,9 +6,10 @@ from collections.abc import Callable
 from functools import lru_cache
 
 from probe.engine.tactics.kernels import kernel_tactic
+from probe.engine.tactics.library import library_tactic
 from probe.engine.tactics.tactic import Tactic
 
-FAMILIES: tuple[Callable[[str], Tactic | None], ...] = (kernel_tactic,)
+FAMILIES: tuple[Callable[[str], Tactic | None], ...] = (kernel_tactic, library_tactic)
 
 
 @lru_cache(maxsize=4096)

@@ -19,6 +19,7 @@ import numpy as np
 
 from probe.engine.device.cuda.backend import Batch, Shape
 from probe.engine.device.cuda.compile import Source, kernel_folder
+from probe.engine.device.cuda.library.routine import Routine
 from probe.engine.device.cuda.maps import TileMap
 from tests.engine.cuda.host_maps import host_map
 
@@ -105,6 +106,9 @@ class HostBackend:
         ctypes.memset(address, 0x5A, nbytes)  # whoever still reads there shows
         del self._memory[address]
 
+    def room(self) -> int:
+        return 1 << 32
+
     def upload(self, address: int, array: np.ndarray) -> None:
         ctypes.memmove(address, array.ctypes.data, array.nbytes)
 
@@ -130,8 +134,11 @@ class HostBackend:
         made.launches = 0
         return made
 
-        if source not in self._kernels:
-            self._kernels[source] = self._compile(source)
+    def launch(self, source: Source, shape: Shape, arguments: Sequence[Any], what: str) -> None:
+        if isinstance(source, Routine):
+            with self._running:
+                self._kernels.setdefault(source, source.ready())(arguments, 0)
+            return
         taken = [host_map(one) if isinstance(one, TileMap) else one for one in arguments]
         given = (ctypes.c_void_p * len(taken))(*map(ctypes.addressof, taken))
         with self._running:  # shared memory of a block is static there

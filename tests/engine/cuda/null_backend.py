@@ -34,6 +34,9 @@ class NullBackend:
     def free(self, address: int) -> None:
         pass
 
+    def room(self) -> int:
+        return 1 << 32
+
     def upload(self, address: int, array: np.ndarray) -> None:
         pass
 

@@ -9,9 +9,11 @@ from typing import Any, Protocol
 import numpy as np
 
 from probe.engine.device.cuda.compile import Source
+from probe.engine.device.cuda.library.routine import Routine
 
 Array = np.ndarray[Any, Any]
 Argument = Any  # a ctypes value: what a kernel takes by value
+Kernel = Source | Routine  # one of ours, or a call into a library in its place
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,7 @@ class Launch:
         what: the layer it computes.
     """
 
-    source: Source
+    source: Kernel
     shape: Shape
     arguments: Sequence[Argument]
     what: str
@@ -119,7 +121,7 @@ class Backend(Protocol):
         """Host memory that copies need no detour to, as bytes; ``upload`` from it returns before it is read."""
         ...
 
-    def launch(self, source: Source, shape: Shape, arguments: Sequence[Argument], what: str) -> None:
+    def launch(self, source: Kernel, shape: Shape, arguments: Sequence[Argument], what: str) -> None:
         """Launch a kernel, compiling it the first time.
 
         Args:

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 from cuda.bindings import driver  # pyright: ignore[reportAttributeAccessIssue] - compiled, without stubs
 
-from probe.engine.device.cuda.backend import Argument, Batch, Shape
-from probe.engine.device.cuda.compile import Compiler, Source, default_folder
+from probe.engine.device.cuda.backend import Argument, Batch, Kernel, Shape
+from probe.engine.device.cuda.compile import Compiler, default_folder
 from probe.engine.device.cuda.encode import encoded
 from probe.engine.device.cuda.errors import OutOfMemory
 from probe.engine.device.cuda.events import StreamEvent
 from probe.engine.device.cuda.graphs import CapturedGraph, call, capture, pinned_array, seconds_of
 from probe.engine.device.cuda.guard import find_gpu
+from probe.engine.device.cuda.library.routine import Routine
 from probe.engine.device.cuda.maps import TileMap
 from probe.errors import InputError
 
@@ -56,8 +57,8 @@ class Driver:
         self._pool = pool = call(driver.cuDeviceGetDefaultMemPool(self._device), "asking for the memory pool")
         kept = driver.CUmemPool_attribute.CU_MEMPOOL_ATTR_RELEASE_THRESHOLD
         call(driver.cuMemPoolSetAttribute(pool, kept, driver.cuuint64_t(_KEEP_ALL)), "setting up the memory pool")
-        self._kernels: dict[Source, Any] = {}
-        self._granted: dict[Source, int] = {}  # bytes of dynamic shared memory, where more than every block gets
+        self._kernels: dict[Kernel, Any] = {}
+        self._granted: dict[Kernel, int] = {}  # bytes of dynamic shared memory, where more than every block gets
         self._modules: list[Any] = []
         self._loading = Lock()
         self.launches = 0
@@ -122,7 +123,7 @@ class Driver:
 
     # --- kernels -----------------------------------------------------------------------------------------------------
 
-    def launch(self, source: Source, shape: Shape, arguments: Sequence[Argument], what: str) -> None:
+    def launch(self, source: Kernel, shape: Shape, arguments: Sequence[Argument], what: str) -> None:
         """As ``Backend.launch``."""
         self._enqueue(source, shape, arguments, what, self.stream)
         self.launches += 1
@@ -131,13 +132,16 @@ class Driver:
             call(driver.cuStreamSynchronize(self.stream), running, where=self._asked(shape), hint="--device cpu")
 
     def _enqueue(
-        self, source: Source, shape: Shape, arguments: Sequence[Argument], what: str, stream: Any, early: Any = None
+        self, source: Kernel, shape: Shape, arguments: Sequence[Argument], what: str, stream: Any, early: Any = None
     ) -> None:
         kernel = self._kernels.get(source)
         if kernel is None:
             kernel = self._load(source, shape.shared_bytes)
         elif shape.shared_bytes > max(_STATIC_LIMIT, self._granted.get(source, 0)):
             self._grant(source, kernel, shape.shared_bytes)
+        if isinstance(source, Routine):
+            kernel(arguments, int(stream))
+            return
         given = [encoded(one) if isinstance(one, TileMap) else one for one in arguments]
         addresses = (ctypes.c_void_p * len(given))(*map(ctypes.addressof, given))
         if early is not None:
@@ -173,10 +177,12 @@ class Driver:
         )
 
 
-    def _load(self, source: Source, shared_bytes: int) -> Any:
+    def _load(self, source: Kernel, shared_bytes: int) -> Any:
         with self._loading:  # streams of several threads share kernels
             if source in self._kernels:
                 return self._kernels[source]
+            if isinstance(source, Routine):
+                return self._kernels.setdefault(source, source.ready())
             program = self.compiler(source)
             module = call(driver.cuModuleLoadData(program.cubin), f"loading {source}")
             self._modules.append(module)
@@ -186,7 +192,7 @@ class Driver:
             self._kernels[source] = kernel
             return kernel
 
-    def _grant(self, source: Source, kernel: Any, shared_bytes: int) -> None:
+    def _grant(self, source: Kernel, kernel: Any, shared_bytes: int) -> None:
         """Let a kernel be launched with so much shared memory; what was granted before is not taken back."""
         if shared_bytes <= self._granted.get(source, 0):
             return

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from cuda.bindings import driver  # pyright: ignore[reportAttributeAccessIssue] - compiled, without stubs
 
-from probe.engine.device.cuda.backend import Argument, Batch, Shape
-from probe.engine.device.cuda.compile import Source
+from probe.engine.device.cuda.backend import Argument, Batch, Kernel, Shape
 from probe.engine.device.cuda.errors import CudaError
+from probe.engine.device.cuda.library.routine import Routine
 
 Array = np.ndarray[Any, Any]
-Enqueue = Callable[[Source, Shape, Sequence[Argument], str, Any, Any], None]  # the last: ``early_launch()`` or None
+Enqueue = Callable[[Kernel, Shape, Sequence[Argument], str, Any, Any], None]  # the last: ``early_launch()`` or None
 
 
 def call(result: tuple[Any, ...], doing: str, *, where: str = "", hint: str = "") -> Any:
@@ -150,7 +150,10 @@ class _Capturing:
             for one in batch.launches:
                 early = self._early if batch.lane in behind_kernel else None
                 self._enqueue(one.source, one.shape, one.arguments, one.what, own, early)
-                behind_kernel.add(batch.lane)
+                if isinstance(one.source, Routine):
+                    behind_kernel.discard(batch.lane)  # what a library puts on a stream last need not be a kernel
+                else:
+                    behind_kernel.add(batch.lane)
             if at in awaited:
                 ends[at] = self._reached(own)
         for own in self._streams[1:]:

@@ -17,6 +17,7 @@ from probe.engine.device.cuda.tensor import Buffer, Tensor, host_tensor
 
 if TYPE_CHECKING:
     from probe.engine.device.cuda.backend import Backend
+    from probe.engine.device.cuda.library.routine import Routine
 
 Array = np.ndarray[Any, Any]
 MAX_BLOCKS = (1 << 31) - 1
@@ -88,6 +89,11 @@ class Queue:
             raise Unsupported(f"{source.entry} would need {blocks} blocks")
         self.launches[source.entry] = self.launches.get(source.entry, 0) + 1
         self.backend.launch(source, Shape((blocks, 1, 1), threads, shared_bytes), arguments, self.layer)
+
+    def call(self, routine: Routine, *arguments: Argument) -> None:
+        """Call a library where otherwise a kernel is launched."""
+        self.launches[routine.entry] = self.launches.get(routine.entry, 0) + 1
+        self.backend.launch(routine, Shape((1, 1, 1), 1), arguments, self.layer)
 
     def convert(self, tensor: Tensor, format: Format, rounding: str = "") -> Tensor:  # noqa: A002
         """A tensor in another format, rounded on the way; the same one when there is nothing to do."""

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from probe.engine.device.cuda.backend import Argument, Launch, Shape
-from probe.engine.device.cuda.compile import Source
+from probe.engine.device.cuda.backend import Argument, Kernel, Launch, Shape
 from probe.engine.device.cuda.formats import Format
 from probe.engine.device.cuda.tensor import Tensor
 from probe.engine.plan.memory import Lifetime
@@ -69,7 +68,7 @@ class Launched:
         stage: launches of one stage run one behind the other; memory allocated in a stage is written by no other.
     """
 
-    source: Source
+    source: Kernel
     shape: Shape
     arguments: tuple[Argument, ...]
     pointers: tuple[tuple[int, int, int], ...]

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from probe.engine.device.cuda.backend import Argument, Backend, Batch, Graph, Shape
-from probe.engine.device.cuda.compile import Source
+from probe.engine.device.cuda.backend import Argument, Backend, Batch, Event, Graph, Kernel, Shape
 from probe.engine.device.cuda.formats import U8, unpacked
 from probe.engine.device.cuda.recording import (
     Compared,
@@ -261,7 +260,7 @@ class Tape:
         """As ``Backend.pinned``."""
         return self.backend.pinned(nbytes)
 
-    def launch(self, source: Source, shape: Shape, arguments: Sequence[Argument], what: str) -> None:
+    def launch(self, source: Kernel, shape: Shape, arguments: Sequence[Argument], what: str) -> None:
         """As ``Backend.launch``."""
         self.backend.launch(source, shape, arguments, what)
         if self._made is None:

@@ -83,7 +83,7 @@ def conv(
     ending = through(queue, shape, beside, steps) if steps else storing(queue, shape, call.store())
     if is_depthwise(call):
         images = order.channels_last(queue, x)
-        _depthwise(queue, (images, _repacked(queue, call, w, "depthwise"), bias), window, ending)
+        _depthwise(queue, (images, repacked(queue, call, w, "depthwise"), bias), window, ending)
         return [order.dense_when_asked(queue, one) for one in ending.stored]
     plain = window.kernel == (1, 1) == window.strides and not any((*window.before, *window.after))
     if x.shape[1] < _LEAST:
@@ -91,7 +91,7 @@ def conv(
     else:
         images, form = order.channels_last(queue, x), "plain" if plain else "chunks"
         gathered = wgmma.Gathered(images, window, images.shape[3])
-    weights = _repacked(queue, call, w, form)
+    weights = repacked(queue, call, w, form)
     depth = weights.shape[1]
     added = None if bias is None else Matrices(bias, (), 0, 1)
     left, right = Matrices(gathered.x, (), depth, 1), Matrices(weights, (), 1, depth)
@@ -155,7 +155,7 @@ def _depthwise(queue: Queue, tensors: tuple[Tensor, Tensor, Tensor | None], wind
     queue.launch(source, -(-threads // _THREADS), _THREADS, *given, conv_problem(images, channels, 1, 1, window))
 
 
-def _repacked(queue: Queue, call: Call, w: Tensor, form: str) -> Tensor:
+def repacked(queue: Queue, call: Call, w: Tensor, form: str) -> Tensor:
     """Weights [outputs, channels, rows, columns] in another order; made once of what is a weight.
 
     Args:

@@ -7,6 +7,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from probe.engine.assignment import EXACT
+from probe.engine.device.cuda import library
 from probe.engine.device.cuda.errors import Refused
 from probe.engine.device.cuda.ops.family import Convolution, Family
 from probe.engine.device.cuda.ops.tiled_family import TiledFamily
@@ -23,7 +24,7 @@ Problem = "Product | Convolution"
 @cache
 def families() -> tuple[Family, ...]:
     """Everybody who computes products and convolutions under names."""
-    return (WgmmaFamily(), TiledFamily())
+    return (WgmmaFamily(), TiledFamily(), *library.families())
 
 
 def owner(name: str) -> Family | None:
@@ -48,7 +49,9 @@ def launch(queue: Queue, problem: Product | Convolution, name: str) -> list[Tens
 def refusal(queue: Queue, problem: Product | Convolution, name: str) -> str | None:
     """As ``Family.refusal``."""
     family = owner(name)
-    return "no kernels of that name are here" if family is None else family.refusal(queue, _plain(problem), name)
+    if family is None:
+        return library.absence(name) or "no kernels of that name are here"
+    return family.refusal(queue, _plain(problem), name)
 
 
 def offer(queue: Queue, problem: Product | Convolution) -> None:

@@ -1,0 +1,31 @@
+"""Vendors' libraries beside our kernels, as tactics: cuBLASLt for products, cuDNN for convolutions. An optional extra, imported when asked for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from probe.engine.device.cuda.ops.family import Family
+
+
+def families() -> tuple[Family, ...]:
+    """Those of the libraries that are there; none without a GPU."""
+    from probe.engine.device.cuda.library import installed
+    from probe.engine.device.cuda.library.convolutions import CudnnFamily
+    from probe.engine.device.cuda.library.products import CublasLtFamily
+
+    found: list[Family] = []
+    if installed.find_cublaslt():
+        found.append(CublasLtFamily())
+    if installed.find_cudnn():
+        found.append(CudnnFamily())
+    return tuple(found)
+
+
+def absence(name: str) -> str:
+    """Why nobody here computes what a name says; "" when it is no library's name, or the library is there."""
+    from probe.engine.device.cuda.library import installed
+
+    if name.startswith("cublaslt_"):
+        return installed.find_cublaslt().reason
+    return installed.find_cudnn().reason if name.startswith("cudnn_") else ""

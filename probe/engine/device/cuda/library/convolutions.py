@@ -1,0 +1,104 @@
+"""Names of cuDNN's plans, for convolutions with channels first and with channels last."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from probe.engine.device.cuda import channels_last as order
+from probe.engine.device.cuda.errors import Unsupported
+from probe.engine.device.cuda.formats import BF16, F16, F32, U8
+from probe.engine.device.cuda.library import cudnn_plans, installed
+from probe.engine.device.cuda.library.conv_problem import ConvProblem, library_convolution
+from probe.engine.device.cuda.ops import conv_nhwc
+from probe.engine.device.cuda.ops.family import Convolution
+from probe.engine.tactics.library import DnnPlan, dnn_plan
+
+if TYPE_CHECKING:
+    from probe.engine.device.cuda.ops.product import Product
+    from probe.engine.device.cuda.queue import Queue
+    from probe.engine.device.cuda.tensor import Tensor
+
+_OFFERED = 6  # of each order of channels
+_BY_NAME = {one.name: one for one in (F16, BF16, F32)}
+
+
+class CudnnFamily:
+    """As ``Family``."""
+
+    prefixes: tuple[str, ...] = ("cudnn_",)
+
+    def offered(self, queue: Queue, problem: Product | Convolution) -> Iterable[str]:
+        """As ``Family.offered``: those that the library takes for the fastest, of each order of channels."""
+        del queue
+        if not isinstance(problem, Convolution):
+            return []
+        found: list[str] = []
+        for last in (True, False):
+            try:
+                whole = _taken(problem, last=last)
+            except Unsupported:
+                continue
+            found += [str(one.plan) for one in cudnn_plans.plan_offers(whole, _OFFERED)]
+        return found
+
+    def refusal(self, queue: Queue, problem: Product | Convolution, name: str) -> str | None:
+        """As ``Family.refusal``."""
+        del queue
+        plan = dnn_plan(name)
+        if plan is None:
+            return "it is no name of a plan"
+        if not isinstance(problem, Convolution):
+            return "it is for convolutions"
+        found = installed.find_cudnn()
+        if found.version != plan.version:
+            return f"cuDNN here is {found.version}: other versions number other engines"
+        reason = _reason(problem, plan)
+        return _reason(replace(problem, readings=(), steps=()), plan) if reason and problem.steps else reason
+
+    def launch(self, queue: Queue, problem: Product | Convolution, name: str) -> list[Tensor]:
+        """As ``Family.launch``."""
+        plan = dnn_plan(name)
+        assert plan is not None and isinstance(problem, Convolution)
+        call, last = problem.call, plan.layout == "last"
+        reason = _reason(problem, plan)
+        if reason is not None:  # without its tail it is computed: ``refusal`` was asked
+            raise Unsupported(reason)
+        whole = library_convolution(call, problem.window, problem.steps, last=last)
+        x, w, bias = call.data(0), call.data(1), call.given(2)
+        images = order.channels_last(queue, x) if last else x
+        weights = conv_nhwc.repacked(queue, call, w, "plain") if last else w
+        shape = (whole.images, *whole.out, whole.outputs) if last else (whole.images, whole.outputs, *whole.out)
+        y = queue.empty(shape, _BY_NAME[whole.stored])
+        nbytes = cudnn_plans.plan_workspace(whole, plan)
+        assert isinstance(nbytes, int)
+        workspace = queue.empty((max(nbytes, 1),), U8)
+        queue.call(cudnn_plans.ConvRoutine(whole, plan), *map(queue.at, (images, weights, bias, y, workspace)))
+        return [order.dense_when_asked(queue, y) if last else y]
+
+
+def _reason(problem: Convolution, plan: DnnPlan) -> str | None:
+    """Why a plan does not compute a convolution and its tail, with the roundings that they should have."""
+    try:
+        whole = library_convolution(problem.call, problem.window, problem.steps, last=plan.layout == "last")
+    except Unsupported as error:
+        return str(error)
+    if "X" in plan.notes:
+        return "its results differ from run to run"
+    if {"D", "R"} & set(plan.notes) and not (whole.tf32 and "R" not in plan.notes):
+        return "it rounds inside: inputs, or partial sums"
+    if {"W", "F"} & set(plan.notes):
+        return "it multiplies transforms, and the library does not say how it rounds them"
+    if whole.format == "float" and "T" in plan.notes and not whole.tf32:
+        return "tensor cores round FP32 inputs to TF32"
+    found = cudnn_plans.plan_workspace(whole, plan)
+    return found if isinstance(found, str) else None
+
+
+def _taken(problem: Convolution, *, last: bool) -> ConvProblem:
+    """With its tail, if the library takes it along; else without."""
+    try:
+        return library_convolution(problem.call, problem.window, problem.steps, last=last)
+    except Unsupported:
+        return library_convolution(problem.call, problem.window, (), last=last)

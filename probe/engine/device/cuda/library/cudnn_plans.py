@@ -1,0 +1,193 @@
+"""cuDNN: which of its plans compute a convolution, and running one of them on a stream.
+
+A graph of the library holds what one plan computes: the convolution, the bias, Relu. What lies between them is FP32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from threading import RLock
+from typing import Any
+
+from probe.engine.device.cuda.backend import Argument
+from probe.engine.device.cuda.errors import CudaError
+from probe.engine.device.cuda.library import installed
+from probe.engine.device.cuda.library.conv_problem import ConvProblem
+from probe.engine.device.cuda.library.routine import Enqueue, Routine
+from probe.engine.tactics.library import NOTES, DnnPlan
+
+WORKSPACE = 256 << 20  # bytes that a plan may ask for
+_TYPES = {"float": "FLOAT", "f16": "HALF", "bf16": "BFLOAT16"}
+_X, _W, _BIAS, _Y = 1, 2, 3, 4  # numbers of tensors in a graph
+_ENGINES = 10_000  # numbers from here on are of engines that the frontend brings along
+_LOCK = RLock()  # the library's handle has one stream at a time
+
+
+@dataclass(frozen=True, slots=True)
+class PlanOffer:
+    """A plan for a convolution, and the memory it needs beside it."""
+
+    plan: DnnPlan
+    workspace: int
+
+
+@cache
+def _handle() -> Any:
+    """Of the library in the first GPU's context, which must be current."""
+    return installed.find_cudnn().module.create_handle()
+
+
+def _graph(problem: ConvProblem) -> Any:
+    """A problem as the library's graph, without plans."""
+    lib = installed.find_cudnn().module
+    kinds = lib.data_type
+    types = {name: getattr(kinds, own) for name, own in _TYPES.items()}
+    graph = lib.pygraph(
+        io_data_type=types[problem.format], intermediate_data_type=kinds.FLOAT, compute_data_type=kinds.FLOAT, handle=_handle()
+    )  # fmt: skip
+
+    def tensor(name: str, uid: int, layout: tuple[list[int], list[int]], format_name: str) -> Any:
+        return graph.tensor(name=name, dim=layout[0], stride=layout[1], data_type=types[format_name], uid=uid)
+
+    x, w = tensor("x", _X, problem.x, problem.format), tensor("w", _W, problem.w, problem.format)
+    made = graph.conv_fprop(
+        image=x, weight=w, pre_padding=list(problem.before), post_padding=list(problem.after), stride=list(problem.strides),
+        dilation=list(problem.dilations),
+    )  # fmt: skip
+    if problem.bias:
+        shape = [1, problem.outputs, 1, 1]
+        row = tensor("bias", _BIAS, (shape, [problem.outputs, 1, problem.outputs, problem.outputs]), problem.bias)
+        made = graph.bias(input=made, bias=row)
+    if problem.relu:
+        made = graph.relu(input=made)
+    extents, strides = problem.y
+    made.set_output(True).set_dim(extents).set_stride(strides).set_data_type(types[problem.stored]).set_uid(_Y)
+    graph.validate()
+    graph.build_operation_graph()
+    return graph
+
+
+def _planned(problem: ConvProblem) -> Any:
+    lib, graph = installed.find_cudnn().module, _graph(problem)
+    graph.create_execution_plans([lib.heur_mode.A, lib.heur_mode.FALLBACK])
+    return graph
+
+
+def _key(graph: Any, at: int) -> tuple[int, tuple[tuple[int, int], ...]]:
+    engine, knobs = graph.get_engine_and_knobs_at_index(at)
+    return int(engine), tuple(sorted((int(kind), int(value)) for kind, value in knobs.items()))
+
+
+def _builds(graph: Any, at: int) -> bool:
+    """Whether a plan can be built; False, too, for one that was deselected."""
+    try:
+        graph.build_plan_at_index(at)
+    except (installed.find_cudnn().module.cudnnGraphNotSupportedError, RuntimeError, ValueError):
+        return False
+    return True
+
+
+@cache
+def plan_offers(problem: ConvProblem, most: int = 12) -> tuple[PlanOffer, ...]:
+    """Plans for a problem, those first that the library takes for the fastest; none when it knows none. Builds them: up to 0.2 s each.
+
+    Raises:
+        InputError: the library is not there.
+    """
+    found = installed.find_cudnn()
+    with _LOCK:
+        try:
+            graph = _planned(problem)
+        except (found.module.cudnnGraphNotSupportedError, RuntimeError):
+            return ()
+        kept: dict[int, tuple[int, tuple[tuple[int, int], ...]]] = {}
+        for at in range(graph.get_execution_plan_count()):
+            key = _key(graph, at)
+            if key[0] < _ENGINES and key not in kept.values() and _builds(graph, at):
+                kept[at] = key
+            if len(kept) == most:
+                break
+        notes = _notes(problem, kept)
+        order = "last" if problem.last else "first"
+        made = [
+            PlanOffer(DnnPlan(found.version, order, *key, notes[at]), int(graph.get_workspace_size_plan_at_index(at)))
+            for at, key in kept.items()
+        ]
+    return tuple(one for one in made if one.workspace <= WORKSPACE)
+
+
+def _notes(problem: ConvProblem, kept: Mapping[int, Any]) -> dict[int, tuple[str, ...]]:
+    """Letters of the notes that plans have. The library tells them only by what it deselects: plans that lack a note, or for the one that most
+    have, that have it."""
+    notes = installed.find_cudnn().module.numerical_note
+    found: dict[int, list[str]] = {at: [] for at in kept}
+    for letter, (name, _) in NOTES.items():
+        if name not in notes.__members__ or not kept:
+            continue
+        graph = _planned(problem)
+        if letter == "T":
+            graph.deselect_numeric_notes([notes.__members__[name]])
+        else:
+            graph.select_numeric_notes([notes.__members__[name]])
+        for at, own in found.items():
+            if _builds(graph, at) != (letter == "T"):
+                own.append(letter)
+    return {at: tuple(own) for at, own in found.items()}
+
+
+@cache
+def plan_workspace(problem: ConvProblem, plan: DnnPlan) -> int | str:
+    """Bytes that a plan needs for a problem, or why it does not compute it. Nothing is searched for."""
+    with _LOCK:
+        try:
+            return int(_built(problem, plan).get_workspace_size_plan_at_index(0))
+        except (installed.find_cudnn().module.cudnnGraphNotSupportedError, RuntimeError, ValueError) as error:
+            return f"cuDNN does not compute it so: {error}"
+
+
+def _built(problem: ConvProblem, plan: DnnPlan) -> Any:
+    """The graph with one plan, built."""
+    lib, graph = installed.find_cudnn().module, _graph(problem)
+    graph.create_execution_plan(plan.engine, {lib.knob_type(kind): value for kind, value in plan.knobs})
+    graph.build_plan_at_index(0)
+    return graph
+
+
+@dataclass(frozen=True, slots=True)
+class ConvRoutine(Routine):
+    """A convolution by one plan. Arguments: x, w, bias, y, workspace; the bias may be null."""
+
+    problem: ConvProblem
+    plan: DnnPlan
+
+    @property
+    def entry(self) -> str:
+        return "cudnn"
+
+    def __str__(self) -> str:
+        return str(self.plan)
+
+    def ready(self) -> Enqueue:
+        """As ``Routine.ready``."""
+        found = installed.find_cudnn()
+        installed.same_version(found, str(self), self.plan.version)
+        lib, problem = found.module, self.problem
+        with _LOCK:
+            try:
+                graph = _built(problem, self.plan)
+            except (lib.cudnnGraphNotSupportedError, RuntimeError, ValueError) as error:
+                raise CudaError(f"cuDNN refuses {self}: {error}", hint="tune again") from error
+
+        def enqueue(arguments: Sequence[Argument], stream: int) -> None:
+            x, w, bias, y, workspace = (one.value or 0 for one in arguments)
+            given = {_X: x, _W: w, _Y: y, **({_BIAS: bias} if problem.bias else {})}
+            with _LOCK:
+                try:
+                    lib.set_stream(handle=_handle(), stream=stream)
+                    graph.execute_plan_at_index(given, workspace, 0, handle=_handle())
+                except (lib.cudnnGraphNotSupportedError, RuntimeError) as error:
+                    raise CudaError(f"cuDNN fails in {self}: {error}", hint="--deny cudnn") from error
+
+        return enqueue
