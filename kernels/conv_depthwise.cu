@@ -1,10 +1,12 @@
 // Depthwise convolution, channels last: y[n, oh, ow, c] = bias[c] + sum over kh, kw of x[n, ih, iw, c] * w[kh, kw, c]     (conv.cuh)
-//   x, w T, channels divide by 8; bias TB or null, y TY (or out.cuh)
+//   x, w TX, channels divide by 8; bias TB or null, y TY (or out.cuh)
 // Tactic:
 //   conv_depthwise   a thread computes 8 channels of COLS neighbouring pixels, so that each row of x is read once for all of them
 // Products and sums are float, one fused multiply-add a product, over rows, then columns of the window: what conv_direct computes, bit for bit.
-// NVRTC defines: T, TB, TY, KERNEL_WIDTH, STRIDE_WIDTH, DILATION_WIDTH, COLS.
+// NVRTC defines: TX, TB, TY, KERNEL_WIDTH, STRIDE_WIDTH, DILATION_WIDTH, COLS.
 #include "conv.cuh"
+
+typedef TX T;
 
 #define REACH ((COLS - 1) * STRIDE_WIDTH + (KERNEL_WIDTH - 1) * DILATION_WIDTH + 1)  // columns of x under the windows of a thread
 

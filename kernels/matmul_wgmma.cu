@@ -1,35 +1,41 @@
 // y[b, m, n] = alpha * sum_k a[b, m, k] * b[b, k, n] + beta * c[b, m, n] on sm_90a: wgmma out of tiles that bulk copies bring
-//   a, b TAB (f16 or bf16), each contiguous along k (A_BY_M, B_BY_N 0) or along m, n (1), other strides multiples of 16 bytes; c TC, y TY (or out.cuh)
+//   a, b TAB (f16, bf16, or float that holds TF32), each contiguous along k (A_BY_M, B_BY_N 0) or, 16-bit types, along m, n (1); other strides
+//   multiples of 16 bytes; c TC, y TY (or out.cuh)
 // Tactics; each is the one above plus one idea:
 //   matmul_wgmma              one warp copies, CONSUMERS groups of four warps compute WM x BN each; a block takes tile after tile
 //   matmul_wgmma PAIR > 1     that many blocks, one above the other, bring a part of b's tile each, for all of them
 //   matmul_wgmma TURNS 2      each group computes whole tiles of its own, one stores while the other computes
-//   matmul_wgmma SPLITS > 1   that many blocks share a tile, each a stretch of k; their sums are added in the order of k
+//   matmul_wgmma SPLITS > 1   that many blocks (each of a pair) share a tile, each a stretch of k; their sums are added in the order of k
 //   matmul_wgmma WINDOWS 1    a is what a convolution's windows hold of x, channels last: the copies gather it, padding and strides included
 // Products and sums are FP32 (the tensor core's: sums are cut, not rounded, a few bits below), in the order of k.
 // The maps are (contiguous axis, other axis, second batch axis, first batch axis); Problem::a_batch, b_batch are 0 for an axis that an
 // operand is repeated over, else 1.
-// NVRTC defines: TAB, TC, TY, ADDED (0: c is null and alpha 1), A_BY_M, B_BY_N, BM, BN (of a block), WM (rows of a warpgroup), STAGES, PAIR, TURNS, SPLITS, WINDOWS.
+// What is read beside the sums (c, what a tail reads) is fetched AHEAD eights of a row before it is needed, the first of them before the products.
+// NVRTC defines: TAB, TC, TY, ADDED (0: c is null and alpha 1; 2: c is a row), A_BY_M, B_BY_N, BM, BN (of a block), WM (rows of a warpgroup),
+// STAGES, PAIR, TURNS, SPLITS, WINDOWS.
 #include "tma.cuh"
 #include "wgmma.cuh"
 #include "product.cuh"
 
 typedef TAB T;
-#define BK 64
+#define BK (128 / (int)sizeof(T))  // a line of a tile is 128 bytes
 #define CONSUMERS (TURNS > 1 ? TURNS : BM / WM)
 #define THREADS (128 * (CONSUMERS + 1))
 #define CLUSTER (PAIR * SPLITS)
-#define A_BYTES (BM * BK * 2)
-#define STAGE_BYTES (A_BYTES + BN * BK * 2)
-// What a block brings of b's tile: some of its columns; or of its rows, where its columns lie in boxes of 64 and are too few
-#define B_DEEP (B_BY_N && BN / PAIR < 64 ? BK / PAIR : BK)
-#define B_BOXES (!B_BY_N ? 1 : B_DEEP < BK ? BN / 64 : BN / PAIR / 64)
-#define B_SHARE (B_DEEP < BK ? B_DEEP * 128 : BN / PAIR * 128)  // bytes
+#define A_BYTES (BM * 128)
+#define STAGE_BYTES (A_BYTES + (B_BY_N ? B_COLUMNS * 64 : BN) * 128)
+// What a block brings of b's tile: some of its columns; or of its rows, where its columns lie in boxes of 64 and do not divide among the pair
+#define B_COLUMNS ((BN + 63) / 64)  // of boxes
+#define B_DEEP (B_BY_N && B_COLUMNS % PAIR ? BK / PAIR : BK)
+#define B_BOXES (!B_BY_N ? 1 : B_DEEP < BK ? B_COLUMNS : B_COLUMNS / PAIR)
+#define B_SHARE (B_DEEP < BK ? B_DEEP * 128 : B_BY_N ? B_BOXES * 8192 : BN / PAIR * 128)  // bytes
 #define SUM_ROW (BN + 8)   // floats; of a tile of sums in shared memory, so that four rows lie in different banks
 #define STAGED_ROW 36      // the same of 32 columns that a warp turns from its accumulators' order to rows
 #define EVEN B_BY_N       // rows of y begin on 16 bytes, as those of b do then
 #define BAND 8            // rows of tiles that are taken together, column by column: what is near in time is near in memory
+#define EIGHTS (WM / 64 * (BN / 16))  // eights of a row that a thread finishes
 constexpr bool LARGE = WM / 64 * BN / 2 > 100;  // accumulators a thread: then consumers take over registers of the copying warps
+constexpr int AHEAD = sizeof(Beside<8>) > 32 ? 1 : sizeof(Beside<8>) > 16 || CONSUMERS > 2 ? 2 : EIGHTS < 4 ? EIGHTS : 4;
 
 #if WINDOWS
 // Of a convolution: rows of a are output pixels, k runs over taps, then over chunks of 64 channels
@@ -54,6 +60,41 @@ __device__ __forceinline__ Spot spot_of(const Place& place, int row, int col, co
     return {(place.batch * p.m + r) * p.n + c, place.b0, place.b1, r, c};
 }
 
+// N sums of a row; for N > 1 from a column on that divides by 8, of an n that does. `row`: of c, where that is one.
+template <int N> __device__ __forceinline__ void hand_over(float (&values)[N], const TC* c, const float* row, const Beside<N>& beside, const Spot& spot,
+                                                           const Out& out, const Problem& p) {
+    if (spot.row >= p.m || spot.col >= p.n) return;
+#pragma unroll
+    for (int e = 0; e < N; ++e) {
+        if (ADDED) values[e] = p.alpha == 1.f ? values[e] : p.alpha * values[e];
+        if (ADDED == 2) values[e] = fmaf(p.beta, row[e], values[e]);
+        if (ADDED == 1 && c) values[e] = fmaf(p.beta, read(c[spot.row * p.c_row + (spot.col + e) * p.c_col]), values[e]);
+    }
+    put(out, values, beside, spot);
+}
+
+// What is read beside N sums; nothing outside y
+template <int N> __device__ __forceinline__ Beside<N> beside_of(const Spot& spot, bool wanted, const Out& out, const Problem& p) {
+    Beside<N> nothing = {};
+    return wanted && spot.row < p.m && spot.col < p.n ? fetch<N>(out, spot) : nothing;
+}
+
+#if SPLITS > 1
+// N neighbours of the tile's sums, of all that have a stretch of k, in the order of k; `at` in this block's shared memory, `rank` of the first of them
+template <int N> __device__ __forceinline__ void add_there(float (&values)[N], const float* at, unsigned rank) {
+    constexpr int WIDE = N < 4 ? N : 4;
+#pragma unroll
+    for (int s = 0; s < SPLITS; ++s) {
+#pragma unroll
+        for (int q = 0; q < N; q += WIDE) {
+            Pack<float, WIDE> there = read_there<WIDE>(at + q, s * PAIR + rank);
+#pragma unroll
+            for (int r = 0; r < WIDE; ++r) values[q + r] = s ? values[q + r] + there.lane[r] : there.lane[r];
+        }
+    }
+}
+#endif
+
 extern "C" __global__ void
 #if CLUSTER > 1
 __cluster_dims__(CLUSTER, 1, 1)
@@ -64,8 +105,10 @@ __launch_bounds__(THREADS, 1) matmul_wgmma(
     SWIZZLED_SHARED(shared);
     __shared__ Barrier full[STAGES], empty[STAGES], ended[TURNS];
     Out out = {OUT_ARGUMENTS};
+    bool even = EVEN || p.n % 8 == 0;
     int group = threadIdx.x / 128, thread = threadIdx.x % 128, rank = CLUSTER > 1 ? (int)cluster_rank() : 0;
-    int steps = (int)((p.k + BK - 1) / BK), begin = SPLITS > 1 ? steps * rank / SPLITS : 0, end = SPLITS > 1 ? steps * (rank + 1) / SPLITS : steps;
+    int stretch = rank / PAIR, steps = (int)((p.k + BK - 1) / BK);  // of k: which of the SPLITS this block takes
+    int begin = SPLITS > 1 ? steps * stretch / SPLITS : 0, end = SPLITS > 1 ? steps * (stretch + 1) / SPLITS : steps;
     unsigned first = blockIdx.x / CLUSTER, step = gridDim.x / CLUSTER, tiles = (unsigned)(p.down * p.across * p.batches);
 
     if (threadIdx.x == 0) {
@@ -108,9 +151,9 @@ __launch_bounds__(THREADS, 1) matmul_wgmma(
 #endif
 #pragma unroll
                 for (int i = 0; i < B_BOXES; ++i) {
-                    int x = B_BY_N ? col + i * 64 + share * (B_DEEP < BK ? 0 : BN / PAIR) : k;
+                    int x = B_BY_N ? col + i * 64 + share * (B_DEEP < BK ? 0 : B_BOXES * 64) : k;
                     int y = B_BY_N ? k + share * (B_DEEP < BK ? B_DEEP : 0) : col + share * (BN / PAIR);
-                    if (PAIR > 1) copy_tile(bs + i * 8192, &b_map, &full[stage], x, y, b1, b0, (1 << PAIR) - 1);
+                    if (PAIR > 1) copy_tile(bs + i * 8192, &b_map, &full[stage], x, y, b1, b0, ((1 << PAIR) - 1) << stretch * PAIR);
                     else copy_tile(bs + i * 8192, &b_map, &full[stage], x, y, b1, b0);
                 }
                 if (++stage == STAGES) stage = 0, phase ^= 1;
@@ -121,25 +164,44 @@ __launch_bounds__(THREADS, 1) matmul_wgmma(
         int stage = 0, phase = 0, warp = thread / 32, lane = thread % 32;
         auto release = [&](int s) {  // once a group, in every block that copies into this one
             if (PAIR == 1 && thread == 0) barrier_arrive(&empty[s]);
-            if (PAIR > 1 && thread < PAIR) barrier_arrive(&empty[s], thread);
+            if (PAIR > 1 && thread < PAIR) barrier_arrive(&empty[s], stretch * PAIR + thread);
         };
         // Of several groups in turn, each passes over the stages of the others' tiles.
         int turn = TURNS > 1 ? group : 0, part = TURNS > 1 ? 0 : group * WM, passed = turn * (end - begin);
         stage = passed % STAGES, phase = passed / STAGES % 2;
         for (unsigned tile = first + turn * step; tile < tiles; tile += TURNS * step) {
+            Place place = place_of(tile, rank, p);
+            const TC* added = ADDED ? c + place.b0 * p.c_batch[0] + place.b1 * p.c_batch[1] : nullptr;
+            auto spot_at = [&](int eight) {  // the thread's, in the order in which it finishes them
+                int row = part + eight / (BN / 16) * 64 + warp * 16 + eight % 2 * 8 + lane / 4;
+                return spot_of(place, row, eight % (BN / 16) / 2 * 32 + lane % 4 * 8, p);
+            };
+#if SPLITS == 1
+            Beside<8> ahead[AHEAD];
+#pragma unroll
+            for (int e = 0; e < AHEAD; ++e) ahead[e] = beside_of<8>(spot_at(e), even, out, p);
+#if ADDED == 2
+            float row_of_c[(BN + 127) / 128];
+#pragma unroll
+            for (int e = 0; e < (BN + 127) / 128; ++e) {
+                i64 col = place.col + e * 128 + thread;
+                row_of_c[e] = col < p.n ? read(added[col * p.c_col]) : 0.f;
+            }
+#endif
+#endif
             float sums[WM / 64][BN / 2] = {};
             int before = 0;
             // A phase tells one turn of a barrier from the next, but not from the one after that: the group before must have come so far.
             if (TURNS > 1 && tile != first) barrier_wait(&ended[(turn + TURNS - 1) % TURNS], (tile - first) / step / TURNS % 2 ^ (turn == 0));
             for (int t = begin; t < end; ++t) {
-                unsigned char *as = shared + stage * STAGE_BYTES + part * BK * 2, *bs = shared + stage * STAGE_BYTES + A_BYTES;
+                unsigned char *as = shared + stage * STAGE_BYTES + part * 128, *bs = shared + stage * STAGE_BYTES + A_BYTES;
                 barrier_wait(&full[stage], phase);
                 wgmma_begin();
 #pragma unroll
-                for (int k = 0; k < BK / 16; ++k)
+                for (int k = 0; k < 4; ++k)  // 32 bytes of each line
 #pragma unroll
                     for (int i = 0; i < WM / 64; ++i)
-                        wgmma(sums[i], along_k<A_BY_M>(tile_at<A_BY_M>(as + i * 64 * BK * 2), k), along_k<B_BY_N>(tile_at<B_BY_N>(bs), k));
+                        wgmma(sums[i], along_k<A_BY_M>(tile_at<A_BY_M>(as + i * 64 * 128), k), along_k<B_BY_N>(tile_at<B_BY_N>(bs), k));
                 wgmma_end();
                 wgmma_wait<1>();  // the products before these
                 if (t > begin) release(before);
@@ -155,58 +217,100 @@ __launch_bounds__(THREADS, 1) matmul_wgmma(
             for (int i = 0; i < WM / 64; ++i)
 #pragma unroll
                 for (int j = 0; j < BN / 2; ++j) wgmma_pin(sums[i][j]);
-            Place place = place_of(tile, rank, p);
-            const TC* added = ADDED ? c + place.b0 * p.c_batch[0] + place.b1 * p.c_batch[1] : nullptr;
-            float* staged = (float*)(shared + STAGES * STAGE_BYTES) + (group * 4 + warp) * 16 * STAGED_ROW;
-            if (SPLITS > 1) meet(1, 128 * CONSUMERS);  // nobody reads tiles any more
+#if SPLITS > 1
+            meet(1, 128 * CONSUMERS);  // nobody reads tiles any more
 #pragma unroll
             for (int i = 0; i < WM / 64; ++i) {
-                int row = part + i * 64 + warp * 16;  // of the warp's 16, in the tile
 #pragma unroll
-                for (int j = 0; j < BN / 8; j += 4) {
+                for (int j = 0; j < BN / 4; ++j) {
+                    int row = part + i * 64 + warp * 16 + j % 2 * 8 + lane / 4, col = j / 2 * 8 + lane % 4 * 2;
+                    *(Pack<float, 2>*)((float*)shared + row * SUM_ROW + col) = {sums[i][j * 2], sums[i][j * 2 + 1]};
+                }
+            }
+#else
+            float* staged = (float*)(shared + STAGES * STAGE_BYTES) + (group * 4 + warp) * 16 * STAGED_ROW;
+            float* kept = (float*)(shared + STAGES * STAGE_BYTES) + CONSUMERS * 4 * 16 * STAGED_ROW + group * BN;  // the row of c
+#if ADDED == 2
+            meet(1 + group, 128);  // nobody reads that of the tile before
 #pragma unroll
-                    for (int e = 0; e < 8; ++e) {
-                        int down = lane / 4 + e % 2 * 8, right = e / 2 * 8 + lane % 4 * 2;
-                        Pack<float, 2> pair = {sums[i][(j + e / 2) * 4 + e % 2 * 2], sums[i][(j + e / 2) * 4 + e % 2 * 2 + 1]};
-                        if (SPLITS == 1) *(Pack<float, 2>*)(staged + down * STAGED_ROW + right) = pair;
-                        else *(Pack<float, 2>*)((float*)shared + (row + down) * SUM_ROW + j * 8 + right) = pair;
-                    }
-                    if (SPLITS > 1) continue;
-                    __syncwarp();
+            for (int e = 0; e < (BN + 127) / 128; ++e)
+                if (BN % 128 == 0 || e * 128 + thread < BN) kept[e * 128 + thread] = row_of_c[e];
+            meet(1 + group, 128);
+#endif
 #pragma unroll
-                    for (int half = 0; half < 2; ++half) {
-                        int down = lane / 4 + half * 8, right = lane % 4 * 8;
-                        float values[8];
+            for (int e = 0; e < EIGHTS; ++e) {
+                int i = e / (BN / 16), j = e % (BN / 16) / 2 * 4;
+                if (e % 2 == 0) {
 #pragma unroll
-                        for (int e = 0; e < 8; e += 4) *(Pack<float, 4>*)(values + e) = *(const Pack<float, 4>*)(staged + down * STAGED_ROW + right + e);
-                        finish<!ADDED>(values, added, spot_of(place, row + down, j * 8 + right, p), EVEN || p.n % 8 == 0, out, p);
+                    for (int q = 0; q < 8; ++q) {
+                        int down = lane / 4 + q % 2 * 8, right = q / 2 * 8 + lane % 4 * 2;
+                        *(Pack<float, 2>*)(staged + down * STAGED_ROW + right) = {sums[i][(j + q / 2) * 4 + q % 2 * 2], sums[i][(j + q / 2) * 4 + q % 2 * 2 + 1]};
                     }
                     __syncwarp();
                 }
+                if (even) {
+                    float values[8], row[8];
+#pragma unroll
+                    for (int q = 0; q < 8; q += 4) {
+                        *(Pack<float, 4>*)(values + q) = *(const Pack<float, 4>*)(staged + (lane / 4 + e % 2 * 8) * STAGED_ROW + lane % 4 * 8 + q);
+                        if (ADDED == 2) *(Pack<float, 4>*)(row + q) = *(const Pack<float, 4>*)(kept + j * 8 + lane % 4 * 8 + q);
+                    }
+                    Beside<8> beside = ahead[e % AHEAD];
+                    if (e + AHEAD < EIGHTS) ahead[e % AHEAD] = beside_of<8>(spot_at(e + AHEAD), true, out, p);
+                    hand_over<8>(values, added, row, beside, spot_at(e), out, p);
+                } else {
+#pragma unroll 1
+                    for (int down = e % 2 * 8; down < e % 2 * 8 + 8; ++down) {  // a lane a column
+                        Spot spot = spot_of(place, part + i * 64 + warp * 16 + down, j * 8 + lane, p);
+                        float one[1] = {staged[down * STAGED_ROW + lane]}, row[1] = {ADDED == 2 ? kept[j * 8 + lane] : 0.f};
+                        hand_over<1>(one, added, row, beside_of<1>(spot, true, out, p), spot, out, p);
+                    }
+                }
+                if (e % 2) __syncwarp();
             }
+#endif
         }
     }
 
-    if (CLUSTER > 1) cluster_sync(SPLITS > 1);  // sums are there; and nobody leaves while another arrives at its barriers
 #if SPLITS > 1
     Place place = place_of(first, rank, p);
     const TC* added = ADDED ? c + place.b0 * p.c_batch[0] + place.b1 * p.c_batch[1] : nullptr;
-    constexpr int EIGHTS = BM * (BN / 8);  // of the tile; this block finishes its share of them
-    for (int i = EIGHTS * rank / SPLITS + threadIdx.x; i < EIGHTS * (rank + 1) / SPLITS; i += THREADS) {
-        int row = i / (BN / 8), col = i % (BN / 8) * 8;
-        if (place.row + row >= p.m || place.col + col >= p.n) continue;
-        float values[8];
+    // This block finishes its share of the tile's eights.
+    constexpr int ALL = BM * (BN / 8), EACH = ((ALL + SPLITS - 1) / SPLITS + THREADS - 1) / THREADS;
+    int from = ALL * stretch / SPLITS, to = ALL * (stretch + 1) / SPLITS;
+    constexpr int EARLY = EACH < 2 || BN > 192 ? 1 : 2;
+    auto spot_at = [&](int e) {
+        int i = from + e * THREADS + threadIdx.x;
+        return spot_of(place, i / (BN / 8), i % (BN / 8) * 8, p);
+    };
+    auto finish = [&](int e, const Beside<8>& beside) {
+        int i = from + e * THREADS + threadIdx.x, row = i / (BN / 8), col = i % (BN / 8) * 8;
+        if (i >= to || place.row + row >= p.m || place.col + col >= p.n) return;
+        float values[8], row_of_c[8];
 #pragma unroll
-        for (int s = 0; s < SPLITS; ++s) {
+        for (int q = 0; q < 8; ++q)
+            if (ADDED == 2) row_of_c[q] = read(added[(place.col + col + q) * p.c_col]);
+        add_there<8>(values, (const float*)shared + row * SUM_ROW + col, rank % PAIR);
+        hand_over<8>(values, added, row_of_c, beside, spot_at(e), out, p);
+    };
+    Beside<8> ahead[EARLY];
 #pragma unroll
-            for (int half = 0; half < 2; ++half) {
-                Pack<float, 4> four = read_there((const float*)shared + row * SUM_ROW + col + half * 4, s);
+    for (int e = 0; e < EARLY; ++e) ahead[e] = beside_of<8>(spot_at(e), even, out, p);
+    cluster_sync(true);  // sums are there
+    if (even) {
 #pragma unroll
-                for (int e = 0; e < 4; ++e) values[half * 4 + e] = s ? values[half * 4 + e] + four.lane[e] : four.lane[e];
-            }
+        for (int e = 0; e < EARLY; ++e) finish(e, ahead[e]);
+#pragma unroll 1
+        for (int e = EARLY; e < EACH; ++e) finish(e, beside_of<8>(spot_at(e), true, out, p));
+    } else {
+#pragma unroll 1
+        for (int i = from * 8 + threadIdx.x; i < to * 8; i += THREADS) {
+            Spot spot = spot_of(place, i / BN, i % BN, p);
+            float one[1], row_of_c[1] = {ADDED == 2 && spot.col < p.n ? read(added[spot.col * p.c_col]) : 0.f};
+            add_there<1>(one, (const float*)shared + i / BN * SUM_ROW + i % BN, rank % PAIR);
+            hand_over<1>(one, added, row_of_c, beside_of<1>(spot, true, out, p), spot, out, p);
         }
-        finish<!ADDED>(values, added, spot_of(place, row, col, p), EVEN || p.n % 8 == 0, out, p);
     }
-    cluster_sync(false);  // nobody leaves while another reads its sums
 #endif
+    if (CLUSTER > 1) cluster_sync(false);  // nobody leaves while another reads its sums or arrives at its barriers
 }

@@ -13,13 +13,17 @@ __device__ __forceinline__ i64 strided(const Spot& spot, const Strides& s) { ret
 #define OUT_PARAMETERS TY* __restrict__ y
 #define OUT_ARGUMENTS y
 struct Out { TY* y; };
+// What a tail reads beside N neighbours of a row, fetched before it is needed
+template <int N> struct Beside {};
+template <int N> __device__ __forceinline__ Beside<N> fetch(const Out&, const Spot&) { return {}; }
 // N neighbours of a row; for N > 1 they begin on a multiple of N elements
-template <int N> __device__ __forceinline__ void put(const Out& out, const float (&sums)[N], const Spot& spot) {
+template <int N> __device__ __forceinline__ void put(const Out& out, const float (&sums)[N], const Beside<N>&, const Spot& spot) {
     Pack<TY, N> y;
 #pragma unroll
     for (int n = 0; n < N; ++n) write(y.lane[n], sums[n]);
     store(out.y + spot.at, y);
 }
+template <int N> __device__ __forceinline__ void put(const Out& out, const float (&sums)[N], const Spot& spot) { put(out, sums, fetch<N>(out, spot), spot); }
 #endif
 
 // Fragments of tensor cores hold pairs: thread q of four has columns 8 * j + 2 * q and the next of 8-column blocks j = 0..3. Afterwards it has

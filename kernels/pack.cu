@@ -1,8 +1,10 @@
 // Images of few channels for tensor cores: y[n, h, w, c] = x[n, c, h - top, w - left], zero outside and from `channels` on
-//   x T, dense [images, channels, height, width]; y T, dense [images, out_height, out_width, 8]; 16-bit T
+//   x TX, dense [images, channels, height, width]; y TX, dense [images, out_height, out_width, 8]
 // Tactic:
 //   pack_channels   a thread a pixel, written by one access
 #include "common.cuh"
+
+typedef TX T;
 
 struct Packing { int images, channels, height, width, out_height, out_width, top, left; };
 

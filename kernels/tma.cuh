@@ -68,12 +68,18 @@ __device__ __forceinline__ void cluster_sync(bool share) {
     else asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
     asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
-// four floats of another block's shared memory
-__device__ __forceinline__ Pack<float, 4> read_there(const float* at, unsigned rank) {
-    Pack<float, 4> x;
+// N floats (1 or 4) of another block's shared memory
+template <int N> __device__ __forceinline__ Pack<float, N> read_there(const float* at, unsigned rank) {
+    Pack<float, N> x;
+    if constexpr (N == 1) {
+        asm volatile("{ .reg .b32 there; mapa.shared::cluster.u32 there, %1, %2; ld.shared::cluster.f32 %0, [there]; }"
+                     : "=f"(x.lane[0]) : "r"(shared_address(at)), "r"(rank) : "memory");
+        return x;
+    } else {
     asm volatile("{ .reg .b32 there; mapa.shared::cluster.u32 there, %4, %5; ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [there]; }"
                  : "=f"(x.lane[0]), "=f"(x.lane[1]), "=f"(x.lane[2]), "=f"(x.lane[3]) : "r"(shared_address(at)), "r"(rank) : "memory");
     return x;
+    }
 }
 // `threads` of the block, a multiple of 32, meet at one of 15 barriers
 __device__ __forceinline__ void meet(int which, int threads) { asm volatile("bar.sync %0, %1;" ::"r"(which), "r"(threads) : "memory"); }

@@ -1,7 +1,8 @@
-// Products of a warpgroup (4 warps) out of shared memory, sm_90a: c (64 x N, float) += a (64 x 16) * b (16 x N), 16-bit values.
-//   Tiles lie as tma.cuh leaves them: rows of 64 values, swizzled. Along k (K-major): a row a line of the matrix; along m or n: a row a k.
+// Products of a warpgroup (4 warps) out of shared memory, sm_90a: c (64 x N, float) += a (64 x 16) * b (16 x N) of 16-bit values; or 8 in place
+// of 16 of floats, of which the upper 19 bits are read (TF32): those along k only.
+//   Tiles lie as tma.cuh leaves them: rows of 128 bytes, swizzled. Along k (K-major): a row a line of the matrix; along m or n: a row a k.
 //   Of warp w of the group, c[4 * j + 2 * i + e] lies in row 16 * w + lane / 4 + 8 * i, column 8 * j + 2 * (lane % 4) + e.
-//   NVRTC defines: TAB, A_BY_M, B_BY_N (1: the tile's rows run along m, n), BN.
+//   NVRTC defines: TAB, TF32, A_BY_M, B_BY_N (1: the tile's rows run along m, n), BN.
 #pragma once
 #include "mma.cuh"
 
@@ -13,7 +14,7 @@
 template <int BY> __device__ __forceinline__ unsigned long long tile_at(const void* at) {
     return (unsigned long long)((shared_address(at) & 0x3ffff) >> 4) | (unsigned long long)(BY ? 8192 >> 4 : 1) << 16 | (unsigned long long)(1024 >> 4) << 32 | 1ull << 62;
 }
-// 16 values of k further
+// 32 bytes of k further
 template <int BY> __device__ __forceinline__ unsigned long long along_k(unsigned long long tile, int steps) { return tile + steps * (BY ? 2048 >> 4 : 32 >> 4); }
 
 __device__ __forceinline__ void wgmma_begin() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
@@ -30,15 +31,29 @@ __device__ __forceinline__ void wgmma_pin(float& x) { asm volatile("" : "+f"(x):
 #define R32_32 "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
 #define R32_64 "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, %80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95"
 #define R32_96 "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, %112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
+#define R16_32 "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47"
+#define R16_64 "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79"
+#if TF32
+#define WGMMA(N, REGISTERS, A, B, ...)                                                                                         \
+    __device__ __forceinline__ void wgmma(float (&c)[N / 2], unsigned long long a, unsigned long long b) {                     \
+        asm volatile("wgmma.mma_async.sync.aligned.m64n" #N "k8.f32.tf32.tf32 {" REGISTERS "}, " A ", " B ", 1, 1, 1;"         \
+                     : __VA_ARGS__ : "l"(a), "l"(b));                                                                          \
+    }
+#else
 #define WGMMA(N, REGISTERS, A, B, ...)                                                                                           \
     __device__ __forceinline__ void wgmma(float (&c)[N / 2], unsigned long long a, unsigned long long b) {                     \
         asm volatile("wgmma.mma_async.sync.aligned.m64n" #N "k16.f32." TEXT(TAB) "." TEXT(TAB) " {" REGISTERS "}, " A ", " B    \
                      ", 1, 1, 1, " TEXT(A_BY_M) ", " TEXT(B_BY_N) ";" : __VA_ARGS__ : "l"(a), "l"(b));                         \
     }
+#endif
 #if BN == 64
 WGMMA(64, R32_0, "%32", "%33", C32(0))
+#elif BN == 96
+WGMMA(96, R32_0 ", " R16_32, "%48", "%49", C32(0), C16(32))
 #elif BN == 128
 WGMMA(128, R32_0 ", " R32_32, "%64", "%65", C32(0), C32(32))
+#elif BN == 160
+WGMMA(160, R32_0 ", " R32_32 ", " R16_64, "%80", "%81", C32(0), C32(32), C16(64))
 #elif BN == 192
 WGMMA(192, R32_0 ", " R32_32 ", " R32_64, "%96", "%97", C32(0), C32(32), C32(64))
 #elif BN == 256

@@ -1,38 +1,41 @@
-"""Every tactic for products in 16 bits on problems of networks, each checked, then timed beside torch in the same run.
+"""Tactics for products on tensor cores on problems of networks, each checked, then timed beside torch in the same run.
 
-    python -m tests.bench.cuda_products [--only 4096] [--all 12] [--type f16]
+    python -m tests.bench.cuda_products [--only 4096] [--all 12] [--type f16] [--also "128x96 pair 2"]
 
 Needs a GPU. Both are replayed as CUDA graphs over inputs that together exceed the L2 cache; medians. The error is that of the whole result
-against torch's product in FP64, over its norm.
+against torch's product in FP64, over its norm. `share` is torch's time over ours.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+import re
 from typing import Any
 
-import numpy as np
 import torch
 
-from probe.engine.device.cuda.formats import BF16, F16, Format
+from probe.engine.device.cuda.formats import BF16, F16, F32, Format
 from probe.engine.device.cuda.ops.matmul import product
 from probe.engine.device.cuda.ops.product import Matrices
 from probe.engine.device.cuda.ops.wgmma import TACTICS, Tactic, choose, cycles
 from probe.engine.device.cuda.queue import Queue
-from probe.engine.device.cuda.tensor import Tensor, host_tensor
-from tests.bench.cuda_kernels import Job, Recorder, measure
-from tests.bench.torch_graph import graph_seconds
+from probe.engine.device.cuda.tensor import Tensor
+from tests.bench.cuda_kernels import Recorder
+from tests.bench.rotation import DTYPES, Rotation
 
 # batch, m, n, k, whether a and b are stored transposed
 PROBLEMS = (
     (1, 4096, 4096, 4096, 0, 0), (1, 8192, 8192, 8192, 0, 0), (1, 4096, 4096, 4096, 0, 1), (1, 4096, 4096, 4096, 1, 0), (1, 2048, 2048, 2048, 0, 0),
     (1, 1024, 1024, 1024, 0, 0), (1, 512, 512, 512, 0, 0), (1, 128, 768, 3072, 0, 0), (1, 128, 3072, 768, 0, 0), (1, 16384, 64, 576, 0, 0),
     (1, 1024, 768, 768, 0, 0), (1, 1024, 2304, 768, 0, 0), (1, 1024, 3072, 768, 0, 0), (1, 1024, 768, 3072, 0, 0), (1, 256, 50257, 768, 0, 1),
-    (1, 3152, 768, 768, 0, 1), (1, 3152, 3072, 768, 0, 1), (1, 3152, 768, 3072, 0, 1), (1, 32, 1000, 2048, 0, 1), (1, 1, 4096, 4096, 0, 0),
-    (96, 128, 128, 64, 0, 1), (96, 128, 64, 128, 0, 0), (32, 64, 3136, 256, 0, 0), (32, 512, 784, 128, 0, 0),
+    (1, 256, 768, 768, 0, 0), (1, 256, 2304, 768, 0, 0), (1, 256, 3072, 768, 0, 0), (1, 256, 768, 3072, 0, 0),
+    (1, 3152, 768, 768, 0, 1), (1, 3152, 2304, 768, 0, 1), (1, 3152, 3072, 768, 0, 1), (1, 3152, 768, 3072, 0, 1), (1, 32, 1000, 2048, 0, 1),
+    (1, 1, 4096, 4096, 0, 0), (1, 16, 4096, 4096, 0, 1), (1, 1, 768, 3072, 0, 0), (96, 128, 128, 64, 0, 1), (96, 128, 64, 128, 0, 0),
+    (32, 64, 3136, 256, 0, 0), (32, 512, 784, 128, 0, 0),
 )  # fmt: skip
 Problem = tuple[int, int, int, int, int, int]
+_SMALL = 1 << 34  # products, up to which a result is checked
 
 
 def run(queue: Queue, x: list[Tensor], problem: Problem, stored: Format, tile: Tactic | None = None) -> Tensor:
@@ -40,72 +43,84 @@ def run(queue: Queue, x: list[Tensor], problem: Problem, stored: Format, tile: T
     y = queue.empty((batch, m, n), stored)
     a = Matrices(x[0], (m * k,), *((1, m) if at else (k, 1)))
     b = Matrices(x[1], (n * k,), *((1, k) if bt else (n, 1)))
-    product(queue, a, b, y, k, tile=tile)
+    product(queue, a, b, y, k, tile=tile, tf32=stored is F32)
     return y
-
-
-def shapes(problem: Problem) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    batch, m, n, k, at, bt = problem
-    return (batch, *((k, m) if at else (m, k))), (batch, *((n, k) if bt else (k, n)))
 
 
 def torch_product(problem: Problem, a: Any, b: Any) -> Any:
     return torch.bmm(a.mT if problem[4] else a, b.mT if problem[5] else b)
 
 
-def torch_seconds(problem: Problem, dtype: Any) -> float:
-    given = [torch.randn(shape, device="cuda", dtype=dtype) for shape in shapes(problem)]
-    return graph_seconds(lambda a, b: torch_product(problem, a, b), given, math.prod(problem[:3]) * 2)
+def operands(problem: Problem, stored: Format) -> list[Any]:
+    """Random; in FP32 with no more bits than TF32 has."""
+    batch, m, n, k, at, bt = problem
+    torch.manual_seed(1)
+    found = []
+    for shape in ((batch, *((k, m) if at else (m, k))), (batch, *((n, k) if bt else (k, n)))):
+        values = torch.randn(shape, device="cuda", dtype=torch.bfloat16 if stored is F32 else DTYPES[stored.name])
+        found.append(values.to(DTYPES[stored.name]))
+    return found
 
 
-def error_of(backend: Recorder, problem: Problem, stored: Format, dtype: Any, tile: Tactic) -> float:
-    queue, random = Queue(backend, 18), np.random.default_rng(1)
-    x = [queue.convert(host_tensor(random.standard_normal(one, dtype=np.float32)), stored) for one in shapes(problem)]
-    y = torch.from_numpy(run(queue, x, problem, stored, tile).array(backend)).cuda().double()
-    exact = torch_product(problem, *(torch.from_numpy(one.array(backend)).cuda().to(dtype).double() for one in x))
-    return float((y - exact).norm() / exact.norm())
+def tactic_named(text: str) -> Tactic:
+    """Of ``128x96 pair 2 split-k 2``, as tactics are printed; without ``wgmma`` and the depth, too."""
+    found = re.fullmatch(r"(?:wgmma )?(\d+)x(\d+)(?:x64)?(?: pair (\d+))?(?: in (\d+) turns)?(?: split-k (\d+))?", text)
+    assert found, text
+    m, n, pair, turns, splits = (int(one or 1) for one in found.groups())
+    wm = m if turns > 1 or (m, n) == (64, n) else 128 if m == 256 else 64
+    return Tactic(m, n, wm, pair, splits, turns)
 
 
-def timed(backend: Recorder, problem: Problem, stored: Format, dtype: Any, tile: Tactic) -> tuple[float, str]:
-    """Seconds, and what is wrong."""
-    small = math.prod(problem[:4]) < 1 << 33
-    error = error_of(backend, problem, stored, dtype, tile) if small else 0.0
-    job = Job(
-        "product",
-        stored,
-        lambda queue, x: run(queue, x, problem, stored, tile),
-        shapes(problem),
-        math.prod(problem[:3]),
-    )
-    seconds, _ = measure(backend, job)
-    return seconds, "" if error < (5e-4 if stored is F16 else 4e-3) else f" WRONG {error:.1e}"
+def checked(rotation: Rotation, problem: Problem, stored: Format, tile: Tactic, exact: Any) -> str:
+    """What is wrong with a tactic's result."""
+    if exact is None:
+        return ""
+    y = rotation.result(lambda queue, x: run(queue, x, problem, stored, tile)).double()
+    error = float((y - exact).norm() / exact.norm())
+    return "" if error < {F16: 5e-4, BF16: 4e-3, F32: 5e-6}[stored] else f" WRONG {error:.1e}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--only", default="", help="problems whose name contains this")
+    parser.add_argument("--only", default="", help="problems whose name this matches")
     parser.add_argument("--all", type=int, default=0, help="so many tactics, those first that should be fastest")
-    parser.add_argument("--type", default="f16", choices=("f16", "bf16"))
+    parser.add_argument("--also", default="", help="further tactics, by name, commas between")
+    parser.add_argument("--type", default="f16", choices=("f16", "bf16", "tf32"))
+    parser.add_argument("--shown", type=int, default=5, help="tactics that are printed")
     given = parser.parse_args()
-    stored, dtype = (F16, torch.float16) if given.type == "f16" else (BF16, torch.bfloat16)
+    stored = {"f16": F16, "bf16": BF16, "tf32": F32}[given.type]
+    torch.backends.cuda.matmul.allow_tf32 = True
     backend = Recorder()
     many = backend.multiprocessors
-    print(f"{'problem':28} {'torch us':>9}  tactic: us, share of torch's speed (* chosen)")
+    also = {tactic_named(one.strip()) for one in given.also.split(",") if one.strip()}
+    print(f"{'problem':24} {'torch us':>9}  tactic: us, share (* chosen)")
     for problem in PROBLEMS:
         batch, m, n, k, at, bt = problem
         name = f"{batch}x{m}x{n}x{k}{' At' * at}{' Bt' * bt}"
-        if given.only not in name:
+        if not re.search(given.only, name):
             continue
-        chosen = choose(m, n, k, batch, many)
-        tiles = {chosen}
+        deep = k * stored.bytes // 2
+        chosen = choose(m, n, deep, batch, many)
+        tiles = {chosen} | {one for one in also if not math.isinf(cycles(one, m, n, deep, batch, many))}
         if given.all:
-            tiles |= set(sorted(TACTICS, key=lambda one: cycles(one, m, n, k, batch, many))[: given.all])
-        peer, found = torch_seconds(problem, dtype), []
+            tiles |= set(sorted(TACTICS, key=lambda one: cycles(one, m, n, deep, batch, many))[: given.all])
+        values = operands(problem, stored)
+        exact = torch_product(problem, *(one.double() for one in values)) if m * n * k * batch <= _SMALL else None
+        rotation = Rotation(backend, values, batch * m * n * stored.bytes)
+        peer, found = rotation.torch_seconds(lambda a, b, one=problem: torch_product(one, a, b)), []
         for tile in tiles:
-            seconds, wrong = timed(backend, problem, stored, dtype, tile)
-            mark = "*" * (tile == chosen)
-            found.append((seconds, f"{mark}{tile}: {seconds * 1e6:.1f}, {peer / seconds:.0%}{wrong}"))
-        print(f"{name:28} {peer * 1e6:9.1f}  " + "; ".join(text for _, text in sorted(found)), flush=True)
+            wrong = checked(rotation, problem, stored, tile, exact)
+            seconds = rotation.seconds(lambda queue, x, one=problem, tile=tile: run(queue, x, one, stored, tile))
+            found.append(
+                (
+                    seconds,
+                    f"{'*' * (tile == chosen)}{str(tile)[6:]}: {seconds * 1e6:.1f}, {peer / seconds:.0%}{wrong}",
+                    tile,
+                )
+            )
+        shown = [text for at, (_, text, tile) in enumerate(sorted(found, key=lambda one: one[0]))
+                 if at < given.shown or tile == chosen or "WRONG" in text]  # fmt: skip
+        print(f"{name:24} {peer * 1e6:9.1f}  " + "; ".join(shown), flush=True)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 import shutil
@@ -49,7 +50,7 @@ def operands(backend, problem, stored: Format):
     for rows, cols, transposed, one in ((m, k, at, one_a), (k, n, bt, one_b)):
         own = () if one else batch
         array = random.standard_normal((*own, *((cols, rows) if transposed else (rows, cols))), dtype=np.float32)
-        tensor = queue.convert(host_tensor(array), stored)
+        tensor = queue.convert(host_tensor(array), stored, "tf32" if stored is F32 else "")
         steps = [0] * len(batch) if one else [rows * cols * math.prod(batch[at + 1 :]) for at in range(len(batch))]
         exact = tensor.array(backend).astype(np.float64)
         stack = Matrices(tensor, tuple(steps), *((1, rows) if transposed else (cols, 1)))
@@ -67,8 +68,14 @@ def computed(backend, problem, stored: Format, out: Format, tactic: Tactic | Non
     whole.address(backend)
     y = Tensor((*batch, m, n), out, buffer=whole._buffer)
     added = None if c is None else Matrices(host_tensor(c), (0,) * len(batch), 0, 1)
-    assert refusal(describe(a, b, added, y.shape, k, Ending(y.shape, (y,))), ARCH) is None
-    product(queue, a, b, y, k, added, tile=tactic, **scales)
+    tf32 = stored is F32
+    described = describe(a, b, added, y.shape, k, Ending(y.shape, (y,)), tf32=tf32)
+    if tf32:
+        b = dataclasses.replace(b, fixed=True)
+        described = dataclasses.replace(described, b=b)
+    assert refusal(described, ARCH) is None
+    product(queue, a, b, y, k, added, tile=tactic, tf32=tf32, **scales)
+    assert queue.launches.get("matmul_wgmma")
     behind = Tensor((math.prod(batch) * m * n + 64,), out, buffer=whole._buffer).array(backend)[-64:]
     assert np.isnan(behind).all(), "something was written behind the result"
     return y.array(backend), exact
@@ -131,6 +138,16 @@ def test_tactics_on_the_host(hopper, tactic, name):
     assert np.abs(actual - exact).max() <= 1e-4 * np.abs(exact).max()
 
 
+@pytest.mark.parametrize("name", ["edges", "b by k", "one b", "short"])
+@pytest.mark.parametrize("place", ["hopper", pytest.param("gpu", marks=pytest.mark.gpu)])
+def test_tf32(request, place, name):
+    """Operands that hold TF32 are multiplied exactly, whatever their order; sums are FP32."""
+    backend = request.getfixturevalue(place)
+    actual, exact = computed(backend, PROBLEMS[name], F32, F32, Tactic(128, 128) if place == "hopper" else None)
+    assert np.abs(actual - exact).max() <= 1e-4 * np.abs(exact).max()
+    assert np.linalg.norm(actual - exact) <= 2e-6 * np.linalg.norm(exact) * math.sqrt(PROBLEMS[name][3])
+
+
 CONVOLUTIONS = (
     _conv((2, 24, 9, 11), (40, 24, 3, 3), pads=[1, 1, 1, 1]), _conv((3, 8, 10, 10), (24, 8, 3, 3), strides=[2, 2], dilations=[2, 1]),
     _conv((2, 72, 6, 7), (16, 72, 2, 3), pads=[1, 2, 0, 1], strides=[1, 2]), _conv((2, 24, 7, 7), (32, 24, 1, 1)),
@@ -158,7 +175,7 @@ def test_what_follows_reads_channels_last(backend):
 
 
 @pytest.mark.parametrize("place", ["hopper", pytest.param("gpu", marks=pytest.mark.gpu)])
-@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "tf32"])
 @pytest.mark.parametrize("case", CONVOLUTIONS, ids=str)
 def test_convolutions_channels_last(request, tmp_path, case, precision, place):
     backend = request.getfixturevalue(place)

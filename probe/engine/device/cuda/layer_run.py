@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -20,7 +21,7 @@ from probe.engine.device.cuda.ops.table import OPS
 from probe.engine.device.cuda.pointwise import Reading, run_chain, steps_of
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.tensor import Tensor
-from probe.engine.fusion.kinds import is_movement
+from probe.engine.fusion.kinds import VIEWS, is_movement
 from probe.engine.layers import Layer
 from probe.engine.rounding import Plan, Sites, data_inputs, multiplies
 from probe.engine.tactics import tactic_of
@@ -76,6 +77,15 @@ class LayerRun:
                 for part in self._of_one_shape(nodes):
                     self._chain(part)
                 continue
+            view = self._view_behind(nodes[0], waiting)
+            if view is not None:
+                taken = self._with_tail(nodes[0], waiting[1], view)
+                if taken:
+                    waiting.popleft()
+                    behind = waiting.popleft()
+                    if behind[taken:]:
+                        waiting.appendleft(behind[taken:])
+                    continue
             behind = waiting.popleft() if waiting and is_pointwise(waiting[0][0]) else []
             taken = self._with_tail(nodes[0], behind) if behind else 0
             if not taken:
@@ -155,8 +165,19 @@ class LayerRun:
             if value.name and tensor is not None:
                 self._tensors[id(value)] = tensor
 
-    def _with_tail(self, node: ir.Node, behind: Sequence[ir.Node]) -> int:
+    @staticmethod
+    def _view_behind(node: ir.Node, waiting: Sequence[Sequence[ir.Node]]) -> ir.Node | None:
+        """What shows a node's output under another shape, where pointwise nodes come behind it."""
+        if len(waiting) < 2 or not is_pointwise(waiting[1][0]):
+            return None
+        (found, *_) = waiting[0]
+        return found if found.op_type in VIEWS and found.inputs[0] is node.outputs[0] else None
+
+    def _with_tail(self, node: ir.Node, behind: Sequence[ir.Node], view: ir.Node | None = None) -> int:
         """A product and the pointwise nodes behind it of its shape as one kernel.
+
+        Args:
+            view: lies between them and shows the product under another shape.
 
         Returns:
             how many of them it took; 0 when no kernel does, and then nothing was computed.
@@ -165,24 +186,46 @@ class LayerRun:
         if tailed is None or is_movement(node):
             return 0
         try:
-            call, made = self._call(node), node.outputs[0]
-            shape = product_shape(call)
+            call, made = self._call(node), (view or node).outputs[0]
+            own = product_shape(call)
+            shape = self._shown(view, own) if view is not None else own
             tail = next(self._of_one_shape(behind, {id(made): shape}))
             if not any(value is made for one in tail for value in one.inputs):
                 return 0
-            nodes = [node, *tail]
+            before = [node, *([view] if view is not None else [])]
+            nodes = [*before, *tail]
             readings, roundings, stores = self._described(nodes, tail)
             if broadcast(shape, *(one.tensor.shape for one in readings.values())) != shape:
                 return 0
+            if view is not None:
+                readings = {key: _seen_as(one, shape, own) for key, one in readings.items()}
             names = {key: f"x{at}" for at, key in enumerate(readings)}
-            first = Step("p", "float", "sum", roundings.get(id(made), ""), stores.get(id(made)))
-            steps = [first, *steps_of(tail, {**names, id(made): "p"}, roundings, stores)]
+            steps = [
+                Step(
+                    f"p{at}",
+                    "float",
+                    f"p{at - 1}" if at else "sum",
+                    roundings.get(id(value), ""),
+                    stores.get(id(value)),
+                )
+                for at, value in enumerate(one.outputs[0] for one in before)
+            ]
+            steps += steps_of(tail, {**names, id(made): steps[-1].name}, roundings, stores)
             found = tailed(self._queue, call, [(names[key], one) for key, one in readings.items()], steps)
         except Unsupported:
             return 0
-        stored = [id(one.outputs[0]) for one in nodes if id(one.outputs[0]) in stores]
-        self._tensors.update(zip(stored, found, strict=True))
+        stored = [one.outputs[0] for one in nodes if id(one.outputs[0]) in stores]
+        for value, tensor in zip(stored, found, strict=True):
+            self._tensors[id(value)] = tensor if value is node.outputs[0] else tensor.view(shape)
         return len(tail)
+
+    def _shown(self, view: ir.Node, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """What a shape becomes under a view, before anything is computed."""
+        inputs = [Tensor(shape, F32), *(self._input(view, value) for value in view.inputs[1:])]
+        (found, *_) = OPS[view.op_type].compute(self._queue, Call(view, inputs, [F32], self._opset(view)))
+        if found is None:
+            raise Unsupported(f"{view.op_type} of a product")
+        return found.shape
 
     def _opset(self, node: ir.Node) -> int:
         return node.version if node.version is not None else self._queue.opset
@@ -241,6 +284,20 @@ class LayerRun:
             if id(value) in self._wanted or any(reader in self._layer.nodes for reader in readers):
                 stores[id(value)] = self._low if low else own
         return readings, roundings, stores
+
+
+def _seen_as(reading: Reading, shape: tuple[int, ...], own: tuple[int, ...]) -> Reading:
+    """What is read beside a product that is shown under another shape, as the product itself sees it.
+
+    Raises:
+        Unsupported: it is repeated along an axis that the product does not have.
+    """
+    x = reading.tensor
+    if x.size == math.prod(shape):
+        return Reading(x.view(own), reading.rounding)
+    if math.prod(x.shape[:-1]) != 1 or shape[-1] != own[-1]:
+        raise Unsupported(f"{x.shape} beside a product of {own} that is shown as {shape}")
+    return Reading(x.view(x.shape[-1:]), reading.rounding)
 
 
 def moved_format(inputs: Sequence[Tensor | None]) -> Format:

@@ -13,8 +13,9 @@ from probe.engine.assignment import EXACT
 from probe.engine.device.cuda import channels_last as order
 from probe.engine.device.cuda.compile import Source
 from probe.engine.device.cuda.copies import copy, filled, transposed
-from probe.engine.device.cuda.formats import BF16, F16
+from probe.engine.device.cuda.formats import BF16, F16, F32
 from probe.engine.device.cuda.layout import contiguous
+from probe.engine.device.cuda.maps import SWIZZLED
 from probe.engine.device.cuda.ops import wgmma
 from probe.engine.device.cuda.ops.ending import Ending, storing, through
 from probe.engine.device.cuda.ops.product import Matrices, describe
@@ -39,8 +40,9 @@ def refusal(queue: Queue, call: Call, window: Window) -> str | None:
         return f"wgmma is of {wgmma.ARCH}"
     if call.tactic != EXACT:
         return "sums are kept in FP32"
-    if x.format not in (F16, BF16) or w.format is not x.format:
-        return "operands that are not both FP16 or both BF16"
+    tf32 = x.format is F32 and call.tf32
+    if w.format is not x.format or not (x.format in (F16, BF16) or tf32):
+        return "operands that are not both FP16, BF16 or TF32"
     few = x.shape[1] < _LEAST and window.kernel[1] <= _LEAST and window.dilations[1] == 1 == call.int("group", 1)
     if len(x.shape) != _AXES or (x.shape[1] % _LEAST and not few) or w.shape[0] % _LEAST:
         return f"channels that do not divide by {_LEAST}"
@@ -70,11 +72,11 @@ def conv(
 ) -> list[Tensor]:
     """A convolution that ``refusal`` has nothing against, and its tail if it has steps.
 
-    Returns:
-        what is stored: channels last, dense when someone asks.
     Args:
         tactic: of the product; chosen by size when left out.
 
+    Returns:
+        what is stored: channels last, dense when someone asks.
     """
     x, w, bias = call.data(0), call.data(1), call.given(2)
     outputs = w.shape[0]
@@ -95,8 +97,8 @@ def conv(
     depth = weights.shape[1]
     added = None if bias is None else Matrices(bias, (), 0, 1)
     left, right = Matrices(gathered.x, (), depth, 1), Matrices(weights, (), 1, depth)
-    product = describe(left, right, added, (math.prod(shape[:-1]), outputs), depth, ending)
-    wgmma.launch(queue, product, gathered=None if form == "plain" else gathered)
+    product = describe(left, right, added, (math.prod(shape[:-1]), outputs), depth, ending, tf32=call.tf32)
+    wgmma.launch(queue, product, tactic, None if form == "plain" else gathered)
     return [order.dense_when_asked(queue, one) for one in ending.stored]
 
 
@@ -179,9 +181,10 @@ def repacked(queue: Queue, call: Call, w: Tensor, form: str) -> Tensor:
         made = transposed(queue, w.view((outputs, taps)), (1, 0))
     else:
         made = transposed(queue, w.view((outputs, channels, taps)), (0, 2, 1))
-        depth = -(-channels // wgmma.DEPTH) * wgmma.DEPTH
+        assert w.format
+        line = SWIZZLED // w.format.bytes
+        depth = -(-channels // line) * line
         if form == "chunks" and depth != channels:
-            assert w.format
             wide = queue.empty((outputs, taps, depth), w.format)
             filled(queue, wide, 0.0)
             copy(queue, made.shape, (made, 0, contiguous(made.shape)), (wide, 0, contiguous(wide.shape)))

@@ -133,19 +133,37 @@ def _text(file: str, operands: tuple[Operand, ...], steps: tuple[Step, ...]) -> 
         '#include "pointwise.cuh"', "#define TAIL 1", '#include "out.cuh"',
         f"#define OUT_PARAMETERS {', '.join(parameters)}", f"#define OUT_ARGUMENTS {', '.join(arguments)}",
         f"struct Out {{ {' '.join(f'{one};' for one in [*members, *(f'Strides {name}' for name in spreads)])} }};",
-        "template <int N> __device__ __forceinline__ void put(const Out& out, const float (&sums)[N], const Spot& spot) {",
+        "template <int N> struct Beside {",
     ]  # fmt: skip
+    ahead = [one for one in operands if one.walk != "strided"]
+    packs = {"dense": "Pack<{}, N>", "fixed": "{}"}
+    lines += [f"    {packs[one.walk].format(one.format.name)} {one.name}_in;" for one in ahead]
+    lines += [
+        "};",
+        "template <int N> __device__ __forceinline__ Beside<N> fetch(const Out& out, const Spot& spot) {",
+        "    Beside<N> beside;",
+    ]
+    lines += [
+        f"    beside.{one.name}_in = *(const {packs[one.walk].format(one.format.name)}*)(out.{one.name}_at + strided(spot, out.{one.name}_s));"
+        for one in ahead
+    ]
+    whole = "const Out& out, const float (&sums)[N]"
+    lines += [
+        "    return beside;",
+        "}",
+        f"template <int N> __device__ __forceinline__ void put({whole}, const Beside<N>& beside, const Spot& spot) {{",
+    ]
     for one in operands:
-        name, kind = one.name, one.format.name
-        lines.append(f"    auto {name}_at = out.{name}_at + strided(spot, out.{name}_s);")
-        if one.walk == "dense":
-            lines.append(f"    auto {name}_in = *(const Pack<{kind}, N>*){name}_at;")
-        elif one.walk == "fixed":
-            lines.append(f"    {kind} {name}_in = *{name}_at;")
+        name = one.name
+        if one.walk == "strided":
+            lines.append(f"    auto {name}_at = out.{name}_at + strided(spot, out.{name}_s);")
+            lines.append(f"    i64 {name}_o = 0, {name}_step = out.{name}_s.col;")
         else:
-            lines += [f"    i64 {name}_o = 0, {name}_step = out.{name}_s.col;"]
+            lines.append(f"    auto {name}_in = beside.{name}_in;")
     lines += [f"    Pack<{kind}, N> {name}_out;" for name, kind in stored]
     lines += ["#pragma unroll", "    for (int n = 0; n < N; ++n) {", "        float sum = sums[n];"]
     lines += [f"        {line}" for line in body_lines(operands, steps)]
-    lines += ["    }", *(f"    store(out.{name}_at + spot.at, {name}_out);" for name, _ in stored), "}", ""]
+    lines += ["    }", *(f"    store(out.{name}_at + spot.at, {name}_out);" for name, _ in stored), "}"]
+    at_once = "put(out, sums, fetch<N>(out, spot), spot);"
+    lines += [f"template <int N> __device__ __forceinline__ void put({whole}, const Spot& spot) {{ {at_once} }}", ""]
     return "\n".join(lines) + kernel_text(file)

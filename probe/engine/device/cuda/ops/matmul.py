@@ -55,8 +55,9 @@ ACC16 = "acc16"
 def matmul(queue: Queue, call: Call) -> list[Tensor | None]:
     if (found := by_rows(call)) is not None:
         rows, call = found
-        made = _matmul(queue, call, storing(queue, product_shape(call), call.store()))
-        return [rows.back(queue, one) for one in made]
+        return [
+            rows.back(queue, one) for one in _matmul(queue, call, storing(queue, product_shape(call), call.store()))
+        ]
     return list(_matmul(queue, call, storing(queue, product_shape(call), call.store())))
 
 
@@ -83,7 +84,7 @@ def _matmul(queue: Queue, call: Call, ending: Ending) -> list[Tensor]:
         with suppress(Unsupported):  # what the ending reads lies unevenly along the taller matrix
             whole = describe(
                 Matrices(left, (), k, 1),
-                Matrices(right, (), n, 1),
+                Matrices(right, (), n, 1, _is_weight(call)),
                 None,
                 (tall, n),
                 k,
@@ -92,10 +93,15 @@ def _matmul(queue: Queue, call: Call, ending: Ending) -> list[Tensor]:
                 tf32=call.tf32,
             )
     if whole is None:
-        stacks = _stack(left, batch), _stack(right, batch)
+        stacks = _stack(left, batch), replace(_stack(right, batch), fixed=_is_weight(call))
         whole = describe(*stacks, None, (*batch, m, n), k, ending, tactic=call.tactic, tf32=call.tf32)
-    run(queue, whole)
-    return list(ending.stored)
+    return _computed(queue, whole)
+
+
+def _is_weight(call: Call) -> bool:
+    """Whether the right operand is the same in every run."""
+    value = call.node.inputs[1]
+    return value is not None and value.is_initializer()
 
 
 def _stack(x: Tensor, batch: Shape) -> Matrices:
@@ -107,23 +113,23 @@ def _stack(x: Tensor, batch: Shape) -> Matrices:
 def gemm(queue: Queue, call: Call) -> list[Tensor | None]:
     if (found := by_rows(call)) is not None:
         rows, call = found
-        made = _gemm(queue, call, storing(queue, product_shape(call), call.store()))
-        return [rows.back(queue, one) for one in made]
+        return [rows.back(queue, one) for one in _gemm(queue, call, storing(queue, product_shape(call), call.store()))]
     return list(_gemm(queue, call, storing(queue, product_shape(call), call.store())))
 
 
 def gemm_tailed(queue: Queue, call: Call, readings: Readings, steps: Sequence[Step]) -> list[Tensor]:
     if (found := by_rows(call, readings)) is not None:
         rows, call = found
-        made = _gemm(queue, call, through(queue, product_shape(call), readings, steps))
-        return [rows.back(queue, one) for one in made]
+        return [
+            rows.back(queue, one) for one in _gemm(queue, call, through(queue, product_shape(call), readings, steps))
+        ]
     return _gemm(queue, call, through(queue, product_shape(call), readings, steps))
 
 
 def _gemm(queue: Queue, call: Call, ending: Ending) -> list[Tensor]:
     a, b, c = call.data(0), call.data(1), call.given(2)
     left = Matrices(a, (), *((1, a.shape[1]) if call.int("transA", 0) else (a.shape[1], 1)))
-    right = Matrices(b, (), *((1, b.shape[1]) if call.int("transB", 0) else (b.shape[1], 1)))
+    right = Matrices(b, (), *((1, b.shape[1]) if call.int("transB", 0) else (b.shape[1], 1)), _is_weight(call))
     k = a.shape[0] if call.int("transA", 0) else a.shape[1]
     added = None if c is None else Matrices(c, (), *spread(c.shape, ending.shape))
     scales = {"alpha": call.float("alpha", 1.0), "beta": call.float("beta", 1.0)}
@@ -194,11 +200,6 @@ def run(queue: Queue, whole: Product, tile: Tile | Tactic | None = None) -> None
     (_mma if on_tensor_cores else _simt)(queue, whole, tile)
 
 
-def _mma(queue: Queue, whole: Product, tile: Tile) -> None:
-    a, b = whole.a, whole.b
-    assert a.tensor.format
-    by_n, bytes_each = b.col == 1, a.tensor.format.bytes
-    evenly = (whole.k, a.row, *whole.a_batch, *whole.b_batch, *((whole.n, b.row) if by_n else (b.col,)))
 def tiles_for(whole: Product, kernel: str) -> tuple[Tile, ...]:
     """Of ``mma`` or ``simt``."""
     return TILES if kernel == "simt" else TF32_TILES if whole.a.tensor.format is F32 else MMA_TILES
@@ -230,6 +231,11 @@ def _by_rows(queue: Queue, whole: Product) -> Product:
     return replace(whole, a=Matrices(transposed(queue, whole.a.tensor, (1, 0)), (), whole.k, 1))
 
 
+def _mma(queue: Queue, whole: Product, tile: Tile) -> None:
+    a, b = whole.a, whole.b
+    assert a.tensor.format
+    by_n, bytes_each = b.col == 1, a.tensor.format.bytes
+    evenly = (whole.k, a.row, *whole.a_batch, *whole.b_batch, *((whole.n, b.row) if by_n else (b.col,)))
     macros = (
         ("TAB", a.tensor.format.name), *tile.sizes, ("WM", tile.tm), ("WN", tile.tn), ("STAGES", STAGES), ("B_BY_N", int(by_n)),
         ("ACC16", int(whole.tactic == ACC16)), ("ALIGNED", int(not any(one * bytes_each % 16 for one in evenly))),

@@ -40,12 +40,17 @@ class Problem(ctypes.Structure):
 
 @dataclass(frozen=True, slots=True)
 class Matrices:
-    """A tensor as a stack of matrices: batch strides, row and column stride, in elements."""
+    """A tensor as a stack of matrices: batch strides, row and column stride, in elements.
+
+    Attributes:
+        fixed: a weight: what is made of it may be kept.
+    """
 
     tensor: Tensor
     batch: Strides
     row: int
     col: int
+    fixed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

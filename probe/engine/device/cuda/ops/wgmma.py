@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import ctypes
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from probe.engine.assignment import EXACT
 from probe.engine.device.cuda import maps as mapped
-from probe.engine.device.cuda.formats import BF16, F16
+from probe.engine.device.cuda.copies import transposed
+from probe.engine.device.cuda.formats import BF16, F16, F32
 from probe.engine.device.cuda.maps import SWIZZLED, TileLayout, TileMap
+from probe.engine.device.cuda.ops.product import Matrices
 
 if TYPE_CHECKING:
-    from probe.engine.device.cuda.ops.product import Matrices, Product
+    from probe.engine.device.cuda.ops.product import Product
     from probe.engine.device.cuda.ops.window import Window
     from probe.engine.device.cuda.queue import Queue
     from probe.engine.device.cuda.tensor import Tensor
 
 ARCH = "sm_90a"
-DEPTH = 64  # elements of k a tile: one row of 128 bytes
+DEPTH = 64  # 16-bit elements of k a tile: one row of 128 bytes
 _SHARED = 226 << 10  # bytes of shared memory for tiles
 _MOST_STAGES = 8
+_ALONG_K = "along k"
 _TOGETHER = 16  # multiprocessors among which a cluster must find room
 
 
@@ -61,18 +64,23 @@ class Tactic:
     @property
     def stages(self) -> int:
         """Tiles under way."""
-        return min(_MOST_STAGES, (_SHARED - self._staged_bytes) // ((self.m + self.n) * DEPTH * 2))
+        return min(_MOST_STAGES, (_SHARED - self._staged_bytes) // self._stage_bytes)
 
     @property
     def _staged_bytes(self) -> int:
-        """What warps turn their sums in: 16 rows of 36 floats each."""
-        return self.groups * 4 * 16 * 36 * 4
+        """What warps turn their sums in, 16 rows of 36 floats each; and a row of c a group."""
+        return self.groups * (4 * 16 * 36 + self.n) * 4
+
+    @property
+    def _stage_bytes(self) -> int:
+        """Of a tile of a and one of b; columns of b come in boxes of 64, where they lie so."""
+        return (self.m + -(-self.n // DEPTH) * DEPTH) * SWIZZLED
 
     @property
     def shared_bytes(self) -> int:
         """Of tiles, or of the sums that replace them; 1024 to begin on a multiple of that."""
         sums = self.m * (self.n + 8) * 4 if self.splits > 1 else 0
-        return max(self.stages * (self.m + self.n) * DEPTH * 2 + self._staged_bytes, sums) + 1024
+        return max(self.stages * self._stage_bytes + self._staged_bytes, sums) + 1024
 
 
 _PLAIN = ((128, 256, 64), (256, 128, 128), (128, 192, 64), (192, 128, 64), (128, 128, 64), (64, 256, 64), (256, 64, 128), (128, 64, 64),
@@ -100,12 +108,17 @@ def refusal(product: Product, arch: str) -> str | None:
         return f"wgmma is of {ARCH}"
     if product.tactic != EXACT:
         return "sums are kept in FP32"
-    if a.tensor.format not in (F16, BF16) or a.tensor.format is not b.tensor.format:
-        return "operands that are not both FP16 or both BF16"
-    if product.k == 0 or (b.col == 1 and product.n % 8):
+    stored = a.tensor.format
+    if stored is not b.tensor.format or not (stored in (F16, BF16) or (stored is F32 and product.tf32)):
+        return "operands that are not both FP16, BF16 or TF32"
+    if stored is F32 and (a.col != 1 or (b.row != 1 and not _worth_transposing(product))):
+        return "TF32 operands that do not lie along k"
+    if product.k == 0 or (b.col == 1 and product.n % 8 and stored is not F32):
         return "rows that do not divide by 16 bytes"
     if product.batches * math.ceil(product.m / 64) * math.ceil(product.n / 64) >= 1 << 31:
         return "more tiles than 32 bits count"
+    if stored is F32 and b.row != 1:
+        product = replace(product, b=Matrices(b.tensor, b.batch, 1, product.k))  # as it will lie
     layouts = _layouts(product, TACTICS[0])
     if layouts is None:
         return "neither axis of an operand is contiguous"
@@ -142,30 +155,35 @@ class Gathered:
         stored, one = self.x.format, self.window
         assert stored
         strides = tuple(stored.bytes * channels * step for step in (1, columns, columns * rows))
+        deep = SWIZZLED // stored.bytes
         lower = (-one.before[1], -one.before[0])
         upper = tuple(one.after[at] - (one.kernel[at] - 1) * one.dilations[at] for at in (1, 0))
         windows = mapped.Windows(lower, (upper[0], upper[1]), (one.strides[1], one.strides[0]))
         extents = (self.width, columns - self.width // channels + 1, rows, images)
-        return TileLayout(stored, extents, strides, (DEPTH, pixels), windows)
+        return TileLayout(stored, extents, strides, (deep, pixels), windows)
 
     @property
     def struct(self) -> Windows:
-        one, chunks = self.window, math.ceil(self.width / DEPTH)
+        assert self.x.format
+        one, chunks = self.window, math.ceil(self.width * self.x.format.bytes / SWIZZLED)
         return Windows(chunks, one.kernel[1], *one.out, *one.strides, *one.before, *one.dilations)
 
 
 def launch(queue: Queue, product: Product, tactic: Tactic | None = None, gathered: Gathered | None = None) -> None:
     """Compute a product that ``refusal`` has nothing against; or a convolution, whose left operand is ``gathered``."""
     many = queue.backend.multiprocessors
-    tactic = tactic or choose(product.m, product.n, product.k, product.batches, many)
+    stored = product.a.tensor.format
+    assert stored
+    product = _along_k(queue, product)
+    tactic = tactic or choose(product.m, product.n, product.k * stored.bytes // 2, product.batches, many)
     layouts = _layouts(product, tactic)
-    assert layouts and product.a.tensor.format
+    assert layouts
     down, across = math.ceil(product.m / (tactic.m * tactic.pair)), math.ceil(product.n / tactic.n)
     once = [tuple(int(step != 0) for step in one) for one in (product.a_batch, product.b_batch)]
     problem = product.tiled(down, across, (once[0][0], once[0][1]), (once[1][0], once[1][1]))
     cluster, tiles = tactic.pair * tactic.splits, down * across * product.batches
     macros = (
-        ("TAB", product.a.tensor.format.name), ("ADDED", int(product.c is not None or product.alpha != 1)), ("A_BY_M", int(product.a.col != 1)),
+        ("TAB", stored.name), ("TF32", int(stored is F32)), ("ADDED", _added(product)), ("A_BY_M", int(product.a.col != 1)),
         ("B_BY_N", int(product.b.col == 1)), ("BM", tactic.m), ("BN", tactic.n), ("WM", tactic.wm), ("STAGES", tactic.stages),
         ("PAIR", tactic.pair), ("TURNS", tactic.turns), ("SPLITS", tactic.splits), ("WINDOWS", int(gathered is not None)),
     )  # fmt: skip
@@ -189,15 +207,52 @@ def launch(queue: Queue, product: Product, tactic: Tactic | None = None, gathere
     )
 
 
+def _worth_transposing(product: Product) -> bool:
+    """Whether a right operand of TF32 whose lines lie along n is brought along k first: a weight once, anything else where a copy at 3.4 TB/s costs
+    less than what mma.sync would take longer (175 TFLOP/s in place of 330)."""
+    b, count = product.b, math.prod(product.b.tensor.shape)
+    if (
+        b.col != 1
+        or b.row != product.n
+        or count % (product.k * product.n)
+        or any(one % (product.k * product.n) for one in b.batch)
+    ):
+        return False
+    operations = 2.0 * product.m * product.n * product.k * product.batches
+    return b.fixed or operations * (1 / 175e12 - 1 / 330e12) > 8 * count / 3.4e12 + 3e-6
+
+
+def _along_k(queue: Queue, product: Product) -> Product:
+    """A product in TF32 with the lines of b along k: this is the only order in which its products are computed."""
+    b, (n, k) = product.b, (product.n, product.k)
+    if b.tensor.format is not F32 or b.row == 1:
+        return product
+    kept = b.tensor.kept or {}
+    made = kept.get(_ALONG_K) if b.fixed else None
+    if made is None:
+        stack = b.tensor.view((math.prod(b.tensor.shape) // (k * n), k, n))
+        made = transposed(queue.aside if b.fixed else queue, stack, (0, 2, 1))
+        if b.fixed:
+            b.tensor.kept = {**kept, _ALONG_K: made}
+    return replace(product, b=Matrices(made, b.batch, 1, k))
+
+
+def _added(product: Product) -> int:
+    """What is added to the product: 0 nothing, and it is not scaled; 2 a row; 1 anything."""
+    if product.c is None:
+        return int(product.alpha != 1)
+    return 2 if product.c.row == 0 else 1
+
+
 def _layouts(product: Product, tactic: Tactic) -> tuple[TileLayout, TileLayout] | None:
     """How copies read a and b; None where neither axis of one is contiguous."""
     a, b = product.a, product.b
     if 1 not in (a.row, a.col) or 1 not in (b.row, b.col):
         return None
-    # columns of b that a block brings; where they are too few, it brings fewer rows instead
-    share = tactic.n // tactic.pair
+    # columns of b that a block brings; where their boxes do not divide among the pair, it brings fewer rows instead
     rows = tactic.m if a.col == 1 else DEPTH
-    cols = share if b.col != 1 else DEPTH if share >= DEPTH else DEPTH // tactic.pair
+    cols = DEPTH if -(-tactic.n // DEPTH) % tactic.pair == 0 else DEPTH // tactic.pair
+    cols = tactic.n // tactic.pair if b.col != 1 else cols
     across, down = (product.k, product.m) if a.col == 1 else (product.m, product.k)
     left = _stack(a, (across, a.row if a.col == 1 else a.col, down), product.extents, product.a_batch, rows)
     across, down = (product.n, product.k) if b.col == 1 else (product.k, product.n)
