@@ -21,7 +21,7 @@ _MODES = {
 }  # fmt: skip
 _FIELDS = "ATSKRWCIG"  # algorithm, tile, stages, ranges of k, reduction, swizzling, custom option, inner shape, cluster
 _LT = re.compile(r"cublaslt_(\d+)_([a-z0-9]+)" + "".join(rf"_{letter}(\d+)" for letter in _FIELDS))
-_DNN = re.compile(r"cudnn_(\d+)_(first|last)_E(\d+)((?:_k\d+v-?\d+)*)_n([A-Z0-9]*)")
+_DNN = re.compile(r"cudnn_(\d+)_(first|last)_E(\d+)((?:_k[1-9]\d*v-?\d+)*)_n([A-Z0-9]*)")
 _KNOB = re.compile(r"_k(\d+)v(-?\d+)")
 
 IN_PLACE, IN_FP32, IN_OUTPUT = 1, 2, 4  # how cuBLASLt adds the sums of ranges of k

@@ -9,15 +9,15 @@ if TYPE_CHECKING:
 
 
 def families() -> tuple[Family, ...]:
-    """Those of the libraries that are there; none without a GPU."""
+    """Those of the libraries that are installed; none without a GPU. They are loaded, which takes seconds, when a family is first asked."""
     from probe.engine.device.cuda.library import installed
     from probe.engine.device.cuda.library.convolutions import CudnnFamily
     from probe.engine.device.cuda.library.products import CublasLtFamily
 
     found: list[Family] = []
-    if installed.find_cublaslt():
+    if installed.is_installed("nvmath"):
         found.append(CublasLtFamily())
-    if installed.find_cudnn():
+    if installed.is_installed("cudnn"):
         found.append(CudnnFamily())
     return tuple(found)
 

@@ -32,7 +32,7 @@ class CudnnFamily:
     def offered(self, queue: Queue, problem: Product | Convolution) -> Iterable[str]:
         """As ``Family.offered``: those that the library takes for the fastest, of each order of channels."""
         del queue
-        if not isinstance(problem, Convolution):
+        if not isinstance(problem, Convolution) or not installed.find_cudnn():
             return []
         found: list[str] = []
         for last in (True, False):
@@ -52,6 +52,8 @@ class CudnnFamily:
         if not isinstance(problem, Convolution):
             return "it is for convolutions"
         found = installed.find_cudnn()
+        if not found:
+            return found.reason
         if found.version != plan.version:
             return f"cuDNN here is {found.version}: other versions number other engines"
         reason = _reason(problem, plan)

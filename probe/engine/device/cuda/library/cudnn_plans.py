@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from threading import RLock
 from typing import Any
 
@@ -22,6 +22,9 @@ WORKSPACE = 256 << 20  # bytes that a plan may ask for
 _TYPES = {"float": "FLOAT", "f16": "HALF", "bf16": "BFLOAT16"}
 _X, _W, _BIAS, _Y = 1, 2, 3, 4  # numbers of tensors in a graph
 _ENGINES = 10_000  # numbers from here on are of engines that the frontend brings along
+_OTHERWISE = ("R", "F", "W", "4", "6", "13", "X")  # notes of plans that compute something else than is asked for
+_LOWER = ("D", *_OTHERWISE)
+Key = tuple[int, tuple[tuple[int, int], ...]]  # engine, knobs
 _LOCK = RLock()  # the library's handle has one stream at a time
 
 
@@ -69,13 +72,26 @@ def _graph(problem: ConvProblem) -> Any:
     return graph
 
 
-def _planned(problem: ConvProblem) -> Any:
+def _planned(problem: ConvProblem, *, every: bool) -> tuple[Any, tuple[str, ...]]:
+    """The graph with the library's plans, and letters of the notes that none of those has which can be built.
+
+    Args:
+        every: also plans that compute something else than is asked for (``convolutions.refusal_of``).
+    """
     lib, graph = installed.find_cudnn().module, _graph(problem)
     graph.create_execution_plans([lib.heur_mode.A, lib.heur_mode.FALLBACK])
-    return graph
+    letters = (
+        ()
+        if every
+        else (*(_OTHERWISE if problem.tf32 else _LOWER), *("T" * (problem.format == "float" and not problem.tf32)))
+    )
+    barred = tuple(letter for letter in letters if NOTES[letter][0] in lib.numerical_note.__members__)
+    for letter in barred:
+        graph.deselect_numeric_notes([lib.numerical_note.__members__[NOTES[letter][0]]])
+    return graph, barred
 
 
-def _key(graph: Any, at: int) -> tuple[int, tuple[tuple[int, int], ...]]:
+def _key(graph: Any, at: int) -> Key:
     engine, knobs = graph.get_engine_and_knobs_at_index(at)
     return int(engine), tuple(sorted((int(kind), int(value)) for kind, value in knobs.items()))
 
@@ -90,8 +106,12 @@ def _builds(graph: Any, at: int) -> bool:
 
 
 @cache
-def plan_offers(problem: ConvProblem, most: int = 12) -> tuple[PlanOffer, ...]:
-    """Plans for a problem, those first that the library takes for the fastest; none when it knows none. Builds them: up to 0.2 s each.
+def plan_offers(problem: ConvProblem, most: int = 12, *, every: bool = False) -> tuple[PlanOffer, ...]:
+    """Plans for a problem, those first that the library takes for the fastest; none when it knows none. Builds them, which takes up to a second
+    each where the library compiles a kernel.
+
+    Args:
+        every: also plans that round inside, multiply transforms, or differ from run to run.
 
     Raises:
         InputError: the library is not there.
@@ -99,17 +119,17 @@ def plan_offers(problem: ConvProblem, most: int = 12) -> tuple[PlanOffer, ...]:
     found = installed.find_cudnn()
     with _LOCK:
         try:
-            graph = _planned(problem)
+            graph, barred = _planned(problem, every=every)
         except (found.module.cudnnGraphNotSupportedError, RuntimeError):
             return ()
-        kept: dict[int, tuple[int, tuple[tuple[int, int], ...]]] = {}
+        kept: dict[int, Key] = {}
         for at in range(graph.get_execution_plan_count()):
             key = _key(graph, at)
-            if key[0] < _ENGINES and key not in kept.values() and _builds(graph, at):
+            if _can_be_named(key) and key not in kept.values() and _builds(graph, at):
                 kept[at] = key
             if len(kept) == most:
                 break
-        notes = _notes(problem, kept)
+        notes = _notes(problem, kept, barred)
         order = "last" if problem.last else "first"
         made = [
             PlanOffer(DnnPlan(found.version, order, *key, notes[at]), int(graph.get_workspace_size_plan_at_index(at)))
@@ -118,15 +138,21 @@ def plan_offers(problem: ConvProblem, most: int = 12) -> tuple[PlanOffer, ...]:
     return tuple(one for one in made if one.workspace <= WORKSPACE)
 
 
-def _notes(problem: ConvProblem, kept: Mapping[int, Any]) -> dict[int, tuple[str, ...]]:
+def _can_be_named(key: Key) -> bool:
+    """Whether a plan can be asked for again: not those whose knobs the frontend has no number for (it calls them all 0)."""
+    engine, knobs = key
+    return engine < _ENGINES and all(kind for kind, _ in knobs)
+
+
+def _notes(problem: ConvProblem, kept: Mapping[int, Key], barred: tuple[str, ...]) -> dict[int, tuple[str, ...]]:
     """Letters of the notes that plans have. The library tells them only by what it deselects: plans that lack a note, or for the one that most
     have, that have it."""
     notes = installed.find_cudnn().module.numerical_note
     found: dict[int, list[str]] = {at: [] for at in kept}
     for letter, (name, _) in NOTES.items():
-        if name not in notes.__members__ or not kept:
+        if name not in notes.__members__ or letter in barred or not kept:
             continue
-        graph = _planned(problem)
+        graph, _ = _planned(problem, every=True)
         if letter == "T":
             graph.deselect_numeric_notes([notes.__members__[name]])
         else:
@@ -147,8 +173,9 @@ def plan_workspace(problem: ConvProblem, plan: DnnPlan) -> int | str:
             return f"cuDNN does not compute it so: {error}"
 
 
+@lru_cache(maxsize=1024)
 def _built(problem: ConvProblem, plan: DnnPlan) -> Any:
-    """The graph with one plan, built."""
+    """The graph with one plan, built; kept, since building may compile."""
     lib, graph = installed.find_cudnn().module, _graph(problem)
     graph.create_execution_plan(plan.engine, {lib.knob_type(kind): value for kind, value in plan.knobs})
     graph.build_plan_at_index(0)

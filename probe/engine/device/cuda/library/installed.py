@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 from typing import Any
 
 from probe.engine.device.cuda.guard import find_gpu
@@ -27,6 +28,11 @@ class Library:
 
     def __bool__(self) -> bool:
         return not self.reason
+
+
+def is_installed(package: str) -> bool:
+    """Whether a package is there, and a GPU for it; imports nothing."""
+    return find_spec(package) is not None and bool(find_gpu())
 
 
 @cache

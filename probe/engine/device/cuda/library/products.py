@@ -40,6 +40,8 @@ class CublasLtFamily:
             whole = library_product(_taken(product)).problem
         except Unsupported:
             return []
+        if not installed.find_cublaslt():
+            return []
         modes = ("32f", "tf32") if whole.tf32 else ("32f",)
         return [str(one.algorithm) for mode in modes for one in cublaslt.offers(whole, mode, _OFFERED // len(modes))]
 
@@ -49,6 +51,8 @@ class CublasLtFamily:
         if algorithm is None:
             return "it is no name of an algorithm"
         found = installed.find_cublaslt()
+        if not found:
+            return found.reason
         if found.version != algorithm.version:
             return f"cuBLASLt here is {found.version}: other versions number other algorithms"
         try:
