@@ -26,15 +26,18 @@ from typing import Any
 
 import numpy as np
 
+from probe.engine.assignment import Assignment, Choice
 from probe.engine.build import compile_model
+from probe.engine.device.cuda.agreement import Agreements
+from probe.engine.device.cuda.counts import Counts
 from probe.engine.device.cuda.device import CudaDevice
 from probe.engine.device.cuda.formats import BF16, F16, F32
 from probe.engine.device.cuda.ops.matmul import product
 from probe.engine.device.cuda.ops.wgmma import ARCH, TACTICS, Tactic, cycles
-from probe.engine.device.cuda.pairs import measure
+from probe.engine.device.cuda.pairs import Pairs
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.tensor import host_tensor
-from probe.engine.device.pairs import Measure, Rows
+from probe.engine.device.pairs import Agreement, Measure, Rows
 from probe.model import load
 from tests.engine.cuda import attention_cases, cases, more_cases
 from tests.engine.cuda.null_backend import NullBackend
@@ -44,7 +47,8 @@ TABLES = (
     cases.POINTWISE[:12], cases.SOFTMAX, cases.NORMS, cases.REDUCTIONS, cases.MOVES, cases.PRODUCTS, cases.CONVOLUTIONS, cases.POOLS,
     more_cases.RECURRENT, more_cases.INDEXED, more_cases.GENERATED, more_cases.QUANTISED,
 )  # fmt: skip
-PRODUCTS = ("MatMul", "Gemm", "Conv", "ConvTranspose")
+NUMPY = {F32: "float32", F16: "float16", BF16: "bfloat16"}
+PRODUCTS = ("MatMul", "Gemm", "Conv")
 LARGEST = 1 << 17  # elements of an input: racecheck keeps track of every access
 WORDS = re.compile(r"ERROR SUMMARY: (\d+) error|RACECHECK SUMMARY: (\d+) hazard")
 
@@ -56,7 +60,7 @@ class Program:
     """Something that launches kernels.
 
     Attributes:
-        kind: its precision, or the family that all tactics are taken of.
+        kind: its precision, acc16 for FP16 sums, or the family that all tactics are taken of.
     """
 
     name: str
@@ -78,7 +82,7 @@ def programs() -> Iterator[Program]:
                 for one in case.inputs.values()
                 if _is_shape(one)
             ]
-            for kind in ("fp16", "fp32", *(("tf32",) if case.op in PRODUCTS else ())):
+            for kind in ("fp16", "fp32", *(("tf32", "acc16") if case.op in PRODUCTS else ())):
                 if max(sizes, default=0) <= LARGEST:
                     yield Program(
                         f"{case} {kind}", kind, _network(lambda folder, one=case: one.save(folder), kind, "none")
@@ -105,14 +109,15 @@ def _is_shape(given: Any) -> bool:
 
 
 def _network(
-    save: Callable[[Path], tuple[Path, dict[str, np.ndarray]]], precision: str, fusion: Any
+    save: Callable[[Path], tuple[Path, dict[str, np.ndarray]]], kind: str, fusion: Any
 ) -> Callable[[Any, Path], object]:
     def run(backend: Any, folder: Path) -> object:
         path, feeds = save(folder)
-        engine = compile_model(load(path), precision=precision, passes="none", fusion=fusion, threads=1)
+        choice = Choice("fp16", "acc16") if kind == "acc16" else Choice(kind)
+        engine = compile_model(load(path), precision=choice.precision, passes="none", fusion=fusion, threads=1)
         engine.device = CudaDevice(engine.network, engine.top_layers, engine.rounding, backend)
         engine.device.replays.enabled = False
-        return engine.run(feeds)
+        return engine.run(feeds, Assignment(choice))
 
     return run
 
@@ -120,7 +125,12 @@ def _network(
 def _pairs(backend: Any, stored: Any, rows: Rows | None) -> object:
     queue, random = Queue(backend, 18), np.random.default_rng(0)
     golden, actual = (host_tensor(random.standard_normal((4, 2, 555), dtype=np.float32)) for _ in range(2))
-    return measure(queue, queue.convert(actual, stored), golden, Measure(floor=1e-3), rows)
+    pair = queue.convert(actual, stored), golden
+    pairs, counts, looks = Pairs(queue, most=5), Counts(queue), Agreements(queue)
+    pairs.add(*pair, Measure(floor=1e-3), rows, worst=True)
+    counts.add(*pair, NUMPY[stored], threshold=np.inf, range_=6.0)
+    pending, columns = looks.rows(*pair, Agreement(555, kl=True)), looks.columns(*pair, 555, np.inf)
+    return pairs.fetch(), counts.fetch(), looks.rows_of(pending), looks.columns_of(columns)
 
 
 def _product(backend: Any, tactic: Tactic) -> object:
