@@ -43,6 +43,11 @@ class Rotation:
         self._written = written
         self._given = given
 
+    @property
+    def first(self) -> list[Tensor]:
+        """One copy, to look at."""
+        return self._sets[0]
+
     def seconds(self, work: Work) -> float:
         """Of ``work`` on one copy; median of replays."""
         backend, kept, lists = self._backend, [], []
