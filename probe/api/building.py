@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,6 +16,7 @@ from probe.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from probe.engine.assignment import Assignment
     from probe.engine.engine import Engine
     from probe.model import Model
     from probe.results.build import BuildResult
@@ -50,7 +51,8 @@ def build(
             ``interior``, else storage.
         keep: regular expressions; tensors, layers and nodes whose name one is found in stay FP32.
         tactics: a tactic file, whose choices, precision, passes, fusion, interior and kept tensors hold.
-        inputs, seed, input_shapes, val_range: as for ``run``; a tactic file is checked against the shapes they make. Of no use without one.
+        inputs, seed, input_shapes, val_range: as for ``run``; a tactic file is checked against the shapes they make, and a GPU's kernels are
+            compiled for them. Of no use otherwise.
 
     Raises:
         InputError: the model cannot be compiled, an option names nothing, the tactic file does not fit, the file exists or cannot be
@@ -59,6 +61,7 @@ def build(
     from probe.debug.phases import timed_phase
     from probe.debug.run import kept_names
     from probe.engine.build import compile_model, resolve_keep
+    from probe.engine.device.protocol import Warms
     from probe.engine.saved.load import load_engine
     from probe.engine.saved.save import check_place, save_engine
     from probe.timing.tactics import settings_with
@@ -70,7 +73,7 @@ def build(
         return timed_phase(seconds, told, name)
 
     kept = patterns(keep)
-    if tactics is None and (inputs is not None or input_shapes or val_range):
+    if tactics is None and device == "cpu" and (inputs is not None or input_shapes or val_range):
         raise InputError(
             "inputs are used to check a tactic file, and there is none", where="--inputs", hint="add --tactics"
         )
@@ -90,6 +93,13 @@ def build(
         with phase("tactics"):
             sets, _ = input_sets(loaded, inputs, seed, input_shapes, val_range)
             engine.assignment = recorded.assignment(engine, sets[0].feeds)
+    if isinstance(engine.device, Warms):
+        with phase("kernels") as tell:
+            sets, _ = input_sets(loaded, inputs, seed, input_shapes, val_range)
+            forms = [engine.rounding.plan(one) for one in _forms(engine)]
+            engine.device.warm(sets[0].feeds, forms, lambda done, of: tell(f"{done} of {of}"))
+        with phase("run"):
+            engine.run(sets[0].feeds)
     with phase("save"):
         save_engine(engine, out, overwrite=overwrite)
     begin = time.perf_counter()
@@ -98,6 +108,15 @@ def build(
         engine, Path(out), loaded.path.name, tactic_file=str(tactics or ""), fallbacks=fallbacks, notes=loaded.notes, command=command,
         seconds=seconds, load_seconds=time.perf_counter() - begin,
     )  # fmt: skip
+
+
+def _forms(engine: Engine) -> Iterator[Assignment]:
+    """Assignments whose runs need every form of every layer: as it is, in FP32, and beside neighbours of the other precision."""
+    names = [layer.name for layer in engine.layers]
+    yield engine.assignment
+    if engine.assignment.low:
+        for kept in (names, names[::2], names[1::2]):
+            yield engine.assignment.keeping(layers=kept)
 
 
 def inspect_engine(path: str | Path, *, command: str = "") -> BuildResult:
@@ -139,5 +158,5 @@ def _result(engine: Engine, path: Path, model: str, **further: Any) -> BuildResu
         passes=settings.passes, fusion=settings.fusion, interior=settings.interior, layers=len(engine.layers),
         low_layers=sum(plans[layer.name].form not in ("plain", "wide") for layer in computing),
         kept=kept if settings.precision != "fp32" else (), tactics=dict(tactics), changes=len(engine.report.changes),
-        weights=len(weights), weight_bytes=sum(one.nbytes for one in weights), environment=environment(), **further,
+        weights=len(weights), weight_bytes=sum(one.nbytes for one in weights), kernels=getattr(engine.device, "kernels", 0), environment=environment(), **further,
     )  # fmt: skip

@@ -49,6 +49,7 @@ def build_facts(result: BuildResult, shown: int = _LISTED) -> list[tuple[str, st
         ("tactics", tactics + (f", of {escape(result.tactic_file)}" if result.tactic_file else "")),
         ("kept FP32", _some(result.kept, shown)),
         ("weights", f"{count(result.weights)}, {size(result.weight_bytes)}"),
+        ("kernels", f"{count(result.kernels)}, compiled" if result.kernels else ""),
         ("fallbacks", count(result.fallbacks, "layer") + " without a kernel" if result.fallbacks else ""),
         (
             "built for",

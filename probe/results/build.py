@@ -121,6 +121,7 @@ class BuildResult:
     weights: int = 0
     weight_bytes: int = 0
     fallbacks: int = 0  # layers without a kernel
+    kernels: int = 0  # of a GPU, compiled and saved
     notes: tuple[str, ...] = ()
     environment: dict[str, str] = field(default_factory=dict)
     command: str = ""

@@ -18,6 +18,7 @@ from probe.compare.diff import environment
 from probe.debug.phases import Progress, timed_phase
 from probe.debug.run import device_in_words, kept_in, kept_names
 from probe.engine.build import compile_model, resolve_keep
+from probe.engine.device.protocol import Warms
 from probe.errors import InputError
 from probe.results.bench import BenchResult, InferenceTimes, Spread
 from probe.store.feeds import input_infos
@@ -120,11 +121,14 @@ def bench_network(
     if options.streams < 1:
         raise InputError(f"{options.streams} streams", where="--streams", hint="one or more")
     bench = _Bench(sets, options, progress or (lambda _phase, _name: None), clock)
-    with bench.phase("compile"):
+    with bench.phase("compile") as tell:
         engine, assignment, kept = _compiled(bench, model)
         timeline = timeline_of(
             engine, assignment, clock, threads=options.threads, libraries=options.custom_op_libs, graphs=options.graphs
         )
+        if isinstance(engine.device, Warms):
+            plans = [engine.rounding.plan(assignment)]
+            engine.device.warm(bench.feeds[0], plans, lambda done, of: tell(f"{done} of {of} kernels"))
         contexts = _contexts(timeline, options.streams)
         build = {**engine.seconds, **getattr(engine.device, "seconds", {})}
     with bench.phase("latency") as tell:

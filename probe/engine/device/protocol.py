@@ -15,19 +15,40 @@ from probe.engine.rounding import Plan
 Array = np.ndarray[Any, Any]
 
 
+class Resident(Protocol):
+    """A tensor that stays where the device has it until its values are asked for; they never change.
+
+    Attributes:
+        dtype: of the array that stands for it.
+        nbytes: that it takes on the device.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    nbytes: int
+
+    def array(self) -> Array:
+        """Its values on the host; nobody writes to them."""
+        ...
+
+    def window(self, start: int, stop: int) -> Array:
+        """Elements of the flattened tensor."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Tapped:
     """A tensor as a layer stored it.
 
     Attributes:
         name: ONNX name; an element of a sequence ``NAME[i]``.
-        array: nobody writes to it later; None where there is none.
+        held: its values, or the tensor on the device; None where there is none.
         status: ``recorded``; ``not_run`` for a branch that was not taken; ``unsupported`` for what is no tensor.
         note: why there is no array.
     """
 
     name: str
-    array: Array | None
+    held: Array | Resident | None
     layer: Layer
     choice: Choice
     status: Literal["recorded", "not_run", "unsupported"] = "recorded"

@@ -78,7 +78,10 @@ def load_engine(path: str | Path, *, threads: int = 0, libraries: Sequence[Path]
     )  # fmt: skip
     saved.model.notes += _compared(header, engine, str(path))
     if isinstance(device, KeepsParts):
-        device.take_parts(saved.parts)
+        try:
+            device.take_parts(saved.parts)
+        except InputError as error:
+            raise InputError(error.what, where=str(path), hint=error.hint) from error
     seconds["device"] = time.perf_counter() - begin
     return engine
 
@@ -160,11 +163,13 @@ def _compared(header: SavedEngine, engine: Engine, where: str) -> tuple[str, ...
     """Notes about what is not as it was where the engine was built, and may change last bits.
 
     Raises:
-        InputError: another device.
+        InputError: another device; on a GPU also another model of it, since kernels are chosen by what it has.
     """
     then, here = header.fingerprint, fingerprint_of(engine)
     if then.device != here.device:
         raise InputError(f"the engine was built for {then.device}; this is {here.device}", where=where, hint=_AGAIN)
+    if header.device == "cuda" and then.processor != here.processor:
+        raise InputError(f"the engine was built for {then.processor}; this is {here.processor}", where=where, hint=_AGAIN)
     notes = []
     for field, word in (("processor", "processor"), ("driver", "driver"), ("sources", "version of the tactics")):
         built, now = getattr(then, field), getattr(here, field)

@@ -106,7 +106,7 @@ class Compiler:
 
     Args:
         arch: ``sm_80``, ``sm_90a``...
-        folder: of compiled kernels; None keeps nothing. A folder that cannot be written is named in ``note`` and not used.
+        folder: of compiled kernels; None keeps them for this process alone. A folder that cannot be written is named in ``note``, not used.
     """
 
     def __init__(self, arch: str, folder: Path | None) -> None:
@@ -134,6 +134,8 @@ class Compiler:
                 _write(path, program)
             except OSError as error:
                 self.folder, self.note = None, f"compiled kernels are not kept: {error}"
+        if self.folder is None:
+            self._given[key] = program  # the next who asks has it from here
         return program
 
     def missing(self, sources: Iterable[Source]) -> list[Source]:

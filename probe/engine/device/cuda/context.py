@@ -35,7 +35,7 @@ class Means:
     Attributes:
         backend: of the device; the context works beside it.
         fed: inputs as tensors.
-        record: what a run does, whose weights are on the device.
+        record: what a run on these inputs, given in both forms, does; its weights are on the device then.
         compute: a step of a recording on the host.
         named: results as arrays.
         anew: a run on the device's own stream, for what cannot be repeated.
@@ -44,7 +44,7 @@ class Means:
 
     backend: Backend
     fed: Callable[[Feeds], Fed]
-    record: Callable[[Fed], Recording]
+    record: Callable[[Feeds, Fed], Recording]
     compute: Compute
     named: Callable[[Fed], dict[str, Array]]
     anew: Callable[[Feeds], dict[str, Array]]
@@ -121,7 +121,7 @@ class CudaContext:
             if key in self._given_up:
                 break
             try:
-                return self._repeat(self._made_ready(key, fed), fed, feeds, noted)
+                return self._repeat(self._made_ready(key, feeds, fed), fed, feeds, noted)
             except Diverged as error:
                 self._ready.pop(key, None)
                 why = str(error)
@@ -150,10 +150,10 @@ class CudaContext:
             return self._means.anew(feeds)  # which says what is out of range
         return self._means.named(prepared.fetched())
 
-    def _made_ready(self, key: Hashable, fed: Fed) -> Prepared:
+    def _made_ready(self, key: Hashable, feeds: Feeds, fed: Fed) -> Prepared:
         found = self._ready.get(key)
         if found is None:
-            recording = self._means.record(fed)
+            recording = self._means.record(feeds, fed)
             self._note_faults_here(recording)
             found = Prepared(recording, self._backend, self._means.compute, self._shared, graphs=self._graphs)
             self._ready[key] = found

@@ -13,12 +13,15 @@ import numpy as np
 import onnx_ir as ir
 
 from probe.engine import tactics
+from probe.engine.assignment import Choice
+from probe.engine.device.cpu.session import Weights
 from probe.engine.device.cuda.attention_run import AttentionRun
 from probe.engine.device.cuda.backend import Backend
 from probe.engine.device.cuda.context import CudaContext, Means
 from probe.engine.device.cuda.errors import OutOfMemory, Refused, Unsupported
 from probe.engine.device.cuda.fallback import FallbackExecutor
 from probe.engine.device.cuda.formats import F32
+from probe.engine.device.cuda.kept_kernels import KeptKernels
 from probe.engine.device.cuda.layer_run import LayerRun
 from probe.engine.device.cuda.one_run import OneRun, is_constant, not_run
 from probe.engine.device.cuda.ops.table import refusal
@@ -30,10 +33,10 @@ from probe.engine.device.cuda.replays import Replays
 from probe.engine.device.cuda.tape import Tape
 from probe.engine.device.cuda.templates import Template, template_key, template_of
 from probe.engine.device.cuda.tensor import Tensor, host_tensor
+from probe.engine.device.cuda.tuning.tuner import CudaTuner
 from probe.engine.device.cuda.weights import DeviceWeights
 from probe.engine.device.protocol import Fallback, Tapped
 from probe.engine.layers import Layer, all_layers
-from probe.engine.device.cuda.tuning.tuner import CudaTuner
 from probe.engine.network import Network, bodies_of
 from probe.engine.rounding import Plan, Rounding
 from probe.ort.values import from_ort, to_ort
@@ -65,11 +68,17 @@ class CudaDevice:
         *,
         threads: int = 0,
         libraries: Sequence[Path] = (),
+        weights: Weights | None = None,
     ) -> None:
+        """
+        Args:
+            weights: of the network on the host, when another device has them already.
+        """
+        super().__init__()
         self._network, self._layers, self._rounding = network, layers, rounding
         self.backend = backend
         self.queue = Queue(backend, network.opset)
-        self._weigh = DeviceWeights(network, self.queue)
+        self._weigh = DeviceWeights(network, self.queue, weights)
         self._fallback = FallbackExecutor(
             network, layers, rounding, self._weigh.host, threads=threads, libraries=tuple(libraries)
         )
@@ -108,6 +117,7 @@ class CudaDevice:
         self.backend.enter()
         fed = self._fed(feeds)
         with self._lock:
+            self.look_ahead(feeds, plans)
             found = self.replays.run(fed, plans, lambda: self._record(fed, plans)) if self.replays.enabled else None
             if found is not None and not (found[1] and self._faulted()):
                 return self._named(found[0])
@@ -121,8 +131,10 @@ class CudaDevice:
     def stream(
         self, feeds: Mapping[str, Array], plans: Mapping[str, Plan], *, interior: bool
     ) -> Generator[Tapped, None, dict[str, Array]]:
-        """As ``Device.stream``. The same kernels as in ``run``, launched one by one; a tensor is read before the next layer is launched."""
+        """As ``Device.stream``. The same kernels as in ``run``, launched one by one; a tensor is read when somebody asks for its values."""
         self.backend.enter()
+        with self._lock:
+            self.look_ahead(feeds, plans)
         return (yield from self._stream(self._fed(feeds), plans, tapped=True, interior=interior))
 
     def prepare(self, feeds: Mapping[str, Array], plans: Mapping[str, Plan], *, side_by_side: bool = False) -> Prepared:
@@ -138,6 +150,7 @@ class CudaDevice:
         self.backend.enter()
         fed = self._fed(feeds)
         with self._lock:
+            self.look_ahead(feeds, plans)
             _, recording = self._record(fed, plans)
             prepared = self.replays.prepare(recording, side_by_side=side_by_side)
             prepared.feed(fed)
@@ -159,9 +172,10 @@ class CudaDevice:
             graphs: False launches kernel by kernel.
         """
 
-        def record(fed: Mapping[str, Tensor]) -> Recording:
+        def record(feeds: Mapping[str, Array], fed: Mapping[str, Tensor]) -> Recording:
             with self._lock:
                 self.backend.enter()
+                self.look_ahead(feeds, plans)
                 _, recording = self._record(fed, plans)
                 self.backend.synchronize()  # weights are there, whatever stream reads them
             return recording
@@ -209,7 +223,15 @@ class CudaDevice:
         reason = tactics.supports(layer, precision, tactic)
         return reason or self._refusals[layer.name] or tactic_refusal(layer, tactic)
 
+    def tuner(self, plan_of: Callable[[Layer, Choice], Plan]) -> CudaTuner:
+        """As ``Tunes.tuner``."""
+        return CudaTuner(self.backend, self.queue.opset, self._rounding, plan_of)
+
     # --- running -----------------------------------------------------------------------------------------------------
+
+    def _rehearse(self, feeds: Mapping[str, Array], backend: Backend, plans: Mapping[str, Plan]) -> None:
+        twin = CudaDevice(self._network, self._layers, self._rounding, backend, weights=self._weigh.host)
+        twin._record(twin._fed(feeds), plans)
 
     def _record(self, fed: Mapping[str, Tensor], plans: Mapping[str, Plan]) -> tuple[dict[str, Tensor], Recording]:
         """Outputs of a run, and what it did."""
@@ -221,12 +243,9 @@ class CudaDevice:
             faults=self._faults,
             recording=True,
             outside=self.queue,
+            sources=self.queue.sources,
         )
         given = {name: tape.fed(name, tensor) for name, tensor in fed.items()}
-    def tuner(self, plan_of: Callable[[Layer, Choice], Plan]) -> CudaTuner:
-        """As ``Tunes.tuner``."""
-        return CudaTuner(self.backend, self.queue.opset, self._rounding, plan_of)
-
         run = OneRun(queue, plans, self._valued(given), Counter(self._fallback.uses))
         try:
             for _ in self._run_layers(self._layers, run):
@@ -380,8 +399,12 @@ class CudaDevice:
                 return run(queue, layer, plan, sites, reads, self._weigh, wants_interior=wants_interior).run()
             except Unsupported as refused:
                 reason = str(refused)
+            except Refused as refused:
+                raise refused_by_name(layer, plan.choice, str(refused)) from None
             except OutOfMemory as full:
                 raise full.at(f"layer {layer.name}") from full
+        if tactics.tactic_of(plan.choice.tactic).device:
+            raise refused_by_name(layer, plan.choice, reason)
         self.reasons[layer.name] = reason
         if not isinstance(queue.backend, Tape):
             return self._on_cpu(layer, reads, plan, wants_interior=wants_interior)
@@ -399,12 +422,8 @@ class CudaDevice:
     def _belongs_on_device(self, layer: Layer, reads: Values) -> bool:
         """Whether integers are computed by kernels: when they lie on the device, or change from run to run, and there are kernels."""
         return not is_constant(reads) and layer.name in self._integer_kernels
-            except Refused as refused:
-                raise refused_by_name(layer, plan.choice, str(refused)) from None
 
     # --- values ------------------------------------------------------------------------------------------------------
-        if tactics.tactic_of(plan.choice.tactic).device:
-            raise refused_by_name(layer, plan.choice, reason)
 
     def _value_of(self, value: ir.Value, values: Values) -> Tensor:
         return values[id(value)] if id(value) in values else self._weigh(value, "")

@@ -52,7 +52,8 @@ class Driver:
         field = driver.CUdevice_attribute
         self.multiprocessors = self._attribute(field.CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)
         self.shared_limit = self._attribute(field.CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)
-        self.driver_version = call(driver.cuDriverGetVersion(), "asking for the driver's version")
+        newest = call(driver.cuDriverGetVersion(), "asking for the driver's version")
+        self.driver_version = f"CUDA {newest // 1000}.{newest % 1000 // 10}"
         self.stream = _stream_of(self)
         self._pool = pool = call(driver.cuDeviceGetDefaultMemPool(self._device), "asking for the memory pool")
         kept = driver.CUmemPool_attribute.CU_MEMPOOL_ATTR_RELEASE_THRESHOLD
@@ -141,7 +142,8 @@ class Driver:
         if kernel is None:
             kernel = self._load(source, shape.shared_bytes)
         elif shape.shared_bytes > max(_STATIC_LIMIT, self._granted.get(source, 0)):
-            self._grant(source, kernel, shape.shared_bytes)
+            with self._loading:
+                self._grant(source, kernel, shape.shared_bytes)
         if isinstance(source, Routine):
             kernel(arguments, int(stream))
             return
@@ -178,7 +180,6 @@ class Driver:
             f"grid {shape.grid}, block {shape.block}, {shape.shared_bytes} bytes shared; "
             f"allowed {self.shared_limit} bytes shared per block on {self.name} ({self.arch})"
         )
-
 
     def _load(self, source: Kernel, shared_bytes: int) -> Any:
         with self._loading:  # streams of several threads share kernels

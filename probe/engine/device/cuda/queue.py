@@ -35,6 +35,7 @@ class Queue:
         may_fault: such a kernel was launched.
         recording: what is launched will be repeated with other values.
         outside: while recording: a queue that does not.
+        sources: kernels launched so far.
         apart: layers computed node by node that one kernel could have computed otherwise, and why.
         offers: where products and convolutions tell, one after the other, which tactics of this device compute them; None: nobody asks.
     """
@@ -47,7 +48,9 @@ class Queue:
     may_fault: bool = False
     recording: bool = False
     outside: Queue | None = None
+    sources: set[Source] = field(default_factory=set)
     apart: dict[str, str] = field(default_factory=dict)
+    offers: list[list[str]] | None = None
 
     def empty(self, shape: tuple[int, ...], format: Format) -> Tensor:  # noqa: A002
         """A tensor whose memory nobody has written yet."""
@@ -88,6 +91,7 @@ class Queue:
         if blocks > MAX_BLOCKS:
             raise Unsupported(f"{source.entry} would need {blocks} blocks")
         self.launches[source.entry] = self.launches.get(source.entry, 0) + 1
+        self.sources.add(source)
         self.backend.launch(source, Shape((blocks, 1, 1), threads, shared_bytes), arguments, self.layer)
 
     def call(self, routine: Routine, *arguments: Argument) -> None:

@@ -1,0 +1,88 @@
+"""``KeptKernels``: what a device does about compiling: all kernels of a run at once, before it; and into a saved engine and back."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from probe.engine.device.cuda.compile import Compiler, Source
+from probe.engine.device.cuda.errors import Refused, Unsupported
+from probe.engine.device.cuda.saved_parts import kernel_parts, read_kernels
+from probe.engine.device.cuda.tuning.planning import Planning
+from probe.engine.device.cuda.workers import compile_ahead
+from probe.errors import InputError
+
+if TYPE_CHECKING:
+    from probe.engine.device.cuda.backend import Backend
+    from probe.engine.device.cuda.queue import Queue
+    from probe.engine.rounding import Plan
+
+Array = np.ndarray[Any, Any]
+Feeds = Mapping[str, Array]
+Plans = Mapping[str, "Plan"]
+Tell = Callable[[int, int], None]
+
+
+class KeptKernels(ABC):
+    """The part of a device that knows its compiler, where its backend has one.
+
+    Attributes:
+        tell: told how many kernels of how many are compiled, while a first run waits for them.
+        kernels: in the saved engine that was written or read last.
+    """
+
+    backend: Backend
+    queue: Queue
+
+    def __init__(self) -> None:
+        self.tell: Tell | None = None
+        self._looked_ahead = False
+        self._planned: set[Source] = set()
+        self.kernels = 0
+
+    @property
+    def _compiler(self) -> Compiler | None:
+        return getattr(self.backend, "compiler", None)
+
+    @abstractmethod
+    def _rehearse(self, feeds: Feeds, backend: Backend, plans: Plans) -> None:
+        """A run on another backend, which need not have memory."""
+
+    def warm(self, feeds: Feeds, plans: Iterable[Plans], tell: Tell | None = None) -> int:
+        """As ``Warms.warm``. Kernels are found without the GPU's memory or time, and compiled by several processes. What is launched behind
+        a layer on the host, or because of values on the device, is compiled when it is."""
+        self._looked_ahead = True
+        compiler = self._compiler
+        if compiler is None:
+            return 0
+        planning = Planning(self.backend)
+        for one in plans:
+            with suppress(Unsupported, Refused, InputError):  # the run itself says what is wrong
+                self._rehearse(feeds, planning, one)
+        found = [one for one in planning.launched if isinstance(one, Source)]
+        self._planned.update(found)
+        return compile_ahead(compiler, found, tell)
+
+    def look_ahead(self, feeds: Feeds, plans: Plans) -> None:
+        """Compile what the first run launches, once."""
+        if not self._looked_ahead:
+            self.warm(feeds, [plans], self.tell)
+
+    def saved_parts(self) -> Mapping[str, bytes]:
+        """As ``KeepsParts.saved_parts``: every kernel launched so far, or found by ``warm``."""
+        if self._compiler is None:
+            return {}
+        found = self.queue.sources | self._planned
+        self.kernels = len(found)
+        return kernel_parts(self._compiler, found, self.backend.name)
+
+    def take_parts(self, parts: Mapping[str, memoryview]) -> None:
+        """As ``KeepsParts.take_parts``."""
+        if self._compiler is not None:
+            found = read_kernels(self._compiler, parts, self.backend.name)
+            self.kernels = len(found)
+            self._compiler.take(found)
