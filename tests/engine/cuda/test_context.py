@@ -179,11 +179,11 @@ class Full(NullBackend):
 
     def __init__(self, room: int) -> None:
         super().__init__()
-        self.room = room
+        self.unused = room
 
     def allocate(self, nbytes: int) -> int:
-        self.room -= nbytes
-        if self.room < 0:
+        self.unused -= nbytes
+        if self.unused < 0:
             raise OutOfMemory(nbytes, 12, 1 << 34, "a small GPU")
         return super().allocate(nbytes)
 
