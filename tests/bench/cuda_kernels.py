@@ -20,8 +20,7 @@ import numpy as np
 import onnx_ir as ir
 from cuda.bindings import driver
 
-from probe.engine.device.cuda.backend import Shape
-from probe.engine.device.cuda.compile import Source
+from probe.engine.device.cuda.backend import Kernel, Shape
 from probe.engine.device.cuda.copies import transposed
 from probe.engine.device.cuda.driver import Driver, call
 from probe.engine.device.cuda.formats import BF16, F16, F32, Format, format_of
@@ -42,11 +41,11 @@ class Recorder(Driver):
 
     def __init__(self) -> None:
         super().__init__()
-        self.record: list[tuple[Source, Shape, Sequence[Any]]] | None = None
+        self.record: list[tuple[Kernel, Shape, Sequence[Any]]] | None = None
         self._freed: list[int] = []
-        self.last: list[Source] = []  # what the last job launched
+        self.last: list[Kernel] = []  # what the last job launched
 
-    def launch(self, source: Source, shape: Shape, arguments: Sequence[Any], what: str) -> None:
+    def launch(self, source: Kernel, shape: Shape, arguments: Sequence[Any], what: str) -> None:
         if self.record is not None:
             self.record.append((source, shape, arguments))
         super().launch(source, shape, arguments, what)
