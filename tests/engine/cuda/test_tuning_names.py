@@ -28,9 +28,12 @@ g (float[2,16,6,6] x) => (float[2,24] y)
   m = GlobalAveragePool (g)  f = Flatten (m)  o = MatMul (f, e)  y = Abs (o) }"""
 
 
-def network(tmp_path, text: str, **drawn: tuple[int, ...]):
+def network(tmp_path, text: str, keep: tuple[str, ...] = (), **drawn: tuple[int, ...]):
+    """A model with random weights, beside those that its text gives and ``keep`` names."""
     made, random = onnx.parser.parse_model(text), np.random.default_rng(3)
+    given = [one for one in made.graph.initializer if one.name in keep]
     del made.graph.initializer[:]
+    made.graph.initializer.extend(given)
     for name, shape in drawn.items():
         array = (random.standard_normal(shape) / np.sqrt(max(np.prod(shape[1:]), 1))).astype(np.float32)
         made.graph.initializer.append(onnx.numpy_helper.from_array(array, name))

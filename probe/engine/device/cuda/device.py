@@ -31,7 +31,7 @@ from probe.engine.device.cuda.recording import Computed, Recording
 from probe.engine.device.cuda.refusals import ON_HOST, is_repeatable, layer_refusal, refused_by_name, tactic_refusal
 from probe.engine.device.cuda.replays import Replays
 from probe.engine.device.cuda.tape import Tape
-from probe.engine.device.cuda.templates import Template, template_key, template_of
+from probe.engine.device.cuda.templates import Template, seen, template_of
 from probe.engine.device.cuda.tensor import Tensor, host_tensor
 from probe.engine.device.cuda.tuning.tuner import CudaTuner
 from probe.engine.device.cuda.weights import DeviceWeights
@@ -375,16 +375,17 @@ class CudaDevice:
         self, tape: Tape, layer: Layer, reads: Values, plan: Plan, queue: Queue, *, wants_interior: bool
     ) -> Values:
         """A layer while a run is recorded: as it was launched the last time, where that is known."""
-        key = template_key(tape, layer, plan, reads)
-        known = self._templates.get(key) if key is not None else None
-        if known is not None:
-            return known.run(tape, queue, reads, layer.name)
+        met = seen(tape, layer, plan, reads)
+        known = self._templates.get(met.key) if met is not None else None
+        if met is not None and known is not None:
+            return known.run(tape, queue, met, reads, layer.name)
         mark, before, queue.may_fault = tape.mark(), queue.may_fault, False
         made = self._run_anew(layer, reads, plan, queue, wants_interior=wants_interior)
-        if key is not None and (found := template_of(tape, mark, reads, made, may_fault=queue.may_fault)) is not None:
+        found = template_of(tape, mark, met, reads, made, may_fault=queue.may_fault) if met is not None else None
+        if met is not None and found is not None:
             if len(self._templates) >= _TEMPLATES:
                 self._templates.clear()
-            self._templates[key] = found
+            self._templates[met.key] = found
         queue.may_fault |= before
         return made
 
