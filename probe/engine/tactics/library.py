@@ -130,7 +130,8 @@ def dnn_plan(name: str) -> DnnPlan | None:
     chosen = tuple((int(kind), int(value)) for kind, value in _KNOB.findall(knobs))
     made = DnnPlan(int(version), layout, int(engine), chosen, tuple(_NOTE.findall(letters)))
     known = tuple(letter for letter in NOTES if letter in made.notes)
-    return made if known == made.notes and sorted(chosen) == list(chosen) and str(made) == name else None
+    once = list(chosen) == sorted(dict(chosen).items())
+    return made if once and known == made.notes and str(made) == name else None
 
 
 def library_tactic(name: str) -> Tactic | None:
