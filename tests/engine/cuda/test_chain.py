@@ -7,10 +7,13 @@ import onnx
 import pytest
 
 from probe.engine.build import compile_model
-from probe.engine.device.cuda.chain import Operand, Step, Walk, chain_source
+from probe.engine.device.cuda.chain import Operand, Step, Walk, chain_source, plan_walk
 from probe.engine.device.cuda.device import CudaDevice
 from probe.engine.device.cuda.expressions import literal
 from probe.engine.device.cuda.formats import BF16, F16, F32, packed, unpacked
+from probe.engine.device.cuda.pointwise import Reading, run_steps
+from probe.engine.device.cuda.queue import Queue
+from probe.engine.device.cuda.tensor import host_tensor
 from probe.model import load
 
 TEXT = """<ir_version: 8, opset_import: ["" : 18]>
@@ -76,3 +79,34 @@ def test_fusing_changes_no_bit(backend, tmp_path, precision, interior):
     assert launches[1] < launches[0]
     if interior == "storage" or precision == "fp32":
         assert all(np.array_equal(results[0][name], results[1][name]) for name in results[0])
+
+
+def test_divisors_that_stay_the_same_divide_as_others_do(backend):
+    """Every class of floats: the bits of x / y."""
+    random = np.random.default_rng(3)
+    queue = Queue(backend, 18)
+    bits = random.integers(0, 1 << 32, 1 << 15, dtype=np.uint32)
+    special = [0.0, -0.0, np.inf, -np.inf, np.nan, 1e-45, -3e-45, 1e-38, 3.4e38, 1.0, -5.0]
+    x = np.concatenate(
+        [
+            bits.view(np.float32),
+            np.array(special, np.float32),
+            random.standard_normal(1 << 12).astype(np.float32) * 1e-38,
+        ]
+    )
+    few = (random.integers(1, 1 << 12, 1 << 12).astype(np.float32) * np.float32(2.0**-148)).astype(np.float32)  # ties
+    x = np.concatenate([x, few]).astype(np.float32)
+    divisors = (2**0.5, 8.0, 3.0, -7.0, 2.0**-126, 1e-42, 3e38, 0.0, float("inf"), 2.0**-149 * 3, 2.0**30 * 3)
+    for divisor in divisors:
+        readings = [("x", Reading(host_tensor(x))), ("y", Reading(host_tensor(np.array(divisor, np.float32))))]
+        (made,) = run_steps(queue, x.shape, readings, [Step("z", "float", "float(op_div(x, y))", "", F32)])
+        with np.errstate(all="ignore"):
+            expected = x / np.float32(divisor)
+        found = made.array(backend)
+        same = (found.view(np.uint32) == expected.view(np.uint32)) | (np.isnan(found) & np.isnan(expected))
+        assert same.all(), (divisor, x[~same][:3], found[~same][:3], expected[~same][:3])
+    walk = plan_walk((64,), [(1,)], 4, 64)
+    operands = (Operand("x", F32, "", "dense"), Operand("y", F32, "", "fixed"), Operand("w", F32, "", "dense"))
+    steps = (Step("z", "float", "float(op_div(x, y))"), Step("v", "float", "float(op_div(z, w))", "", F32))
+    text = chain_source(operands, steps, walk, (True, False, True)).code
+    assert "op_div_by(x, y_by)" in text and "op_div(z, w)" in text

@@ -6,7 +6,8 @@ A tensor inside the chain that the plan rounds is rounded in its register, so a 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -17,6 +18,7 @@ from probe.engine.device.cuda.layout import Shape, Strides, contiguous, width
 THREADS = 256
 _ACCESS = 16  # bytes a thread moves at once
 _SMALL = 1 << 31  # elements that a 32-bit index reaches
+_DIVISION = re.compile(r"(?<=float\()op_div\((\w+), (\w+)\)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +138,7 @@ def _source(operands: tuple[Operand, ...], steps: tuple[Step, ...], walk: Walk, 
         '#include "pointwise.cuh"', "",
         "// N elements of the last axis, from element `at` of the output",
         "template <int N> __device__ __forceinline__ void run(", f"    {signature}) {{",
-        *_loads(operands, straight), *_packs(stored),
+        *_loads(operands, straight), *_packs(stored), *(f"    {line}" for line in divisor_lines(operands, steps)),
         "#pragma unroll", "    for (int n = 0; n < N; ++n) {",
         *(f"        {line}" for line in body_lines(operands, steps)),
         "    }",
@@ -178,16 +180,38 @@ def body_lines(operands: tuple[Operand, ...], steps: tuple[Step, ...]) -> list[s
             "fixed": f"{one.name}_in",
             "strided": f"{one.name}_at[{one.name}_o + n * {one.name}_step]",
         }[one.walk]
-        value = f"read({value})"
-        if one.rounding:
-            value = f"round_{one.rounding}({value})"
+        value = _rounded(f"read({value})", one.rounding)
         lines.append(f"{one.format.register} {one.name} = {value};")
+    fixed = {one.name for one in operands if one.walk == "fixed"}
     for step in steps:
-        value = f"round_{step.rounding}({step.expression})" if step.rounding else step.expression
+        value = _rounded(divided_by(step.expression, fixed), step.rounding)
         lines.append(f"{step.type} {step.name} = {value};")
         if step.store is not None:
             lines.append(f"write({step.name}_out.lane[n], {step.name});")
     return lines
+
+
+def divided_by(expression: str, fixed: Container[str]) -> str:
+    """An expression whose divisors that are the same for all elements of a loop are divided by as such: ``NAME_by``, of ``divisor_lines``.
+
+    Args:
+        fixed: their names.
+    """
+    return _DIVISION.sub(lambda one: f"op_div_by({one[1]}, {one[2]}_by)" if one[2] in fixed else one[0], expression)
+
+
+def divisor_lines(operands: Sequence[Operand], steps: Sequence[Step]) -> list[str]:
+    """Code before the loop: what is divided by in all of its elements."""
+    divisors = {one[2] for step in steps for one in _DIVISION.finditer(step.expression)}
+    return [
+        f"const Divisor {one.name}_by = divisor({_rounded(f'read({one.name}_in)', one.rounding)});"
+        for one in operands
+        if one.walk == "fixed" and one.name in divisors
+    ]
+
+
+def _rounded(value: str, rounding: str) -> str:
+    return f"round_{rounding}({value})" if rounding else value
 
 
 def _positions(operands: tuple[Operand, ...], straight: tuple[bool, ...], walk: Walk, index: str) -> list[str]:

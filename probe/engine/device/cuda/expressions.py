@@ -9,9 +9,11 @@ import onnx_ir as ir
 
 from probe.engine.device.cuda.formats import format_of
 from probe.engine.fusion.kinds import is_standard
+from probe.engine.network import constant
 
 Arguments = Sequence[str | None]
 _INTEGERS = ("i64", "i32", "u8", "i8")
+_POWERS = {2.0: 2, 3.0: 3}  # exponents that are multiplications
 
 
 def literal(value: float) -> str:
@@ -126,8 +128,14 @@ def _clip(node: ir.Node, given: Arguments, types: Sequence[str]) -> str | None:
     return f"({value} > {high} ? {high} : {value})" if high is not None else value
 
 
-def _pow(node: ir.Node, given: Arguments, types: Sequence[str]) -> str | None:  # noqa: ARG001 - a row of _SPECIAL
-    return f"op_pow({given[0]}, float({given[1]}))" if types[0] == "float" and types[1] != "bool" else None
+def _pow(node: ir.Node, given: Arguments, types: Sequence[str]) -> str | None:
+    if types[0] != "float" or types[1] == "bool":
+        return None
+    exponent = constant(node.inputs[1])
+    known = float(exponent.numpy().reshape(-1)[0]) if exponent is not None and exponent.size == 1 else 0.0
+    if known in _POWERS:  # what op_pow computes, without the function that it may call
+        return f"({' * '.join([str(given[0])] * _POWERS[known])})"
+    return f"op_pow({given[0]}, float({given[1]}))"
 
 
 def _mod(node: ir.Node, given: Arguments, types: Sequence[str]) -> str | None:

@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from probe.engine.device.cuda.backend import Argument
-from probe.engine.device.cuda.chain import Operand, Step, body_lines, walk_of
+from probe.engine.device.cuda.chain import Operand, Step, body_lines, divisor_lines, walk_of
 from probe.engine.device.cuda.compile import Source, kernel_text
 from probe.engine.device.cuda.errors import Unsupported
 from probe.engine.device.cuda.formats import Format
@@ -137,16 +137,17 @@ def _text(file: str, operands: tuple[Operand, ...], steps: tuple[Step, ...]) -> 
     ]  # fmt: skip
     ahead = [one for one in operands if one.walk != "strided"]
     packs = {"dense": "Pack<{}, N>", "fixed": "{}"}
+    loads = {"dense": "neighbours<N>({})", "fixed": "*({})"}
     lines += [f"    {packs[one.walk].format(one.format.name)} {one.name}_in;" for one in ahead]
     lines += [
         "};",
-        "template <int N> __device__ __forceinline__ Beside<N> fetch(const Out& out, const Spot& spot) {",
+        "// `in`: inside the tensors; what is read where it is not means nothing",
+        "template <int N> __device__ __forceinline__ Beside<N> fetch(const Out& out, const Spot& spot, bool in = true) {",
         "    Beside<N> beside;",
     ]
-    lines += [
-        f"    beside.{one.name}_in = *(const {packs[one.walk].format(one.format.name)}*)(out.{one.name}_at + strided(spot, out.{one.name}_s));"
-        for one in ahead
-    ]
+    for one in ahead:
+        at = f"in ? out.{one.name}_at + strided(spot, out.{one.name}_s) : out.{one.name}_at"
+        lines.append(f"    beside.{one.name}_in = {loads[one.walk].format(at)};")
     whole = "const Out& out, const float (&sums)[N]"
     lines += [
         "    return beside;",
@@ -161,6 +162,7 @@ def _text(file: str, operands: tuple[Operand, ...], steps: tuple[Step, ...]) -> 
         else:
             lines.append(f"    auto {name}_in = beside.{name}_in;")
     lines += [f"    Pack<{kind}, N> {name}_out;" for name, kind in stored]
+    lines += [f"    {line}" for line in divisor_lines(operands, steps)]
     lines += ["#pragma unroll", "    for (int n = 0; n < N; ++n) {", "        float sum = sums[n];"]
     lines += [f"        {line}" for line in body_lines(operands, steps)]
     lines += ["    }", *(f"    store(out.{name}_at + spot.at, {name}_out);" for name, _ in stored), "}"]
