@@ -5,29 +5,45 @@
 // Tactics; each is the one above plus one idea:
 //   attention HELD 0   the keys are walked over twice: for the largest score and the sum of a row, then for w v   any number of keys
 //   attention HELD 1   the scores of a row stay in registers                                                     keys <= KEYS
-// A warp has 16 queries. Tiles of BK keys come by asynchronous copies, STAGES under way. The order of every sum is fixed.
-// NVRTC defines: TAB, TY, DEPTH, WIDTH (multiples of 16), QUERY_WARPS, BK, STAGES, HELD, KEYS (multiple of 16; held only), PLAIN_AFTER 1 where
+// A warp has 16 queries; SPLIT warps share them, each with every SPLIT-th 16 keys. Tiles of BK keys come by asynchronous copies, STAGES under
+// way. The order of every sum is fixed.
+// NVRTC defines: TAB, TY, DEPTH, WIDTH (multiples of 16), QUERY_WARPS, SPLIT, BK (divides by 16 * SPLIT), STAGES, HELD, KEYS (multiple of 16; held only), PLAIN_AFTER 1 where
 // nothing but a rounding lies between the softmax and its product with v, BEFORE_Q, BEFORE_K 1 where steps come before the product.
 #include "mma.cuh"
 
 typedef TAB T;
 
-#define THREADS (32 * QUERY_WARPS)
+#define THREADS (32 * QUERY_WARPS * SPLIT)
 #define BQ (16 * QUERY_WARPS)
 #define PITCH ((DEPTH > WIDTH ? DEPTH : WIDTH) + 8)  // an odd number of 16 bytes: rows of a matrix lie in different banks
 #define TILES ((KEYS + BK - 1) / BK)
+#define EACH (BK / 16 / SPLIT)                        // of a tile: 16 keys of a warp
+#define MINE ((KEYS / 16 + SPLIT - 1) / SPLIT)        // of all keys
+#define SUMS_PITCH (WIDTH + 8)
 #define LOWEST __int_as_float(0xff800000)
 
 // ROWS x COLS elements to shared memory, zeros outside rows x cols
 template <int ROWS, int COLS> __device__ __forceinline__ void fetch(T* to, const T* from, i64 stride, int rows, int cols) {
-    constexpr int CHUNKS = COLS / 8, ALL = ROWS * CHUNKS;
+    constexpr int CHUNKS = COLS / 8;
+    if constexpr (THREADS % CHUNKS == 0) {  // a thread stays in its columns
+        constexpr int STEP = THREADS / CHUNKS, COUNT = (ROWS + STEP - 1) / STEP;
+        int row = threadIdx.x / CHUNKS, col = threadIdx.x % CHUNKS * 8;
+        const T* at = from + row * stride + col;
+        to += row * PITCH + col;
+        rows = col < cols ? rows - row : 0;
+#pragma unroll 8
+        for (int n = 0; n < COUNT; ++n) {
+            bool in = n * STEP < rows;
+            if (ROWS % STEP == 0 || row + n * STEP < ROWS) copy16(to + n * STEP * PITCH, in ? at : from, in);
+            at += STEP * stride;
+        }
+    } else {
 #pragma unroll 4
-    for (int first = 0; first < ALL; first += THREADS) {
-        int i = first + threadIdx.x;
-        if (ALL % THREADS && i >= ALL) break;
-        int row = i / CHUNKS, col = i % CHUNKS * 8;
-        bool in = row < rows && col < cols;
-        copy16(to + row * PITCH + col, in ? from + row * stride + col : from, in);
+        for (int i = threadIdx.x; i < ROWS * CHUNKS; i += THREADS) {
+            int row = i / CHUNKS, col = i % CHUNKS * 8;
+            bool in = row < rows && col < cols;
+            copy16(to + row * PITCH + col, in ? from + row * stride + col : from, in);
+        }
     }
 }
 
@@ -94,19 +110,9 @@ __device__ __forceinline__ void multiply(float (&y)[WIDTH / 8][4], const unsigne
     }
 }
 
-// What a thread knows of a row of scores; four threads share a row.
+// What a thread knows of a row of scores; four threads of SPLIT warps share a row. NaN among the scores makes the sum NaN, whatever the maximum.
 struct Row {
     float top = LOWEST, sum = 0.f, share;
-    // All four know all. NaN among the scores makes the sum NaN, whatever the maximum.
-    __device__ __forceinline__ void join_tops() {
-#pragma unroll
-        for (int lane = 1; lane <= 2; lane *= 2) top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, lane));
-    }
-    __device__ __forceinline__ void join_sums() {
-#pragma unroll
-        for (int lane = 1; lane <= 2; lane *= 2) sum += __shfl_xor_sync(0xffffffffu, sum, lane);
-        share = 1.f / sum;
-    }
     // part / sum, correctly rounded: the quotient by the reciprocal, and what it leaves over (Markstein 1990, theorem 8.2 of Muller et al.,
     // Handbook of Floating-Point Arithmetic)
     __device__ __forceinline__ float over(float part) const {
@@ -114,6 +120,42 @@ struct Row {
         return fmaf(fmaf(-near, sum, part), share, near);
     }
 };
+
+// Of two rows, what all who share them know together. `room`: SPLIT x BQ floats that nobody else uses.
+template <class F> __device__ __forceinline__ void join(float (&of)[2], float* room, F combine) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half)
+#pragma unroll
+        for (int lane = 1; lane <= 2; lane *= 2) of[half] = combine(of[half], __shfl_xor_sync(0xffffffffu, of[half], lane));
+    if constexpr (SPLIT > 1) {
+        int part = threadIdx.x / 32 / QUERY_WARPS, row = threadIdx.x / 32 % QUERY_WARPS * 16 + threadIdx.x % 32 / 4;
+#pragma unroll
+        for (int half = 0; half < 2; ++half)
+            if (threadIdx.x % 4 == 0) room[part * BQ + row + half * 8] = of[half];
+        __syncthreads();
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            of[half] = room[row + half * 8];
+#pragma unroll
+            for (int other = 1; other < SPLIT; ++other) of[half] = combine(of[half], room[other * BQ + row + half * 8]);
+        }
+    }
+}
+struct Larger { __device__ __forceinline__ float operator()(float x, float y) const { return fmaxf(x, y); } };
+__device__ __forceinline__ void join_tops(Row (&rows)[2], float* room) {
+    float tops[2] = {rows[0].top, rows[1].top};
+    join(tops, room, Larger());
+    rows[0].top = tops[0], rows[1].top = tops[1];
+}
+__device__ __forceinline__ void join_sums(Row (&rows)[2], float* room) {
+    float sums[2] = {rows[0].sum, rows[1].sum};
+    join(sums, room + SPLIT * BQ, Sum());
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+        rows[half].sum = sums[half];
+        rows[half].share = 1.f / sums[half];
+    }
+}
 
 // w of 16 keys from the exponentials of their scores: as fragments
 __device__ __forceinline__ void weigh(
@@ -176,11 +218,39 @@ __device__ __forceinline__ void finish(const float (&sums)[WIDTH / 8][4], T* own
     }
 }
 
+// The same where warps share queries: their sums are added in order. `room`: SPLIT x BQ x SUMS_PITCH floats
+__device__ __forceinline__ void finish_parts(const float (&sums)[WIDTH / 8][4], float* room, TY* y, int first, const Attention& p) {
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, part = warp / QUERY_WARPS, row = warp % QUERY_WARPS * 16 + lane / 4;
+    __syncthreads();  // the last tile was read
+#pragma unroll
+    for (int n = 0; n < WIDTH / 8; ++n)
+#pragma unroll
+        for (int half = 0; half < 2; ++half)
+            *(Pack<float, 2>*)(room + (part * BQ + row + half * 8) * SUMS_PITCH + n * 8 + lane % 4 * 2) = {sums[n][half * 2], sums[n][half * 2 + 1]};
+    __syncthreads();
+    for (int i = threadIdx.x; i < BQ * (WIDTH / 8); i += THREADS) {
+        int at = i / (WIDTH / 8), col = i % (WIDTH / 8) * 8;
+        if (first + at >= p.queries || col >= p.width) continue;
+        float all[8];
+#pragma unroll
+        for (int e = 0; e < 8; ++e) all[e] = room[at * SUMS_PITCH + col + e];
+#pragma unroll
+        for (int other = 1; other < SPLIT; ++other)
+#pragma unroll
+            for (int e = 0; e < 8; ++e) all[e] += room[(other * BQ + at) * SUMS_PITCH + col + e];
+        Pack<TY, 8> out;
+#pragma unroll
+        for (int e = 0; e < 8; ++e) write(out.lane[e], all[e]);
+        store(y + (first + at) * p.y.row + col, out);
+    }
+}
+
 extern "C" __global__ void __launch_bounds__(THREADS) attention(
     const T* __restrict__ q, const T* __restrict__ k, const T* __restrict__ v, TY* __restrict__ y, BESIDE_PARAMETERS Attention p) {
     take_turn();
     DYNAMIC_SHARED(shared);
-    T* queries = (T*)shared;
+    float* room = (float*)shared;
+    T* queries = (T*)(room + (SPLIT > 1 ? 2 * SPLIT * BQ : 0));
     T* ring = queries + BQ * PITCH;
     int down = (p.queries + BQ - 1) / BQ, first = (int)(blockIdx.x % down) * BQ;
     i64 batch = blockIdx.x / down, b0 = batch / p.batch1, b1 = batch % p.batch1;
@@ -188,7 +258,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention(
     k += b0 * p.k.b0 + b1 * p.k.b1;
     v += b0 * p.v.b0 + b1 * p.v.b1;
     y += b0 * p.y.b0 + b1 * p.y.b1;
-    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, column = lane % 4 * 2;
+    int warp = threadIdx.x / 32 % QUERY_WARPS, part = threadIdx.x / 32 / QUERY_WARPS, lane = threadIdx.x % 32;
+    int column = part * 16 + lane % 4 * 2;  // of its first 16 keys
     Beside beside = {BESIDE_ARGUMENTS};
     beside.begin(b0, b1, batch * p.queries * p.keys, {first + warp * 16 + lane / 4, p.queries, p.keys});
     T* own = queries + warp * 16 * PITCH;
@@ -207,7 +278,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention(
     fetch<BQ, DEPTH>(queries, q, p.q.row, p.queries - first, p.depth);
 
 #if HELD
-    float s[KEYS / 8][4] = {};
+    float s[2 * MINE][4] = {};
     auto ask = [&](int at) {
         if (at < TILES) fetch_keys(stage(at), at);
         else if (at < 2 * TILES) fetch_values(stage(at), at - TILES);
@@ -222,34 +293,32 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention(
         ask(t + STAGES - 1);
         arrive(stage(t), true, t == 0);
 #pragma unroll
-        for (int g = t * BK / 16; g < (t + 1) * BK / 16 && g < KEYS / 16; ++g) {
-            multiply(s[2 * g], s[2 * g + 1], mine, stage(t) + (g * 16 - t * BK) * PITCH);
-            step(s[2 * g], s[2 * g + 1], beside, g * 16 + column, g == KEYS / 16 - 1);
+        for (int g = t * EACH; g < (t + 1) * EACH && g < MINE; ++g) {
+            multiply(s[2 * g], s[2 * g + 1], mine, stage(t) + ((g - t * EACH) * SPLIT + part) * 16 * PITCH);
+            step(s[2 * g], s[2 * g + 1], beside, g * SPLIT * 16 + column, (g + 1) * SPLIT >= KEYS / 16);
 #pragma unroll
             for (int i = 0; i < 4; ++i) rows[i / 2].top = fmaxf(rows[i / 2].top, fmaxf(s[2 * g][i], s[2 * g + 1][i]));
         }
     }
-    rows[0].join_tops();
-    rows[1].join_tops();
+    join_tops(rows, room);
 #pragma unroll
-    for (int j = 0; j < KEYS / 8; ++j)
+    for (int j = 0; j < 2 * MINE; ++j)
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
             s[j][i] = expf(s[j][i] - rows[i / 2].top);
             rows[i / 2].sum += s[j][i];
         }
-    rows[0].join_sums();
-    rows[1].join_sums();
+    join_sums(rows, room);
 #pragma unroll
     for (int t = 0; t < TILES; ++t) {
         copies_wait<STAGES - 2>();
         __syncthreads();
         ask(TILES + t + STAGES - 1);
 #pragma unroll
-        for (int g = t * BK / 16; g < (t + 1) * BK / 16 && g < KEYS / 16; ++g) {
+        for (int g = t * EACH; g < (t + 1) * EACH && g < MINE; ++g) {
             unsigned w[4];
-            weigh(w, s[2 * g], s[2 * g + 1], rows, beside, g * 16 + column);
-            multiply(sums, w, stage(TILES + t) + (g * 16 - t * BK) * PITCH);
+            weigh(w, s[2 * g], s[2 * g + 1], rows, beside, g * SPLIT * 16 + column);
+            multiply(sums, w, stage(TILES + t) + ((g - t * EACH) * SPLIT + part) * 16 * PITCH);
         }
     }
 #else
@@ -263,11 +332,11 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention(
         }
         copies_commit();
     };
-    auto scores = [&](float (&s)[BK / 8][4], const T* tile, int t) {
+    auto scores = [&](float (&s)[2 * EACH][4], const T* tile, int t) {
 #pragma unroll
-        for (int g = 0; g < BK / 16; ++g) {
-            multiply(s[2 * g], s[2 * g + 1], mine, tile + g * 16 * PITCH);
-            step(s[2 * g], s[2 * g + 1], beside, t * BK + g * 16 + column, t == tiles - 1);
+        for (int g = 0; g < EACH; ++g) {
+            multiply(s[2 * g], s[2 * g + 1], mine, tile + (g * SPLIT + part) * 16 * PITCH);
+            step(s[2 * g], s[2 * g + 1], beside, t * BK + g * SPLIT * 16 + column, t == tiles - 1);
         }
     };
 #pragma unroll
@@ -277,51 +346,49 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention(
         __syncthreads();
         ask(t + STAGES - 1);
         arrive(stage(t), true, t == 0);
-        float s[BK / 8][4] = {};
+        float s[2 * EACH][4] = {};
         scores(s, stage(t), t);
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
             Row& row = rows[half];
             float higher = row.top;
 #pragma unroll
-            for (int j = 0; j < BK / 8; ++j) higher = fmaxf(higher, fmaxf(s[j][half * 2], s[j][half * 2 + 1]));
+            for (int j = 0; j < 2 * EACH; ++j) higher = fmaxf(higher, fmaxf(s[j][half * 2], s[j][half * 2 + 1]));
             // whenever a larger one comes, the sum so far is scaled to it; -Inf adds nothing, even to rows that have nothing else
             row.sum *= row.top == higher ? 1.f : expf(row.top - higher);
             float from = higher == LOWEST ? 0.f : higher;
 #pragma unroll
-            for (int j = 0; j < BK / 8; ++j) row.sum += expf(s[j][half * 2] - from) + expf(s[j][half * 2 + 1] - from);
+            for (int j = 0; j < 2 * EACH; ++j) row.sum += expf(s[j][half * 2] - from) + expf(s[j][half * 2 + 1] - from);
             row.top = higher;
         }
     }
+    float before[2] = {rows[0].top, rows[1].top};
+    join_tops(rows, room);
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-        float before = rows[half].top;
-        rows[half].join_tops();
-        float all = rows[half].top;
-        rows[half].sum *= before == all ? 1.f : expf(before - all);
-        rows[half].join_sums();
-    }
+    for (int half = 0; half < 2; ++half) rows[half].sum *= before[half] == rows[half].top ? 1.f : expf(before[half] - rows[half].top);
+    join_sums(rows, room);
     for (int t = 0; t < tiles; ++t) {
         copies_wait<STAGES - 2>();
         __syncthreads();
         ask(tiles + 2 * t + STAGES - 1);
         arrive(stage(tiles + 2 * t), true, false);
-        float s[BK / 8][4] = {};
+        float s[2 * EACH][4] = {};
         scores(s, stage(tiles + 2 * t), t);
 #pragma unroll
-        for (int j = 0; j < BK / 8; ++j)
+        for (int j = 0; j < 2 * EACH; ++j)
 #pragma unroll
             for (int i = 0; i < 4; ++i) s[j][i] = expf(s[j][i] - rows[i / 2].top);
         copies_wait<STAGES - 2>();
         __syncthreads();
         ask(tiles + 2 * t + STAGES);
 #pragma unroll
-        for (int g = 0; g < BK / 16; ++g) {
+        for (int g = 0; g < EACH; ++g) {
             unsigned w[4];
-            weigh(w, s[2 * g], s[2 * g + 1], rows, beside, t * BK + g * 16 + column);
-            multiply(sums, w, stage(tiles + 2 * t + 1) + g * 16 * PITCH);
+            weigh(w, s[2 * g], s[2 * g + 1], rows, beside, t * BK + g * SPLIT * 16 + column);
+            multiply(sums, w, stage(tiles + 2 * t + 1) + (g * SPLIT + part) * 16 * PITCH);
         }
     }
 #endif
-    finish(sums, own, y, beside.rows, p);
+    if constexpr (SPLIT > 1) finish_parts(sums, (float*)ring, y, first, p);
+    else finish(sums, own, y, beside.rows, p);
 }

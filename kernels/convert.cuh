@@ -36,6 +36,37 @@ __device__ __forceinline__ unsigned side_by_side(float x, float y, bf16) {
     return both;
 }
 
+// Of two values side by side: the same bits as computing in float and rounding once more, because float has more than twice their digits and two
+// (Figueroa 1995); in bf16 but for what is no normal number of float. Products and sums are not contracted.
+__device__ __forceinline__ unsigned pair_times(unsigned x, unsigned y, f16) {
+    unsigned z;
+    asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(z) : "r"(x), "r"(y));
+    return z;
+}
+__device__ __forceinline__ unsigned pair_plus(unsigned x, unsigned y, f16) {
+    unsigned z;
+    asm("add.rn.f16x2 %0, %1, %2;" : "=r"(z) : "r"(x), "r"(y));
+    return z;
+}
+__device__ __forceinline__ unsigned pair_minus(unsigned x, unsigned y, f16) {
+    unsigned z;
+    asm("sub.rn.f16x2 %0, %1, %2;" : "=r"(z) : "r"(x), "r"(y));
+    return z;
+}
+__device__ __forceinline__ unsigned pair_fma(unsigned x, unsigned y, unsigned added, bf16) {
+    unsigned z;
+    asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(z) : "r"(x), "r"(y), "r"(added));
+    return z;
+}
+__device__ __forceinline__ unsigned pair_times(unsigned x, unsigned y, bf16) { return pair_fma(x, y, 0x80008000u, bf16()); }  // + -0
+__device__ __forceinline__ unsigned pair_plus(unsigned x, unsigned y, bf16) { return pair_fma(x, 0x3f803f80u, y, bf16()); }
+__device__ __forceinline__ unsigned pair_minus(unsigned x, unsigned y, bf16) { return pair_fma(y, 0xbf80bf80u, x, bf16()); }
+
+// 16 bytes of global memory that nobody writes meanwhile, loaded where this stands: other loads may be moved to where they are waited for
+__device__ __forceinline__ void load_16(unsigned (&x)[4], const void* from) {
+    asm volatile("ld.global.nc.v4.b32 {%0, %1, %2, %3}, [%4];" : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3]) : "l"(from));
+}
+
 // 16 bytes of global memory by one access, whatever the compiler makes of their type
 __device__ __forceinline__ void store_16(void* to, const unsigned (&x)[4]) {
     asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(to), "r"(x[0]), "r"(x[1]), "r"(x[2]), "r"(x[3]) : "memory");

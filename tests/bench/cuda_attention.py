@@ -10,6 +10,7 @@ inputs that together exceed the L2 cache; medians. The error is that of the whol
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -20,7 +21,7 @@ import torch
 from probe.engine.device.cuda.chain import Step
 from probe.engine.device.cuda.formats import BF16, F16, Format
 from probe.engine.device.cuda.ops.attention import Attention, Variant, attend, choose, view
-from probe.engine.device.cuda.ops.attention_code import Steps
+from probe.engine.device.cuda.ops.attention_code import Steps, pair_expression
 from probe.engine.device.cuda.pointwise import Reading
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.tensor import Tensor, host_tensor
@@ -43,7 +44,12 @@ def run(queue: Queue, x: list[Tensor], problem: Problem, stored: Format, variant
     if problem[5]:
         steps.append(Step("s1", "float", "op_add(s0, x1)", stored.name))
         readings.append(("x1", Reading(x[3])))
-    between = Steps(tuple(name for name, _ in readings), tuple(steps))
+    pairs = (
+        "sum_2",
+        pair_expression("Mul", ("s_", "x0"), stored.name),
+        pair_expression("Add", ("s0", "x1"), stored.name),
+    )
+    between = Steps(tuple(name for name, _ in readings), tuple(steps), pairs[: len(steps)])
     after = Steps((), (Step("w_", "float", "sum", stored.name),))
     what = Attention(q, k, v, tuple(readings), Steps(), Steps(), between, after)
     return attend(queue, what, stored, (0, 2, 1, 3), variant)[0]
@@ -63,19 +69,18 @@ def peer(q: Any, k: Any, v: Any, mask: Any = None) -> Any:
 
 
 def variants(problem: Problem) -> Iterator[Variant]:
-    for warps in (1, 2, 4, 8):
-        if 16 * warps >= 2 * problem[2] and warps > 1:
+    pitch, keys = problem[4] + 8, -(-problem[3] // 16) * 16
+    for warps, split, tile, stages in itertools.product((1, 2, 4, 8), (1, 2, 4), (32, 64, 128), (2, 3, 4)):
+        if 8 * warps >= problem[2] or warps * split > 8 or tile % (16 * split) or tile * stages > 256:
             continue
-        held = -(-problem[3] // 16) * 16
-        for tile in (32, 64, 128):
-            for stages in (2, 3, 4):
-                pitch = problem[4] + 8
-                if (16 * warps + stages * tile) * pitch * 2 > 220 << 10 or (tile == 128 and stages > 2):
-                    continue
-                if held <= 256 and stages <= 2 * -(-held // tile):
-                    yield Variant(warps, tile, stages, held)
-                if tile < 128:
-                    yield Variant(warps, tile, stages, 0)
+        for held in (keys, 0):
+            one = Variant(warps, split, tile, stages, held)
+            if (
+                held <= 240 * split
+                and one.shared_bytes(pitch, problem[4]) <= 220 << 10
+                and (not held or stages <= 2 * -(-held // tile))
+            ):
+                yield one
 
 
 def timed(backend: Recorder, problem: Problem, stored: Format, dtype: Any, variant: Variant) -> tuple[float, float]:

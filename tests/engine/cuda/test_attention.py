@@ -11,11 +11,16 @@ from probe.engine.device.cuda.device import CudaDevice
 from probe.engine.device.cuda.layer_run import LayerRun
 from probe.engine.device.cuda.ops import attention
 from probe.engine.device.cuda.ops.attention import Variant
+from probe.engine.device.cuda.ops.attention_code import Steps, text_of
 from probe.model import load
 from probe.precision import PRECISIONS
 from tests.engine.cuda.attention_cases import CASES
 
-TWICE = Variant(1, 64, 2, 0)
+# name: of a case, variant of the kernel
+VARIANTS = (
+    ("long", Variant(1, 1, 64, 2, 0)), ("long", Variant(1, 4, 64, 2, 0)), ("long", Variant(2, 2, 32, 4, 304)), ("bert", Variant(2, 1, 32, 3, 48)),
+    ("where", Variant(1, 2, 64, 3, 0)), ("vit", Variant(4, 1, 64, 2, 0)), ("ragged", Variant(1, 4, 128, 2, 48)), ("one query", Variant(8, 1, 16, 2, 80)),
+)  # fmt: skip
 
 
 def engine_of(folder, name: str, precision: str, backend):
@@ -62,3 +67,21 @@ def test_one_kernel_computes_what_many_do(tmp_path, backend, monkeypatch, name):
     for precision in precisions:
         with monkeypatch.context() as patched:
             check(backend, tmp_path, patched, name, precision)
+
+
+@pytest.mark.parametrize(("name", "variant"), VARIANTS, ids=[f"{name}-{variant}" for name, variant in VARIANTS])
+def test_every_variant_does(tmp_path, backend, monkeypatch, name, variant):
+    check(backend, tmp_path, monkeypatch, name, "fp16", variant)
+
+
+@pytest.mark.parametrize("name", ["bert", "even mask", "where"])
+def test_two_values_in_one_register_give_the_bits_of_one(tmp_path, backend, monkeypatch, name):
+    for precision in ("fp16", "bf16"):
+        engine, _, feeds = engine_of(tmp_path, name, precision, backend)
+        found = []
+        for in_pairs in (Steps.in_pairs, lambda *_: False):
+            monkeypatch.setattr(Steps, "in_pairs", in_pairs)
+            text_of.cache_clear()
+            engine.device = CudaDevice(engine.network, engine.top_layers, engine.rounding, backend)
+            found.append(tapped(engine, feeds))
+        assert all(np.array_equal(found[0][key], array) for key, array in found[1].items())

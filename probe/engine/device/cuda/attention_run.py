@@ -16,7 +16,7 @@ from probe.engine.device.cuda.expressions import is_pointwise, literal
 from probe.engine.device.cuda.formats import F32, Format
 from probe.engine.device.cuda.layer_run import LayerRun
 from probe.engine.device.cuda.ops.attention import Attention, View, attend, view
-from probe.engine.device.cuda.ops.attention_code import Steps
+from probe.engine.device.cuda.ops.attention_code import Steps, pair_expression
 from probe.engine.device.cuda.ops.attention_parts import Way, parts_of
 from probe.engine.device.cuda.pointwise import steps_of
 from probe.engine.device.cuda.tensor import Tensor
@@ -125,25 +125,28 @@ class AttentionRun(LayerRun):
         """
         known = {**names, id(value): begin.name if begin is not None else "sum"}
         found = [begin] if begin is not None else []
+        pairs = ["sum_2"] if begin is not None else []
         for at, node in enumerate(nodes):
             if node.op_type == "Transpose":
                 (before,) = (one for one in node.inputs if one is not None)
                 known[id(node.outputs[0])] = known[id(before)]
                 continue
             (step,) = steps_of([node], known, roundings, stores)
+            op, given = node.op_type, [known[id(v)] for v in node.inputs if v is not None]
+            inverse = _inverse_power(node)
+            if inverse is not None:  # the same bits, without a division a score
+                step = replace(step, expression=f"op_mul({given[0]}, {literal(inverse)})")
+                op, given = "Mul", [given[0], f"={inverse!r}"]
+            pairs.append(pair_expression(op, given, self._low.name))
+            found.append(replace(step, name=f"{prefix}{at}"))
             known[id(node.outputs[0])] = f"{prefix}{at}"
-            text = _as_product(node, known) or step.expression
-            found.append(replace(step, name=f"{prefix}{at}", expression=text))
         reads = dict.fromkeys(names[id(v)] for node in nodes for v in node.inputs if v is not None and id(v) in names)
-        return Steps(tuple(reads), tuple(found))
+        return Steps(tuple(reads), tuple(found), tuple(pairs))
 
 
-def _as_product(node: ir.Node, names: Mapping[int, str]) -> str | None:
-    """A division by a stored power of two as a product with its inverse: the same bits, without a division a score. None for other nodes."""
-    if node.op_type != "Div":
+def _inverse_power(node: ir.Node) -> float | None:
+    """What a node multiplies by that divides by a stored power of two; None for other nodes."""
+    number = scalar_value(node.inputs[1]) if node.op_type == "Div" else None
+    if number is None or math.frexp(number)[0] != 0.5 or not 2.0**-14 <= number <= 2.0**15:
         return None
-    dividend, divisor = node.inputs
-    number = scalar_value(divisor)
-    if dividend is None or number is None or math.frexp(number)[0] != 0.5 or not 2.0**-14 <= number <= 2.0**15:
-        return None
-    return f"op_mul({names[id(dividend)]}, {literal(1 / number)})"
+    return 1 / number

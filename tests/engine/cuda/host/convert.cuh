@@ -13,6 +13,17 @@ inline bf16 to_bf16(float x) {
 }
 inline unsigned side_by_side(float x, float y, f16) { return to_f16(x).bits | (unsigned)to_f16(y).bits << 16; }
 inline unsigned side_by_side(float x, float y, bf16) { return to_bf16(x).bits | (unsigned)to_bf16(y).bits << 16; }
+template <class T, class F> inline unsigned pairwise(unsigned x, unsigned y, T, F f) {
+    auto of = [](unsigned both, int at) { T one; one.bits = (unsigned short)(both >> 16 * at); return widen(one); };
+    return side_by_side(f(of(x, 0), of(y, 0)), f(of(x, 1), of(y, 1)), T());
+}
+template <class T> inline unsigned pair_times(unsigned x, unsigned y, T) { return pairwise(x, y, T(), [](float a, float b) { return a * b; }); }
+template <class T> inline unsigned pair_plus(unsigned x, unsigned y, T) { return pairwise(x, y, T(), [](float a, float b) { return a + b; }); }
+template <class T> inline unsigned pair_minus(unsigned x, unsigned y, T) { return pairwise(x, y, T(), [](float a, float b) { return a - b; }); }
+inline void load_16(unsigned (&x)[4], const void* from) {
+    if ((unsigned long long)from % 16) abort();  // the instruction faults
+    std::memcpy(x, from, 16);
+}
 inline void store_16(void* to, const unsigned (&x)[4]) {
     if ((unsigned long long)to % 16) abort();  // the instruction faults
     std::memcpy(to, x, 16);

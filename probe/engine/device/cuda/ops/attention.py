@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from probe.engine.device.cuda.tensor import Tensor
 
 _BATCH = 2  # batch axes that the kernel walks over
-_HELD = 256  # keys whose scores fit into registers
+_HELD = 240  # keys whose scores fit into the registers of a warp
 _WIDEST = 256  # elements of a query or value
 _WIDE = 8  # elements of 16 bytes
 
@@ -80,19 +80,38 @@ class Variant:
     """How the kernel is compiled.
 
     Attributes:
-        warps: of a block; each has 16 queries.
+        warps: of a block, along the queries; each has 16.
+        split: warps that share queries, each with a part of the keys.
         tile: keys that come at once.
         stages: tiles under way.
         held: keys whose scores are kept in registers; 0: the keys are walked over twice.
     """
 
     warps: int
+    split: int
     tile: int
     stages: int
     held: int
 
     def __str__(self) -> str:
-        return f"attention {16 * self.warps}x{self.tile}" + (f" held {self.held}" if self.held else " twice")
+        shared = f" split {self.split}" * (self.split > 1)
+        return f"attention {16 * self.warps}x{self.tile}{shared}" + (f" held {self.held}" if self.held else " twice")
+
+    @property
+    def threads(self) -> int:
+        return 32 * self.warps * self.split
+
+    def shared_bytes(self, pitch: int, width: int) -> int:
+        """Of a block.
+
+        Args:
+            pitch: elements of two bytes of a row in shared memory.
+            width: elements of a result, padded.
+        """
+        rows, sums, room = 16 * self.warps, 0, 0
+        if self.split > 1:
+            sums, room = self.split * rows * (width + 8) * 4, 2 * self.split * rows * 4
+        return room + rows * pitch * 2 + max(self.stages * self.tile * pitch * 2, sums)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,19 +204,20 @@ def attend(
         return y, kept
     batches = math.prod(batch)
     variant = variant or choose(queries, keys, max(depth, width), batches, queue.backend.multiprocessors)
-    pitch = -(-max(depth, width) // 16) * 16 + 8
+    padded = -(-width // 16) * 16
+    pitch = max(-(-depth // 16) * 16, padded) + 8
     macros = (
-        ("TAB", stored.name), ("TY", store.name), ("DEPTH", -(-depth // 16) * 16), ("WIDTH", -(-width // 16) * 16),
-        ("QUERY_WARPS", variant.warps), ("BK", variant.tile), ("STAGES", variant.stages), ("HELD", int(variant.held > 0)), ("KEYS", variant.held),
+        ("TAB", stored.name), ("TY", store.name), ("DEPTH", -(-depth // 16) * 16), ("WIDTH", padded),
+        ("QUERY_WARPS", variant.warps), ("SPLIT", variant.split), ("BK", variant.tile), ("STAGES", variant.stages), ("HELD", int(variant.held > 0)), ("KEYS", variant.held),
         *around.macros,
     )  # fmt: skip
-    source = Source(FILE, "attention", macros, text_of(around, even=keys % 2 == 0), contract=False)
+    source = Source(FILE, "attention", macros, text_of(around, stored.name, even=keys % 2 == 0), contract=False)
     problem = Problem(*(Spread(*one) for one in spreads), extents[-1], queries, keys, depth, width)
-    rows = 16 * variant.warps
+    blocks = batches * math.ceil(queries / (16 * variant.warps))
     queue.launch(
-        source, batches * math.ceil(queries / rows), 32 * variant.warps, *(queue.at(one.tensor) for one in views),
+        source, blocks, variant.threads, *(queue.at(one.tensor) for one in views),
         *(queue.at(one.tensor) for _, one in what.readings), *(Spread(*one) for one in along), *map(queue.at, kept), problem,
-        shared_bytes=(rows + variant.stages * variant.tile) * pitch * stored.bytes,
+        shared_bytes=variant.shared_bytes(pitch, padded),
     )  # fmt: skip
     return y, kept
 
@@ -215,8 +235,11 @@ def choose(queries: int, keys: int, elements: int, batches: int, multiprocessors
         elements: of a query or a value, whichever is longer.
     """
     warps = next((one for one in (4, 2) if math.ceil(queries / (16 * one)) * batches >= multiprocessors), 1)
+    blocks = math.ceil(queries / (16 * warps)) * batches
+    # Warps hide one another's waiting: sixteen of them on a multiprocessor, or as near as keys allow
+    split = next((one for one in (1, 2) if blocks * warps * one >= 16 * multiprocessors or keys <= 32 * one), 4)
     held = -(-keys // 16) * 16
-    if held > _HELD or (elements > 128 and held > 128):
-        return Variant(warps, 64, 2, 0)
+    if held > _HELD * split or (elements > 128 and held > 128):
+        return Variant(warps, split, 64, 2, 0)
     tiles = 2 * -(-held // 64)
-    return Variant(warps, 64, min(4 if elements <= 64 else 3, tiles), held)
+    return Variant(warps, split, 64, min(4 if elements <= 64 else 3, tiles), held)

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
+
 from probe.engine.device.cuda.chain import Step
 from probe.engine.device.cuda.compile import kernel_text
-from probe.engine.device.cuda.formats import Format
+from probe.engine.device.cuda.formats import B8, F16, Format
 from probe.engine.device.cuda.layout import Strides
 
 FILE = "attention.cu"
@@ -55,10 +57,27 @@ class Steps:
     Attributes:
         reads: names of what they read from outside.
         steps: call what they begin with ``sum``; the last one's value goes on.
+        pairs: the expression of each step on two neighbours in one register, where the hardware rounds as the step does; "" where it does not.
     """
 
     reads: tuple[str, ...] = ()
     steps: tuple[Step, ...] = ()
+    pairs: tuple[str, ...] = ()
+
+    def in_pairs(self, read: Sequence[Beside], stored: str) -> bool:
+        """Whether they run on two values in one register: all of them are rounded to it, and all they read is."""
+        for one in read:
+            fits = (
+                stored in (one.format.name, one.rounding)
+                if one.format.is_float
+                else one.format is B8 and not one.is_scalar
+            )
+            if one.name in self.reads and not fits:
+                return False
+        rounded = all(
+            step.rounding == stored and (step.store is None or step.store.name == stored) for step in self.steps
+        )
+        return len(self.pairs) == len(self.steps) and all(self.pairs) and rounded
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +106,11 @@ class Around:
 
 
 @lru_cache(maxsize=1024)
-def text_of(around: Around, *, even: bool) -> str:
+def text_of(around: Around, stored_as: str, *, even: bool) -> str:
     """kernels/attention.cu with ``struct Beside`` in front of it.
 
     Args:
+        stored_as: format of the operands.
         even: the number of keys is: neighbours are stored by one access.
     """
     read, stored = around.read, [(step.name, step.store.name) for step in around.stored if step.store is not None]
@@ -104,6 +124,7 @@ def text_of(around: Around, *, even: bool) -> str:
         "struct Beside {", *(f"    {kind} {name};" for kind, name in pointers),
         "    Rows rows;",
         *(f"    {one.format.register} {one.name};" for one in read if one.is_scalar),
+        *(f"    unsigned {one.name}_2;" for one in read if one.is_scalar and one.format.is_float),
         *(f"    const {one.format.name}* {one.name}_row[2];" for one in read if not one.is_scalar),
         *(f"    {kind}* {name}_row[2];" for name, kind in stored),
         "    __device__ __forceinline__ void begin(i64 b0, i64 b1, i64 scores, const Rows& mine) {",
@@ -113,6 +134,8 @@ def text_of(around: Around, *, even: bool) -> str:
         lines.append(f"        {one.name}_at += b0 * {one.name}_s.b0 + b1 * {one.name}_s.b1;")
         if one.is_scalar:
             lines.append(f"        {one.name} = {_rounded(f'read(*{one.name}_at)', one.rounding)};")
+            if one.format.is_float:
+                lines.append(f"        {one.name}_2 = side_by_side({one.name}, {one.name}, {stored_as}());")
         else:
             lines.append(
                 f"        for (int half = 0; half < 2; ++half) {one.name}_row[half] = {one.name}_at + rows.at(half) * {one.name}_s.row;"
@@ -124,7 +147,8 @@ def text_of(around: Around, *, even: bool) -> str:
     lines += ["    }", *_before("before_q", around.queries), *_before("before_k", around.keys)]
     by_name = {one.name: one for one in read}
     for place, steps in (("between", around.between), ("after", around.after)):
-        lines += _quad(place, [by_name[name] for name in steps.reads], steps.steps, even=even)
+        beside_it = [by_name[name] for name in steps.reads]
+        lines += _quad(place, beside_it, steps, stored_as if steps.in_pairs(beside_it, stored_as) else "", even=even)
     return "\n".join([*lines, "};", ""]) + kernel_text(FILE)
 
 
@@ -139,10 +163,26 @@ def _before(name: str, steps: Steps) -> list[str]:
     return [*lines, f"        return {steps.steps[-1].name if steps.steps else 'sum'};", "    }"]
 
 
-def _quad(place: str, read: Sequence[Beside], steps: Sequence[Step], *, even: bool) -> list[str]:
-    """Steps on four scores of a thread: neighbours from column ``col`` on in two rows."""
-    lines = [f"    __device__ __forceinline__ void {place}(float (&s)[4], int col) const {{"]
+def _quad(place: str, read: Sequence[Beside], whole: Steps, pairs_of: str, *, even: bool) -> list[str]:
+    """Steps on four scores of a thread: neighbours from column ``col`` on in two rows.
+
+    Args:
+        pairs_of: the format of two values in one register; "": one by one.
+    """
     walked = [one for one in read if not one.is_scalar]
+    stored = [(step.name, step.store.name) for step in whole.steps if step.store is not None]
+    return [
+        f"    __device__ __forceinline__ void {place}(float (&s)[4], int col) const {{",
+        *_loads(walked),
+        *(f"        Pack<{kind}, 2> {name}_out[2];" for name, kind in stored),
+        *(_in_pairs(walked, whole, pairs_of) if pairs_of else _one_by_one(walked, whole.steps)),
+        *_stores(stored, even=even),
+        "    }",
+    ]
+
+
+def _loads(walked: Sequence[Beside]) -> list[str]:
+    lines = []
     if any(one.walk == "pair" for one in walked):
         lines.append("        int pair = col < rows.keys ? col : rows.keys - 2;")
     for one in walked:
@@ -155,11 +195,13 @@ def _quad(place: str, read: Sequence[Beside], steps: Sequence[Step], *, even: bo
                 lines.append(f"        {name}_in[{half}] = *(const Pack<{kind}, 2>*)({name}_row[{half}] + pair);")
             else:
                 for e in range(2):
-                    place_of = "0" if one.walk == "fixed" else f"rows.column(col + {e}) * {name}_s.col"
-                    lines.append(f"        {name}_in[{half}].lane[{e}] = {name}_row[{half}][{place_of}];")
-    stored = [(step.name, step.store.name) for step in steps if step.store is not None]
-    lines += [f"        Pack<{kind}, 2> {name}_out[2];" for name, kind in stored]
-    lines += ["#pragma unroll", "        for (int i = 0; i < 4; ++i) {", "            float sum = s[i];"]
+                    at = "0" if one.walk == "fixed" else f"rows.column(col + {e}) * {name}_s.col"
+                    lines.append(f"        {name}_in[{half}].lane[{e}] = {name}_row[{half}][{at}];")
+    return lines
+
+
+def _one_by_one(walked: Sequence[Beside], steps: Sequence[Step]) -> list[str]:
+    lines = ["#pragma unroll", "        for (int i = 0; i < 4; ++i) {", "            float sum = s[i];"]
     for one in walked:
         value = _rounded(f"read({one.name}_in[i / 2].lane[i % 2])", one.rounding)
         lines.append(f"            {one.format.register} {one.name} = {value};")
@@ -167,16 +209,65 @@ def _quad(place: str, read: Sequence[Beside], steps: Sequence[Step], *, even: bo
         lines.append(f"            {step.type} {step.name} = {_rounded(step.expression, step.rounding)};")
         if step.store is not None:
             lines.append(f"            write({step.name}_out[i / 2].lane[i % 2], {step.name});")
-    lines += [f"            s[i] = {steps[-1].name};", "        }"]
+    return [*lines, f"            s[i] = {steps[-1].name};", "        }"]
+
+
+def _in_pairs(walked: Sequence[Beside], whole: Steps, kind: str) -> list[str]:
+    lines = ["#pragma unroll", "        for (int half = 0; half < 2; ++half) {"]
+    lines.append(f"            unsigned sum_2 = side_by_side(s[half * 2], s[half * 2 + 1], {kind}());")
+    for one in walked:
+        value = f"{one.name}_in[half]"
+        if one.format.is_float:
+            lanes = ", ".join(f"read({value}.lane[{e}])" for e in range(2))
+            value = f"side_by_side({value})" if one.format.name == kind else f"side_by_side({lanes}, {kind}())"
+            lines.append(f"            unsigned {one.name}_2 = {value};")
+        else:
+            lines.append(f"            const Pack<b8, 2>& {one.name}_2 = {value};")
+    for step, expression in zip(whole.steps, whole.pairs, strict=True):
+        lines.append(f"            unsigned {step.name}_2 = {expression};")
+        if step.store is not None:
+            lines.append(f"            *(unsigned*)&{step.name}_out[half] = {step.name}_2;")
+    last = whole.steps[-1].name
+    lines += [
+        f"            s[half * 2] = lower({last}_2, {kind}());",
+        f"            s[half * 2 + 1] = higher({last}_2, {kind}());",
+    ]
+    return [*lines, "        }"]
+
+
+def _stores(stored: Sequence[tuple[str, str]], *, even: bool) -> list[str]:
+    lines = []
     for name, kind in stored:
         lines.append("        for (int half = 0; half < 2; ++half) {")
         if even:
-            lines.append(
-                f"            if (rows.has(half) && col < rows.keys) *(Pack<{kind}, 2>*)({name}_row[half] + col) = {name}_out[half];"
-            )
+            within = "rows.has(half) && col < rows.keys"
+            lines.append(f"            if ({within}) *(Pack<{kind}, 2>*)({name}_row[half] + col) = {name}_out[half];")
         else:
-            lines.append(
-                f"            for (int e = 0; e < 2; ++e) if (rows.has(half) && col + e < rows.keys) {name}_row[half][col + e] = {name}_out[half].lane[e];"
-            )
+            within = "rows.has(half) && col + e < rows.keys"
+            each = f"if ({within}) {name}_row[half][col + e] = {name}_out[half].lane[e];"
+            lines.append(f"            for (int e = 0; e < 2; ++e) {each}")
         lines.append("        }")
-    return [*lines, "    }"]
+    return lines
+
+
+def pair_expression(op: str, arguments: Sequence[str], kind: str) -> str:
+    """A node on two neighbours in one register of a format; "" where it has none that rounds alike.
+
+    Args:
+        arguments: names of steps and of what they read; ``=1.5`` for a number.
+    """
+    if op == "Where":
+        return f"pair_where({', '.join(f'{one}_2' for one in arguments)})"
+    function = {"Mul": "pair_times", "Add": "pair_plus", "Sub": "pair_minus"}.get(op)
+    if function is None:
+        return ""
+    given = [_both(float(one[1:]), kind) if one[0] == "=" else f"{one}_2" for one in arguments]
+    return f"{function}({', '.join(given)}, {kind}())"
+
+
+def _both(number: float, kind: str) -> str:
+    """A number twice, as bits; it is one of the format."""
+    bits = (
+        int(np.float16(number).view(np.uint16)) if kind == F16.name else int(np.float32(number).view(np.uint32)) >> 16
+    )
+    return f"{bits << 16 | bits:#x}u"
