@@ -181,8 +181,10 @@ def _session(ort: Any, model: str, options: dict[str, Any]) -> tuple[Any, str]:
 
 
 def rows(folder: Path, only: str, precisions: list[str]) -> Iterator[dict[str, Any]]:
+    import onnxruntime
     import torch
 
+    onnxruntime.preload_dlls()  # CUDA and cuDNN as torch's packages bring them
     stream = torch.cuda.Stream()
     for net in chosen(only):
         for precision in precisions:
