@@ -11,7 +11,7 @@ from probe.engine.device.cuda.chain import Step
 from probe.engine.device.cuda.compile import Source
 from probe.engine.device.cuda.errors import Unsupported
 from probe.engine.device.cuda.formats import BF16, F16, F32
-from probe.engine.device.cuda.ops import conv_nhwc
+from probe.engine.device.cuda.ops import conv_nhwc, conv_patches
 from probe.engine.device.cuda.ops.call import Call, Op, Readings
 from probe.engine.device.cuda.ops.ending import Ending, storing, through
 from probe.engine.device.cuda.ops.family import Convolution
@@ -49,6 +49,8 @@ def _conv(queue: Queue, call: Call, readings: Readings, steps: Sequence[Step]) -
                 return named.launch(queue, whole, call.tactic)
         if conv_nhwc.refusal(queue, call, whole.window) is None:
             return conv_nhwc.conv(queue, call, whole.window, readings, steps)
+        if conv_patches.refusal(call, whole.window) is None:
+            return conv_patches.conv(queue, call, whole.window, readings, steps)
     return channels_first(queue, whole, tactic=call.tactic)
 
 
