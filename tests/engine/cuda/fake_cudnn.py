@@ -64,6 +64,9 @@ class Graph:
     def bias(self, **facts) -> Node:
         return self._next(op="bias", **facts)
 
+    def add(self, **facts) -> Node:
+        return self._next(op="add", **facts)
+
     def relu(self, **facts) -> Node:
         return self._next(op="relu", **facts)
 
@@ -120,6 +123,8 @@ class Graph:
                 values[id(one)] = convolved(value(facts["image"]), value(facts["weight"]), facts)
             elif facts["op"] == "bias":
                 values[id(one)] = value(facts["input"]) + value(facts["bias"])
+            elif facts["op"] == "add":
+                values[id(one)] = value(facts["a"]) + value(facts["b"])
             else:
                 values[id(one)] = np.maximum(value(facts["input"]), 0)
         view(self.nodes[-1])[...] = values[id(self.nodes[-1])]

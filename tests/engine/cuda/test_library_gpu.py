@@ -16,7 +16,7 @@ from probe.engine.device.cuda.library.cudnn_plans import ConvRoutine
 from probe.engine.device.cuda.library.product_problem import ProductProblem, Side
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.tensor import Tensor, host_tensor
-from tests.engine.cuda.test_library import convs_of, feeds, layers, products_of
+from tests.engine.cuda.test_library import convs_of, feeds, layers, products_of, residual_of
 
 pytestmark = pytest.mark.gpu
 FORMATS = {one.name: one for one in (F16, BF16, F32)}
@@ -125,7 +125,7 @@ def test_stored_narrow_is_stored_wide_and_rounded(queue):
         assert np.array_equal(multiplied(queue, taken, one, a, b, row), apart.astype(np.float32)), one
 
 
-def convolved(queue: Queue, problem: ConvProblem, plan, *given: Tensor) -> np.ndarray:
+def convolved(queue: Queue, problem: ConvProblem, plan, *given: Tensor | None) -> np.ndarray:
     y = queue.empty(tuple(problem.y[0]), FORMATS[problem.stored])
     workspace = queue.empty((max(plan.workspace, 1),), U8)
     queue.call(ConvRoutine(problem, plan.plan), *map(queue.at, (*given, y, workspace)))
@@ -148,14 +148,16 @@ def test_plans_round_once_and_repeat(queue, last, relu):
     assert found
     for one in found:
         assert cudnn_plans.plan_workspace(problem, one.plan) == one.workspace
-        actual = convolved(queue, problem, one, *given)
+        actual = convolved(queue, problem, one, *given, None)
         assert np.isnan(actual[0, :, 0, 0]).all() and (actual[0, :, 1:] == 2050).all(), one
-        assert np.array_equal(actual, convolved(queue, problem, one, *given), equal_nan=True)
+        assert np.array_equal(actual, convolved(queue, problem, one, *given, None), equal_nan=True)
 
 
 @pytest.mark.parametrize("interior", ["storage", "fp32"])
 @pytest.mark.parametrize("precision", ["fp16", "bf16", "fp32", "tf32"])
-@pytest.mark.parametrize(("make", "shape"), [(products_of, (2, 5, 12)), (convs_of, (2, 16, 7, 6))])
+@pytest.mark.parametrize(
+    ("make", "shape"), [(products_of, (2, 5, 12)), (convs_of, (2, 16, 7, 6)), (residual_of, (2, 16, 7, 6))]
+)
 def test_engines_run_every_name_that_is_offered(tmp_path, queue, make, shape, precision, interior):
     engine, device = make(tmp_path, queue.backend, precision=precision, interior=interior)
     device.replays.enabled = False

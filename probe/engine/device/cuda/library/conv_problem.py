@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from probe.engine.device.cuda.errors import Unsupported
 from probe.engine.device.cuda.formats import BF16, F16, F32, Format
+from probe.engine.device.cuda.library.product_problem import summand
 from probe.engine.device.cuda.ops.product_shape import product_shape
 
 if TYPE_CHECKING:
-    from probe.engine.device.cuda.chain import Step
-    from probe.engine.device.cuda.ops.call import Call
-    from probe.engine.device.cuda.ops.window import Window
+    from probe.engine.device.cuda.layout import Shape
+    from probe.engine.device.cuda.ops.family import Convolution
+    from probe.engine.device.cuda.pointwise import Reading
 
 _AXES = 4
 Pair = tuple[int, int]
@@ -22,12 +22,13 @@ Pair = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class ConvProblem:
-    """A convolution of images [images, channels, rows, columns], a bias, and Relu.
+    """A convolution of images [images, channels, rows, columns], a bias, something added to every element, and Relu.
 
     Attributes:
         last: x, w and y lie in memory with channels last.
         format: of x and w; ``stored`` of y.
         bias: format of the bias; "" without one.
+        added: format of what is added, which lies as y does; "" for nothing.
         relu: negative results become zero.
         tf32: x and w hold no more bits than TF32 has.
     """
@@ -47,6 +48,7 @@ class ConvProblem:
     format: str
     stored: str
     bias: str = ""
+    added: str = ""
     relu: bool = False
     tf32: bool = False
 
@@ -72,40 +74,68 @@ class ConvProblem:
         return [count, channels, rows, columns], strides
 
 
-def library_convolution(call: Call, window: Window, steps: Sequence[Step], *, last: bool) -> ConvProblem:
+@dataclass(frozen=True, slots=True)
+class LibraryConvolution:
+    """A problem, and what is read beside x, w and the bias."""
+
+    problem: ConvProblem
+    added: Reading | None
+
+
+def library_convolution(whole: Convolution, *, last: bool) -> LibraryConvolution:
     """A convolution as the library computes it.
 
     Raises:
         Unsupported: it does not; says why. For a convolution with a tail: not together with it.
     """
+    call, window = whole.call, whole.window
     x, w, bias = call.data(0), call.data(1), call.given(2)
-    if len(x.shape) != _AXES or not math.prod(x.shape) or not math.prod(w.shape) or not math.prod(product_shape(call)):
+    shape = product_shape(call)
+    if len(x.shape) != _AXES or not math.prod(x.shape) or not math.prod(w.shape) or not math.prod(shape):
         raise Unsupported("a convolution over other than two axes, or an empty one")
     if x.format not in (F16, BF16, F32) or w.format is not x.format:
         raise Unsupported("operands of two types, or of a type that the library does not multiply")
-    stored, relu = (call.store(), False) if not steps else _tail(steps)
-    if stored not in (F32, x.format):
+    tail = _tail(whole, shape) if whole.steps else _Tail(call.store())
+    if tail.stored not in (F32, x.format):
         raise Unsupported("a result stored in another 16-bit type")
-    if bias is not None and bias.format not in (F32, x.format):
-        raise Unsupported("a bias of another type")
-    return ConvProblem(
+    added = tail.added.tensor.format if tail.added is not None else None
+    if any(one is not None and one not in (F32, x.format) for one in (bias and bias.format, added)):
+        raise Unsupported("something added of another type")
+    problem = ConvProblem(
         x.shape[0], x.shape[1], w.shape[0], call.int("group", 1), window.image, window.kernel, window.strides, window.dilations,
-        window.before, window.after, window.out, last, x.format.name, stored.name, bias.format.name if bias is not None and bias.format else "",
-        relu, call.tf32,
+        window.before, window.after, window.out, last, x.format.name, tail.stored.name, _name(bias and bias.format), _name(added), tail.relu,
+        call.tf32,
     )  # fmt: skip
+    return LibraryConvolution(problem, tail.added)
 
 
-def _tail(steps: Sequence[Step]) -> tuple[Format, bool]:
-    """What a tail of one Relu stores."""
-    first, *rest = steps
-    last = steps[-1]
-    if (
-        len(rest) != 1
-        or rest[0].expression != f"op_relu({first.name})"
-        or first.store is not None
-        or last.store is None
-    ):
-        raise Unsupported("a tail other than one Relu")
-    if first.rounding or last.rounding != ("" if last.store is F32 else last.store.name):
+def _name(found: Format | None) -> str:
+    return found.name if found is not None else ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Tail:
+    stored: Format
+    added: Reading | None = None
+    relu: bool = False
+
+
+def _tail(whole: Convolution, shape: Shape) -> _Tail:
+    """One addition of a tensor of the result's shape, one Relu, in this order. What lies between must not be rounded."""
+    first, *rest = whole.steps
+    last = whole.steps[-1]
+    if first.store is not None or last.store is None or sum(one.store is not None for one in whole.steps) != 1:
+        raise Unsupported("a tail that stores more than its end")
+    if any(one.rounding for one in whole.steps[:-1]) or last.rounding != ("" if last.store is F32 else last.store.name):
         raise Unsupported("a tail in which a tensor is rounded, which the library keeps in FP32")
-    return last.store, True
+    made, value, beside = _Tail(last.store), first.name, dict(whole.readings)
+    for step in rest:
+        added = beside.get(summand(step.expression, value))
+        if step.expression == f"op_relu({value})" and step is last:
+            made = replace(made, relu=True)
+        elif added is not None and made.added is None and added.tensor.shape == shape and not added.rounding:
+            made = replace(made, added=added)
+        else:
+            raise Unsupported(f"a tail that the library does not take along: {step.expression}")
+        value = step.name
+    return made

@@ -67,23 +67,25 @@ class CudnnFamily:
         reason = _reason(problem, plan)
         if reason is not None:  # without its tail it is computed: ``refusal`` was asked
             raise Unsupported(reason)
-        whole = library_convolution(call, problem.window, problem.steps, last=last)
+        made = library_convolution(problem, last=last)
+        whole, added = made.problem, made.added
         x, w, bias = call.data(0), call.data(1), call.given(2)
         images = order.channels_last(queue, x) if last else x
         weights = conv_nhwc.repacked(queue, call, w, "plain") if last else w
         shape = (whole.images, *whole.out, whole.outputs) if last else (whole.images, whole.outputs, *whole.out)
+        beside = added and (order.reading_last(queue, added) if last else added).tensor
         y = queue.empty(shape, _BY_NAME[whole.stored])
         nbytes = cudnn_plans.plan_workspace(whole, plan)
         assert isinstance(nbytes, int)
         workspace = queue.empty((max(nbytes, 1),), U8)
-        queue.call(cudnn_plans.ConvRoutine(whole, plan), *map(queue.at, (images, weights, bias, y, workspace)))
+        queue.call(cudnn_plans.ConvRoutine(whole, plan), *map(queue.at, (images, weights, bias, beside, y, workspace)))
         return [order.dense_when_asked(queue, y) if last else y]
 
 
 def _reason(problem: Convolution, plan: DnnPlan) -> str | None:
     """Why a plan does not compute a convolution and its tail, with the roundings that they should have."""
     try:
-        whole = library_convolution(problem.call, problem.window, problem.steps, last=plan.layout == "last")
+        whole = library_convolution(problem, last=plan.layout == "last").problem
     except Unsupported as error:
         return str(error)
     if "X" in plan.notes:
@@ -101,6 +103,6 @@ def _reason(problem: Convolution, plan: DnnPlan) -> str | None:
 def _taken(problem: Convolution, *, last: bool) -> ConvProblem:
     """With its tail, if the library takes it along; else without."""
     try:
-        return library_convolution(problem.call, problem.window, problem.steps, last=last)
+        return library_convolution(problem, last=last).problem
     except Unsupported:
-        return library_convolution(problem.call, problem.window, (), last=last)
+        return library_convolution(replace(problem, readings=(), steps=()), last=last).problem

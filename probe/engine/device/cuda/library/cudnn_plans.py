@@ -1,6 +1,6 @@
 """cuDNN: which of its plans compute a convolution, and running one of them on a stream.
 
-A graph of the library holds what one plan computes: the convolution, the bias, Relu. What lies between them is FP32.
+A graph of the library holds what one plan computes: the convolution, the bias, something added, Relu. What lies between them is FP32.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from probe.engine.tactics.library import NOTES, DnnPlan
 
 WORKSPACE = 256 << 20  # bytes that a plan may ask for
 _TYPES = {"float": "FLOAT", "f16": "HALF", "bf16": "BFLOAT16"}
-_X, _W, _BIAS, _Y = 1, 2, 3, 4  # numbers of tensors in a graph
+_X, _W, _BIAS, _ADDED, _Y = 1, 2, 3, 4, 5  # numbers of tensors in a graph
 _ENGINES = 10_000  # numbers from here on are of engines that the frontend brings along
 _OTHERWISE = ("R", "F", "W", "4", "6", "13", "X")  # notes of plans that compute something else than is asked for
 _LOWER = ("D", *_OTHERWISE)
@@ -63,6 +63,8 @@ def _graph(problem: ConvProblem) -> Any:
         shape = [1, problem.outputs, 1, 1]
         row = tensor("bias", _BIAS, (shape, [problem.outputs, 1, problem.outputs, problem.outputs]), problem.bias)
         made = graph.bias(input=made, bias=row)
+    if problem.added:
+        made = graph.add(a=made, b=tensor("added", _ADDED, problem.y, problem.added))
     if problem.relu:
         made = graph.relu(input=made)
     extents, strides = problem.y
@@ -184,7 +186,7 @@ def _built(problem: ConvProblem, plan: DnnPlan) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class ConvRoutine(Routine):
-    """A convolution by one plan. Arguments: x, w, bias, y, workspace; the bias may be null."""
+    """A convolution by one plan. Arguments: x, w, bias, what is added, y, workspace; what there is not is null."""
 
     problem: ConvProblem
     plan: DnnPlan
@@ -208,8 +210,9 @@ class ConvRoutine(Routine):
                 raise CudaError(f"cuDNN refuses {self}: {error}", hint="tune again") from error
 
         def enqueue(arguments: Sequence[Argument], stream: int) -> None:
-            x, w, bias, y, workspace = (one.value or 0 for one in arguments)
-            given = {_X: x, _W: w, _Y: y, **({_BIAS: bias} if problem.bias else {})}
+            x, w, bias, added, y, workspace = (one.value or 0 for one in arguments)
+            given = {_X: x, _W: w, _Y: y}
+            given |= ({_BIAS: bias} if problem.bias else {}) | ({_ADDED: added} if problem.added else {})
             with _LOCK:
                 try:
                     lib.set_stream(handle=_handle(), stream=stream)

@@ -166,7 +166,7 @@ def _tailed(product: Product, problem: ProductProblem) -> LibraryProduct:
         made = _added(product, made, product.c, product.c_batch, product.beta)
     value, names = first.name, [name for name, _ in product.ending.readings]
     for step in rest:
-        added = _summand(step.expression, value)
+        added = summand(step.expression, value)
         if step.expression == f"op_relu({value})" and step is last:
             made = replace(made, problem=replace(made.problem, relu=True))
         elif added in names and not made.problem.c and product.alpha == 1:
@@ -186,7 +186,7 @@ def _as_matrices(tensor: Tensor, own: tuple[int, int, int, int]) -> Matrices:
     return Matrices(tensor, (own[0], own[1]), own[2], own[3])
 
 
-def _summand(expression: str, value: str) -> str:
+def summand(expression: str, value: str) -> str:
     """What an expression adds to ``value``; "" when it does something else."""
     for left, right in ((f"float(op_add({value}, ", "))"), ("float(op_add(", f", {value}))")):
         if expression.startswith(left) and expression.endswith(right):
