@@ -26,6 +26,8 @@ def bench(
     duration: float | None = None,
     warmup: float = 0.5,
     streams: int = 1,
+    graphs: bool = True,
+    nvtx: bool = False,
     by_layer: bool = True,
     inputs: Inputs | None = None,
     seed: int = 0,
@@ -52,6 +54,8 @@ def bench(
         duration: seconds to measure for, at least.
         warmup: seconds before that.
         streams: of inferences side by side, a thread and tensors of its own each.
+        graphs: repeat runs as CUDA graphs; False launches kernel by kernel. Of a GPU, like ``nvtx``.
+        nvtx: ranges for profilers: of each inference and, without graphs, of each layer.
         by_layer: also time layers, in a pass of their own.
         inputs, seed, input_shapes, val_range, keep, passes, fusion, interior, passes_limit, progress: as for ``run``; several input sets take turns.
         tactics: a tactic file, whose precision, passes, fusion, interior and kept tensors hold.
@@ -73,7 +77,7 @@ def bench(
     loaded = saved.model if saved is not None else loaded_model(model)
     load_seconds = time.perf_counter() - begin - (sum(saved.seconds.values()) if saved is not None else 0.0)
     options = BenchOptions(
-        precision=precision, engine=saved, device=device, amount=amount, streams=streams, by_layer=by_layer,
+        precision=precision, engine=saved, device=device, amount=amount, streams=streams, graphs=graphs, ranges=nvtx, by_layer=by_layer,
         keep=patterns(keep), tactics=optional_path(tactics), passes=passes, fusion=fusion, interior=interior,
         passes_limit=passes_limit, threads=threads, custom_op_libs=tuple(Path(one) for one in custom_op_libs), command=command,
     )  # fmt: skip

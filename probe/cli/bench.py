@@ -49,6 +49,13 @@ def bench(
     streams: Annotated[
         int, typer.Option(metavar="N", min=1, help="Inferences side by side, each on a thread with its own tensors.")
     ] = 1,
+    no_graph: Annotated[
+        bool, typer.Option("--no-graph", help="On a GPU: launch kernel by kernel, not as a CUDA graph.")
+    ] = False,
+    nvtx: Annotated[
+        bool,
+        typer.Option("--nvtx", help="On a GPU: NVTX ranges of inferences; with --no-graph, of layers, too."),
+    ] = False,
     inputs: Inputs = None,
     input_shapes: InputShapes = None,
     seed: Seed = 0,
@@ -124,7 +131,8 @@ def bench(
             progress, inputs=inputs, seed=seed, input_shapes=input_shapes, val_range=val_range, threads=threads, custom_op_lib=custom_op_lib,
         )  # fmt: skip
         result = measure(
-            model, precision=precision, iterations=iterations, duration=duration, warmup=warmup, streams=streams, by_layer=not no_layers,
+            model, precision=precision, iterations=iterations, duration=duration, warmup=warmup, streams=streams, graphs=not no_graph, nvtx=nvtx,
+            by_layer=not no_layers,
             keep=parse_keep(keep), tactics=tactics, device=chosen_device(device), passes=passes, fusion=fusion, interior=interior,
             passes_limit=passes_limit, **common,
         )  # fmt: skip

@@ -201,7 +201,7 @@ def bench_facts(result: BenchResult) -> list[tuple[str, str]]:
     )
     facts = [
         ("model", f"{escape(result.model)} ({result.model_sha256[:8]})"),
-        ("device", f"{escape(result.device)}; {escape(result.executor)}; {_threads(result)}; passes {result.passes}, fusion {result.fusion}"),
+        ("device", f"{escape(result.device)}; {escape(result.executor)}{_threads(result)}; passes {result.passes}, fusion {result.fusion}"),
         ("measured", measured),
         ("layers", sum_against_whole(result)),
         ("ceilings", under_the_roof(result)),
@@ -217,4 +217,6 @@ def bench_facts(result: BenchResult) -> list[tuple[str, str]]:
 
 
 def _threads(result: BenchResult) -> str:
-    return count(result.threads, "thread") if result.threads else "a thread a core"
+    if not result.device.startswith("cpu"):
+        return ""
+    return f"; {count(result.threads, 'thread') if result.threads else 'a thread a core'}"

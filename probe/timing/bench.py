@@ -49,6 +49,7 @@ class BenchOptions:
         layers: passes and seconds that layers are timed for, one by one.
         streams: of inferences side by side.
         graphs: CUDA graphs where the device has them; False launches kernel by kernel.
+        ranges: NVTX ranges for profilers, on a GPU.
         by_layer: also time layers, against ceilings measured here.
         keep: patterns; tensors, layers and ONNX nodes whose name one is found in stay FP32.
         tactics: a tactic file to replay.
@@ -61,6 +62,7 @@ class BenchOptions:
     layers: Amount = field(default_factory=lambda: Amount(10, 1.0, 0.0))
     streams: int = 1
     graphs: bool = True
+    ranges: bool = False
     by_layer: bool = True
     keep: tuple[re.Pattern[str], ...] = ()
     tactics: Path | None = None
@@ -124,8 +126,9 @@ def bench_network(
     with bench.phase("compile") as tell:
         engine, assignment, kept = _compiled(bench, model)
         timeline = timeline_of(
-            engine, assignment, clock, threads=options.threads, libraries=options.custom_op_libs, graphs=options.graphs
-        )
+            engine, assignment, clock, threads=options.threads, libraries=options.custom_op_libs, graphs=options.graphs,
+            ranges=options.ranges,
+        )  # fmt: skip
         if isinstance(engine.device, Warms):
             plans = [engine.rounding.plan(assignment)]
             engine.device.warm(bench.feeds[0], plans, lambda done, of: tell(f"{done} of {of} kernels"))
@@ -142,7 +145,7 @@ def bench_network(
         model=str(model.path),
         model_sha256=model.sha256,
         precision=engine.settings.precision,
-        device=device_in_words(engine.settings.device, engine.settings.precision),
+        device=_in_words(engine),
         executor=timeline.executor,
         layerwise=timeline.layerwise,
         emulated=_is_emulated(engine, assignment),
@@ -194,19 +197,31 @@ def timeline_of(
     threads: int = 0,
     libraries: Sequence[Path] = (),
     graphs: bool = True,
+    ranges: bool = False,
 ) -> Timeline:
     """What the engine's device tells of time.
 
     Args:
         threads, libraries: that the engine was compiled with.
         graphs: CUDA graphs, on a GPU; False launches kernel by kernel.
+        ranges: NVTX ranges, on a GPU.
+
+    Raises:
+        InputError: what is asked for is a GPU's.
     """
     if engine.device.name == "cuda":
         from probe.engine.device.cuda.device import CudaDevice
         from probe.engine.device.cuda.timeline import CudaTimeline
 
         assert isinstance(engine.device, CudaDevice)
-        return CudaTimeline(engine.device, engine.rounding.plan(assignment), clock, graphs=graphs)
+        return CudaTimeline(engine.device, engine.rounding.plan(assignment), clock, graphs=graphs, ranges=ranges)
+    if ranges or not graphs:
+        option = "--nvtx" if ranges else "--no-graph"
+        raise InputError(
+            "the CPU has neither CUDA graphs nor NVTX ranges",
+            where=option,
+            hint=f"leave {option} out, or --device cuda",
+        )
     from probe.engine.device.cpu.device import CpuDevice
     from probe.engine.device.cpu.program import Program
     from probe.engine.device.cpu.timeline import CpuTimeline
@@ -216,6 +231,15 @@ def timeline_of(
         engine.network, engine.top_layers, engine.rounding, engine.device.weights, threads, tuple(libraries)
     )
     return CpuTimeline(engine.device, program, engine.rounding.plan(assignment), clock)
+
+
+def _in_words(engine: Engine) -> str:
+    if engine.device.name == "cpu":
+        return device_in_words("cpu", engine.settings.precision)
+    from probe.engine.tuning.fingerprint import fingerprint_of
+
+    found = fingerprint_of(engine)
+    return ", ".join(one for one in (f"{found.device.replace(' ', ': ', 1)}", found.processor, found.driver) if one)
 
 
 def _contexts(timeline: Timeline, streams: int) -> list[Context]:

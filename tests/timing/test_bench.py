@@ -211,3 +211,10 @@ def test_the_timeline_loads_no_polars(tmp_path) -> None:
     faulty.build(tmp_path / "m.onnx")
     code = "import sys, probe.timing.bench; assert not {'polars', 'typer', 'onnxruntime'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, env={"PYTHONPATH": ":".join(sys.path)})
+
+
+@pytest.mark.parametrize(("option", "given"), [("--nvtx", {"ranges": True}), ("--no-graph", {"graphs": False})])
+def test_what_only_a_gpu_has_is_refused(network, option, given) -> None:
+    with pytest.raises(InputError, match="neither CUDA graphs nor NVTX") as caught:
+        bench(network, by_layer=False, **given)
+    assert caught.value.where == option

@@ -59,13 +59,14 @@ class CudaContext:
 
     Args:
         graphs: capture launches; False makes them one by one.
+        marked: told of the layer before each launch that is not part of a graph.
 
     Attributes:
         note: why runs are not repeated, or not as graphs; "" when they are.
     """
 
-    def __init__(self, means: Means, *, graphs: bool = True) -> None:
-        self._means, self._graphs = means, graphs
+    def __init__(self, means: Means, *, graphs: bool = True, marked: Callable[[str], None] | None = None) -> None:
+        self._means, self._graphs, self._marked = means, graphs, marked
         self._backend = means.backend.beside()
         self._faults = host_tensor(np.zeros(1, np.int32))
         self._ready: OrderedDict[Hashable, Prepared] = OrderedDict()
@@ -155,7 +156,9 @@ class CudaContext:
         if found is None:
             recording = self._means.record(feeds, fed)
             self._note_faults_here(recording)
-            found = Prepared(recording, self._backend, self._means.compute, self._shared, graphs=self._graphs)
+            found = Prepared(
+                recording, self._backend, self._means.compute, self._shared, graphs=self._graphs, marked=self._marked
+            )
             self._ready[key] = found
             if len(self._ready) > _MOST:
                 self._ready.popitem(last=False)

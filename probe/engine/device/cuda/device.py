@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Generator, Hashable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from threading import RLock
@@ -33,6 +34,7 @@ from probe.engine.device.cuda.replays import Replays
 from probe.engine.device.cuda.tape import Tape
 from probe.engine.device.cuda.templates import Template, seen, template_of
 from probe.engine.device.cuda.tensor import Tensor, host_tensor
+from probe.engine.device.cuda.tuning.planning import Missing
 from probe.engine.device.cuda.tuning.tuner import CudaTuner
 from probe.engine.device.cuda.weights import DeviceWeights
 from probe.engine.device.protocol import Fallback, Tapped
@@ -165,11 +167,14 @@ class CudaDevice:
         self.backend.enter()
         prepared.feed(self._fed(feeds))
 
-    def context(self, plans: Mapping[str, Plan], *, graphs: bool = True) -> CudaContext:
+    def context(
+        self, plans: Mapping[str, Plan], *, graphs: bool = True, marked: Callable[[str], None] | None = None
+    ) -> CudaContext:
         """Inferences under one assignment on a stream of their own, beside those of other contexts.
 
         Args:
             graphs: False launches kernel by kernel.
+            marked: told of the layer before each launch that is not part of a graph.
         """
 
         def record(feeds: Mapping[str, Array], fed: Mapping[str, Tensor]) -> Recording:
@@ -182,7 +187,7 @@ class CudaDevice:
 
         anew = partial(self.run, plans=plans)
         means = Means(self.backend, self._fed, record, self._compute, self._named, anew, self._faults)
-        return CudaContext(means, graphs=graphs)
+        return CudaContext(means, graphs=graphs, marked=marked)
 
     def shapes(self, feeds: Mapping[str, Array], plans: Mapping[str, Plan]) -> dict[str, tuple[int, ...]]:
         """Of every tensor that a run makes, what stays inside fused layers too; nothing but what decides on shapes leaves the device.
@@ -235,28 +240,16 @@ class CudaDevice:
 
     def _record(self, fed: Mapping[str, Tensor], plans: Mapping[str, Plan]) -> tuple[dict[str, Tensor], Recording]:
         """Outputs of a run, and what it did."""
-        tape = Tape(self.backend)
-        queue = Queue(
-            tape,
-            self.queue.opset,
-            launches=self.queue.launches,
-            faults=self._faults,
-            recording=True,
-            outside=self.queue,
-            sources=self.queue.sources,
-        )
-        given = {name: tape.fed(name, tensor) for name, tensor in fed.items()}
-        run = OneRun(queue, plans, self._valued(given), Counter(self._fallback.uses))
+        tape, run = self._taped(self.backend, fed, plans, self.queue.launches)
         try:
-            for _ in self._run_layers(self._layers, run):
-                pass
+            deque(self._run_layers(self._layers, run), maxlen=0)
             results = self._results(run)
             places = {name: tape.place(tensor) for name, tensor in results.items()}
         except BaseException:
             tape.abandon()
             raise
-        arrays = {name: self._detached(tensor) for name, tensor in results.items()}
-        return arrays, tape.finish(places, checks_faults=queue.may_fault)
+        arrays = {name: tensor.detached(self.backend) for name, tensor in results.items()}
+        return arrays, tape.finish(places, checks_faults=run.queue.may_fault)
 
     def _detached(self, tensor: Tensor) -> Tensor:
         """A result on the host, of which no recording knows."""

@@ -49,6 +49,7 @@ class Prepared:
         arena: gives memory of at least so many bytes.
         graphs: capture; False launches one by one.
         side_by_side: let layers that do not depend on each other run at the same time, where that takes little more memory.
+        marked: told of the layer before each launch that is not part of a graph.
 
     Attributes:
         layout: of the memory of the run.
@@ -69,7 +70,9 @@ class Prepared:
         *,
         graphs: bool = True,
         side_by_side: bool = False,
+        marked: Callable[[str], None] | None = None,
     ) -> None:
+        self._marked = marked
         self._recording, self._backend, self._compute = recording, backend, compute
         self.checks_faults = recording.checks_faults
         self._pieces = [staged(piece, recording) if isinstance(piece, list) else piece for piece in recording.pieces()]
@@ -135,6 +138,8 @@ class Prepared:
 
         def one_by_one() -> None:
             for one in (one for batch in batches for one in batch.launches):
+                if self._marked is not None:
+                    self._marked(one.what)
                 self._backend.launch(one.source, one.shape, one.arguments, one.what)
 
         return one_by_one

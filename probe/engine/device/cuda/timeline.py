@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from probe.engine.device.cuda.ceilings import measure_ceilings
 from probe.engine.device.cuda.formats import F32
 from probe.engine.device.cuda.prepared import Diverged, Prepared
 from probe.engine.device.cuda.queue import Queue
+from probe.engine.device.cuda.ranges import Ranges
 from probe.engine.device.cuda.recording import Launched
 from probe.engine.device.cuda.tape import Tape
 from probe.engine.device.timeline import Clock, Held, Moments
@@ -33,13 +35,17 @@ class CudaTimeline:
 
     Args:
         graphs: False launches kernel by kernel, which is what graphs are to be compared with.
+        ranges: NVTX ranges of inferences and, kernel by kernel, of their layers.
     """
 
     one_at_a_time = ""
 
-    def __init__(self, device: CudaDevice, plans: Mapping[str, Plan], clock: Clock, *, graphs: bool = True) -> None:
+    def __init__(
+        self, device: CudaDevice, plans: Mapping[str, Plan], clock: Clock, *, graphs: bool = True, ranges: bool = False
+    ) -> None:
         self._device, self._plans, self._clock, self._graphs = device, plans, clock, graphs
         self._contexts: list[CudaContext] = []
+        self._ranges = ranges
         self._timed: dict[Hashable, tuple[Prepared, Callable[[], dict[str, float]]]] = {}
 
     @property
@@ -61,10 +67,15 @@ class CudaTimeline:
         return any(one.prepared is None or one.prepared.graphs != 1 for one in self._contexts)
 
     def context(self) -> _Timed:
-        """As ``Timeline.context``: a stream, memory and pinned buffers of its own."""
-        made = self._device.context(self._plans, graphs=self._graphs)
+        """As ``Timeline.context``: a stream, memory and pinned buffers of its own.
+
+        Raises:
+            InputError: no library for ranges.
+        """
+        ranges = Ranges() if self._ranges else None
+        made = self._device.context(self._plans, graphs=self._graphs, marked=ranges.layer if ranges else None)
         self._contexts.append(made)
-        return _Timed(made, self._clock)
+        return _Timed(made, self._clock, ranges)
 
     def shapes(self, feeds: Mapping[str, Array]) -> dict[str, tuple[int, ...]]:
         """As ``Timeline.shapes``."""
@@ -116,12 +127,13 @@ class CudaTimeline:
 class _Timed:
     """As ``Context``."""
 
-    def __init__(self, context: CudaContext, clock: Clock) -> None:
-        self._context, self._clock = context, clock
+    def __init__(self, context: CudaContext, clock: Clock, ranges: Ranges | None) -> None:
+        self._context, self._clock, self._ranges = context, clock, ranges
 
     def run(self, feeds: Mapping[str, Array]) -> Moments:
         """As ``Context.run``."""
-        return self._context.measured(feeds, self._clock)[1]
+        with self._ranges.range("inference") if self._ranges is not None else nullcontext():
+            return self._context.measured(feeds, self._clock)[1]
 
 
 def _small_launches(backend: Backend) -> tuple[tuple[Launch, ...], list[Tensor]]:
