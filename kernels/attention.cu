@@ -48,17 +48,17 @@ template <int ROWS, int COLS> __device__ __forceinline__ void fetch(T* to, const
 }
 
 // The steps before the product, on a tile in shared memory
-template <int ROWS, class F> __device__ __forceinline__ void change(T* tile, int cols, F step) {
-    __syncthreads();
+template <int ROWS, class F> __device__ __forceinline__ void change(T* tile, int cols, F steps) {
+#pragma unroll 2
     for (int i = threadIdx.x; i < ROWS * (DEPTH / 8); i += THREADS) {
         int row = i / (DEPTH / 8), col = i % (DEPTH / 8) * 8;
         if (col >= cols) continue;
-        Pack<T, 8> x = *(Pack<T, 8>*)(tile + row * PITCH + col);
+        auto at = (Pack<unsigned, 4>*)(tile + row * PITCH + col);
+        Pack<unsigned, 4> x = *at;
 #pragma unroll
-        for (int e = 0; e < 8; ++e) write(x.lane[e], step(read(x.lane[e])));
-        *(Pack<T, 8>*)(tile + row * PITCH + col) = x;
+        for (int e = 0; e < 4; ++e) x.lane[e] = steps(x.lane[e]);
+        *at = x;
     }
-    __syncthreads();
 }
 
 // 16 queries of a warp, as fragments
@@ -271,8 +271,9 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention(
     auto fetch_values = [&](T* to, int tile) { fetch<BK, WIDTH>(to, v + tile * BK * p.v.row, p.v.row, p.keys - tile * BK, p.width); };
     auto stage = [&](int at) { return ring + at % STAGES * BK * PITCH; };
     auto arrive = [&](T* tile, bool keys, bool begins) {  // a tile that was waited for
-        if (BEFORE_Q && begins) change<BQ>(queries, p.depth, [&](float x) { return beside.before_q(x); });
-        if (BEFORE_K && keys) change<BK>(tile, p.depth, [&](float x) { return beside.before_k(x); });
+        if (BEFORE_Q && begins) change<BQ>(queries, p.depth, [&](unsigned x) { return beside.before_q(x); });
+        if (BEFORE_K && keys) change<BK>(tile, p.depth, [&](unsigned x) { return beside.before_k(x); });
+        if ((BEFORE_Q && begins) || (BEFORE_K && keys)) __syncthreads();
         if (begins) mine.begin(own);
     };
     fetch<BQ, DEPTH>(queries, q, p.q.row, p.queries - first, p.depth);

@@ -74,7 +74,7 @@ def test_every_variant_does(tmp_path, backend, monkeypatch, name, variant):
     check(backend, tmp_path, monkeypatch, name, "fp16", variant)
 
 
-@pytest.mark.parametrize("name", ["bert", "even mask", "where"])
+@pytest.mark.parametrize("name", ["bert", "even mask", "where", "vit"])
 def test_two_values_in_one_register_give_the_bits_of_one(tmp_path, backend, monkeypatch, name):
     for precision in ("fp16", "bf16"):
         engine, _, feeds = engine_of(tmp_path, name, precision, backend)

@@ -144,8 +144,11 @@ def text_of(around: Around, stored_as: str, *, even: bool) -> str:
         lines.append(
             f"        for (int half = 0; half < 2; ++half) {name}_row[half] = {name}_at + scores + (i64)rows.at(half) * rows.keys;"
         )
-    lines += ["    }", *_before("before_q", around.queries), *_before("before_k", around.keys)]
+    lines.append("    }")
     by_name = {one.name: one for one in read}
+    for place, steps in (("before_q", around.queries), ("before_k", around.keys)):
+        in_pairs = steps.in_pairs([by_name[name] for name in steps.reads], stored_as)
+        lines += _before(place, steps, stored_as, in_pairs=in_pairs)
     for place, steps in (("between", around.between), ("after", around.after)):
         beside_it = [by_name[name] for name in steps.reads]
         lines += _quad(place, beside_it, steps, stored_as if steps.in_pairs(beside_it, stored_as) else "", even=even)
@@ -156,11 +159,20 @@ def _rounded(value: str, rounding: str) -> str:
     return f"round_{rounding}({value})" if rounding else value
 
 
-def _before(name: str, steps: Steps) -> list[str]:
-    """Steps on a query or key, which read nothing but scalars."""
-    lines = [f"    __device__ __forceinline__ float {name}(float sum) const {{"]
-    lines += [f"        {step.type} {step.name} = {_rounded(step.expression, step.rounding)};" for step in steps.steps]
-    return [*lines, f"        return {steps.steps[-1].name if steps.steps else 'sum'};", "    }"]
+def _before(name: str, steps: Steps, kind: str, *, in_pairs: bool) -> list[str]:
+    """Steps on two values of a query or key side by side. They read nothing but scalars."""
+    lines = [f"    __device__ __forceinline__ unsigned {name}(unsigned sum_2) const {{"]
+    if in_pairs or not steps.steps:
+        lines += [
+            f"        unsigned {one.name}_2 = {text};" for one, text in zip(steps.steps, steps.pairs, strict=True)
+        ]
+        return [*lines, f"        return {steps.steps[-1].name if steps.steps else 'sum'}_2;", "    }"]
+    lines.append(f"        float both[2] = {{lower(sum_2, {kind}()), higher(sum_2, {kind}())}};")
+    lines.append("        for (int i = 0; i < 2; ++i) {")
+    lines.append("            float sum = both[i];")
+    lines += [f"            {one.type} {one.name} = {_rounded(one.expression, one.rounding)};" for one in steps.steps]
+    lines += [f"            both[i] = {steps.steps[-1].name};", "        }"]
+    return [*lines, f"        return side_by_side(both[0], both[1], {kind}());", "    }"]
 
 
 def _quad(place: str, read: Sequence[Beside], whole: Steps, pairs_of: str, *, even: bool) -> list[str]:
