@@ -112,6 +112,20 @@ def test_relu_hands_nan_on(queue):
         assert np.isnan(actual[0]).all() and (actual[1:5, 0] == [0, np.inf, 0, 0]).all()
 
 
+def test_the_gelu_of_the_library_is_an_approximation(queue):
+    """By tanh, and near it: why no network's Gelu is computed by it."""
+    a, b = stored(queue, RANDOM.standard_normal((256, 64)) / 3), stored(queue, RANDOM.standard_normal((64, 320)) / 3)
+    problem = square(256, 320, 64, out="float", gelu=True)
+    x = a.array(queue.backend).astype(np.float64) @ b.array(queue.backend)
+    by_tanh = 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+    found = cublaslt.offers(problem)
+    assert found
+    for one in found:
+        off = np.abs(multiplied(queue, problem, one, a, b) - by_tanh).max()
+        print(f"{one.algorithm}: {off:.1e}")
+        assert off < 1e-3
+
+
 def test_stored_narrow_is_stored_wide_and_rounded(queue):
     a, b = stored(queue, RANDOM.standard_normal((256, 1024))), stored(queue, RANDOM.standard_normal((1024, 320)))
     row, problem = stored(queue, RANDOM.standard_normal(320)), square(256, 320, 1024)

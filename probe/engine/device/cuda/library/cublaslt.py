@@ -31,7 +31,7 @@ _CONFIG = (
     ("REDUCTION_SCHEME", ctypes.c_uint32), ("CTA_SWIZZLING", ctypes.c_uint32), ("CUSTOM_OPTION", ctypes.c_uint32),
     ("INNER_SHAPE_ID", ctypes.c_uint16), ("CLUSTER_SHAPE_ID", ctypes.c_uint16),
 )  # fmt: skip
-_DEFAULT, _RELU, _BIAS = 1, 2, 4  # cublasLtEpilogue_t
+_DEFAULT, _RELU, _BIAS, _GELU = 1, 2, 4, 32  # cublasLtEpilogue_t
 _ALGORITHM = ctypes.c_uint64 * 8  # cublasLtMatmulAlgo_t
 _SOMEWHERE = 1 << 20  # an address for what is asked before there are any: aligned as all memory of a run is
 
@@ -68,12 +68,11 @@ class _Described:
         wide = mode != "16f"
         self.types = (_COMPUTE[mode], _TYPES["float" if wide else "f16"])
         self.operation = self._keep(lib.matmul_desc_destroy, lib.matmul_desc_create(*self.types))
-        epilogue = (_DEFAULT if not (problem.relu or problem.c == "row") else 0) | _RELU * problem.relu
-        epilogue |= _BIAS * (problem.c == "row")
+        epilogue = _RELU * problem.relu | _GELU * problem.gelu | _BIAS * (problem.c == "row")
         operation = lib.MatmulDescAttribute
         self._set("matmul_desc", self.operation, operation.TRANSA, ctypes.c_int32(problem.b.turned))
         self._set("matmul_desc", self.operation, operation.TRANSB, ctypes.c_int32(problem.a.turned))
-        self._set("matmul_desc", self.operation, operation.EPILOGUE, ctypes.c_uint32(epilogue))
+        self._set("matmul_desc", self.operation, operation.EPILOGUE, ctypes.c_uint32(epilogue or _DEFAULT))
         if problem.c == "row":
             self._set("matmul_desc", self.operation, operation.BIAS_DATA_TYPE, ctypes.c_int32(_TYPES[problem.c_format]))
             self.bias(_SOMEWHERE)

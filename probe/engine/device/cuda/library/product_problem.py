@@ -44,6 +44,7 @@ class ProductProblem:
         c: what is added: ``row`` the same to every row, ``matrix`` to every element, as the result lies; "" nothing.
         c_format: of it.
         relu: negative results become zero.
+        gelu: the library's GELU, which approximates by tanh: nothing that a network asks for is computed by it.
         tf32: a and b hold no more bits than TF32 has.
     """
 
@@ -57,6 +58,7 @@ class ProductProblem:
     c: str = ""
     c_format: str = ""
     relu: bool = False
+    gelu: bool = False
     alpha: float = 1.0
     beta: float = 0.0
     tf32: bool = False
