@@ -99,8 +99,8 @@ def bench(
 
     Latency with percentiles, throughput, compute and copies; then, in a pass of its own, every layer with FLOP/s, bytes/s and its share of
     what this machine reached in the same run (the roofline), and memory along the network. What makes times unstable is said. A batch is
-    chosen by --input-shapes. The CPU computes in FP32: lower precisions are emulated, and their times say nothing of a GPU. Exit code 0:
-    measured, stable or not.
+    chosen by --input-shapes. The CPU computes in FP32: lower precisions are emulated, and their times say nothing of a GPU. With --device
+    cuda copies and kernels are timed on the GPU, inferences repeat a CUDA graph. Exit code 0: measured, stable or not.
 
     Example: probe bench model.onnx --duration 10 --json bench.json
     """

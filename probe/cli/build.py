@@ -63,7 +63,8 @@ def build(
 
     It holds the model, the network after its clean-up, weights, precision and kernel choices, each byte checked when it is read; it loads
     without compiling again and computes the same bits. run, bench and inspect take it where they take a model, and dump with --runner
-    engine. It is refused where it was not built for: another device or version of probe. Inputs are of use with --tactics only, whose
+    engine. It is refused where it was not built for: another device, GPU or version of probe. For a GPU it also holds the machine code of
+    all kernels, for inputs of these shapes; others are compiled when they come. On the CPU inputs are of use with --tactics only, whose
     choices hold for their shapes. Exit code 0: written.
 
     Example: probe build model.onnx -o engine.probe --precision fp16 --keep "^logits$"

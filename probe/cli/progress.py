@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ from typing import Any, Self, TypeVar, cast
 T = TypeVar("T")
 
 INTERVAL = 0.1  # seconds between redraws
+_SHARE = re.compile(r"(\d+) of (\d+)\b")  # in what is told: done, altogether
+_BAR = 20  # cells
 
 
 class Progress:
@@ -36,7 +39,7 @@ class Progress:
 
         self._drawn = now
         of = f"/{self._total}" if self._total else ""
-        sys.stderr.write(f"\r\x1b[K{self._doing} {self._done}{of} {elide(name, 48) if name else ''}")
+        sys.stderr.write(f"\r\x1b[K{self._doing} {self._done}{of} {bar(name)}{elide(name, 48) if name else ''}")
         sys.stderr.flush()
 
     def tell(self, phase: str, name: str) -> None:
@@ -49,6 +52,19 @@ class Progress:
         if self._drawn:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()
+
+
+def bar(told: str) -> str:
+    """Of what tells how many of how many are done; "" for everything else.
+
+    >>> bar("kernels 5 of 10")
+    '[##########          ] '
+    """
+    found = _SHARE.search(told)
+    if found is None or not int(found[2]):
+        return ""
+    full = _BAR * min(int(found[1]), int(found[2])) // int(found[2])
+    return f"[{'#' * full:{_BAR}}] "
 
 
 def watched(inner: T, method: str, progress: Progress) -> T:

@@ -93,6 +93,9 @@ def test_progress_is_silent_in_a_pipe_and_drawn_on_a_terminal(
         progress.step("a\x1b[2Jb")
     drawn = capsys.readouterr().err
     assert drawn.startswith("\r\x1b[Kcomparing 1/2") and drawn.endswith("\r\x1b[K")
+    with Progress("building") as progress:
+        progress.tell("kernels", "3 of 4")
+    assert "building 1 [###############     ] kernels 3 of 4" in capsys.readouterr().err
     with Progress("comparing", 2, quiet=True) as progress:
         progress.step()
     assert capsys.readouterr().err == ""
