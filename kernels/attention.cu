@@ -8,7 +8,8 @@
 // A warp has 16 queries; SPLIT warps share them, each with every SPLIT-th 16 keys. Tiles of BK keys come by asynchronous copies, STAGES under
 // way. The order of every sum is fixed.
 // NVRTC defines: TAB, TY, DEPTH, WIDTH (multiples of 16), QUERY_WARPS, SPLIT, BK (divides by 16 * SPLIT), STAGES, HELD, KEYS (multiple of 16; held only), PLAIN_AFTER 1 where
-// nothing but a rounding lies between the softmax and its product with v, BEFORE_Q, BEFORE_K 1 where steps come before the product.
+// nothing but a rounding lies between the softmax and its product with v, BEFORE_Q, BEFORE_K 1 where steps come before the product; WIDE 1 where nothing
+// rounds w: it is multiplied as the sum of two TAB, which hold 22 (bf16: 16) of its bits.
 #include "mma.cuh"
 
 typedef TAB T;
@@ -20,6 +21,7 @@ typedef TAB T;
 #define EACH (BK / 16 / SPLIT)                        // of a tile: 16 keys of a warp
 #define MINE ((KEYS / 16 + SPLIT - 1) / SPLIT)        // of all keys
 #define SUMS_PITCH (WIDTH + 8)
+#define FRAGMENTS (WIDE ? 2 : 1)  // of w
 #define LOWEST __int_as_float(0xff800000)
 
 // ROWS x COLS elements to shared memory, zeros outside rows x cols
@@ -99,14 +101,17 @@ __device__ __forceinline__ void multiply(float (&left)[4], float (&right)[4], co
 }
 
 // y += w v for 16 keys
-__device__ __forceinline__ void multiply(float (&y)[WIDTH / 8][4], const unsigned (&w)[4], const T* values) {
+__device__ __forceinline__ void multiply(float (&y)[WIDTH / 8][4], const unsigned (&w)[FRAGMENTS][4], const T* values) {
     int lane = threadIdx.x % 32;
 #pragma unroll
     for (int n = 0; n < WIDTH / 16; ++n) {
         unsigned v[4];
         load_matrices_transposed(v, values + lane % 16 * PITCH + n * 16 + lane / 16 * 8);
-        mma(y[2 * n], w, v[0], v[1], T());
-        mma(y[2 * n + 1], w, v[2], v[3], T());
+#pragma unroll
+        for (int f = FRAGMENTS - 1; f >= 0; --f) {  // what is smaller first
+            mma(y[2 * n], w[f], v[0], v[1], T());
+            mma(y[2 * n + 1], w[f], v[2], v[3], T());
+        }
     }
 }
 
@@ -159,7 +164,7 @@ __device__ __forceinline__ void join_sums(Row (&rows)[2], float* room) {
 
 // w of 16 keys from the exponentials of their scores: as fragments
 __device__ __forceinline__ void weigh(
-    unsigned (&w)[4], float (&left)[4], float (&right)[4], const Row (&rows)[2], const Beside& beside, int col) {
+    unsigned (&w)[FRAGMENTS][4], float (&left)[4], float (&right)[4], const Row (&rows)[2], const Beside& beside, int col) {
 #pragma unroll
     for (int side = 0; side < 2; ++side) {
         float(&part)[4] = side ? right : left;
@@ -171,8 +176,12 @@ __device__ __forceinline__ void weigh(
         for (int i = 0; i < 4; ++i)
             if (col + side * 8 + i % 2 >= beside.rows.keys) part[i] = 0.f;  // a row of NaN has no others
 #endif
-        w[side * 2] = side_by_side(part[0], part[1], T());
-        w[side * 2 + 1] = side_by_side(part[2], part[3], T());
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            unsigned both = side_by_side(part[half * 2], part[half * 2 + 1], T());
+            w[0][side * 2 + half] = both;
+            if (WIDE) w[FRAGMENTS - 1][side * 2 + half] = side_by_side(part[half * 2] - lower(both, T()), part[half * 2 + 1] - higher(both, T()), T());
+        }
     }
 }
 
@@ -317,7 +326,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention(
         ask(TILES + t + STAGES - 1);
 #pragma unroll
         for (int g = t * EACH; g < (t + 1) * EACH && g < MINE; ++g) {
-            unsigned w[4];
+            unsigned w[FRAGMENTS][4];
             weigh(w, s[2 * g], s[2 * g + 1], rows, beside, g * SPLIT * 16 + column);
             multiply(sums, w, stage(TILES + t) + ((g - t * EACH) * SPLIT + part) * 16 * PITCH);
         }
@@ -384,7 +393,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention(
         ask(tiles + 2 * t + STAGES);
 #pragma unroll
         for (int g = 0; g < EACH; ++g) {
-            unsigned w[4];
+            unsigned w[FRAGMENTS][4];
             weigh(w, s[2 * g], s[2 * g + 1], rows, beside, t * BK + g * SPLIT * 16 + column);
             multiply(sums, w, stage(tiles + 2 * t + 1) + (g * SPLIT + part) * 16 * PITCH);
         }

@@ -12,6 +12,7 @@ from probe.engine.device.cuda.layer_run import LayerRun
 from probe.engine.device.cuda.ops import attention
 from probe.engine.device.cuda.ops.attention import Variant
 from probe.engine.device.cuda.ops.attention_code import Steps, text_of
+from probe.engine.rounding import Interior
 from probe.model import load
 from probe.precision import PRECISIONS
 from tests.engine.cuda.attention_cases import CASES
@@ -23,9 +24,9 @@ VARIANTS = (
 )  # fmt: skip
 
 
-def engine_of(folder, name: str, precision: str, backend):
+def engine_of(folder, name: str, precision: str, backend, interior: Interior = "storage"):
     feeds = CASES[name].save(folder / "m.onnx")
-    engine = compile_model(load(folder / "m.onnx"), precision=precision)
+    engine = compile_model(load(folder / "m.onnx"), precision=precision, interior=interior)
     device = CudaDevice(engine.network, engine.top_layers, engine.rounding, backend)
     engine.device = device
     return engine, device, feeds
@@ -85,3 +86,18 @@ def test_two_values_in_one_register_give_the_bits_of_one(tmp_path, backend, monk
             engine.device = CudaDevice(engine.network, engine.top_layers, engine.rounding, backend)
             found.append(tapped(engine, feeds))
         assert all(np.array_equal(found[0][key], array) for key, array in found[1].items())
+
+
+@pytest.mark.parametrize("name", ["bert", "vit", "where", "cap"])
+def test_an_interior_that_is_not_rounded(tmp_path, backend, monkeypatch, name):
+    """Weights are multiplied as two numbers each: far nearer to FP32 than a rounding of the result."""
+    engine, device, feeds = engine_of(tmp_path, name, "fp16", backend, "fp32")
+    one = engine(feeds)["y"]
+    assert not device.queue.apart and device.queue.launches["attention"], device.queue.apart
+    monkeypatch.setattr(AttentionRun, "run", LayerRun.run)
+    engine.device = CudaDevice(engine.network, engine.top_layers, engine.rounding, backend)
+    apart = engine(feeds)["y"]
+    near(one, apart, 1.1 * PRECISIONS["fp16"].roundoff)
+    assert (
+        np.isfinite(apart).all() and np.mean(one != apart) < 0.02
+    )  # the result's rounding falls otherwise near a middle alone

@@ -49,8 +49,6 @@ class AttentionRun(LayerRun):
         core = [parts.product, *parts.between, parts.softmax, *parts.after, parts.output]
         readings, roundings, stores = self._described(core, [*parts.between, *parts.after])
         (weights, *_), made = parts.output.inputs, parts.output.outputs[0]
-        if id(weights) not in roundings:
-            raise Unsupported("weights that are not rounded before they multiply the values")
         moved = parts.move.outputs[0] if parts.move is not None else made
         rounds = self._rounds(made) or self._rounds(moved)
         if id(made) in self._wanted and self._rounds(made) is not rounds:
@@ -59,22 +57,32 @@ class AttentionRun(LayerRun):
             self._operand(way, node)
             for way, node in ((parts.q, parts.product), (parts.k, parts.product), (parts.v, parts.output))
         ]
-        scaling = [node for way in (parts.q, parts.k) for node in way.nodes if node.op_type != "Transpose"]
+        scaling = [node for way in (parts.q, parts.k) for node in way.nodes if is_pointwise(node)]
         for node in scaling:
             readings |= {id(v): self._reading(node, v) for v in node.inputs if v is not None and v.is_initializer()}
         names = {key: f"x{at}" for at, key in enumerate(readings)}
         scaled = {id(node.outputs[0]): self._low.name for node in scaling}
+        # A number that multiplies operands and is not followed by a rounding multiplies their product instead
+        later = [node for node in scaling if not self._rounds(node.outputs[0])]
+        factors = [_factor(at, node, names, f"f{at - 1}" if at else "sum") for at, node in enumerate(later)]
 
-        def behind(node: ir.Node, nodes: Sequence[ir.Node], prefix: str) -> Steps:
-            value = node.outputs[0]
-            begin = Step(f"{prefix}_", "float", "sum", roundings.get(id(value), ""), stores.get(id(value)))
-            return self._steps(begin, value, nodes, names, roundings, stores, prefix)
+        def behind(node: ir.Node, before: Sequence[Step], nodes: Sequence[ir.Node], prefix: str) -> Steps:
+            value, last = node.outputs[0], before[-1].name if before else "sum"
+            begin = Step(f"{prefix}_", "float", last, roundings.get(id(value), ""), stores.get(id(value)))
+            found = self._steps((*before, begin), value, nodes, names, roundings, stores, prefix)
+            reads = dict.fromkeys(
+                (*(names[id(v)] for one in later for v in one.inputs if before and id(v) in names), *found.reads)
+            )
+            return replace(found, reads=tuple(reads))
+
+        def of(way: Way, prefix: str) -> Steps:
+            nodes = [node for node in way.nodes if node not in later]
+            return self._steps((), way.source, nodes, names, scaled, {}, prefix)
 
         whole = Attention(
             views[0], views[1].swapped, views[2], tuple((names[key], one) for key, one in readings.items()),
-            self._steps(None, parts.q.source, parts.q.nodes, names, scaled, {}, "q"),
-            self._steps(None, parts.k.source, parts.k.nodes, names, scaled, {}, "k"),
-            behind(parts.product, parts.between, "s"), behind(parts.softmax, parts.after, "w"),
+            of(parts.q, "q"), of(parts.k, "k"), behind(parts.product, factors, parts.between, "s"),
+            behind(parts.softmax, (), parts.after, "w"), id(weights) not in roundings,
         )  # fmt: skip
         order = parts.move.attributes.get_ints("perm", None) if parts.move is not None else None
         result, kept = attend(self._queue, whole, self._low if rounds else F32, order)
@@ -98,9 +106,6 @@ class AttentionRun(LayerRun):
         is_low = reading.tensor.format is self._low
         if not is_low and not rounds:
             raise Unsupported("an operand that is not rounded before it is multiplied")
-        for node in way.nodes:
-            if is_pointwise(node) and not self._rounds(node.outputs[0]):
-                raise Unsupported("an operand that is not rounded after it is scaled")
         found = view(reading.tensor if is_low else self._queue.convert(reading.tensor, self._low, self._low.name))
         for node in way.nodes:
             if not is_pointwise(node):
@@ -109,7 +114,7 @@ class AttentionRun(LayerRun):
 
     def _steps(
         self,
-        begin: Step | None,
+        begin: Sequence[Step],
         value: ir.Value,
         nodes: Sequence[ir.Node],
         names: Mapping[int, str],
@@ -120,12 +125,11 @@ class AttentionRun(LayerRun):
         """Pointwise nodes behind a value.
 
         Args:
-            begin: what makes the value; None: it is there already.
+            begin: what makes the value; nothing: it is there already.
             prefix: begins the names of steps.
         """
-        known = {**names, id(value): begin.name if begin is not None else "sum"}
-        found = [begin] if begin is not None else []
-        pairs = ["sum_2"] if begin is not None else []
+        known = {**names, id(value): begin[-1].name if begin else "sum"}
+        found, pairs = list(begin), ["sum_2" if len(begin) == 1 else ""] * len(begin)
         for at, node in enumerate(nodes):
             if node.op_type == "Transpose":
                 (before,) = (one for one in node.inputs if one is not None)
@@ -150,3 +154,13 @@ def _inverse_power(node: ir.Node) -> float | None:
     if number is None or math.frexp(number)[0] != 0.5 or not 2.0**-14 <= number <= 2.0**15:
         return None
     return 1 / number
+
+
+def _factor(at: int, node: ir.Node, names: Mapping[int, str], before: str) -> Step:
+    """What a node does that scales an operand, done to the product."""
+    number = next((names[id(v)] for v in node.inputs if v is not None and v.is_initializer()), None)
+    function = {"Mul": "op_mul", "Div": "op_div"}.get(node.op_type)
+    divides = node.op_type == "Div" and node.inputs[0] is not None and node.inputs[0].is_initializer()
+    if function is None or number is None or divides:
+        raise Unsupported(f"{node.op_type} before a product, and no rounding between")
+    return Step(f"f{at}", "float", f"{function}({before}, {number})")

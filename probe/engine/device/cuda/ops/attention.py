@@ -121,6 +121,7 @@ class Attention:
     Attributes:
         q: [..., queries, depth], k: [..., keys, depth], v: [..., keys, width].
         readings: what steps read, by the name that they call it; broadcast to the scores.
+        wide: nothing rounds what multiplies the values: each weight is multiplied as the sum of two numbers of the operands' format.
     """
 
     q: View
@@ -131,6 +132,7 @@ class Attention:
     keys_first: Steps
     between: Steps
     after: Steps
+    wide: bool = False
 
     @property
     def scores(self) -> Shape:
@@ -209,7 +211,7 @@ def attend(
     macros = (
         ("TAB", stored.name), ("TY", store.name), ("DEPTH", -(-depth // 16) * 16), ("WIDTH", padded),
         ("QUERY_WARPS", variant.warps), ("SPLIT", variant.split), ("BK", variant.tile), ("STAGES", variant.stages), ("HELD", int(variant.held > 0)), ("KEYS", variant.held),
-        *around.macros,
+        *around.macros, ("WIDE", int(what.wide)),
     )  # fmt: skip
     source = Source(FILE, "attention", macros, text_of(around, stored.name, even=keys % 2 == 0), contract=False)
     problem = Problem(*(Spread(*one) for one in spreads), extents[-1], queries, keys, depth, width)
