@@ -209,6 +209,22 @@ class Engine:
         assert isinstance(self.device, Resumes), "a trace comes from a device that makes them"
         return self.device
 
+    def plans(self, assignment: Assignment) -> Mapping[str, Plan]:
+        """How every layer runs under an assignment, by name; the same object for the same assignment.
+
+        Raises:
+            InputError: an assignment that names no layer, or a tactic that cannot compute one.
+        """
+        return self._plans(assignment)
+
+    def feeds(self, inputs: Mapping[str, Any]) -> Mapping[str, Array]:
+        """Inputs as the device takes them.
+
+        Raises:
+            InputError: inputs that do not fit.
+        """
+        return self._feeds(inputs)
+
     def _feeds(self, inputs: Mapping[str, Any]) -> Mapping[str, Array]:
         return check_feeds(self.network.model, {name: np.asarray(value) for name, value in inputs.items()})
 

@@ -4,7 +4,9 @@
 
 Columns: `choose` the time of a choice with nothing measured yet (of that: kernels compiled ahead), and again with all times known; `exact` and
 `tuned` the latency of the network as a CUDA graph with the device's own choices and with the measured ones; `sum` the sums of the layers' times that
-were measured. `wrong` counts candidates that did not pass the check. --cold compiles into an empty folder.
+were measured. `wrong` counts candidates that did not pass the check. Then the menu, and five assignments that were never asked for before, half of
+the layers lifted: their first run, which records, and the second, which plans memory and captures; with the run itself and its copies.
+--cold compiles into an empty folder.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +25,7 @@ from probe.engine.device.cuda.device import CudaDevice
 from probe.engine.device.cuda.driver import Driver
 from probe.engine.device.cuda.guard import find_gpu
 from probe.engine.tuning.choose import Choices, choose
+from probe.engine.tuning.menu import lifted, prepare_menu
 from probe.engine.tuning.timing import Timings
 from probe.model import load
 from probe.results.tactics import Fingerprint
@@ -72,6 +76,19 @@ def measure(job: Job, precision: str, backend: Driver, shown: int) -> None:
         f"sum {total(choices, exact=True):.1f} -> {total(choices, exact=False):.1f} us  off {far:.1e}  fallen {len(device.fallen)}",
         flush=True,
     )  # fmt: skip
+    menu = prepare_menu(engine, job.feeds, tuned)
+    assert menu is not None
+    told, compiled = [], backend.compiler.compiled
+    for mixture in islice(lifted(engine, tuned, 7), 4, 9):
+        begin = time.perf_counter()
+        engine.run(job.feeds, mixture)
+        first = time.perf_counter()
+        engine.run(job.feeds, mixture)
+        told.append(f"{(first - begin) * 1e3:.1f} + {(time.perf_counter() - first) * 1e3:.1f}")
+    print(
+        f"    menu of {menu.mixtures} mixtures, {menu.layers} ways of {len(engine.layers)} layers, {menu.kernels} kernels compiled, {menu.seconds:.1f} s; new "
+        f"assignments (recorded + captured) {', '.join(told)} ms; {backend.compiler.compiled - compiled} kernels compiled for them"
+    )
     for note in wrong[:shown]:
         print("   ", note[:200])
     gains = []

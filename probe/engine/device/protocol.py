@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import numpy as np
 
 from probe.engine.assignment import Choice
+from probe.engine.device.pairs import Answer, Asked
 from probe.engine.layers import Layer
 from probe.engine.rounding import Plan
 
@@ -215,6 +216,63 @@ class Trace(Protocol):
     """
 
     bytes: int
+
+@runtime_checkable
+class Learns(Protocol):
+    """A device that plans a run before it is asked for, so that it need not be planned when it is."""
+
+    def learn(self, feeds: Mapping[str, Array], plans: Mapping[str, Plan]) -> int:
+        """Plan a run on inputs of these shapes, as far as that can be done without making it; returns how many layers were new."""
+        ...
+
+    def compile_learnt(self, tell: Callable[[int, int], None] | None = None) -> int:
+        """Compile what planned runs launch, as far as it is not there; returns how many kernels.
+
+        Args:
+            tell: called with how many of how many are done.
+
+        Raises:
+            CompileError: a kernel is refused.
+        """
+        ...
+
+
+class Comparison(Protocol):
+    """Pairs of tensors that a device compares where they lie: asked for one by one, answered together."""
+
+    def hold(self, array: Array) -> Resident | None:
+        """A copy of an array on the device; None for types that it does not compare, and when it has no room."""
+        ...
+
+    def add(self, actual: Resident, golden: Resident, asked: Asked) -> int | None:
+        """Compare a pair; both are held until it is answered.
+
+        Returns:
+            Its place among the answers; None where the device does not do that.
+        """
+        ...
+
+    def answers(self) -> list[Answer]:
+        """All answers, in order; waits for them. Nothing is asked afterwards."""
+        ...
+
+
+@runtime_checkable
+class Compares(Protocol):
+    """A device that compares tensors where they lie."""
+
+    def comparing(self, worst: int = 5) -> Comparison:
+        """A new comparison.
+
+        Args:
+            worst: largest errors looked up of a pair that asks for them.
+        """
+        ...
+
+    def room(self) -> int:
+        """Bytes of memory that are free on the device."""
+        ...
+
 
     @property
     def seconds(self) -> float: ...

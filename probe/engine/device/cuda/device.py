@@ -251,14 +251,28 @@ class CudaDevice:
         arrays = {name: tensor.detached(self.backend) for name, tensor in results.items()}
         return arrays, tape.finish(places, checks_faults=run.queue.may_fault)
 
-    def _detached(self, tensor: Tensor) -> Tensor:
-        """A result on the host, of which no recording knows."""
-        if tensor.opaque is not None:
-            return tensor.of(None)
-        array = tensor.held
-        if array is None:
-            array = tensor.array(self.backend)
-        return Tensor(tensor.shape, tensor.format, array=array)
+    def _taped(
+        self, backend: Backend, fed: Mapping[str, Tensor], plans: Mapping[str, Plan], launches: dict[str, int]
+    ) -> tuple[Tape, OneRun]:
+        """A run that is to be recorded."""
+        tape = Tape(backend)
+        queue = Queue(
+            tape, self.queue.opset, launches=launches, faults=self._faults, recording=True, outside=self.queue, sources=self.queue.sources,
+        )  # fmt: skip
+        given = {name: tape.fed(name, tensor) for name, tensor in fed.items()}
+        return tape, OneRun(queue, plans, self._valued(given), Counter(self._fallback.uses))
+
+    def _imagine(self, feeds: Mapping[str, Array], backend: Backend, plans: Mapping[str, Plan]) -> int:
+        self.backend.enter()
+        with self._lock, self._weigh.placed():
+            self._faults.address(self.backend)
+            known = len(self._templates)
+            tape, run = self._taped(backend, self._fed(feeds), plans, {})
+            with suppress(Missing):
+                deque(self._run_layers(self._layers, run), maxlen=0)
+                self._results(run)
+            tape.abandon()
+        return len(self._templates) - known
 
     def _faulted(self) -> bool:
         """Whether a kernel found an index out of range since it was last asked."""

@@ -12,7 +12,7 @@ import numpy as np
 from probe.engine.device.cuda.compile import Compiler, Source
 from probe.engine.device.cuda.errors import Refused, Unsupported
 from probe.engine.device.cuda.saved_parts import kernel_parts, read_kernels
-from probe.engine.device.cuda.tuning.planning import Planning
+from probe.engine.device.cuda.tuning.planning import Missing, Planning
 from probe.engine.device.cuda.workers import compile_ahead
 from probe.errors import InputError
 
@@ -52,6 +52,29 @@ class KeptKernels(ABC):
     def _rehearse(self, feeds: Feeds, backend: Backend, plans: Plans) -> None:
         """A run on another backend, which need not have memory."""
 
+    @abstractmethod
+    def _imagine(self, feeds: Feeds, backend: Backend, plans: Plans) -> int:
+        """A run of which only the launches are planned, on a backend without memory, with the device's own weights; how many layers it has
+        not met so before."""
+
+    def learn(self, feeds: Feeds, plans: Plans) -> int:
+        """As ``Learns.learn``."""
+        planning = Planning(self.backend)
+        found = self._imagine(feeds, planning, plans)
+        self._planned.update(one for one in planning.launched if isinstance(one, Source))
+        return found
+
+    def compile_learnt(self, tell: Tell | None = None) -> int:
+        """As ``Learns.compile_learnt``."""
+        compiler = self._compiler
+        if compiler is None:
+            return 0
+        done = compile_ahead(compiler, self._planned, tell)
+        left = compiler.missing(self._planned)
+        for source in left:  # few, or there is no folder that other processes could leave them in
+            compiler.take({compiler.key(source): compiler(source)})
+        return done + len(left)
+
     def warm(self, feeds: Feeds, plans: Iterable[Plans], tell: Tell | None = None) -> int:
         """As ``Warms.warm``. Kernels are found without the GPU's memory or time, and compiled by several processes. What is launched behind
         a layer on the host, or because of values on the device, is compiled when it is."""
@@ -61,7 +84,7 @@ class KeptKernels(ABC):
             return 0
         planning = Planning(self.backend)
         for one in plans:
-            with suppress(Unsupported, Refused, InputError):  # the run itself says what is wrong
+            with suppress(Missing, Unsupported, Refused, InputError):  # the run itself says what is wrong
                 self._rehearse(feeds, planning, one)
         found = [one for one in planning.launched if isinstance(one, Source)]
         self._planned.update(found)

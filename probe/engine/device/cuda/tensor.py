@@ -148,6 +148,17 @@ class Tensor:
             self.origin.read()
         return self._array
 
+    def detached(self, backend: Backend) -> Tensor:
+        """The same values on the host, of which no recording knows.
+
+        Raises:
+            CudaError: a kernel launched before failed.
+        """
+        if self.opaque is not None:
+            return self.of(None)
+        array = self._array if self._array is not None else self.array(backend)
+        return Tensor(self.shape, self.format, array=array)
+
     @property
     def constant(self) -> Array | None:
         """Its values, if they lie on the host and are the same in every run with inputs of these shapes; else None."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from probe.engine.device.cpu.session import Weights
@@ -26,6 +28,7 @@ class DeviceWeights:
         self.host = host or Weights(network)
         self._queue = queue
         self._made: dict[tuple[int, str], Tensor] = {}
+        self._placing = False
 
     def __call__(self, value: ir.Value, precision: str) -> Tensor:
         """A weight rounded to a precision, or as it is ("").
@@ -39,7 +42,18 @@ class DeviceWeights:
             if precision:  # a copy of its own, so that the wide one need not stay
                 made = self._queue.convert(made, storage_of(precision), precision if precision == "tf32" else "")
             self._made[key] = made
+        if self._placing and self._made[key].format is not None:
+            self._made[key].address(self._queue.backend)
         return self._made[key]
+
+    @contextmanager
+    def placed(self) -> Iterator[None]:
+        """While it lasts, every weight that is asked for is on the device, whoever reads it there."""
+        self._placing = True
+        try:
+            yield
+        finally:
+            self._placing = False
 
     @property
     def nbytes(self) -> int:

@@ -27,6 +27,10 @@ _SMALL = 1 << 12  # bytes of a weight whose values may decide what is launched
 _AXES = 4  # of an image
 
 
+class Missing(Exception):  # noqa: N818 - an answer: nothing can be planned from here on
+    """What would be launched depends on values that nobody has computed. Not ``Unsupported``: no other kernel is looked for."""
+
+
 class Planning:
     """A ``Backend`` that has no memory and remembers what it was to launch.
 
@@ -54,6 +58,10 @@ class Planning:
     def free(self, address: int) -> None:
         """As ``Backend.free``."""
 
+    def room(self) -> int:
+        """As ``Backend.room``: as much as anybody wants."""
+        return 1 << 62
+
     def upload(self, address: int, array: Array) -> None:
         """As ``Backend.upload``: nothing is kept."""
 
@@ -61,9 +69,9 @@ class Planning:
         """As ``Backend.download``.
 
         Raises:
-            Unsupported: always: what would be launched depends on values.
+            Missing: always.
         """
-        raise Unsupported("what is launched depends on values that are not there yet")
+        raise Missing("what is launched depends on values that are not there yet")
 
     def pinned(self, nbytes: int) -> Array:
         """As ``Backend.pinned``."""
@@ -128,7 +136,7 @@ class Planned:
         self.reason = ""
         try:
             run_layer(queue, layer, plan, sites, reads, _Weights(queue))
-        except (Unsupported, Refused) as error:
+        except (Unsupported, Refused, Missing) as error:
             self.reason = str(error) or type(error).__name__
         self.sources, self.offers = planning.launched, tuple(map(tuple, queue.offers or ()))
 

@@ -140,6 +140,10 @@ class Rig:
         self._live.pop(address, None)
         self.backend.free(address)
 
+    def room(self) -> int:
+        """As ``Backend.room``."""
+        return self.backend.room()
+
     def upload(self, address: int, array: Array) -> None:
         """As ``Backend.upload``."""
         self.backend.upload(address, array)

@@ -1,0 +1,118 @@
+"""An engine's menu: what assignments over its tactics need is planned and compiled before one of them is asked for."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+import numpy as np
+import pytest
+
+from probe.engine.device.cuda.tuning.planning import Missing, Planning
+from probe.engine.tuning.menu import keeping, lifted, prepare_menu
+from tests.engine.cuda.null_backend import NullBackend
+from tests.engine.cuda.test_templates import FEEDS, engine, on  # noqa: F401 - a fixture
+from tests.engine.cuda.test_wgmma import hopper  # noqa: F401 - a fixture
+
+NEW = 9  # a seed that the menu does not draw from
+
+
+class Hopper(NullBackend):
+    """Plans as on an H200, and compiles: nothing, but it counts."""
+
+    arch = "sm_90a"
+
+    def __init__(self):
+        super().__init__()
+        self.compiler = self
+        self.folder, self.there, self.compiled = None, set(), 0
+
+    def missing(self, sources):
+        return [one for one in dict.fromkeys(sources) if one not in self.there]
+
+    def key(self, source):
+        return source
+
+    def take(self, programs):
+        self.there.update(programs)
+
+    def __call__(self, source):
+        self.compiled += source not in self.there
+        self.there.add(source)
+
+    def launch(self, source, shape, arguments, what):
+        self(source)
+        super().launch(source, shape, arguments, what)
+
+
+def test_a_new_assignment_compiles_nothing(engine):  # noqa: F811 - the fixture
+    backend = Hopper()
+    engine.device = device = on(engine, backend)
+    told = []
+    menu = prepare_menu(engine, FEEDS, tell=lambda done, of: told.append((done, of)))
+    assert menu is not None and 10 < menu.kernels <= backend.compiled and menu.layers > 2 * len(engine.layers)
+    before, compiled = len(device._templates), backend.compiled
+    for assignment in islice(lifted(engine, engine.assignment, NEW), 12):
+        for _ in range(2):
+            engine.run(FEEDS, assignment)
+    assert backend.compiled == compiled
+    assert len(device._templates) == before, "and plans nothing"
+    some = list(islice(keeping(engine, engine.assignment, NEW), 6))
+    for assignment in some:
+        engine.run(FEEDS, assignment)
+    assert backend.compiled - compiled < len(some), "most of what kept tensors need is there"
+    again = prepare_menu(engine, FEEDS)
+    assert again is not None and again.layers <= 30 and not again.kernels
+
+
+def test_tactics_are_on_the_menu(engine):  # noqa: F811 - the fixture
+    backend = Hopper()
+    engine.device = on(engine, backend)
+    layer = next(one.name for one in engine.layers if one.kind == "conv")
+    tuned = engine.assignment.with_tactics({layer: "mma_64x64"})
+    prepare_menu(engine, FEEDS, tuned)
+    compiled = backend.compiled
+    engine.run(FEEDS, tuned)
+    engine.run(FEEDS, tuned.keeping(layers=[one.name for one in engine.layers[3:9:2]]))
+    assert backend.compiled == compiled
+
+
+@pytest.mark.parametrize("place", ["host", "hopper", pytest.param("gpu", marks=pytest.mark.gpu)])
+def test_what_was_planned_without_memory_computes_the_same(request, engine, place):  # noqa: F811 - the fixture
+    backend = request.getfixturevalue(place)
+    engine.device = used = on(engine, backend)
+    prepare_menu(engine, FEEDS, max_seconds=1.0)
+    assert used._templates and not used.queue.launches.get("softmax_held")
+    for assignment in [
+        *islice(lifted(engine, engine.assignment, NEW), 4),
+        *islice(keeping(engine, engine.assignment, NEW), 3),
+    ]:
+        plans = engine.plans(assignment)
+        found = used.run(FEEDS, plans)
+        fresh = on(engine, backend)
+        fresh.replays.enabled = False
+        for name, array in fresh.run(FEEDS, plans).items():
+            assert np.array_equal(found[name], array), name
+
+
+def test_the_cpu_has_no_menu(engine):  # noqa: F811 - the fixture
+    assert prepare_menu(engine, FEEDS) is None
+
+
+def test_what_depends_on_values_ends_a_plan(engine):  # noqa: F811 - the fixture
+    """It is planned as far as that goes, and never by a kernel that would not be taken otherwise."""
+    backend = Hopper()
+    device = on(engine, backend)
+    with pytest.raises(Missing):
+        Planning(backend).download(np.zeros(1), 256)
+    run = device._run_anew
+
+    def looking(layer, reads, plan, queue, **more):
+        made = run(layer, reads, plan, queue, **more)
+        if layer.kind == "softmax":
+            next(iter(made.values())).array(queue.backend)
+        return made
+
+    device._run_anew = looking
+    new = device.learn(FEEDS, engine.plans(engine.assignment))
+    softmax = next(at for at, one in enumerate(engine.layers) if one.kind == "softmax")
+    assert 0 < new <= softmax
