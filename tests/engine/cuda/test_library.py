@@ -14,10 +14,12 @@ from probe.engine.device.cuda.library.installed import Library
 from probe.engine.device.cuda.library.routine import Routine
 from probe.engine.device.cuda.ops import named
 from probe.engine.device.cuda.recording import Launched
+from probe.engine.device.cuda.tape import Tape
 from probe.engine.rounding import Interior
 from probe.engine.tactics.library import NOTES, DnnPlan, LtAlgorithm
 from probe.errors import InputError
 from tests.engine.cuda import fake_cublaslt, fake_cudnn
+from tests.engine.cuda.null_backend import NullBackend
 from tests.engine.cuda.test_tuning_names import network
 
 ONE, SPLIT = (str(LtAlgorithm(fake_cublaslt.VERSION, "32f", one)) for one in fake_cublaslt.ALGORITHMS.values())
@@ -58,6 +60,7 @@ def both(monkeypatch, host):
     monkeypatch.setattr(installed, "find_cublaslt", lambda: Library(made.lt, fake_cublaslt.VERSION))
     monkeypatch.setattr(installed, "find_cudnn", lambda: Library(made.dnn, fake_cudnn.VERSION))
     monkeypatch.setattr(installed, "is_installed", lambda package: True)
+    monkeypatch.setattr(installed, "reaches", lambda backend: backend is host or isinstance(backend, Tape))
     for one in CACHED:
         one.cache_clear()
     yield made
@@ -245,6 +248,18 @@ def test_what_a_library_would_compute_otherwise_is_refused(tmp_path, host, both,
             feeds((2, 5, 12) if make is products_of else (2, 16, 7, 6)), engine.assignment.with_tactics({layer: name})
         )
     assert layer in error.value.what and not both.lt.calls and not both.dnn.calls
+
+
+def test_other_backends_are_out_of_reach(tmp_path, both):
+    """On a machine with a GPU, stand-ins for it are no memory of the libraries."""
+    other = NullBackend()
+    engine, device = products_of(tmp_path, other)
+    device.replays.enabled = False
+    device.queue.offers = []
+    engine.run(feeds((2, 5, 12)))
+    assert not any(name.startswith(("cublaslt", "cudnn")) for found in device.queue.offers for name in found)
+    with pytest.raises(InputError, match="computes on the GPU alone"):
+        engine.run(feeds((2, 5, 12)), assigned(engine, ONE, "matmul", "gemm"))
 
 
 def test_tensor_cores_round_fp32(tmp_path, host, both):

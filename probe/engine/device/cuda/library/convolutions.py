@@ -31,8 +31,7 @@ class CudnnFamily:
 
     def offered(self, queue: Queue, problem: Product | Convolution) -> Iterable[str]:
         """As ``Family.offered``: those that the library takes for the fastest, of each order of channels."""
-        del queue
-        if not isinstance(problem, Convolution) or not installed.find_cudnn():
+        if not isinstance(problem, Convolution) or not installed.reaches(queue.backend) or not installed.find_cudnn():
             return []
         found: list[str] = []
         for last in (True, False):
@@ -45,12 +44,13 @@ class CudnnFamily:
 
     def refusal(self, queue: Queue, problem: Product | Convolution, name: str) -> str | None:
         """As ``Family.refusal``."""
-        del queue
         plan = dnn_plan(name)
         if plan is None:
             return "it is no name of a plan"
         if not isinstance(problem, Convolution):
             return "it is for convolutions"
+        if not installed.reaches(queue.backend):
+            return "the library computes on the GPU alone"
         found = installed.find_cudnn()
         if not found:
             return found.reason

@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from probe.engine.device.cuda.guard import find_gpu
 from probe.errors import InputError
+
+if TYPE_CHECKING:
+    from probe.engine.device.cuda.backend import Backend
 
 EXTRA = "pip install 'probe-inference[library]'"
 
@@ -33,6 +36,11 @@ class Library:
 def is_installed(package: str) -> bool:
     """Whether a package is there, and a GPU for it; imports nothing."""
     return find_spec(package) is not None and bool(find_gpu())
+
+
+def reaches(backend: Backend) -> bool:
+    """Whether the libraries compute in a backend's memory: that of the GPU, and no stand-in of tests."""
+    return backend.name == find_gpu().name
 
 
 @cache

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from probe.engine.device.cuda.queue import Queue
 
 _OFFERED = 10
+_ELSEWHERE = "the library computes on the GPU alone"
 _AXES = 4
 _BY_NAME = {one.name: one for one in (F16, BF16, F32)}
 
@@ -40,7 +41,7 @@ class CublasLtFamily:
             whole = library_product(_taken(product)).problem
         except Unsupported:
             return []
-        if not installed.find_cublaslt():
+        if not installed.reaches(queue.backend) or not installed.find_cublaslt():
             return []
         modes = ("32f", "tf32") if whole.tf32 else ("32f",)
         return [str(one.algorithm) for mode in modes for one in cublaslt.offers(whole, mode, _OFFERED // len(modes))]
@@ -50,6 +51,8 @@ class CublasLtFamily:
         algorithm = lt_algorithm(name)
         if algorithm is None:
             return "it is no name of an algorithm"
+        if not installed.reaches(queue.backend):
+            return _ELSEWHERE
         found = installed.find_cublaslt()
         if not found:
             return found.reason
