@@ -111,6 +111,7 @@ class MemoryPlan:
     tensors: int  # planned
     unknown: int = 0  # tensors whose size is not known, which are left out
     note: str = ""  # what the plan does not describe
+    workspace: int = 0  # the most that a layer has for itself alone, within the arena
     pinned: int = 0  # of the host, that inputs and outputs are copied through, for each stream
 
 

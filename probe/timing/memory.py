@@ -71,12 +71,13 @@ def plan_of(
         if value.const_value is not None
     }
     if held is not None:
+        told = held.live or by_layer
         made = MemoryPlan(
-            arena=held.arena, peak_live=held.peak_live, peak_layer=max(by_layer, key=lambda name: by_layer[name]),
-            weights=held.weights, tensors=len(lifetimes), unknown=unknown, pinned=held.pinned,
+            arena=held.arena, peak_live=held.peak_live, peak_layer=max(told, key=lambda name: told[name]), weights=held.weights,
+            tensors=len(lifetimes), unknown=unknown, pinned=held.pinned, workspace=held.workspace,
             note="As allocated: the block of one stream, workspace of kernels included; weights are shared by all streams",
         )  # fmt: skip
-        return made, by_layer
+        return made, dict(held.live)
     note = (
         "ONNX Runtime allocates by itself on the CPU; this is the plan of a device with one block"
         if engine.settings.device == "cpu"

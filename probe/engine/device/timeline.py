@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -48,12 +48,16 @@ class Held:
         peak_live: the largest sum alive in it at once.
         weights: in every precision and order that they are read in; all contexts share them.
         pinned: memory of the host that inputs and outputs are copied through.
+        live: alive in the arena while a layer runs, by its name.
+        workspace: the most that a layer has for itself alone.
     """
 
     arena: int
     peak_live: int
     weights: int
     pinned: int
+    live: Mapping[str, int] = field(default_factory=dict)
+    workspace: int = 0
 
 
 class Context(Protocol):

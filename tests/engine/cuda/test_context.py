@@ -142,7 +142,7 @@ def test_layers_shapes_and_memory_are_those_of_the_run(tmp_path, backend):
     timeline = timeline_of(engine, engine.assignment, time.perf_counter)
     feeds = inputs_of("host", 0)
     expected = {}
-    engine.run(feeds, tap=lambda tapped: expected.update({tapped.name: np.shape(tapped.array)}))
+    engine.run(feeds, tap=lambda tapped: expected.update({tapped.name: getattr(tapped.array, "shape", None)}))
     assert timeline.shapes(feeds) == expected
     spent = {}
     for _ in range(2):
@@ -154,6 +154,7 @@ def test_layers_shapes_and_memory_are_those_of_the_run(tmp_path, backend):
     timeline.context().run(feeds)
     held = timeline.held()
     assert held is not None and held.arena >= held.peak_live > 0 and held.pinned > 0
+    assert max(held.live.values()) <= held.peak_live and set(held.live) <= {*spent, "outputs"}
 
 
 def test_bench_on_the_device(tmp_path, backend, monkeypatch):
@@ -168,6 +169,7 @@ def test_bench_on_the_device(tmp_path, backend, monkeypatch):
     assert {one.stream for one in result.times} == {0, 1} and all(one.back is not None for one in result.times)
     assert all(layer.runs and layer.floor for layer in result.layers) and result.memory is not None
     assert result.memory.arena and "As allocated" in result.memory.note
+    assert max(layer.live_bytes or 0 for layer in result.layers) <= result.memory.peak_live
     assert result.ceilings is not None and set(result.ceilings.by_precision) == {"fp16", "fp32"}
 
 
@@ -206,3 +208,19 @@ def test_a_full_gpu_is_said_with_bytes_and_layer(tmp_path, room):
     assert "bytes asked for, 12 bytes of 16.00 GiB" in text and "--input-shapes" in text
     layers = ("Softmax(a)", "Mul(b)", "Relu(x2)", "Add(y)", "outputs")
     assert "all tensors between layers" in text or any(f"layer {name}" in text for name in layers), text
+
+
+def test_memory_along_a_run_is_what_its_tensors_take(tmp_path):
+    """x is there throughout, a and b until they are read; what a layer needs for itself is workspace."""
+    engine, device = engine_of(
+        tmp_path,
+        "g (float[64,16] x) => (float[64,16] y) { a = Exp (x)  b = Softmax (a)  y = Mul (b, b) }",
+        NullBackend(),
+        "fp32",
+    )
+    prepared = device.prepare({"x": np.ones((64, 16), np.float32)}, engine._plans(engine.assignment))
+    size = 64 * 16 * 4
+    used = prepared.in_use()
+    assert {layer: one.alive // size for layer, one in used.items()} == {"Exp(a)": 2, "Softmax(b)": 3, "Mul(y)": 3}
+    assert all(one.workspace == 0 for one in used.values())
+    assert max(one.alive for one in used.values()) == prepared.layout.peak_bytes

@@ -22,7 +22,7 @@ from probe.engine.device.cuda.recording import (
     Stored,
     Uploaded,
 )
-from probe.engine.device.cuda.staged import Staged, laid_out, staged
+from probe.engine.device.cuda.staged import InUse, Staged, in_use, laid_out, staged
 from probe.engine.device.cuda.tensor import Buffer, Tensor
 from probe.engine.plan.memory import ALIGNMENT
 
@@ -271,6 +271,10 @@ class Prepared:
             if step.host == host:
                 return self._addresses[step.slot]
         return {other: self._addresses[place.slot] + place.offset for other, place, _ in self._downloads}[name]
+
+    def in_use(self) -> dict[str, InUse]:
+        """Memory of the run while each layer runs, by its name."""
+        return in_use(self._recording, self._pieces)
 
     # --- measuring ---------------------------------------------------------------------------------------------------
 

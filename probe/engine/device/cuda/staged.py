@@ -53,6 +53,19 @@ class Staged:
         ]
 
 
+@dataclass(frozen=True, slots=True)
+class InUse:
+    """Bytes while a layer runs.
+
+    Attributes:
+        alive: of all tensors that are needed then or later, workspace included.
+        workspace: of what no other layer reads or writes.
+    """
+
+    alive: int
+    workspace: int
+
+
 def staged(launches: Sequence[Launched], recording: Recording) -> Staged:
     """Launches by stages."""
     grouped: dict[int, list[Launched]] = {}
@@ -65,6 +78,29 @@ def staged(launches: Sequence[Launched], recording: Recording) -> Staged:
     depth = depths(stages)
     order = sorted(range(len(stages)), key=lambda at: (depth[at], at))
     return Staged(tuple(map(tuple, grouped.values())), tuple(stages), tuple(depth), tuple(order))
+
+
+def in_use(recording: Recording, pieces: Sequence[Staged | Any]) -> dict[str, InUse]:
+    """Memory of a run while each layer runs, by its name, one launch behind the other."""
+    steps = [one for piece in pieces for one in (piece.in_order if isinstance(piece, Staged) else [piece])]
+    lifetimes = recording.lifetimes({id(step): moment for moment, step in enumerate(steps, 1)})
+    alive, change = 0, [0] * (len(steps) + 3)
+    for one in lifetimes.values():
+        change[one.first] += one.nbytes
+        change[one.last + 1] -= one.nbytes
+    found: dict[str, InUse] = {}
+    moments: dict[str, tuple[int, int]] = {}  # of a layer: first, last
+    alive = change[0]
+    for moment, step in enumerate(steps, 1):
+        alive += change[moment]
+        if isinstance(step, Launched):
+            before = found.get(step.what, InUse(0, 0))
+            found[step.what] = InUse(max(before.alive, alive), 0)
+            moments[step.what] = (moments.get(step.what, (moment, moment))[0], moment)
+    for layer, (first, last) in moments.items():
+        own = sum(one.nbytes for one in lifetimes.values() if first <= one.first and one.last <= last)
+        found[layer] = InUse(found[layer].alive, own)
+    return found
 
 
 def laid_out(

@@ -115,8 +115,11 @@ class CudaTimeline:
         last = next((one.prepared for one in self._contexts if one.prepared is not None), None)
         if last is None:
             return None
-        layout = last.layout
-        return Held(layout.nbytes, layout.peak_bytes, self._device.weight_bytes, last.pinned_bytes)
+        layout, used = last.layout, last.in_use()
+        return Held(
+            layout.nbytes, layout.peak_bytes, self._device.weight_bytes, last.pinned_bytes,
+            live={layer: one.alive for layer, one in used.items()}, workspace=max((one.workspace for one in used.values()), default=0),
+        )  # fmt: skip
 
     def ceilings(self) -> Ceilings:
         """As ``Timeline.ceilings``, in every precision that a layer has; the most frequent first."""
