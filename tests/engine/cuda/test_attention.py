@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from probe.engine.assignment import Assignment, Choice
 from probe.engine.build import compile_model
 from probe.engine.device.cuda.attention_run import AttentionRun
 from probe.engine.device.cuda.device import CudaDevice
@@ -88,7 +89,7 @@ def test_two_values_in_one_register_give_the_bits_of_one(tmp_path, backend, monk
         assert all(np.array_equal(found[0][key], array) for key, array in found[1].items())
 
 
-@pytest.mark.parametrize("name", ["bert", "vit", "where", "cap"])
+@pytest.mark.parametrize("name", ["bert", "vit", "where", "cap", "keys scaled first"])
 def test_an_interior_that_is_not_rounded(tmp_path, backend, monkeypatch, name):
     """Weights are multiplied as two numbers each: far nearer to FP32 than a rounding of the result."""
     engine, device, feeds = engine_of(tmp_path, name, "fp16", backend, "fp32")
@@ -101,3 +102,22 @@ def test_an_interior_that_is_not_rounded(tmp_path, backend, monkeypatch, name):
     assert (
         np.isfinite(apart).all() and np.mean(one != apart) < 0.02
     )  # the result's rounding falls otherwise near a middle alone
+
+
+@pytest.mark.parametrize(
+    ("precision", "tactic", "kept", "why"),
+    [
+        ("fp32", "exact", (), "multiplies FP16 and BF16"),
+        ("tf32", "exact", (), "multiplies FP16 and BF16"),
+        ("fp16", "acc16", (), "adds up in FP32"),
+        ("fp16", "exact", ("q",), "an operand that is not rounded"),
+    ],
+)
+def test_what_one_kernel_does_not_take_is_computed_apart(tmp_path, host, precision, tactic, kept, why):
+    engine, device, feeds = engine_of(tmp_path, "plain", precision, host)
+    assignment = Assignment(Choice(precision, tactic)).keeping(tensors=kept)
+    found = engine.run(feeds, assignment)
+    assert "attention" not in device.queue.launches
+    (reason,) = device.queue.apart.values()
+    assert why in reason
+    assert np.isfinite(found["y"]).all()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 
 import onnx_ir as ir
@@ -44,8 +44,10 @@ class AttentionRun(LayerRun):
             Unsupported: the kernel does not take it.
         """
         parts = parts_of(self._layer.nodes)
-        if self._tactic != EXACT or self._low is F32:
-            raise Unsupported(f"{self._precision} {self._tactic}")
+        if self._low is F32:
+            raise Unsupported(f"{self._precision}: one kernel multiplies FP16 and BF16")
+        if self._tactic != EXACT:
+            raise Unsupported(f"{self._tactic}: one kernel adds up in FP32")
         core = [parts.product, *parts.between, parts.softmax, *parts.after, parts.output]
         readings, roundings, stores = self._described(core, [*parts.between, *parts.after])
         (weights, *_), made = parts.output.inputs, parts.output.outputs[0]
@@ -64,6 +66,10 @@ class AttentionRun(LayerRun):
         scaled = {id(node.outputs[0]): self._low.name for node in scaling}
         # A number that multiplies operands and is not followed by a rounding multiplies their product instead
         later = [node for node in scaling if not self._rounds(node.outputs[0])]
+        for way in (parts.q, parts.k):
+            first = next((at for at, node in enumerate(way.nodes) if node in later), len(way.nodes))
+            if any(self._rounds(node.outputs[0]) for node in way.nodes[first:]):
+                raise Unsupported("an operand that is rounded only some time after it is scaled")
         factors = [_factor(at, node, names, f"f{at - 1}" if at else "sum") for at, node in enumerate(later)]
 
         def behind(node: ir.Node, before: Sequence[Step], nodes: Sequence[ir.Node], prefix: str) -> Steps:
@@ -76,8 +82,7 @@ class AttentionRun(LayerRun):
             return replace(found, reads=tuple(reads))
 
         def of(way: Way, prefix: str) -> Steps:
-            nodes = [node for node in way.nodes if node not in later]
-            return self._steps((), way.source, nodes, names, scaled, {}, prefix)
+            return self._steps((), way.source, way.nodes, names, scaled, {}, prefix, later)
 
         whole = Attention(
             views[0], views[1].swapped, views[2], tuple((names[key], one) for key, one in readings.items()),
@@ -121,18 +126,20 @@ class AttentionRun(LayerRun):
         roundings: Mapping[int, str],
         stores: Mapping[int, Format],
         prefix: str,
+        passing: Container[ir.Node] = (),
     ) -> Steps:
         """Pointwise nodes behind a value.
 
         Args:
             begin: what makes the value; nothing: it is there already.
             prefix: begins the names of steps.
+            passing: nodes whose value is, here, what they read; so is a transposed one.
         """
         known = {**names, id(value): begin[-1].name if begin else "sum"}
         found, pairs = list(begin), ["sum_2" if len(begin) == 1 else ""] * len(begin)
         for at, node in enumerate(nodes):
-            if node.op_type == "Transpose":
-                (before,) = (one for one in node.inputs if one is not None)
+            if node.op_type == "Transpose" or node in passing:
+                (before,) = (one for one in node.inputs if one is not None and not one.is_initializer())
                 known[id(node.outputs[0])] = known[id(before)]
                 continue
             (step,) = steps_of([node], known, roundings, stores)

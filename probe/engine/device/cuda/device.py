@@ -258,6 +258,7 @@ class CudaDevice:
         tape = Tape(backend)
         queue = Queue(
             tape, self.queue.opset, launches=launches, faults=self._faults, recording=True, outside=self.queue, sources=self.queue.sources,
+            apart=self.queue.apart,
         )  # fmt: skip
         given = {name: tape.fed(name, tensor) for name, tensor in fed.items()}
         return tape, OneRun(queue, plans, self._valued(given), Counter(self._fallback.uses))
