@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import onnx_ir as ir
 
@@ -15,7 +16,7 @@ from probe.engine.device.cuda.errors import Unsupported
 from probe.engine.device.cuda.expressions import is_pointwise
 from probe.engine.device.cuda.formats import F32, Format, format_of, storage_of
 from probe.engine.device.cuda.layout import broadcast
-from probe.engine.device.cuda.ops.call import Call
+from probe.engine.device.cuda.ops.call import Call, Readings
 from probe.engine.device.cuda.ops.product_shape import product_shape
 from probe.engine.device.cuda.ops.table import OPS
 from probe.engine.device.cuda.pointwise import Reading, run_chain, steps_of
@@ -27,6 +28,30 @@ from probe.engine.rounding import Plan, Sites, data_inputs, multiplies
 from probe.engine.tactics import tactic_of
 
 Weigh = Callable[[ir.Value, str], Tensor]  # a weight rounded to a precision, or as it is ("")
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """A product and what comes behind it, before it is computed.
+
+    Attributes:
+        readings: by the name that steps call them.
+        stored: ``id`` of every value that is written, and its shape.
+        taken: nodes behind the product.
+    """
+
+    call: Call
+    readings: Readings
+    steps: tuple[Step, ...]
+    stored: tuple[tuple[int, tuple[int, ...]], ...]
+    taken: int
+
+    def seen(self, made: Sequence[Tensor]) -> dict[int, Tensor]:
+        """What was written, by ``id`` of the value."""
+        return {
+            key: tensor if tensor.shape == shape else tensor.view(shape)
+            for (key, shape), tensor in zip(self.stored, made, strict=True)
+        }
 
 
 class LayerRun:
@@ -93,6 +118,21 @@ class LayerRun:
             if behind[taken:]:
                 waiting.appendleft(behind[taken:])
         return {id(v): self._tensors[id(v)] for v in self._layer.tensors if id(v) in self._wanted}
+
+    def product(self) -> Tail:
+        """All nodes as one product and its tail.
+
+        Raises:
+            Unsupported: they are something else.
+        """
+        self._queue.layer = self._layer.name
+        first, *behind = self._layer.nodes
+        if is_movement(first) or OPS[first.op_type].tailed is None or not all(is_pointwise(node) for node in behind):
+            raise Unsupported("more than a product")
+        tail = self._tail_of(first, behind, None)
+        if tail.taken != len(behind):
+            raise Unsupported("nodes of several shapes")
+        return tail
 
     # --- what is read ------------------------------------------------------------------------------------------------
 
@@ -186,38 +226,41 @@ class LayerRun:
         if tailed is None or is_movement(node):
             return 0
         try:
-            call, made = self._call(node), (view or node).outputs[0]
-            own = product_shape(call)
-            shape = self._shown(view, own) if view is not None else own
-            tail = next(self._of_one_shape(behind, {id(made): shape}))
-            if not any(value is made for one in tail for value in one.inputs):
-                return 0
-            before = [node, *([view] if view is not None else [])]
-            nodes = [*before, *tail]
-            readings, roundings, stores = self._described(nodes, tail)
-            if broadcast(shape, *(one.tensor.shape for one in readings.values())) != shape:
-                return 0
-            if view is not None:
-                readings = {key: _seen_as(one, shape, own) for key, one in readings.items()}
-            names = {key: f"x{at}" for at, key in enumerate(readings)}
-            steps = [
-                Step(
-                    f"p{at}",
-                    "float",
-                    f"p{at - 1}" if at else "sum",
-                    roundings.get(id(value), ""),
-                    stores.get(id(value)),
-                )
-                for at, value in enumerate(one.outputs[0] for one in before)
-            ]
-            steps += steps_of(tail, {**names, id(made): steps[-1].name}, roundings, stores)
-            found = tailed(self._queue, call, [(names[key], one) for key, one in readings.items()], steps)
+            tail = self._tail_of(node, behind, view)
+            found = tailed(self._queue, tail.call, tail.readings, tail.steps)
         except Unsupported:
             return 0
+        self._tensors.update(tail.seen(found))
+        return tail.taken
+
+    def _tail_of(self, node: ir.Node, behind: Sequence[ir.Node], view: ir.Node | None) -> Tail:
+        """What one kernel would compute of a product and the nodes behind it.
+
+        Raises:
+            Unsupported: none could.
+        """
+        call, made = self._call(node), (view or node).outputs[0]
+        own = product_shape(call)
+        shape = self._shown(view, own) if view is not None else own
+        tail = next(self._of_one_shape(behind, {id(made): shape}), [])
+        if tail and not any(value is made for one in tail for value in one.inputs):
+            raise Unsupported("nodes that read something else")
+        before = [node, *([view] if view is not None else [])]
+        nodes = [*before, *tail]
+        readings, roundings, stores = self._described(nodes, tail)
+        if broadcast(shape, *(one.tensor.shape for one in readings.values())) != shape:
+            raise Unsupported("nodes that make more of a product than it has elements")
+        if view is not None:
+            readings = {key: _seen_as(one, shape, own) for key, one in readings.items()}
+        names = {key: f"x{at}" for at, key in enumerate(readings)}
+        steps = [
+            Step(f"p{at}", "float", f"p{at - 1}" if at else "sum", roundings.get(id(value), ""), stores.get(id(value)))
+            for at, value in enumerate(one.outputs[0] for one in before)
+        ]
+        steps += steps_of(tail, {**names, id(made): steps[-1].name}, roundings, stores)
         stored = [one.outputs[0] for one in nodes if id(one.outputs[0]) in stores]
-        for value, tensor in zip(stored, found, strict=True):
-            self._tensors[id(value)] = tensor if value is node.outputs[0] else tensor.view(shape)
-        return len(tail)
+        shapes = tuple((id(value), own if value is node.outputs[0] else shape) for value in stored)
+        return Tail(call, tuple((names[key], one) for key, one in readings.items()), tuple(steps), shapes, len(tail))
 
     def _shown(self, view: ir.Node, shape: tuple[int, ...]) -> tuple[int, ...]:
         """What a shape becomes under a view, before anything is computed."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.tensor import Tensor
@@ -21,6 +21,7 @@ class OneRun:
 
     Attributes:
         shapes: where those of tapped tensors go, whose values nobody wants then.
+        ahead: what layers make that were computed with a sibling before them.
     """
 
     queue: Queue
@@ -30,6 +31,7 @@ class OneRun:
     tapped: bool = False
     interior: bool = False
     shapes: dict[str, tuple[int, ...]] | None = None
+    ahead: dict[str, Values] = field(default_factory=dict)
 
 
 def is_constant(reads: Values) -> bool:
