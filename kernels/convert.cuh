@@ -62,9 +62,9 @@ __device__ __forceinline__ unsigned pair_times(unsigned x, unsigned y, bf16) { r
 __device__ __forceinline__ unsigned pair_plus(unsigned x, unsigned y, bf16) { return pair_fma(x, 0x3f803f80u, y, bf16()); }
 __device__ __forceinline__ unsigned pair_minus(unsigned x, unsigned y, bf16) { return pair_fma(y, 0xbf80bf80u, x, bf16()); }
 
-// 16 bytes of global memory that nobody writes meanwhile, loaded where this stands: other loads may be moved to where they are waited for
+// 16 bytes of global memory, loaded where this stands: weaker loads are moved to where they are waited for
 __device__ __forceinline__ void load_16(unsigned (&x)[4], const void* from) {
-    asm volatile("ld.global.nc.v4.b32 {%0, %1, %2, %3}, [%4];" : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3]) : "l"(from));
+    asm volatile("ld.relaxed.cta.global.v4.b32 {%0, %1, %2, %3}, [%4];" : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3]) : "l"(from) : "memory");
 }
 
 // 16 bytes of global memory by one access, whatever the compiler makes of their type

@@ -10,7 +10,7 @@
 // Products and sums are FP32 (the tensor core's: sums are cut, not rounded, a few bits below), in the order of k.
 // The maps are (contiguous axis, other axis, second batch axis, first batch axis); Problem::a_batch, b_batch are 0 for an axis that an
 // operand is repeated over, else 1.
-// What is read beside the sums (c, what a tail reads) is fetched AHEAD eights of a row before it is needed, the first of them before the products.
+// What is read beside the sums (c, what a tail reads) is fetched before it is needed, the first of it before the products.
 // NVRTC defines: TAB, TC, TY, ADDED (0: c is null and alpha 1; 2: c is a row), A_BY_M, B_BY_N, BM, BN (of a block), WM (rows of a warpgroup),
 // STAGES, PAIR, TURNS, SPLITS, WINDOWS.
 #include "tma.cuh"
@@ -34,8 +34,9 @@ typedef TAB T;
 #define EVEN B_BY_N       // rows of y begin on 16 bytes, as those of b do then
 #define BAND 8            // rows of tiles that are taken together, column by column: what is near in time is near in memory
 #define EIGHTS (WM / 64 * (BN / 16))  // eights of a row that a thread finishes
-constexpr bool LARGE = WM / 64 * BN / 2 > 100;  // accumulators a thread: then consumers take over registers of the copying warps
-constexpr int AHEAD = sizeof(Beside<8>) > 32 ? 1 : sizeof(Beside<8>) > 16 || CONSUMERS > 2 ? 2 : EIGHTS < 4 ? EIGHTS : 4;
+constexpr bool LARGE = WM / 64 * BN / 2 > 70 && CONSUMERS < 3 && SPLITS == 1;  // accumulators a thread: then consumers take registers of the copying warps
+// Of which what is read beside them is fetched together, while those before are finished: a warp waits for all its loads under way at once
+constexpr int FETCHED = (LARGE ? 96 : CONSUMERS > 2 ? 32 : 64) / (int)sizeof(Beside<8>), AT_ONCE = FETCHED < 1 ? 1 : FETCHED < EIGHTS ? FETCHED : EIGHTS;
 
 #if WINDOWS
 // Of a convolution: rows of a are output pixels, k runs over taps, then over chunks of 64 channels
@@ -75,8 +76,15 @@ template <int N> __device__ __forceinline__ void hand_over(float (&values)[N], c
 
 // What is read beside N sums; nothing outside y
 template <int N> __device__ __forceinline__ Beside<N> beside_of(const Spot& spot, bool wanted, const Out& out, const Problem& p) {
-    Beside<N> nothing = {};
-    return wanted && spot.row < p.m && spot.col < p.n ? fetch<N>(out, spot) : nothing;
+    return fetch<N>(out, spot, wanted && spot.row < p.m && spot.col < p.n);
+}
+
+// Waits for what was fetched: whatever is fetched after this is not waited for, too.
+__device__ __forceinline__ void wait_fetched(Beside<8>& beside) {
+    if constexpr (sizeof(Beside<8>) % 16 == 0) {
+#pragma unroll
+        for (int w = 0; w < (int)sizeof(Beside<8>) / 4; ++w) asm volatile("" : "+r"(((unsigned*)&beside)[w])::"memory");
+    }
 }
 
 #if SPLITS > 1
@@ -177,9 +185,9 @@ __launch_bounds__(THREADS, 1) matmul_wgmma(
                 return spot_of(place, row, eight % (BN / 16) / 2 * 32 + lane % 4 * 8, p);
             };
 #if SPLITS == 1
-            Beside<8> ahead[AHEAD];
+            Beside<8> beside[2][AT_ONCE];
 #pragma unroll
-            for (int e = 0; e < AHEAD; ++e) ahead[e] = beside_of<8>(spot_at(e), even, out, p);
+            for (int e = 0; e < AT_ONCE; ++e) beside[0][e] = beside_of<8>(spot_at(e), even, out, p);
 #if ADDED == 2
             float row_of_c[(BN + 127) / 128];
 #pragma unroll
@@ -240,6 +248,13 @@ __launch_bounds__(THREADS, 1) matmul_wgmma(
 #pragma unroll
             for (int e = 0; e < EIGHTS; ++e) {
                 int i = e / (BN / 16), j = e % (BN / 16) / 2 * 4;
+                if (e % AT_ONCE == 0) {
+#pragma unroll
+                    for (int f = 0; f < AT_ONCE; ++f) wait_fetched(beside[e / AT_ONCE % 2][f]);
+#pragma unroll
+                    for (int f = 0; f < AT_ONCE; ++f)
+                        if (e + AT_ONCE + f < EIGHTS) beside[(e / AT_ONCE + 1) % 2][f] = beside_of<8>(spot_at(e + AT_ONCE + f), even, out, p);
+                }
                 if (e % 2 == 0) {
 #pragma unroll
                     for (int q = 0; q < 8; ++q) {
@@ -255,9 +270,7 @@ __launch_bounds__(THREADS, 1) matmul_wgmma(
                         *(Pack<float, 4>*)(values + q) = *(const Pack<float, 4>*)(staged + (lane / 4 + e % 2 * 8) * STAGED_ROW + lane % 4 * 8 + q);
                         if (ADDED == 2) *(Pack<float, 4>*)(row + q) = *(const Pack<float, 4>*)(kept + j * 8 + lane % 4 * 8 + q);
                     }
-                    Beside<8> beside = ahead[e % AHEAD];
-                    if (e + AHEAD < EIGHTS) ahead[e % AHEAD] = beside_of<8>(spot_at(e + AHEAD), true, out, p);
-                    hand_over<8>(values, added, row, beside, spot_at(e), out, p);
+                    hand_over<8>(values, added, row, beside[e / AT_ONCE % 2][e % AT_ONCE], spot_at(e), out, p);
                 } else {
 #pragma unroll 1
                     for (int down = e % 2 * 8; down < e % 2 * 8 + 8; ++down) {  // a lane a column

@@ -9,13 +9,25 @@ struct Spot { i64 at, b0, b1, row, col; };
 struct Strides { i64 b0, b1, row, col; };
 __device__ __forceinline__ i64 strided(const Spot& spot, const Strides& s) { return spot.b0 * s.b0 + spot.b1 * s.b1 + spot.row * s.row + spot.col * s.col; }
 
+// N neighbours of what is read beside a row; they begin on a multiple of N elements
+template <int N, class Stored> __device__ __forceinline__ Pack<Stored, N> neighbours(const Stored* at) {
+    if constexpr (sizeof(Stored) * N % 16) {
+        return *(const Pack<Stored, N>*)at;
+    } else {
+        Pack<Stored, N> x;
+#pragma unroll
+        for (int n = 0; n < N; n += 16 / sizeof(Stored)) load_16(*(unsigned(*)[4])&x.lane[n], at + n);
+        return x;
+    }
+}
+
 #ifndef TAIL
 #define OUT_PARAMETERS TY* __restrict__ y
 #define OUT_ARGUMENTS y
 struct Out { TY* y; };
 // What a tail reads beside N neighbours of a row, fetched before it is needed
 template <int N> struct Beside {};
-template <int N> __device__ __forceinline__ Beside<N> fetch(const Out&, const Spot&) { return {}; }
+template <int N> __device__ __forceinline__ Beside<N> fetch(const Out&, const Spot&, bool = true) { return {}; }
 // N neighbours of a row; for N > 1 they begin on a multiple of N elements
 template <int N> __device__ __forceinline__ void put(const Out& out, const float (&sums)[N], const Beside<N>&, const Spot& spot) {
     Pack<TY, N> y;

@@ -15,10 +15,14 @@ from typing import Any
 
 import torch
 
+from probe.engine.device.cuda.chain import Step
 from probe.engine.device.cuda.formats import BF16, F16, F32, Format
+from probe.engine.device.cuda.ops.ending import through
 from probe.engine.device.cuda.ops.matmul import product
-from probe.engine.device.cuda.ops.product import Matrices
+from probe.engine.device.cuda.ops.matmul import run as run_product
+from probe.engine.device.cuda.ops.product import Matrices, describe
 from probe.engine.device.cuda.ops.wgmma import TACTICS, Tactic, choose, cycles
+from probe.engine.device.cuda.pointwise import Reading
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.tensor import Tensor
 from tests.bench.cuda_kernels import Recorder
@@ -45,6 +49,34 @@ def run(queue: Queue, x: list[Tensor], problem: Problem, stored: Format, tile: T
     b = Matrices(x[1], (n * k,), *((1, k) if bt else (n, 1)))
     product(queue, a, b, y, k, tile=tile, tf32=stored is F32)
     return y
+
+
+def run_tailed(queue: Queue, x: list[Tensor], problem: Problem, stored: Format, tail: str, tile: Tactic) -> Tensor:
+    """With what follows products in transformers: a bias, and a residual or an activation, each step rounded."""
+    batch, m, n, k, at, bt = problem
+    rounding = "" if stored is F32 else stored.name
+    texts = {
+        "bias": ("op_add(sum, x0)",), "residual": ("op_add(sum, x0)", "op_add({}, x1)"),
+        "gelu": ("op_add(sum, x0)", "op_mul(v0, 0.70703125f)", "op_erf({})", "op_add({}, 1.f)", "op_mul(v0, {})", "op_mul({}, 0.5f)"),
+    }[tail]  # fmt: skip
+    steps = [Step("p", "float", "sum", rounding)]
+    for position, text in enumerate(texts):
+        last = position == len(texts) - 1
+        steps.append(
+            Step(
+                f"v{position}",
+                "float",
+                text.format(steps[-1].name).replace("sum", "p"),
+                rounding,
+                stored if last else None,
+            )
+        )
+    readings = [("x0", Reading(x[2])), ("x1", Reading(x[3]))][: 2 if tail == "residual" else 1]
+    ending = through(queue, (batch, m, n), readings, steps)
+    a = Matrices(x[0], (m * k,), *((1, m) if at else (k, 1)))
+    b = Matrices(x[1], (n * k,), *((1, k) if bt else (n, 1)))
+    run_product(queue, describe(a, b, None, (batch, m, n), k, ending, tf32=stored is F32), tile)
+    return ending.stored[0]
 
 
 def torch_product(problem: Problem, a: Any, b: Any) -> Any:
@@ -86,6 +118,12 @@ def main() -> None:
     parser.add_argument("--all", type=int, default=0, help="so many tactics, those first that should be fastest")
     parser.add_argument("--also", default="", help="further tactics, by name, commas between")
     parser.add_argument("--type", default="f16", choices=("f16", "bf16", "tf32"))
+    parser.add_argument(
+        "--tail",
+        default="",
+        choices=("", "bias", "residual", "gelu"),
+        help="what follows, in the same kernel (torch: without)",
+    )
     parser.add_argument("--shown", type=int, default=5, help="tactics that are printed")
     given = parser.parse_args()
     stored = {"f16": F16, "bf16": BF16, "tf32": F32}[given.type]
@@ -106,18 +144,27 @@ def main() -> None:
             tiles |= set(sorted(TACTICS, key=lambda one: cycles(one, m, n, deep, batch, many))[: given.all])
         values = operands(problem, stored)
         exact = torch_product(problem, *(one.double() for one in values)) if m * n * k * batch <= _SMALL else None
+        if given.tail:
+            exact = None
+            values += [
+                torch.randn(n, device="cuda").to(values[0].dtype),
+                torch.randn((batch, m, n), device="cuda").to(values[0].dtype),
+            ]
         rotation = Rotation(backend, values, batch * m * n * stored.bytes)
-        peer, found = rotation.torch_seconds(lambda a, b, one=problem: torch_product(one, a, b)), []
+        peer, found = rotation.torch_seconds(lambda a, b, *_, one=problem: torch_product(one, a, b)), []
         for tile in tiles:
             wrong = checked(rotation, problem, stored, tile, exact)
-            seconds = rotation.seconds(lambda queue, x, one=problem, tile=tile: run(queue, x, one, stored, tile))
-            found.append(
-                (
-                    seconds,
-                    f"{'*' * (tile == chosen)}{str(tile)[6:]}: {seconds * 1e6:.1f}, {peer / seconds:.0%}{wrong}",
-                    tile,
+
+            def work(queue: Queue, x: list[Tensor], one: Problem = problem, tile: Tactic = tile) -> Tensor:
+                return (
+                    run_tailed(queue, x, one, stored, given.tail, tile)
+                    if given.tail
+                    else run(queue, x, one, stored, tile)
                 )
-            )
+
+            seconds = rotation.seconds(work)
+            text = f"{'*' * (tile == chosen)}{str(tile)[6:]}: {seconds * 1e6:.1f}, {peer / seconds:.0%}{wrong}"
+            found.append((seconds, text, tile))
         shown = [text for at, (_, text, tile) in enumerate(sorted(found, key=lambda one: one[0]))
                  if at < given.shown or tile == chosen or "WRONG" in text]  # fmt: skip
         print(f"{name:24} {peer * 1e6:9.1f}  " + "; ".join(shown), flush=True)

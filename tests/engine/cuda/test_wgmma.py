@@ -138,6 +138,23 @@ def test_tactics_on_the_host(hopper, tactic, name):
     assert np.abs(actual - exact).max() <= 1e-4 * np.abs(exact).max()
 
 
+@pytest.mark.parametrize("place", ["hopper", pytest.param("gpu", marks=pytest.mark.gpu)])
+def test_a_weight_of_an_odd_number_of_columns(request, place):
+    """Its rows do not begin on 16 bytes: it is turned once, and kept so."""
+    backend = request.getfixturevalue(place)
+    random, queue = np.random.default_rng(2), Queue(backend, 18)
+    m, n, k = 70, 27, 40
+    a, b = (queue.convert(host_tensor(random.standard_normal(one, dtype=np.float32)), F16) for one in ((m, k), (k, n)))
+    exact = a.array(backend).astype(np.float64) @ b.array(backend)
+    for _ in range(2):
+        y = queue.empty((m, n), F32)
+        product(queue, Matrices(a, (), k, 1), Matrices(b, (), n, 1, fixed=True), y, k)
+        assert np.abs(y.array(backend) - exact).max() <= 1e-4 * np.abs(exact).max()
+    assert queue.launches["matmul_wgmma"] == 2
+    assert queue.launches["transpose"] == 1
+    assert b.kept is not None and b.kept["along k"].shape[-2:] == (n, k)
+
+
 @pytest.mark.parametrize("name", ["edges", "b by k", "one b", "short"])
 @pytest.mark.parametrize("place", ["hopper", pytest.param("gpu", marks=pytest.mark.gpu)])
 def test_tf32(request, place, name):

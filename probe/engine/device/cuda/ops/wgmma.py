@@ -111,13 +111,14 @@ def refusal(product: Product, arch: str) -> str | None:
     stored = a.tensor.format
     if stored is not b.tensor.format or not (stored in (F16, BF16) or (stored is F32 and product.tf32)):
         return "operands that are not both FP16, BF16 or TF32"
-    if stored is F32 and (a.col != 1 or (b.row != 1 and not _worth_transposing(product))):
+    turned = b.row != 1 and _turns(product)
+    if stored is F32 and not (a.col == 1 and (b.row == 1 or turned)):
         return "TF32 operands that do not lie along k"
-    if product.k == 0 or (b.col == 1 and product.n % 8 and stored is not F32):
+    if product.k == 0 or (b.col == 1 and product.n % 8 and not turned):
         return "rows that do not divide by 16 bytes"
     if product.batches * math.ceil(product.m / 64) * math.ceil(product.n / 64) >= 1 << 31:
         return "more tiles than 32 bits count"
-    if stored is F32 and b.row != 1:
+    if turned:
         product = replace(product, b=Matrices(b.tensor, b.batch, 1, product.k))  # as it will lie
     layouts = _layouts(product, TACTICS[0])
     if layouts is None:
@@ -207,26 +208,22 @@ def launch(queue: Queue, product: Product, tactic: Tactic | None = None, gathere
     )
 
 
-def _worth_transposing(product: Product) -> bool:
-    """Whether a right operand of TF32 whose lines lie along n is brought along k first: a weight once, anything else where a copy at 3.4 TB/s costs
-    less than what mma.sync would take longer (175 TFLOP/s in place of 330)."""
-    b, count = product.b, math.prod(product.b.tensor.shape)
-    if (
-        b.col != 1
-        or b.row != product.n
-        or count % (product.k * product.n)
-        or any(one % (product.k * product.n) for one in b.batch)
-    ):
+def _turns(product: Product) -> bool:
+    """Whether a right operand whose lines lie along n is brought along k first, as TF32 must lie and rows that do not divide by 16 bytes: a weight
+    once; TF32 also where a copy at 3.4 TB/s costs less than what mma.sync would take longer (175 TFLOP/s in place of 330)."""
+    b, (n, k) = product.b, (product.n, product.k)
+    tf32, count = b.tensor.format is F32, math.prod(b.tensor.shape)
+    if not (tf32 or n % 8) or b.col != 1 or b.row != n or count % (k * n) or any(one % (k * n) for one in b.batch):
         return False
-    operations = 2.0 * product.m * product.n * product.k * product.batches
-    return b.fixed or operations * (1 / 175e12 - 1 / 330e12) > 8 * count / 3.4e12 + 3e-6
+    operations = 2.0 * product.m * n * k * product.batches
+    return b.fixed or (tf32 and operations * (1 / 175e12 - 1 / 330e12) > 8 * count / 3.4e12 + 3e-6)
 
 
 def _along_k(queue: Queue, product: Product) -> Product:
-    """A product in TF32 with the lines of b along k: this is the only order in which its products are computed."""
-    b, (n, k) = product.b, (product.n, product.k)
-    if b.tensor.format is not F32 or b.row == 1:
+    """A product with the lines of b along k, where they must lie so."""
+    if product.b.row == 1 or not _turns(product):
         return product
+    b, n, k = product.b, product.n, product.k
     kept = b.tensor.kept or {}
     made = kept.get(_ALONG_K) if b.fixed else None
     if made is None:
