@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import onnx
 import pytest
@@ -39,11 +41,16 @@ class WithWgmma(HostBackend):
     arch, multiprocessors = ARCH, 1  # fewer than any cluster has blocks
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(params=["host", pytest.param("gpu", marks=pytest.mark.gpu)])
 def wgmma(request):
-    if request.config.getoption("markexpr", "") == "gpu":
-        pytest.skip("the GPU has its own tests")
-    return WithWgmma(request.config.cache.mkdir("kernels"))
+    if request.param == "host":
+        if shutil.which("g++") is None:
+            pytest.skip("no g++ to compile kernels for the host")
+        return WithWgmma(request.config.cache.mkdir("kernels-hopper"))
+    gpu = request.getfixturevalue("gpu")
+    if gpu.arch != ARCH:
+        pytest.skip(f"wgmma is of {ARCH}")
+    return gpu
 
 
 def model(path, second: str):
