@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from probe.engine import tactics
 from probe.engine.assignment import Assignment, Choice
-from probe.engine.device.protocol import Resumes, Tunes
+from probe.engine.device.protocol import Resumes, RunsBeside, Tunes
 from probe.engine.layers import Layer, all_layers
 from probe.engine.rounding import Interior, Plan, Rounding
 from probe.errors import InputError
@@ -164,6 +164,24 @@ class Engine:
         plans = self._plans(assignment or self.assignment)
         interior = self.settings.interior == "storage"
         return (yield from self.device.stream(self._feeds(inputs), plans, interior=interior))
+
+    def context(self, assignment: Assignment | None = None) -> Callable[[Mapping[str, Any]], dict[str, Array]]:
+        """Inferences that may take place beside those of other contexts, each on a thread of its own: what is returned takes inputs and gives
+        graph outputs, the same bits as ``run``.
+
+        On a GPU a context has a stream, memory and pinned buffers of its own over weights and kernels that all share, so that inputs and
+        outputs are copied while others compute; ``run`` by itself lets one thread after the other in.
+
+        Raises:
+            InputError: an assignment that names no layer; what is returned raises as ``run``.
+        """
+        plans = self._plans(assignment or self.assignment)
+        run = (
+            self.device.context(plans).run
+            if isinstance(self.device, RunsBeside)
+            else partial(self.device.run, plans=plans)
+        )
+        return lambda inputs: run(self._feeds(inputs))
 
     # --- many runs on the same inputs ----------------------------------------------------------------------------------
 

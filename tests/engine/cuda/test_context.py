@@ -6,10 +6,12 @@ import gc
 import itertools
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
+from probe.engine.build import compile_model
 from probe.engine.device.cuda.ceilings import measure_ceilings
 from probe.engine.device.cuda.errors import CudaError, OutOfMemory
 from probe.errors import EXIT_INPUT, InputError
@@ -60,6 +62,22 @@ def test_threads_side_by_side_compute_the_same_bits(tmp_path, backend, name, tex
         all(one.note == ("" if graphs or name == "host" else "graphs are switched off") for one in contexts)
         or not graphs
     )
+
+
+@pytest.mark.parametrize("where", ["cpu", "device"])
+@pytest.mark.parametrize("kept", [(), ("b",)])
+def test_an_engine_has_contexts_wherever_it_runs(tmp_path, backend, where, kept):
+    engine, _ = engine_of(tmp_path, CHAIN, backend)
+    if where == "cpu":
+        engine.device = compile_model(engine.model, passes="none", fusion="none").device
+    assignment = engine.assignment.keeping(tensors=kept)
+    contexts = [engine.context(assignment) for _ in range(2)]
+    feeds = [inputs_of("chain", at) for at in range(8)]
+    with ThreadPoolExecutor(2) as pool:
+        made = list(pool.map(lambda at: contexts[at % 2](feeds[at]), range(len(feeds))))
+    assert all(same(one, engine.run(fed, assignment)) for one, fed in zip(made, feeds, strict=True))
+    with pytest.raises(InputError, match="x"):
+        engine.context()({"other": feeds[0]["x"]})
 
 
 def test_an_index_out_of_range_is_told_where_it_happened(tmp_path, backend):
