@@ -20,10 +20,10 @@ class Attended:
         steps: what lies between the products; reads ``p``, writes ``s``.
         before: how the operands come about; makes ``a``, ``b`` and ``c`` of ``q``, ``k``, ``v``.
         shapes: of q, k, v where they are not dense matrices.
-        beside: inputs that steps read, by name: shapes; of bools where the name begins with an m.
+        beside: inputs that steps read, by name: shapes; of bools where the name begins with an m, with a row of False for mz.
         behind: what comes after the softmax ``w``; makes ``u``.
         moved: the result is transposed to [batch, queries, heads, width].
-        near: differences allowed, in units of rounding of the largest element of the result.
+        gain: of the operands.
     """
 
     queries: tuple[int, int, int]
@@ -35,8 +35,9 @@ class Attended:
     beside: tuple[tuple[str, tuple[int, ...]], ...] = ()
     behind: str = ""
     moved: bool = False
+    gain: float = 1.0
 
-    def save(self, path: Path, *, gain: float = 1.0) -> dict[str, np.ndarray]:
+    def save(self, path: Path) -> dict[str, np.ndarray]:
         """The network as a file, and its feeds. Each input passes a Relu, so that what attention reads was made, and rounded, by a layer."""
         batch, heads, queries = self.queries
         depth, width = self.sizes
@@ -62,17 +63,20 @@ class Attended:
             ("root_of_root", depth**-0.25),
             ("low", -65504.0),
             ("none", 0.0),
+            ("minus_inf", -np.inf),
             ("third", 0.3),
         ):
             made.graph.initializer.append(numpy_helper.from_array(np.asarray(value, np.float32), name))
         onnx.save(made, path)
         random = np.random.default_rng(3)
         feeds: dict[str, np.ndarray] = {
-            f"{name}0": gain * random.standard_normal(shape, dtype=np.float32) for name, shape in shapes.items()
+            f"{name}0": self.gain * random.standard_normal(shape, dtype=np.float32) for name, shape in shapes.items()
         }
         for name, shape in others.items():
             drawn = random.standard_normal(shape, dtype=np.float32)
             feeds[name] = drawn > -0.5 if name[0] == "m" else drawn
+            if name == "mz":
+                feeds[name][..., 3, :] = False  # a row without keys
         return feeds
 
 
@@ -101,6 +105,12 @@ CASES = {
         (1, 2, 18), 18, (16, 16), "d = Mul (p, third); s = Where (m, d, low)", beside=(("m", (1, 1, 18, 18)),),
         behind="n = IsNaN (w); u = Where (n, none, w)",
     ),
+    "rows without keys": Attended((1, 2, 18), 19, steps="s = Where (mz, p, minus_inf)", beside=(("mz", (1, 1, 18, 19)),)),
+    "rows without keys made zero": Attended(
+        (1, 2, 18), 19, steps="s = Where (mz, p, minus_inf)", beside=(("mz", (1, 1, 18, 19)),),
+        behind="n = IsNaN (w); u = Where (n, none, w)",
+    ),
+    "overflow": Attended((1, 1, 16), 40, gain=90.0),
     "cap": Attended((1, 1, 17), 30, (16, 16), "d = Div (p, third); t = Tanh (d); s = Mul (t, third)"),
     "long": Attended((1, 2, 20), 300, (16, 16), "d = Div (p, root); s = Add (d, x)", beside=(("x", (1, 2, 20, 300)),)),
     "keys scaled first": Attended((1, 1, 17), 20, before="a = Div (q, third); kk = Mul (k, third); b = Transpose <perm = [0, 1, 3, 2]> (kk)", steps="s = Mul (p, third)"),
