@@ -10,7 +10,7 @@
 //   pairs_join    a block a pair: joins its parts, in order
 //   pairs_clear   zeroes what parts add to
 // Maxima are those of unsigned bits, so that their order does not matter; the order of every sum is fixed by n and the number of blocks.
-// NVRTC defines: TA, VEC, ROWS (maxima are kept), SPLIT (rows may end inside VEC elements), AHEAD (load before working), LEAST (blocks a
+// NVRTC defines: TA, VEC, ROWS (maxima are kept), SPLIT (rows may end inside VEC elements), EITHER (of two tolerances suffices), AHEAD (load before working), LEAST (blocks a
 // multiprocessor), BLOCKS (of one pair, at most), one ENTRY.
 #include "common.cuh"
 
@@ -20,7 +20,18 @@ enum { THREADS = 256, WARPS = THREADS / 32, TABLE = THREADS * 8 + 2 };
 
 #define INFINITE __int_as_float(0x7f800000)
 
-struct Measure { float threshold, boundary, floor, atol, rtol; int either, equal_nan, equal_inf; };
+#ifdef PROBE_HOST_SHIM
+__device__ __forceinline__ float reciprocal(float x) { return 1.f / x; }
+#else
+// Of a normal number below 2^126, good to one unit in the last place: one instruction
+__device__ __forceinline__ float reciprocal(float x) {
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+#endif
+
+struct Measure { float threshold, boundary, floor, atol, rtol; int equal_nan, equal_inf; };
 // Rows are of `cols` elements; row r is of item r / channels and channel r % channels. `maxima`: error and range of each item, then of each channel.
 struct Rows { int cols, channels, items; };
 
@@ -38,7 +49,7 @@ struct Seen {
 
     __device__ __forceinline__ float bound(float magnitude, const Measure& m) const {
         float scaled = __fmul_rn(m.rtol, magnitude);
-        return m.either ? fmaxf(scaled, m.atol) : __fadd_rn(scaled, m.atol);
+        return EITHER ? fmaxf(scaled, m.atol) : __fadd_rn(scaled, m.atol);
     }
 
     __device__ __forceinline__ void wide(float a, float g) {
@@ -92,19 +103,11 @@ struct Seen {
     }
 };
 
-// The maxima of a warp's lanes, by row; every lane takes part.
-__device__ __forceinline__ void note(unsigned (*table)[2], int row, bool there, float error, float range) {
-    unsigned left = __ballot_sync(0xffffffffu, there);
-    int lane = threadIdx.x % 32;
-    while (left) {
-        int lead = __ffs(left) - 1, at = __shfl_sync(0xffffffffu, row, lead);
-        bool mine = there && row == at;
-        unsigned e = __reduce_max_sync(0xffffffffu, mine ? __float_as_uint(error) : 0u);
-        unsigned r = __reduce_max_sync(0xffffffffu, mine ? __float_as_uint(range) : 0u);
-        if (lane == lead) { atomicMax(&table[at][0], e); atomicMax(&table[at][1], r); }
-        left &= ~__ballot_sync(0xffffffffu, mine);
-    }
+__device__ __forceinline__ void note(unsigned* at, float error, float range) {
+    atomicMax(at, __float_as_uint(error));
+    atomicMax(at + 1, __float_as_uint(range));
 }
+__device__ __forceinline__ float most_of_warp(float x) { return __uint_as_float(__reduce_max_sync(0xffffffffu, __float_as_uint(x))); }
 
 extern "C" __global__ void __launch_bounds__(THREADS, LEAST) pairs_parts(
     const TA* __restrict__ actual, const float* __restrict__ golden, double* __restrict__ parts, unsigned* __restrict__ classes,
@@ -114,13 +117,16 @@ extern "C" __global__ void __launch_bounds__(THREADS, LEAST) pairs_parts(
     i64 first = (i64)blockIdx.x * span;
     int count = (int)(n - first < span ? n - first : span), lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     if (threadIdx.x < CLASSES) counted[threadIdx.x] = 0;
+    // A warp walks its own stretch, so that the rows it meets change rarely
+    int stretch = span / WARPS, begin = warp * stretch, end = begin + stretch < count ? begin + stretch : count;
 #if ROWS
     __shared__ unsigned table[TABLE][2];
     i64 first_row = first / r.cols;
     int within = (int)(first - first_row * r.cols), rows = (within + count - 1) / r.cols + 1;
     for (int row = threadIdx.x; row < rows; row += THREADS) table[row][0] = table[row][1] = 0;
-    int row = (within + threadIdx.x * VEC) / r.cols, col = (within + threadIdx.x * VEC) % r.cols;
-    int step_rows = THREADS * VEC / r.cols, step_cols = THREADS * VEC % r.cols;
+    int row = (within + begin) / r.cols, col = (within + begin) % r.cols;  // where the warp is
+    int step_rows = 32 * VEC / r.cols, step_cols = 32 * VEC % r.cols, current = row;
+    float row_error = 0.f, row_range = 0.f;  // of `current`, so far
 #endif
     __syncthreads();
     Seen seen = {};
@@ -130,22 +136,34 @@ extern "C" __global__ void __launch_bounds__(THREADS, LEAST) pairs_parts(
     golden += first;
     Pack<TA, VEC> a = {}, coming_a = {};
     Pack<float, VEC> g = {}, coming_g = {};
-    int c = threadIdx.x * VEC;
-    if (AHEAD && c + VEC <= count) {
+    int c = begin + lane * VEC;
+    if (AHEAD && c + VEC <= end) {
         coming_a = *(const Pack<TA, VEC>*)(actual + c);
         coming_g = *(const Pack<float, VEC>*)(golden + c);
     }
-    for (int base = warp * 32 * VEC; base < count; base += THREADS * VEC, c += THREADS * VEC) {
+    for (int base = begin; base < end; base += 32 * VEC, c += 32 * VEC) {
         a = coming_a;
         g = coming_g;
-        if (!AHEAD && c + VEC <= count) {
+        if (!AHEAD && c + VEC <= end) {
             a = *(const Pack<TA, VEC>*)(actual + c);
             g = *(const Pack<float, VEC>*)(golden + c);
         }
-        if (AHEAD && c + THREADS * VEC + VEC <= count) {
-            coming_a = *(const Pack<TA, VEC>*)(actual + c + THREADS * VEC);
-            coming_g = *(const Pack<float, VEC>*)(golden + c + THREADS * VEC);
+        if (AHEAD && c + 32 * VEC + VEC <= end) {
+            coming_a = *(const Pack<TA, VEC>*)(actual + c + 32 * VEC);
+            coming_g = *(const Pack<float, VEC>*)(golden + c + 32 * VEC);
         }
+#if ROWS
+        bool alone = col + 32 * VEC <= r.cols;  // the whole warp in one row
+        if (current != row || !alone) {
+            row_error = most_of_warp(row_error);
+            row_range = most_of_warp(row_range);
+            if (lane == 0) note(table[current], row_error, row_range);
+            row_error = row_range = 0.f;
+            current = row;
+        }
+        int my_col = col + lane * VEC, my_row = row;
+        if (!alone) { my_row += my_col / r.cols; my_col %= r.cols; }
+#endif
         float together = 0.f, golden_max = -INFINITE, golden_min = INFINITE, actual_max = -INFINITE, actual_min = INFINITE, error = 0.f;
 #pragma unroll
         for (int v = 0; v < VEC; ++v) {
@@ -159,16 +177,16 @@ extern "C" __global__ void __launch_bounds__(THREADS, LEAST) pairs_parts(
         }
         float range = fmaxf(golden_max, -golden_min), error_2 = 0.f, range_2 = 0.f;
         // NaN or Inf of either side is in the sum of differences, or in golden's range
-        bool plain = c + VEC <= count && fabsf(together) < INFINITE && range < m.threshold;
+        bool plain = c + VEC <= end && fabsf(together) < INFINITE && range < m.threshold;
         if (plain) {
             float relative = 0.f, relative_max = 0.f;
 #pragma unroll
             for (int v = 0; v < VEC; ++v) {
                 float x = read(a.lane[v]), y = g.lane[v], apart = fabsf(x - y), magnitude = fabsf(y);
-                float share = __fdividef(apart, fmaxf(magnitude, m.floor));
+                float share = apart * reciprocal(fmaxf(magnitude, m.floor));
                 relative += share;
                 relative_max = fmaxf(relative_max, share);
-                seen.mismatched += apart > seen.bound(magnitude, m);
+                seen.mismatched += (int)(__float_as_uint(seen.bound(magnitude, m) - apart) >> 31);
                 seen.wide(x, y);
             }
             seen.sums[REL] += relative;
@@ -189,12 +207,12 @@ extern "C" __global__ void __launch_bounds__(THREADS, LEAST) pairs_parts(
                 for (int v = VEC - 1; v >= 0; --v) seen.place = fabsf(read(a.lane[v]) - g.lane[v]) == error ? c + v : seen.place;
             }
 #if ROWS && SPLIT
-            if (col + VEC > r.cols) {  // the next row begins among these
+            if (my_col + VEC > r.cols) {  // the next row begins among these
                 error = range = 0.f;
 #pragma unroll
                 for (int v = 0; v < VEC; ++v) {
                     float apart = fabsf(read(a.lane[v]) - g.lane[v]), magnitude = fabsf(g.lane[v]);
-                    bool next = col + v >= r.cols;
+                    bool next = my_col + v >= r.cols;
                     error = fmaxf(error, next ? 0.f : apart);
                     range = fmaxf(range, next ? 0.f : magnitude);
                     error_2 = fmaxf(error_2, next ? apart : 0.f);
@@ -204,25 +222,39 @@ extern "C" __global__ void __launch_bounds__(THREADS, LEAST) pairs_parts(
 #endif
         } else {
             error = range = 0.f;
-            int last = c + VEC < count ? c + VEC : count;
+            int last = c + VEC < end ? c + VEC : end;
 #pragma unroll 1
             for (int at = c; at < last; ++at) {
-#if ROWS
-                bool next = col + (at - c) >= r.cols;
-                seen.one(read(actual[at]), golden[at], at, m, counted, next ? error_2 : error, next ? range_2 : range);
-#else
-                seen.one(read(actual[at]), golden[at], at, m, counted, error, range);
+                float apart = 0.f, magnitude = 0.f;
+                seen.one(read(actual[at]), golden[at], at, m, counted, apart, magnitude);
+#if ROWS && SPLIT
+                bool next = my_col + (at - c) >= r.cols;
+                error_2 = fmaxf(error_2, next ? apart : 0.f);
+                range_2 = fmaxf(range_2, next ? magnitude : 0.f);
+                if (next) apart = magnitude = 0.f;
 #endif
+                error = fmaxf(error, apart);
+                range = fmaxf(range, magnitude);
             }
         }
 #if ROWS
-        note(table, row, c < count, error, range);
-        if (SPLIT) note(table, row + 1, c < count && col + VEC > r.cols && row + 1 < rows, error_2, range_2);
+        if (alone) {
+            row_error = fmaxf(row_error, error);
+            row_range = fmaxf(row_range, range);
+        } else if (c < end) {
+            note(table[my_row], error, range);
+            if (SPLIT && my_col + VEC > r.cols && my_row + 1 < rows) note(table[my_row + 1], error_2, range_2);
+        }
         row += step_rows;
         col += step_cols;
         if (col >= r.cols) { col -= r.cols; ++row; }
 #endif
     }
+#if ROWS
+    row_error = most_of_warp(row_error);
+    row_range = most_of_warp(row_range);
+    if (lane == 0 && begin < end) note(table[current], row_error, row_range);
+#endif
 #pragma unroll
     for (int which = 0; which < MAX_ABS; ++which) {
         double x = seen.value(which);
@@ -255,14 +287,23 @@ extern "C" __global__ void __launch_bounds__(THREADS, LEAST) pairs_parts(
     if (threadIdx.x == SENTINEL_ERROR && counted[SENTINEL_ERROR]) atomicMax(classes + SENTINEL_ERROR, counted[SENTINEL_ERROR]);
     if (threadIdx.x == GRID && blockIdx.x == 0) classes[GRID] = gridDim.x;
 #if ROWS
-    for (int at = threadIdx.x; at < rows; at += THREADS) {
-        i64 whole = first_row + at, item = whole / r.channels;
+    for (int base = warp * 32; base < rows; base += THREADS) {
+        bool there = base + lane < rows;
+        unsigned error = there ? table[base + lane][0] : 0, range = there ? table[base + lane][1] : 0;
+        i64 whole = first_row + base + (there ? lane : 0), item = whole / r.channels;
         int channel = (int)(whole - item * r.channels);
-        atomicMax(maxima + item, table[at][0]);
-        atomicMax(maxima + r.items + item, table[at][1]);
-        if (r.channels > 1) {
-            atomicMax(maxima + 2 * (i64)r.items + channel, table[at][0]);
-            atomicMax(maxima + 2 * (i64)r.items + r.channels + channel, table[at][1]);
+        if (r.channels > 1 && there) {
+            atomicMax(maxima + 2 * (i64)r.items + channel, error);
+            atomicMax(maxima + 2 * (i64)r.items + r.channels + channel, range);
+        }
+        if ((first_row + base) / r.channels == (first_row + base + 31) / r.channels) {  // of one item
+            error = __reduce_max_sync(0xffffffffu, error);
+            range = __reduce_max_sync(0xffffffffu, range);
+            there = lane == 0;
+        }
+        if (there) {
+            atomicMax(maxima + item, error);
+            atomicMax(maxima + r.items + item, range);
         }
     }
 #endif

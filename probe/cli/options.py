@@ -83,8 +83,11 @@ Keep = Annotated[
     typer.Option(metavar="REGEX|@FILE", help="Tensors, layers and nodes that stay FP32. Repeatable."),
 ]
 Device = Annotated[
-    Literal["auto", "cpu"],
-    typer.Option(metavar="auto|cpu", help="What runs it: the CPU, which emulates low-precision storage."),
+    Literal["auto", "cpu", "cuda"],
+    typer.Option(
+        metavar="auto|cpu|cuda",
+        help="What runs it: the CPU, which emulates low-precision storage, or the first GPU. auto: the CPU.",
+    ),
 ]
 Passes = Annotated[
     Literal["none", "safe", "all"],

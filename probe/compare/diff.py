@@ -11,7 +11,7 @@ from dataclasses import replace
 from probe.compare.align import InputPair, match_names, pair_inputs, suggest
 from probe.compare.details import with_details
 from probe.compare.explain import explain, first_divergence
-from probe.compare.pair import Compared, Options, Side, compare_tensor, worst_verdict
+from probe.compare.pair import Compared, Measures, Options, Side, compare_tensor, expect_tensor, worst_verdict
 from probe.errors import InputError
 from probe.metrics.acceptance import check_outputs
 from probe.metrics.measure import Workspace
@@ -71,6 +71,14 @@ def diff_sources(
     space = Workspace()
     compared: list[Compared] = []
     sides: dict[str, tuple[Side, Side]] = {}
+    if isinstance(actual, Measures):
+        for name in wanted:
+            partner = matched.get(name)
+            if partner is not None:
+                expected_a = Side(actual, [rows_a[partner].get(p.actual) for p in pairs], actual.header.precision)
+                expected_g = Side(golden, [rows_g[name].get(p.golden) for p in pairs])
+                if any(expected_a.rows) and any(expected_g.rows):
+                    expect_tensor(expected_a, expected_g, [p.label for p in pairs], roles.of(name), options)
     for done, name in enumerate(wanted):
         if progress is not None:
             progress(done, len(wanted))

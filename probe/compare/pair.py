@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
+from typing import Protocol, runtime_checkable
 
 from probe.metrics.acceptance import Judgement, default_acceptance, judge
 from probe.metrics.formulas import cosine, metrics_of, range_rel, worst_elements
@@ -47,6 +48,17 @@ class Side:
         return next(row for row in self.rows if row is not None)
 
 
+@runtime_checkable
+class Measures(Protocol):
+    """A source that compares its own tensors, where they lie. It is told of all pairs before it is asked for the first."""
+
+    def expect(self, row: TensorInfo, golden: TensorSource, golden_row: TensorInfo, spec: Spec, /) -> None: ...
+
+    def sums(self, row: TensorInfo, golden: TensorSource, golden_row: TensorInfo, spec: Spec, /) -> Sums | None:
+        """Of a pair; None where ``measure`` has to make them."""
+        ...
+
+
 @dataclass(slots=True)
 class Compared:
     """A TensorDiff in the making, with the sums it came from."""
@@ -66,10 +78,8 @@ def compare_tensor(
         InputError: stored bytes cannot be read or are not those recorded.
     """
     first_a, first_g = actual.first, golden.first
-    precision = options.precision or first_a.precision or actual.default_precision or None
-    rule = rule_of(options.preset, first_a.dtype, first_g.dtype) if options.preset else None
-    criteria = criteria_for(options, rule, precision, first_a.dtype, first_g.dtype)
-    rule = rule or default_rule(first_a.dtype, first_g.dtype)
+    precision, rule = _rule(actual, golden, options)
+    criteria = criteria_for(options, rule if options.preset else None, precision, first_a.dtype, first_g.dtype)
     base = _describe(first_a, first_g, role, precision)
     found: list[tuple[str, Sums, Judgement]] = []
     for label, a, g in zip(labels, actual.rows, golden.rows, strict=True):
@@ -84,7 +94,7 @@ def compare_tensor(
             if status == "not_run" and len(labels) > 1 and (role != "output" or a.status == g.status):
                 continue  # this branch ran for other inputs; an output that one side alone has was not compared
             return Compared(_with(base, status, verdict, reason, shape_a=a.shape, shape_g=g.shape), criteria=criteria)
-        sums = _sums(actual.source, a, golden.source, g, label, role, rule, precision, options, space)
+        sums = _sums(actual.source, a, golden.source, g, _spec(a, label, role, rule, precision, options), space)
         if sums is None:
             return Compared(_with(base, *_by_statistics(a, g)), criteria=criteria)
         mine = [c for c in criteria if c.metric in WORST_CASE] if len(labels) > 1 else criteria
@@ -170,19 +180,42 @@ def _step(a: TensorInfo, g: TensorInfo) -> float | None:
     return g.step if g.step is not None else a.step
 
 
-def _sums(
-    source_a: TensorSource, a: TensorInfo, source_g: TensorSource, g: TensorInfo, label: str, role: Role,
-    rule: Rule, precision: str | None, options: Options, space: Workspace,
-) -> Sums | None:  # fmt: skip
-    if "stats_only" in (a.status, g.status):
-        same = a.sha256 is not None and a.sha256 == g.sha256 and a.dtype == g.dtype and not (g.nan or 0)
-        return _identical(g) if same else None
-    reader_a, reader_g = source_a.open(a), source_g.open(g)
-    spec = Spec(
+def expect_tensor(actual: Side, golden: Side, labels: Sequence[str], role: Role, options: Options) -> None:
+    """Tell a source that compares its own tensors what ``compare_tensor`` will ask it for."""
+    assert isinstance(actual.source, Measures)
+    precision, rule = _rule(actual, golden, options)
+    for label, a, g in zip(labels, actual.rows, golden.rows, strict=True):
+        if a is not None and g is not None and _obstacle(a, g, label) is None and g.status == "recorded":
+            actual.source.expect(a, golden.source, g, _spec(a, label, role, rule, precision, options))
+
+
+def _rule(actual: Side, golden: Side, options: Options) -> tuple[str | None, Rule]:
+    """The precision a tensor was stored in, and the element-wise rule."""
+    first_a, first_g = actual.first, golden.first
+    precision = options.precision or first_a.precision or actual.default_precision or None
+    preset = rule_of(options.preset, first_a.dtype, first_g.dtype) if options.preset else None
+    return precision, preset or default_rule(first_a.dtype, first_g.dtype)
+
+
+def _spec(a: TensorInfo, label: str, role: Role, rule: Rule, precision: str | None, options: Options) -> Spec:
+    return Spec(
         atol=rule.atol, rtol=rule.rtol, either=rule.combine == "larger", equal_nan=rule.equal_nan, equal_inf=rule.equal_inf,
         storage=storage_of(precision, a.dtype), rows=role == "output", tolerances=options.tolerances, worst=options.worst,
         input_id=label,
     )  # fmt: skip
+
+
+def _sums(
+    source_a: TensorSource, a: TensorInfo, source_g: TensorSource, g: TensorInfo, spec: Spec, space: Workspace
+) -> Sums | None:
+    if "stats_only" in (a.status, g.status):
+        same = a.sha256 is not None and a.sha256 == g.sha256 and a.dtype == g.dtype and not (g.nan or 0)
+        return _identical(g) if same else None
+    if isinstance(source_a, Measures):
+        found = source_a.sums(a, source_g, g, spec)
+        if found is not None:
+            return found
+    reader_a, reader_g = source_a.open(a), source_g.open(g)
     sums = measure(reader_a, reader_g, spec, space)
     reader_a.close()
     reader_g.close()

@@ -15,6 +15,7 @@ from probe.debug.local_error import layer_errors
 from probe.debug.observe import Outputs, record_engine
 
 if TYPE_CHECKING:
+    from probe.debug.resident import ResidentTape
     from probe.engine.assignment import Assignment
     from probe.engine.engine import Engine
     from probe.results.diff import DiffResult
@@ -54,7 +55,7 @@ def instrument(
     assignment: Assignment,
     golden: TensorSource,
     sets: Sequence[InputSet],
-    tape: Tape,
+    tape: Tape | ResidentTape,
     *,
     judge: Judge,
     phase: Phase,
@@ -92,7 +93,7 @@ def _evidence(
     engine: Engine,
     assignment: Assignment,
     golden: TensorSource,
-    tape: Tape,
+    tape: TensorSource,
     sets: Sequence[InputSet],
     diff: DiffResult,
 ) -> Evidence:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -17,13 +17,20 @@ from probe.store.feeds import input_infos
 
 if TYPE_CHECKING:
     from probe.engine.assignment import Assignment
-    from probe.engine.device.protocol import Tapped
+    from probe.engine.device.protocol import Resident, Tapped
     from probe.engine.engine import Engine
     from probe.store.feeds import InputSet
     from probe.store.opening import Sink
 
 Array = np.ndarray[Any, Any]
 Outputs = dict[str, dict[str, Array]]  # input id -> output -> array
+
+
+@runtime_checkable
+class Holds(Protocol):
+    """A sink that holds tensors where the device has them."""
+
+    def hold(self, info: TensorInfo, resident: Resident, /) -> TensorInfo: ...
 
 
 def record_engine(
@@ -54,12 +61,19 @@ def record_engine(
             sink.add(TensorInfo(name, dtype_name(array.dtype), array.shape, one.id, role="input"), array)
         seen: set[str] = set()
 
-        def add(name: str, array: Array | None, info: dict[str, Any], note: str = "", input_id: str = one.id) -> None:
+        def add(
+            name: str, held: Array | Resident | None, info: dict[str, Any], note: str = "", input_id: str = one.id
+        ) -> None:
             role = "output" if name in returned or name.partition("[")[0] in returned else "internal"
-            dtype, shape = ("unknown", ()) if array is None else (dtype_name(array.dtype), tuple(array.shape))
-            status = "recorded" if array is not None else "unsupported"
+            dtype, shape = ("unknown", ()) if held is None else (dtype_name(held.dtype), tuple(held.shape))
+            status = "recorded" if held is not None else "unsupported"
             row = TensorInfo(name, dtype, shape, input_id, role=role, status=status, note=note, **info)
-            sink.add(row, array)
+            if held is None or isinstance(held, np.ndarray):
+                sink.add(row, held)
+            elif isinstance(sink, Holds):
+                sink.hold(row, held)
+            else:
+                sink.add(row, held.array())
 
         def tap(tapped: Tapped, seen: set[str] = seen, add: Callable[..., None] = add) -> None:
             if progress is not None:
@@ -73,7 +87,7 @@ def record_engine(
             for name in (tapped.name, *(aliases or {}).get(tapped.name, ())):
                 if name not in seen:
                     seen.add(name)
-                    add(name, tapped.array, info, tapped.note)
+                    add(name, tapped.held, info, tapped.note)
 
         try:
             outputs[one.id] = engine.run(one.feeds, assignment, tap)

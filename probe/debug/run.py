@@ -17,9 +17,11 @@ from probe.debug.goldens import Golden, golden_kind, open_golden
 from probe.debug.instrument import instrument, with_failure
 from probe.debug.observe import Outputs, check_observer, record_outputs
 from probe.debug.phases import Progress, timed_phase
+from probe.debug.resident import ResidentTape
 from probe.debug.whole_run import failed_to_run, observed, of_baseline, of_golden
 from probe.engine.assignment import FP32, Assignment
 from probe.engine.build import resolve_keep
+from probe.engine.device.protocol import Compares
 from probe.engine.layers import tensor_names
 from probe.engine.rounding import is_float
 from probe.errors import InputError
@@ -110,6 +112,15 @@ class _Run:
     def tape(self, name: str) -> Tape:
         return self.opened.enter_context(closing(Tape(name, memory_limit=self.options.memory_limit)))
 
+    def tape_of(self, engine: Engine) -> Tape | ResidentTape:
+        """For everything a run makes: on the device, where that compares."""
+        device = engine.device
+        if not isinstance(device, Compares):
+            return self.tape("engine")
+        options = self.options
+        made = ResidentTape("engine", device, worst=options.worst, memory_limit=options.memory_limit)
+        return self.opened.enter_context(closing(made))
+
     def judge(
         self, actual: TensorSource, golden: TensorSource, precision: str | None = None, details: int = 0
     ) -> DiffResult:
@@ -169,8 +180,9 @@ def run_network(
             baseline = run.judge_outputs(engine, Assignment(FP32), golden, precision="fp32")
             if not baseline.outputs:
                 raise InputError(f"the network does not run in FP32: {baseline.reasons[0]}", where=str(model.path))
+        tape = run.tape_of(engine)
         found = instrument(
-            engine, assignment, golden, sets, run.tape("engine"),
+            engine, assignment, golden, sets, tape,
             judge=partial(run.judge, details=options.details), phase=run.phase, measured=_selected(options.layers), strict=options.strict_layers,
         )  # fmt: skip
         diff, explained = found.diff, found.explained
@@ -187,6 +199,8 @@ def run_network(
             *of_golden(golden, model),
             *explained.notes(diff.findings),
         )
+        if isinstance(tape, ResidentTape):
+            notes = (*notes, *filter(None, [tape.note]))
         return _finish(
             run, engine, assignment, golden, diff, found.layers,
             first=found.first, findings=findings, cure=cure, kept=kept, outputs=found.outputs, baseline=baseline, kind=kind, notes=notes,
@@ -263,8 +277,13 @@ def device_in_words(device: str, precision: str, *, tactics: bool = False) -> st
     Args:
         tactics: layers run with chosen tactics, which have accumulators of their own: only what is stored is said of all.
     """
-    if device != "cpu":
-        return device
+    if device == "cuda":
+        from probe.engine.device.cuda.guard import find_gpu
+
+        stored = "FP32 storage" if precision in ("fp32", "tf32") else f"{precision.upper()} storage"
+        summed = "each layer computed as its tactic says" if tactics else "FP32 accumulation"
+        operands = ", operands of products rounded to TF32" if precision == "tf32" else ""
+        return f"cuda: {find_gpu().name or 'no GPU here'}, {stored}{operands}, {summed}"
     if tactics:
         stored = "FP32 storage" if precision in ("fp32", "tf32") else f"{precision.upper()} storage"
         operands = ", operands of products rounded to TF32" if precision == "tf32" else ""

@@ -111,6 +111,14 @@ def measure(actual: Readable, golden: Readable, spec: Spec | None = None, worksp
         return _Measurement(actual, golden, spec or Spec(), workspace or Workspace()).run()
 
 
+def survey(golden: Readable) -> tuple[float, Sentinels]:
+    """The range of a golden tensor, and where its sentinels begin, as ``measure`` finds them."""
+    with np.errstate(all="ignore"):
+        one = _Measurement(golden, golden, Spec(), Workspace())
+        range_ = one.survey_golden()
+    return range_, one.sentinels
+
+
 class _Measurement:
     def __init__(self, actual: Readable, golden: Readable, spec: Spec, workspace: Workspace) -> None:
         self.actual, self.golden, self.spec, self.space = actual, golden, spec, workspace
@@ -131,7 +139,7 @@ class _Measurement:
         self.kl_wanted: bool | None = None  # decided by the first window
 
     def run(self) -> Sums:
-        range_ = self._survey_golden()
+        range_ = self.survey_golden()
         self.floor = self.spec.rel_floor * range_
         for start, a, g in self._windows():
             if self.rows_wanted:
@@ -141,7 +149,7 @@ class _Measurement:
         self._finish()
         return self.sums
 
-    def _survey_golden(self) -> float:
+    def survey_golden(self) -> float:
         """Range of golden and where its sentinels begin: known before the sums, because they run over the rest."""
         absmax, negative_infinity = 0.0, False
         for start, stop in self.layout.windows(WINDOW):

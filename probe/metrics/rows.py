@@ -22,6 +22,11 @@ def looks_like_probabilities(g: Array, layout: Layout) -> bool:
     )
 
 
+def is_distribution_per_class(g: Array, layout: Layout) -> bool:
+    """Whether those along the class axis are, which then are looked at and not those along the last axis."""
+    return _sampled_are_distributions(_rows(g, layout))
+
+
 def add_rows(sums: Sums, a: Array, g: Array, layout: Layout, *, kl: bool) -> None:
     """Add the rows of a window of whole class spans to ``sums``."""
     rows_a, rows_g = _rows(a, layout), _rows(g, layout)

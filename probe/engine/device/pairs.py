@@ -24,6 +24,7 @@ class Measure:
         floor: relative errors divide by no less. Not 0, unless golden is 0 everywhere.
         atol: with ``rtol``: an element is mismatched when its error is over ``atol + rtol * |golden|``; over the larger of both where ``either``.
         equal_nan, equal_inf: whether NaN, and Inf, that both have are no mismatch.
+        range_: largest golden magnitude that is compared; histograms are fastest around it.
     """
 
     threshold: float = math.inf
@@ -34,6 +35,7 @@ class Measure:
     either: bool = False
     equal_nan: bool = True
     equal_inf: bool = True
+    range_: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,9 +157,10 @@ class PairWorst:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What was asked of a pair. ``worst``: largest errors first."""
+    """What was asked of a pair. ``columns``: largest error and largest golden magnitude of each; ``worst``: largest errors first."""
 
     sums: PairSums
     counts: PairCounts | None = None
     rows: PairRows | None = None
+    columns: tuple[Array, Array] | None = None
     worst: tuple[PairWorst, ...] = ()

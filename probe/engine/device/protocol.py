@@ -55,6 +55,16 @@ class Tapped:
     status: Literal["recorded", "not_run", "unsupported"] = "recorded"
     note: str = ""
 
+    @property
+    def array(self) -> Array | None:
+        """Its values on the host; nobody writes to them later. None where there is none."""
+        return self.held if self.held is None or isinstance(self.held, np.ndarray) else self.held.array()
+
+    @property
+    def resident(self) -> Resident | None:
+        """The tensor on the device; None where it is on the host, or nowhere."""
+        return None if isinstance(self.held, np.ndarray) else self.held
+
 
 @dataclass(frozen=True, slots=True)
 class Fallback:
@@ -207,16 +217,6 @@ class Warms(Protocol):
         ...
 
 
-class Trace(Protocol):
-    """What a device holds of earlier runs on one set of inputs.
-
-    Attributes:
-        bytes: that the first run's tensors take.
-        seconds: that a run takes of which nothing is held.
-    """
-
-    bytes: int
-
 @runtime_checkable
 class Learns(Protocol):
     """A device that plans a run before it is asked for, so that it need not be planned when it is."""
@@ -273,6 +273,33 @@ class Compares(Protocol):
         """Bytes of memory that are free on the device."""
         ...
 
+
+class Inferences(Protocol):
+    """Runs under one assignment that may take place beside others."""
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """As ``Device.run``. One at a time: a second thread waits."""
+        ...
+
+
+@runtime_checkable
+class RunsBeside(Protocol):
+    """A device that computes several runs at once, where each has a context of its own."""
+
+    def context(self, plans: Mapping[str, Plan]) -> Inferences:
+        """A new context."""
+        ...
+
+
+class Trace(Protocol):
+    """What a device holds of earlier runs on one set of inputs.
+
+    Attributes:
+        bytes: that the first run's tensors take.
+        seconds: that a run takes of which nothing is held.
+    """
+
+    bytes: int
 
     @property
     def seconds(self) -> float: ...

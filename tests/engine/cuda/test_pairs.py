@@ -14,7 +14,7 @@ from probe.engine.device.cuda.pairs import Pairs, measure
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.tensor import host_tensor
 from probe.engine.device.pairs import Measure, Rows
-from probe.metrics.measure import InMemory, Spec, Workspace, _Measurement
+from probe.metrics.measure import InMemory, Spec, survey
 from probe.metrics.measure import measure as on_host
 from probe.precision import round_to
 
@@ -57,9 +57,8 @@ def test_sums_are_numpys(backend, shape, stored, kind):
         with np.errstate(over="ignore"):
             actual = round_to(actual, {"f16": "fp16", "bf16": "bf16"}[stored.name])
     expected = on_host(InMemory(actual), InMemory(golden), Spec(atol=1e-2, rtol=1e-3))
-    survey = _Measurement(InMemory(actual), InMemory(golden), Spec(), Workspace())
-    floor = 1e-3 * survey._survey_golden()
-    masks = survey.sentinels
+    range_, masks = survey(InMemory(golden))
+    floor = 1e-3 * range_
     assert masks.any_finite == (kind == "odd" and golden.size > 40)
     how = Measure(masks.threshold, masks.boundary, floor, 1e-2, 1e-3)
     queue, rows = Queue(backend, 18), rows_of(shape)
@@ -101,11 +100,9 @@ def test_tolerances_as_presets_have_them(host, either, equal_nan, equal_inf):
     actual, golden = pair((3, 700), "odd")
     spec = Spec(atol=1e-2, rtol=5e-3, either=either, equal_nan=equal_nan, equal_inf=equal_inf)
     actual[0, 5] = golden[0, 5] = np.inf
-    survey = _Measurement(InMemory(actual), InMemory(golden), spec, Workspace())
-    floor = 1e-3 * survey._survey_golden()
-    how = Measure(
-        survey.sentinels.threshold, survey.sentinels.boundary, floor, 1e-2, 5e-3, either, equal_nan, equal_inf
-    )
+    range_, masks = survey(InMemory(golden))
+    floor = 1e-3 * range_
+    how = Measure(masks.threshold, masks.boundary, floor, 1e-2, 5e-3, either, equal_nan, equal_inf)
     found = measure(Queue(host, 18), host_tensor(actual), host_tensor(golden), how)
     assert found.mismatched == on_host(InMemory(actual), InMemory(golden), spec).mismatched
 

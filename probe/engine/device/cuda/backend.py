@@ -105,6 +105,10 @@ class Backend(Protocol):
         """Give memory back once what was launched before is done with it."""
         ...
 
+    def room(self) -> int:
+        """Bytes of memory that are free."""
+        ...
+
     def upload(self, address: int, array: Array) -> None:
         """Copy a contiguous array to the device; it may be changed when this returns."""
         ...

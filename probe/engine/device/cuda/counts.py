@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -65,7 +66,7 @@ class Counts:
         top = int(np.float32(range_ if math.isfinite(range_) else np.finfo(np.float32).max).view(np.uint32) >> 16)
         lowest = max(0, top + 128 - _WINDOW)
         self._queue.launch(
-            Source("pair_counts.cu", "counts_of", (("TA", actual.format.name), ("ULPS", _TYPES[ulps].name), ("ENTRY_COUNT", 1))),
+            _source(actual.format.name, _TYPES[ulps].name),
             math.ceil(actual.size / span), 512, self._queue.at(actual), self._queue.at(golden),
             ctypes.c_void_p(self._open.address(backend) + self._used * _WORDS * 4), ctypes.c_longlong(actual.size),
             ctypes.c_longlong(span), ctypes.c_float(threshold), ctypes.c_int(lowest),
@@ -105,6 +106,11 @@ class Counts:
         raw = np.empty((int(where[0]), 2), np.uint32)
         backend.download(raw.view(np.uint8).reshape(-1), entries.address(backend))
         return [_counted(raw[begin : begin + count]) for begin, count in where[1:].reshape(-1, 2).tolist()]
+
+
+@cache
+def _source(stored: str, ulps: str) -> Source:
+    return Source("pair_counts.cu", "counts_of", (("TA", stored), ("ULPS", ulps), ("ENTRY_COUNT", 1)))
 
 
 def _counted(entries: np.ndarray) -> PairCounts:

@@ -18,6 +18,7 @@ from probe.engine.assignment import Choice
 from probe.engine.device.cpu.session import Weights
 from probe.engine.device.cuda.attention_run import AttentionRun
 from probe.engine.device.cuda.backend import Backend
+from probe.engine.device.cuda.comparing import ComparesPairs, handed_out
 from probe.engine.device.cuda.context import CudaContext, Means
 from probe.engine.device.cuda.errors import OutOfMemory, Refused, Unsupported
 from probe.engine.device.cuda.fallback import FallbackExecutor
@@ -31,6 +32,7 @@ from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.recording import Computed, Recording
 from probe.engine.device.cuda.refusals import ON_HOST, is_repeatable, layer_refusal, refused_by_name, tactic_refusal
 from probe.engine.device.cuda.replays import Replays
+from probe.engine.device.cuda.siblings import Siblings
 from probe.engine.device.cuda.tape import Tape
 from probe.engine.device.cuda.templates import Template, seen, template_of
 from probe.engine.device.cuda.tensor import Tensor, host_tensor
@@ -48,7 +50,7 @@ Values = dict[int, Tensor]
 _TEMPLATES = 1 << 14  # layers remembered as they were launched
 
 
-class CudaDevice:
+class CudaDevice(KeptKernels, ComparesPairs):
     """Kernels where there are some, the CPU device's executor for every other layer.
 
     Attributes:
@@ -84,6 +86,7 @@ class CudaDevice:
         self._fallback = FallbackExecutor(
             network, layers, rounding, self._weigh.host, threads=threads, libraries=tuple(libraries)
         )
+        self._siblings = Siblings(layers, rounding, self._weigh)
         by_name = {layer.name: layer for layer in all_layers(layers)}
         self._refusals = {name: layer_refusal(layer) for name, layer in by_name.items()}
         self.on_host = {name for name, reason in self._refusals.items() if reason == ON_HOST}
@@ -338,7 +341,9 @@ class CudaDevice:
             else:
                 reads = {id(v): self._value_of(v, values) for v in layer.reads}
                 wants_interior = run.tapped and run.interior
-                made = self._run_layer(layer, reads, run.plans[layer.name], run.queue, wants_interior=wants_interior)
+                made = self._siblings.made(layer, run, self._value_of)
+                if made is None:
+                    made = self._run_layer(layer, reads, run.plans[layer.name], run.queue, wants_interior=wants_interior)
                 del reads
                 if run.tapped:
                     for value in layer.tensors:
@@ -448,8 +453,8 @@ class CudaDevice:
         if run.shapes is not None and tensor.opaque is None:
             run.shapes[value.name or ""] = tensor.shape
             return
-        for suffix, array, note in self._arrays(tensor):
-            status = "recorded" if array is not None else "unsupported"
-            if run.shapes is not None and array is not None:
-                run.shapes[f"{value.name}{suffix}"] = array.shape
-            yield Tapped(f"{value.name}{suffix}", array, layer, run.plans[layer.name].choice, status, note)
+        for suffix, held, note in handed_out(tensor, self.backend):
+            status = "recorded" if held is not None else "unsupported"
+            if run.shapes is not None and held is not None:
+                run.shapes[f"{value.name}{suffix}"] = held.shape
+            yield Tapped(f"{value.name}{suffix}", held, layer, run.plans[layer.name].choice, status, note)

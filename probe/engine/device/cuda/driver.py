@@ -102,6 +102,16 @@ class Driver:
         """As ``Backend.free``. Says nothing when it fails: at exit the driver may be gone already."""
         driver.cuMemFreeAsync(address, self.stream)
 
+    def room(self) -> int:
+        """As ``Backend.room``."""
+        free, _ = call(driver.cuMemGetInfo(), "asking for free memory")
+        kind = driver.CUmemPool_attribute
+        held, used = (
+            int(call(driver.cuMemPoolGetAttribute(self._pool, which), "asking the memory pool"))
+            for which in (kind.CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT, kind.CU_MEMPOOL_ATTR_USED_MEM_CURRENT)
+        )
+        return int(free) + held - used
+
     def upload(self, address: int, array: Array) -> None:
         """As ``Backend.upload``. From pageable memory, which the driver has copied when the call returns."""
         if array.nbytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +45,7 @@ class _Measure(ctypes.Structure):
 
     _fields_ = (
         *((name, ctypes.c_float) for name in ("threshold", "boundary", "floor", "atol", "rtol")),
-        *((name, ctypes.c_int) for name in ("either", "equal_nan", "equal_inf")),
+        *((name, ctypes.c_int) for name in ("equal_nan", "equal_inf")),
     )
 
 
@@ -59,12 +60,13 @@ class _Chunk:
     """Pairs that are joined by one launch.
 
     Attributes:
-        made: what is fetched: joined values, classes, maxima.
+        made: what is fetched: joined values, classes, maxima. ``base``: where it lies.
         pairs: elements, rows and place among the maxima of each.
         walks: how the tensors of each were cut, with the tensors, until their largest errors are looked up.
     """
 
     made: Tensor
+    base: int
     maxima: int
     pairs: list[tuple[int, Rows, int]]
     used: int = 0
@@ -92,6 +94,7 @@ class Pairs:
         self._queue, self._most = queue, most
         self._blocks = _BLOCKS * queue.backend.multiprocessors  # of one pair, at most
         self._parts: Tensor | None = None
+        self._parts_at = 0
         self._chunks: list[_Chunk] = []
         self._order: list[tuple[int, int]] = []
 
@@ -132,17 +135,15 @@ class Pairs:
         if cols >= _LARGEST or span >= _LARGEST or blocks > self._blocks:
             raise Unsupported(f"sums over {rows.count} rows of {cols} elements")
         chunk = self._chunk(2 * (rows.items + rows.channels) if keeps else 0)
-        at, base = len(chunk.pairs), chunk.made.address(self._queue.backend)
+        at, base = len(chunk.pairs), chunk.base
         split = int(keeps and cols % lanes > 0)
-        macros = (("TA", actual.format.name), ("VEC", lanes), ("ROWS", int(keeps)), ("SPLIT", split), ("BLOCKS", self._blocks),
-                  ("LEAST", _BLOCKS), ("AHEAD", _AHEAD))  # fmt: skip
-        assert self._parts is not None
+        form = actual.format.name, lanes, int(keeps), split, self._blocks, int(how.either), _BLOCKS, _AHEAD
         self._queue.launch(
-            Source("pairs.cu", "pairs_parts", (*macros, ("ENTRY_PARTS", 1))), blocks, _THREADS, self._queue.at(actual), self._queue.at(golden),
-            ctypes.c_void_p(self._parts.address(self._queue.backend) + at * len(_VALUES) * self._blocks * 8),
+            _parts_source(form), blocks, _THREADS, self._queue.at(actual), self._queue.at(golden),
+            ctypes.c_void_p(self._parts_at + at * len(_VALUES) * self._blocks * 8),
             ctypes.c_void_p(base + chunk.classes_at + at * len(_CLASSES) * 4), ctypes.c_void_p(base + chunk.maxima_at + chunk.used * 4),
             ctypes.c_longlong(size), ctypes.c_int(span),
-            _Measure(how.threshold, how.boundary, how.floor, how.atol, how.rtol, how.either, how.equal_nan, how.equal_inf),
+            _Measure(how.threshold, how.boundary, how.floor, how.atol, how.rtol, how.equal_nan, how.equal_inf),
             _Rows(cols, rows.channels, rows.items),
         )  # fmt: skip
         chunk.pairs.append((size, rows, chunk.used))
@@ -158,7 +159,7 @@ class Pairs:
         made: list[list[tuple[PairSums, tuple[PairWorst, ...]]]] = []
         for chunk in self._chunks:
             raw = np.empty(chunk.maxima_at + 4 * chunk.used, np.uint8)
-            self._queue.backend.download(raw, chunk.made.address(self._queue.backend))
+            self._queue.backend.download(raw, chunk.base)
             worst = chunk.worst.fetch() if chunk.worst is not None else [()] * len(chunk.pairs)
             made.append([(_sums(raw, chunk, at), worst[at]) for at in range(len(chunk.pairs))])
         found = [made[chunk][at] for chunk, at in self._order]
@@ -174,12 +175,14 @@ class Pairs:
             self._join()
         if self._parts is None:
             self._parts = self._queue.empty((_PAIRS * len(_VALUES) * self._blocks * 2,), F32)  # doubles
+            self._parts_at = self._parts.address(self._queue.backend)
         room = max(_MAXIMA, maxima)
-        chunk = _Chunk(self._queue.empty(((_PAIRS * (len(_VALUES) * 2 + len(_CLASSES)) + room),), I32), room, [])
+        made = self._queue.empty(((_PAIRS * (len(_VALUES) * 2 + len(_CLASSES)) + room),), I32)
+        chunk = _Chunk(made, made.address(self._queue.backend), room, [])
         words = chunk.made.size - _PAIRS * len(_VALUES) * 2
         self._queue.launch(
             Source("pairs.cu", "pairs_clear", (("ENTRY_CLEAR", 1),)), min(self._blocks, -(-words // _THREADS)), _THREADS,
-            ctypes.c_void_p(chunk.made.address(self._queue.backend) + chunk.classes_at), ctypes.c_longlong(words),
+            ctypes.c_void_p(chunk.base + chunk.classes_at), ctypes.c_longlong(words),
         )  # fmt: skip
         self._chunks.append(chunk)
         return chunk
@@ -189,18 +192,22 @@ class Pairs:
             return
         chunk = self._chunks[-1]
         chunk.joined = True
-        assert self._parts is not None
-        base = chunk.made.address(self._queue.backend)
+        base = chunk.base
         self._queue.launch(
-            Source("pairs.cu", "pairs_join", (("BLOCKS", self._blocks), ("ENTRY_JOIN", 1))), len(chunk.pairs), _THREADS, self._queue.at(self._parts),
+            Source("pairs.cu", "pairs_join", (("BLOCKS", self._blocks), ("ENTRY_JOIN", 1))), len(chunk.pairs), _THREADS, ctypes.c_void_p(self._parts_at),
             ctypes.c_void_p(base + chunk.classes_at), ctypes.c_void_p(base),
         )  # fmt: skip
         if any(chunk.walks):
-            errors = self._queue.at(self._parts).value or 0
             stride = len(_VALUES) * self._blocks * 8
-            first = errors + _VALUES.index("max_abs") * self._blocks * 8
+            first = self._parts_at + _VALUES.index("max_abs") * self._blocks * 8
             chunk.worst = Worst(self._queue, chunk.walks, first, stride, most=self._most, blocks=self._blocks)
             chunk.walks = []
+
+
+@cache
+def _parts_source(form: tuple[Any, ...]) -> Source:
+    names = ("TA", "VEC", "ROWS", "SPLIT", "BLOCKS", "EITHER", "LEAST", "AHEAD")
+    return Source("pairs.cu", "pairs_parts", (*zip(names, form, strict=True), ("ENTRY_PARTS", 1)))
 
 
 def _sums(raw: Array, chunk: _Chunk, at: int) -> PairSums:

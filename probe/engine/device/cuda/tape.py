@@ -239,6 +239,10 @@ class Tape:
             self._starts = None
         self.backend.free(address)
 
+    def room(self) -> int:
+        """As ``Backend.room``."""
+        return self.backend.room()
+
     def upload(self, address: int, array: Array) -> None:
         """As ``Backend.upload``. Constant values, unless ``uploaded`` says otherwise."""
         self.backend.upload(address, array)

@@ -1,6 +1,7 @@
 // CUDA's language on the host: a block is a set of fibers that take turns at barriers and shuffles. For finding wrong indices, tails and
 // formulas without a GPU; says nothing about races or speed.
 #pragma once
+#define PROBE_HOST_SHIM
 #include <ucontext.h>
 #include <cmath>
 #include <cstring>

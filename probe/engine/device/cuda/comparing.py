@@ -1,0 +1,142 @@
+"""Tensors compared where they lie: ``Held`` hands one out without copying it, ``Comparing`` sums up many of them, asks for all answers at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from probe.engine.device.cuda.agreement import Agreements
+from probe.engine.device.cuda.counts import Counts
+from probe.engine.device.cuda.errors import OutOfMemory, Unsupported
+from probe.engine.device.cuda.formats import F32, unpacked
+from probe.engine.device.cuda.pairs import Pairs
+from probe.engine.device.cuda.tensor import Tensor, host_tensor
+from probe.engine.device.pairs import Answer, Asked
+from probe.ort.values import from_ort
+
+if TYPE_CHECKING:
+    from probe.engine.device.cuda.backend import Backend
+    from probe.engine.device.cuda.queue import Queue
+    from probe.engine.device.protocol import Resident
+
+Array = np.ndarray[Any, Any]
+_ALIGNED = 16  # bytes that kernels load at a time
+
+
+class Held:
+    """A tensor of a run, for whoever looks at it. Stays on the device until its values are asked for.
+
+    Attributes:
+        dtype: of the array that stands for it.
+        nbytes: on the device.
+    """
+
+    def __init__(self, tensor: Tensor, backend: Backend) -> None:
+        assert tensor.format is not None
+        self.tensor, self._backend = tensor, backend
+        self.shape, self.dtype, self.nbytes = tensor.shape, tensor.format.dtype, tensor.nbytes
+
+    @property
+    def on_host(self) -> bool:
+        """Whether its values lie on the host, too."""
+        return self.tensor.on_host
+
+    def array(self) -> Array:
+        """Its values, copied to the host."""
+        return self.tensor.array(self._backend)
+
+    def window(self, start: int, stop: int) -> Array:
+        """Elements of the flattened tensor; only they are copied to the host."""
+        if self.tensor.on_host:
+            return self.array().reshape(-1)[start:stop]
+        form = self.tensor.format
+        assert form is not None
+        raw = np.empty((stop - start) * form.bytes, np.uint8)
+        self._backend.download(raw, self.tensor.address(self._backend) + start * form.bytes)
+        return unpacked(raw, form, (stop - start,))
+
+
+def handed_out(tensor: Tensor, backend: Backend) -> Iterator[tuple[str, Array | Held | None, str]]:
+    """As ``probe.ort.values.from_ort``: suffix of the name, what is handed out, note."""
+    if tensor.opaque is not None:
+        yield from from_ort(tensor.opaque)
+    elif tensor.format is None or tensor.on_host:
+        yield "", tensor.array(backend), ""
+    else:
+        yield "", Held(tensor, backend), ""
+
+
+class Comparing:
+    """As ``Comparison``."""
+
+    def __init__(self, queue: Queue, worst: int) -> None:
+        self._queue = queue
+        self._pairs, self._counts, self._agreements = Pairs(queue, most=max(1, worst)), Counts(queue), Agreements(queue)
+        self._asked: list[tuple[int, int | None, Any, Tensor | None]] = []
+
+    def hold(self, array: Array) -> Held | None:
+        """As ``Comparison.hold``."""
+        made = host_tensor(np.ascontiguousarray(array))
+        if made.format is not F32:
+            return None
+        backend = self._queue.backend
+        try:
+            made.address(backend)
+        except OutOfMemory:
+            return None
+        return Held(Tensor(made.shape, F32, buffer=made.memory), backend)
+
+    def add(self, actual: Resident, golden: Resident, asked: Asked) -> int | None:
+        """As ``Comparison.add``."""
+        x, y = cast("Held", actual).tensor, cast("Held", golden).tensor
+        backend, self._queue.layer = self._queue.backend, "comparing"
+        if asked.ulps is not None and not Counts.takes(asked.ulps):
+            return None
+        try:
+            if any(one.address(backend) % _ALIGNED for one in (x, y)):
+                return None
+            pair = self._pairs.add(x, y, asked.how, asked.rows, worst=asked.worst)
+        except (Unsupported, OutOfMemory):
+            return None
+        counts = rows = columns = None
+        if asked.ulps is not None:
+            range_ = asked.how.range_
+            counts = self._counts.add(x, y, asked.ulps, threshold=asked.how.threshold, range_=range_)
+        if asked.agreement is not None:
+            rows = self._agreements.rows(x, y, asked.agreement)
+        if asked.columns:
+            columns = self._agreements.columns(x, y, asked.columns, asked.how.threshold)
+        self._asked.append((pair, counts, rows, columns))
+        return len(self._asked) - 1
+
+    def answers(self) -> list[Answer]:
+        """As ``Comparison.answers``."""
+        pairs, counts = self._pairs.fetch(), self._counts.fetch()
+        found = []
+        for pair, count, rows, columns in self._asked:
+            sums, worst = pairs[pair]
+            found.append(
+                Answer(
+                    sums, counts[count] if count is not None else None, self._agreements.rows_of(rows) if rows is not None else None,
+                    self._agreements.columns_of(columns) if columns is not None else None, worst,
+                )
+            )  # fmt: skip
+        return found
+
+
+class ComparesPairs:
+    """The part of a device that compares."""
+
+    queue: Queue
+
+    def comparing(self, worst: int = 5) -> Comparing:
+        """As ``Compares.comparing``."""
+        self.queue.backend.enter()
+        return Comparing(self.queue, worst)
+
+    def room(self) -> int:
+        """As ``Compares.room``."""
+        self.queue.backend.enter()
+        return self.queue.backend.room()

@@ -1,0 +1,136 @@
+"""``probe run --device cuda``: what the device compares is what the host would have compared; verdicts are those of the CPU device."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+
+import numpy as np
+import onnx
+import pytest
+
+from probe import api
+from probe.debug import resident
+from probe.debug import run as running
+from probe.engine.device.cuda import guard
+from probe.errors import InputError
+from probe.results.run import RunResult
+from tests.engine.cuda.conftest import backend, gpu, host  # noqa: F401 - fixtures
+from tests.engine.cuda.test_models import EXPORTS, MODELS
+
+# Of sums whose order differs, and of the sum of relative errors, which the host adds in float32
+NEAR = 3e-6
+
+
+@pytest.fixture
+def device(monkeypatch, backend):  # noqa: F811
+    """The GPU, or kernels compiled for the host, as what ``--device cuda`` means."""
+    monkeypatch.setattr(guard, "first_gpu", lambda: backend)
+    return backend
+
+
+NETWORK = """<ir_version: 8, opset_import: ["" : 18]>
+g (float[2,3,9,9] x) => (float[2,7] y, int64[2,1] k)
+{ c = Conv <kernel_shape = [3, 3]> (x, w)  r = Relu (c)  p = GlobalAveragePool (r)  f = Flatten (p)  h = Gemm (f, v)
+  y = Softmax (h)  k = ArgMax <axis = 1> (y) }"""
+
+
+def small(folder):
+    """Convolution, pooling, a softmax, integers: tensors of one to four axes, with and without rows."""
+    random = np.random.default_rng(0)
+    made = onnx.parser.parse_model(NETWORK)
+    for name, shape in (("w", (5, 3, 3, 3)), ("v", (5, 7))):
+        array = random.standard_normal(shape).astype(np.float32) / 3
+        made.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+    onnx.save(made, folder / "small.onnx")
+    return folder / "small.onnx", {"x": random.standard_normal((2, 3, 9, 9)).astype(np.float32)}
+
+
+def alike(one: RunResult, other: RunResult) -> list[str]:
+    """Where two results differ by more than the order of sums."""
+    off = []
+    assert [t.name for t in one.tensors] == [t.name for t in other.tensors]
+    for x, y in zip(one.tensors, other.tensors, strict=True):
+        if (x.status, x.verdict, x.metrics is None) != (y.status, y.verdict, y.metrics is None):
+            off.append(f"{x.name}: {x.status} {x.verdict}, {y.status} {y.verdict}")
+        elif x.metrics is not None and y.metrics is not None:
+            for one_field in dataclasses.fields(x.metrics):
+                u, v = getattr(x.metrics, one_field.name), getattr(y.metrics, one_field.name)
+                if not (
+                    u == v
+                    or (
+                        isinstance(u, float)
+                        and (math.isclose(u, v, rel_tol=NEAR, abs_tol=1e-11) or (math.isnan(u) and math.isnan(v)))
+                    )
+                ):
+                    off.append(f"{x.name} {list(x.shape)} {one_field.name}: {u} {v}")
+            if [w.error for w in x.worst] != pytest.approx([w.error for w in y.worst], rel=1e-6):
+                off.append(f"{x.name}: worst {x.worst[:2]} {y.worst[:2]}")
+    return off
+
+
+def compared_on_host(monkeypatch, *given, **named) -> RunResult:
+    """The same run, every tensor copied to the host and compared there."""
+    with monkeypatch.context() as patched:
+        patched.setattr(running._Run, "tape_of", lambda self, _engine: self.tape("engine"))
+        return api.run(*given, **named)
+
+
+def test_device_compares_as_the_host_does(device, monkeypatch, tmp_path):
+    path, feeds = small(tmp_path)
+    found = api.run(path, inputs=feeds, device="cuda")
+    assert not alike(found, compared_on_host(monkeypatch, path, inputs=feeds, device="cuda"))
+    assert any("were compared on the device" in note for note in found.notes)
+    assert found.verdict == "passed" and found.device.startswith("cuda")
+
+
+def test_without_room_goldens_are_copied_one_by_one(host, monkeypatch, tmp_path):  # noqa: F811
+    monkeypatch.setattr(guard, "first_gpu", lambda: host)
+    path, feeds = small(tmp_path)
+    whole = api.run(path, inputs=feeds, device="cuda", try_cure=False)
+    monkeypatch.setattr(host, "room", lambda: 9000, raising=False)
+    monkeypatch.setattr(resident, "_GOLDEN_SHARE", 8)
+    found = api.run(path, inputs=feeds, device="cuda", try_cure=False)
+    assert not alike(found, whole)
+    assert any("2 goldens found no room" in note for note in found.notes), found.notes
+    monkeypatch.setattr(host, "room", lambda: 400, raising=False)
+    found = api.run(path, inputs=feeds, device="cuda", try_cure=False)
+    assert not alike(found, whole)
+    assert any("4 tensors were compared on the device, 3 on the host" in note for note in found.notes), found.notes
+
+
+def test_without_a_gpu_it_says_why(tmp_path, monkeypatch):
+    monkeypatch.setattr(guard, "find_gpu", lambda: guard.Gpu(reason="no NVIDIA driver (for this test)"))
+    monkeypatch.setattr(guard, "first_gpu", guard.first_gpu.__wrapped__)
+    path, feeds = small(tmp_path)
+    with pytest.raises(InputError, match="no NVIDIA driver") as told:
+        api.run(path, inputs=feeds, device="cuda")
+    assert told.value.hint == "--device cpu"
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    ("folder", "name"), [("models", name) for name in MODELS] + [("exports", name) for name in EXPORTS]
+)
+def test_verdicts_are_the_cpus(request, monkeypatch, gpu, folder, name):  # noqa: F811
+    """FP16 with the same interior on both devices: they differ by the order of sums and by functions' last bits, so a verdict may differ only
+    where an output lies within a factor of two of its limit."""
+    monkeypatch.setattr(guard, "first_gpu", lambda: gpu)
+    root = request.getfixturevalue(folder)
+    path, stored = root / "models" / f"{name}.onnx", min((root / "data").glob(f"{name}__*.npz"))
+    asked = {"inputs": str(stored), "try_cure": False}
+    found, cpu = api.run(path, device="cuda", **asked), api.run(path, device="cpu", **asked)
+    again = compared_on_host(monkeypatch, path, device="cuda", **asked)
+    off = alike(found, again)
+    facts = {
+        "model": name, "cuda": found.verdict, "cpu": cpu.verdict, "fallbacks": len(found.fallbacks), "note": [n for n in found.notes if "compared on" in n],
+        "range_rel": {k: (v.metrics and v.metrics.range_rel, cpu.outputs[k].metrics and cpu.outputs[k].metrics.range_rel) for k, v in found.outputs.items()},
+        "seconds": {k: round(v, 2) for k, v in found.seconds.items() if v > 0.05}, "host": {k: round(v, 2) for k, v in again.seconds.items() if v > 0.05},
+    }  # fmt: skip
+    print(json.dumps(facts, default=str))
+    assert not off, off[:5]
+    near = any(
+        "within a factor of two" in f.message or f.kind == "near_threshold" for f in (*found.findings, *cpu.findings)
+    )
+    assert found.verdict == cpu.verdict or near, facts
