@@ -161,6 +161,15 @@ class Tuner(Protocol):
         """
         ...
 
+    def orders(self, layer: Layer, choice: Choice, shapes: Mapping[str, Sequence[int]]) -> frozenset[tuple[int, int]]:
+        """The orders that a layer reads images in and makes them in (``engine.tuning.orders``), without turning what it reads; empty where that
+        cannot be said."""
+        ...
+
+    def turning(self, shape: Sequence[int], precision: str) -> float:
+        """Seconds of the device for turning an image of such a shape, stored so, from one order into the other."""
+        ...
+
     def ahead(
         self,
         work: Sequence[tuple[Layer, str, Sequence[str]]],

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from probe.engine.assignment import FP32, Assignment, Choice
 from probe.engine.tuning.context import Candidate, LayerContext, candidates_of, chosen_layers, context_of, on_one_line
 from probe.engine.tuning.selector import Begins, Fastest, Selector
+from probe.engine.tuning.together import Together
 from probe.errors import InputError
 
 if TYPE_CHECKING:
@@ -73,7 +74,8 @@ def choose(
     """Choose a tactic for every layer that computes.
 
     The network runs once in FP32, for shapes; where times are asked for, layers with several candidates are measured on the activations
-    of that run. Then the selectors are asked: each sees the candidates that those before it left, first of all ``Fastest``.
+    of that run. Then the selectors are asked: each sees the candidates that those before it left, first of all ``Fastest``; on a device that
+    measures by itself ``Together``, which also counts what turning images between layers costs.
 
     Args:
         inputs: of one inference, by name.
@@ -96,7 +98,10 @@ def choose(
             replace(one, candidates=tuple(times.get((one.context.layer, c.tactic), c) for c in one.candidates))
             for one in problems
         ]
-    return _select(problems, (Fastest(), *selectors))
+    first = Fastest()
+    if timings is not None and engine.tuner is not None:
+        first = Together(engine, engine.tuner, shapes, base, timings.turning(engine.tuner), selectors)
+    return _select(problems, (first, *selectors))
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,6 +76,21 @@ class Timings:
         """The time of a tactic on a problem (``LayerContext.problem``); None: not measured."""
         return self._known.get((problem, tactic))
 
+    def turning(self, tuner: Tuner) -> Callable[[tuple[int, ...], str], float]:
+        """Microseconds for turning an image of a shape and a precision from channels first into last; measured once, and kept in the file."""
+
+        def turn(shape: tuple[int, ...], precision: str) -> float:
+            stored = "fp32" if precision == "tf32" else precision
+            key = (f"{stored}[{','.join(map(str, shape))}]", "channels_last")
+            self._count(*key)
+            found = self._known.get(key)
+            if found is None or found.median_us is None:
+                found = self._known[key] = Timing(round(tuner.turning(shape, stored) * 1e6, 3), 1)
+                self.measured += 1
+            return found.median_us or 0.0
+
+        return turn
+
     # --- measuring ---------------------------------------------------------------------------------------------------
 
     def measure(

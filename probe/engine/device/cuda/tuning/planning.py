@@ -135,7 +135,7 @@ class Planned:
         queue = Queue(planning, opset, recording=True, offers=[])
         self.reason = ""
         try:
-            run_layer(queue, layer, plan, sites, reads, _Weights(queue))
+            run_layer(queue, layer, plan, sites, reads, Weightless(queue))
         except (Unsupported, Refused, Missing) as error:
             self.reason = str(error) or type(error).__name__
         self.sources, self.offers = planning.launched, tuple(map(tuple, queue.offers or ()))
@@ -186,7 +186,7 @@ def _empty(planning: Planning, shape: tuple[int, ...], format: Format) -> Tensor
     return Tensor(shape, format, buffer=Buffer(planning, made.nbytes))
 
 
-class _Weights:
+class Weightless:
     """Weights without memory, each once in each precision; the values of small ones."""
 
     def __init__(self, queue: Queue) -> None:

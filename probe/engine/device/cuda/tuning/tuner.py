@@ -21,6 +21,7 @@ from probe.engine.device.cuda.refusals import layer_refusal, tactic_refusal
 from probe.engine.device.cuda.tensor import Tensor, host_tensor
 from probe.engine.device.cuda.tuning.planning import Planned, imagined, read_format, run_layer
 from probe.engine.device.cuda.tuning.rig import Noted, Rig
+from probe.engine.device.cuda.tuning.turning import orders_of, turning_seconds
 from probe.engine.device.cuda.workers import compile_ahead
 from probe.engine.device.pairs import Measure
 from probe.engine.device.protocol import Measured
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from probe.engine.device.cuda.layer_run import Weigh
     from probe.engine.layers import Layer
     from probe.engine.rounding import Plan, Rounding
+    from probe.engine.tuning.orders import Pair
 
 Array = np.ndarray[Any, Any]
 Values = dict[int, Tensor]
@@ -54,6 +56,7 @@ class CudaTuner:
     def __init__(self, backend: Backend, opset: int, rounding: Rounding, plan_of: PlanOf) -> None:
         self._backend, self._opset, self._rounding, self._plan_of = backend, opset, rounding, plan_of
         self._planned = lru_cache(maxsize=4096)(self._plan)
+        self._ordered = lru_cache(maxsize=4096)(self._order)
 
     # --- what there is -----------------------------------------------------------------------------------------------
 
@@ -85,6 +88,21 @@ class CudaTuner:
             return None
         plan, sites = self._plan_of(layer, choice), self._rounding.sites(layer, choice.precision)
         return Planned(self._backend, self._opset, layer, plan, sites, reads)
+
+    def orders(self, layer: Layer, choice: Choice, shapes: Shapes) -> frozenset[Pair]:
+        """As ``Tuner.orders``."""
+        reads = tuple(shapes.get(value.name or "") for value in layer.reads)
+        if layer_refusal(layer) is not None or layer.kind == "if" or any(shape is None for shape in reads):
+            return frozenset()
+        return self._ordered(layer, choice, tuple(tuple(shape or ()) for shape in reads))
+
+    def _order(self, layer: Layer, choice: Choice, shapes: tuple[tuple[int, ...], ...]) -> frozenset[Pair]:
+        plan, sites = self._plan_of(layer, choice), self._rounding.sites(layer, choice.precision)
+        return orders_of(self._backend, self._opset, layer, plan, sites, shapes)
+
+    def turning(self, shape: Sequence[int], precision: str) -> float:
+        """As ``Tuner.turning``."""
+        return turning_seconds(self._backend, shape, precision)
 
     def ahead(
         self,
