@@ -12,7 +12,7 @@
 // operand is repeated over, else 1.
 // What is read beside the sums (c, what a tail reads) is fetched before it is needed, the first of it before the products.
 // NVRTC defines: TAB, TC, TY, ADDED (0: c is null and alpha 1; 2: c is a row), A_BY_M, B_BY_N, BM, BN (of a block), WM (rows of a warpgroup),
-// STAGES, PAIR, TURNS, SPLITS, WINDOWS.
+// STAGES, PAIR, TURNS, SPLITS, WINDOWS, WEIGHTS (1: b is the same in every run).
 #include "tma.cuh"
 #include "wgmma.cuh"
 #include "product.cuh"
@@ -130,23 +130,45 @@ __launch_bounds__(THREADS, 1) matmul_wgmma(
         prefetch_map(&b_map);
     }
     if (CLUSTER > 1) cluster_sync(false); else __syncthreads();
-    take_turn();
 
     if (group == CONSUMERS) {
         if constexpr (LARGE) registers_down<40>();
-        int stage = 0, phase = 1;
+        int stage = 0, phase = 1, share = PAIR > 1 ? rank % PAIR : 0;
+        auto bring_b = [&](const Place& place, int t, int into) {
+            unsigned char* bs = shared + into * STAGE_BYTES + A_BYTES + share * B_SHARE;
+            int k = t * BK, col = (int)place.col, b0 = place.b0 * (int)p.b_batch[0], b1 = place.b1 * (int)p.b_batch[1];
+#pragma unroll
+            for (int i = 0; i < B_BOXES; ++i) {
+                int x = B_BY_N ? col + i * 64 + share * (B_DEEP < BK ? 0 : B_BOXES * 64) : k;
+                int y = B_BY_N ? k + share * (B_DEEP < BK ? B_DEEP : 0) : col + share * (BN / PAIR);
+                if (PAIR > 1) copy_tile(bs + i * 8192, &b_map, &full[into], x, y, b1, b0, ((1 << PAIR) - 1) << stretch * PAIR);
+                else copy_tile(bs + i * 8192, &b_map, &full[into], x, y, b1, b0);
+            }
+        };
+        int early = 0;  // stages of the first tile into which b comes beside the kernel before this one: nobody writes weights
+        if (WEIGHTS && thread == 0 && first < tiles) {
+            Place place = place_of(first, rank, p);
+            for (; early < STAGES && begin + early < end; ++early) {
+                barrier_expect(&full[early], STAGE_BYTES);
+                bring_b(place, begin + early, early);
+            }
+        }
+        take_turn();
         for (unsigned tile = first; tile < tiles && thread == 0; tile += step) {
             Place place = place_of(tile, rank, p);
-            int row = (int)place.row, col = (int)place.col, share = PAIR > 1 ? rank % PAIR : 0;
+            int row = (int)place.row;
 #if WINDOWS
             int pixel = row % (w.out_height * w.out_width), image = row / (w.out_height * w.out_width);
             int corner_x = pixel % w.out_width * w.stride_width - w.pad_left, corner_y = pixel / w.out_width * w.stride_height - w.pad_top;
 #endif
-            int a0 = place.b0 * (int)p.a_batch[0], a1 = place.b1 * (int)p.a_batch[1], b0 = place.b0 * (int)p.b_batch[0], b1 = place.b1 * (int)p.b_batch[1];
+            int a0 = place.b0 * (int)p.a_batch[0], a1 = place.b1 * (int)p.a_batch[1];
             for (int t = begin; t < end; ++t) {
-                unsigned char *as = shared + stage * STAGE_BYTES, *bs = as + A_BYTES + share * B_SHARE;
-                barrier_wait(&empty[stage], phase);
-                barrier_expect(&full[stage], STAGE_BYTES);
+                unsigned char* as = shared + stage * STAGE_BYTES;
+                bool has_b = WEIGHTS && tile == first && t - begin < early;
+                if (!has_b) {
+                    barrier_wait(&empty[stage], phase);
+                    barrier_expect(&full[stage], STAGE_BYTES);
+                }
                 int k = t * BK;
 #if WINDOWS
                 int tap = t / w.chunks;
@@ -157,17 +179,12 @@ __launch_bounds__(THREADS, 1) matmul_wgmma(
                 for (int i = 0; i < (A_BY_M ? BM / 64 : 1); ++i)
                     copy_tile(as + i * 8192, &a_map, &full[stage], A_BY_M ? row + i * 64 : k, A_BY_M ? k : row, a1, a0);
 #endif
-#pragma unroll
-                for (int i = 0; i < B_BOXES; ++i) {
-                    int x = B_BY_N ? col + i * 64 + share * (B_DEEP < BK ? 0 : B_BOXES * 64) : k;
-                    int y = B_BY_N ? k + share * (B_DEEP < BK ? B_DEEP : 0) : col + share * (BN / PAIR);
-                    if (PAIR > 1) copy_tile(bs + i * 8192, &b_map, &full[stage], x, y, b1, b0, ((1 << PAIR) - 1) << stretch * PAIR);
-                    else copy_tile(bs + i * 8192, &b_map, &full[stage], x, y, b1, b0);
-                }
+                if (!has_b) bring_b(place, t, stage);
                 if (++stage == STAGES) stage = 0, phase ^= 1;
             }
         }
     } else {
+        take_turn();
         if constexpr (LARGE) registers_up<232>();
         int stage = 0, phase = 0, warp = thread / 32, lane = thread % 32;
         auto release = [&](int s) {  // once a group, in every block that copies into this one

@@ -96,7 +96,9 @@ def conv(
     weights = repacked(queue, call, w, form)
     depth = weights.shape[1]
     added = None if bias is None else Matrices(bias, (), 0, 1)
-    left, right = Matrices(gathered.x, (), depth, 1), Matrices(weights, (), 1, depth)
+    value = call.node.inputs[1]
+    fixed = value is not None and value.is_initializer()
+    left, right = Matrices(gathered.x, (), depth, 1), Matrices(weights, (), 1, depth, fixed)
     product = describe(left, right, added, (math.prod(shape[:-1]), outputs), depth, ending, tf32=call.tf32)
     wgmma.launch(queue, product, tactic, None if form == "plain" else gathered)
     return [order.dense_when_asked(queue, one) for one in ending.stored]

@@ -187,6 +187,7 @@ def launch(queue: Queue, product: Product, tactic: Tactic | None = None, gathere
         ("TAB", stored.name), ("TF32", int(stored is F32)), ("ADDED", _added(product)), ("A_BY_M", int(product.a.col != 1)),
         ("B_BY_N", int(product.b.col == 1)), ("BM", tactic.m), ("BN", tactic.n), ("WM", tactic.wm), ("STAGES", tactic.stages),
         ("PAIR", tactic.pair), ("TURNS", tactic.turns), ("SPLITS", tactic.splits), ("WINDOWS", int(gathered is not None)),
+        ("WEIGHTS", int(product.b.fixed)),
     )  # fmt: skip
     if gathered is not None:
         layouts = gathered.layout(tactic.m), layouts[1]
@@ -231,7 +232,7 @@ def _along_k(queue: Queue, product: Product) -> Product:
         made = transposed(queue.aside if b.fixed else queue, stack, (0, 2, 1))
         if b.fixed:
             b.tensor.kept = {**kept, _ALONG_K: made}
-    return replace(product, b=Matrices(made, b.batch, 1, k))
+    return replace(product, b=Matrices(made, b.batch, 1, k, b.fixed))
 
 
 def _added(product: Product) -> int:
