@@ -27,6 +27,7 @@ __device__ __forceinline__ float distance(float a, float g, float) { return apar
 
 extern "C" __global__ void __launch_bounds__(THREADS) counts_of(
     const TA* __restrict__ actual, const float* __restrict__ golden, unsigned* __restrict__ counts, i64 n, i64 span, float threshold, int lowest) {
+    take_turn();
     __shared__ unsigned errors[WINDOW], distances[DISTANCES];
     for (int at = threadIdx.x; at < WINDOW; at += THREADS) errors[at] = 0;
     for (int at = threadIdx.x; at < DISTANCES; at += THREADS) distances[at] = 0;
@@ -81,6 +82,7 @@ struct Entry { unsigned word, count; };
 
 // `room` [1]: entries taken so far; found [pairs][2]: first entry and how many
 extern "C" __global__ void __launch_bounds__(1024) counts_pack(const unsigned* __restrict__ counts, Entry* __restrict__ entries, unsigned* __restrict__ room, unsigned* __restrict__ found) {
+    take_turn();
     __shared__ unsigned of_warp[32], begin;
     counts += (i64)blockIdx.x * WORDS;
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32;

@@ -61,6 +61,7 @@ __device__ __forceinline__ double all_of(double x) {
 
 extern "C" __global__ void __launch_bounds__(THREADS) rows_agree(
     const TA* __restrict__ actual, const float* __restrict__ golden, u64* __restrict__ seen, u64* __restrict__ most, i64 rows, int cols) {
+    take_turn();
     int me = threadIdx.x % GROUP;
     i64 groups = (i64)gridDim.x * (THREADS / GROUP);
     // every group makes as many turns as the first, so that barriers and shuffles are met by all
@@ -115,6 +116,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) rows_agree(
 #ifdef ENTRY_COLUMNS
 extern "C" __global__ void __launch_bounds__(THREADS) columns_most(
     const TA* __restrict__ actual, const float* __restrict__ golden, unsigned* __restrict__ maxima, i64 rows, int cols, int stretch, float threshold) {
+    take_turn();
     int across = (cols + THREADS - 1) / THREADS, c = blockIdx.x % across * THREADS + threadIdx.x;
     i64 first = (i64)(blockIdx.x / across) * stretch, last = first + stretch < rows ? first + stretch : rows;
     if (c >= cols) return;

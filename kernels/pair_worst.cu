@@ -19,6 +19,7 @@ __device__ __forceinline__ float element(const Job& job, i64 at) {
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS) pair_worst(const Job* __restrict__ jobs, Found* __restrict__ found) {
+    take_turn();
     __shared__ double errors[BLOCKS], of_warp[WARPS], at_warp[WARPS], least;
     __shared__ int chosen;
     Job job = jobs[blockIdx.x / MOST];

@@ -112,6 +112,7 @@ __device__ __forceinline__ float most_of_warp(float x) { return __uint_as_float(
 extern "C" __global__ void __launch_bounds__(THREADS, LEAST) pairs_parts(
     const TA* __restrict__ actual, const float* __restrict__ golden, double* __restrict__ parts, unsigned* __restrict__ classes,
     unsigned* __restrict__ maxima, i64 n, int span, Measure m, Rows r) {
+    take_turn();
     __shared__ double held[VALUES][WARPS];
     __shared__ unsigned counted[CLASSES];
     i64 first = (i64)blockIdx.x * span;
@@ -313,6 +314,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, LEAST) pairs_parts(
 #ifdef ENTRY_JOIN
 // `parts` of pair p at p * VALUES * BLOCKS, its classes at p * CLASSES.
 extern "C" __global__ void __launch_bounds__(THREADS) pairs_join(const double* __restrict__ parts, const unsigned* __restrict__ classes, double* __restrict__ all) {
+    take_turn();
     parts += (i64)blockIdx.x * VALUES * BLOCKS;
     all += (i64)blockIdx.x * VALUES;
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32, count = (int)classes[blockIdx.x * CLASSES + GRID];
@@ -341,6 +343,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) pairs_join(const double* _
 
 #ifdef ENTRY_CLEAR
 extern "C" __global__ void __launch_bounds__(THREADS) pairs_clear(unsigned* __restrict__ to, i64 count) {
+    take_turn();
     for (i64 at = (i64)blockIdx.x * THREADS + threadIdx.x; at < count; at += (i64)gridDim.x * THREADS) to[at] = 0;
 }
 #endif
