@@ -36,7 +36,7 @@ typedef TAB T;
 #define EIGHTS (WM / 64 * (BN / 16))  // eights of a row that a thread finishes
 constexpr bool LARGE = WM / 64 * BN / 2 > 70 && CONSUMERS < 3 && SPLITS == 1;  // accumulators a thread: then consumers take registers of the copying warps
 // Of which what is read beside them is fetched together, while those before are finished: a warp waits for all its loads under way at once
-constexpr int FETCHED = (LARGE ? 96 : CONSUMERS > 2 ? 32 : 64) / (int)sizeof(Beside<8>), AT_ONCE = FETCHED < 1 ? 1 : FETCHED < EIGHTS ? FETCHED : EIGHTS;
+constexpr int FETCHED = (LARGE ? 96 : CONSUMERS > 2 ? 32 : 64) / (int)sizeof(Beside<8>), AT_ONCE = FETCHED < 4 ? 2 : FETCHED < EIGHTS ? FETCHED / 2 * 2 : EIGHTS;
 
 #if WINDOWS
 // Of a convolution: rows of a are output pixels, k runs over taps, then over chunks of 64 channels
@@ -64,14 +64,14 @@ __device__ __forceinline__ Spot spot_of(const Place& place, int row, int col, co
 // N sums of a row; for N > 1 from a column on that divides by 8, of an n that does. `row`: of c, where that is one.
 template <int N> __device__ __forceinline__ void hand_over(float (&values)[N], const TC* c, const float* row, const Beside<N>& beside, const Spot& spot,
                                                            const Out& out, const Problem& p) {
-    if (spot.row >= p.m || spot.col >= p.n) return;
+    bool in = spot.row < p.m && spot.col < p.n;  // no branch, so that neighbours are finished side by side
 #pragma unroll
     for (int e = 0; e < N; ++e) {
         if (ADDED) values[e] = p.alpha == 1.f ? values[e] : p.alpha * values[e];
         if (ADDED == 2) values[e] = fmaf(p.beta, row[e], values[e]);
-        if (ADDED == 1 && c) values[e] = fmaf(p.beta, read(c[spot.row * p.c_row + (spot.col + e) * p.c_col]), values[e]);
+        if (ADDED == 1 && c && in) values[e] = fmaf(p.beta, read(c[spot.row * p.c_row + (spot.col + e) * p.c_col]), values[e]);
     }
-    put(out, values, beside, spot);
+    put(out, values, beside, spot, in);
 }
 
 // What is read beside N sums; nothing outside y
@@ -95,7 +95,7 @@ template <int N> __device__ __forceinline__ void add_there(float (&values)[N], c
     for (int s = 0; s < SPLITS; ++s) {
 #pragma unroll
         for (int q = 0; q < N; q += WIDE) {
-            Pack<float, WIDE> there = read_there<WIDE>(at + q, s * PAIR + rank);
+            Pack<float, WIDE> there = read_there<WIDE>(at + q, s * PAIR + rank, cluster_rank());
 #pragma unroll
             for (int r = 0; r < WIDE; ++r) values[q + r] = s ? values[q + r] + there.lane[r] : there.lane[r];
         }
@@ -263,7 +263,7 @@ __launch_bounds__(THREADS, 1) matmul_wgmma(
             meet(1 + group, 128);
 #endif
 #pragma unroll
-            for (int e = 0; e < EIGHTS; ++e) {
+            for (int e = 0; e < EIGHTS; e += 2) {  // of 16 rows and 32 columns
                 int i = e / (BN / 16), j = e % (BN / 16) / 2 * 4;
                 if (e % AT_ONCE == 0) {
 #pragma unroll
@@ -272,31 +272,33 @@ __launch_bounds__(THREADS, 1) matmul_wgmma(
                     for (int f = 0; f < AT_ONCE; ++f)
                         if (e + AT_ONCE + f < EIGHTS) beside[(e / AT_ONCE + 1) % 2][f] = beside_of<8>(spot_at(e + AT_ONCE + f), even, out, p);
                 }
-                if (e % 2 == 0) {
 #pragma unroll
-                    for (int q = 0; q < 8; ++q) {
-                        int down = lane / 4 + q % 2 * 8, right = q / 2 * 8 + lane % 4 * 2;
-                        *(Pack<float, 2>*)(staged + down * STAGED_ROW + right) = {sums[i][(j + q / 2) * 4 + q % 2 * 2], sums[i][(j + q / 2) * 4 + q % 2 * 2 + 1]};
-                    }
-                    __syncwarp();
+                for (int q = 0; q < 8; ++q) {
+                    int down = lane / 4 + q % 2 * 8, right = q / 2 * 8 + lane % 4 * 2;
+                    *(Pack<float, 2>*)(staged + down * STAGED_ROW + right) = {sums[i][(j + q / 2) * 4 + q % 2 * 2], sums[i][(j + q / 2) * 4 + q % 2 * 2 + 1]};
                 }
+                __syncwarp();
                 if (even) {
-                    float values[8], row[8];
+                    float values[2][8], row[8];
 #pragma unroll
                     for (int q = 0; q < 8; q += 4) {
-                        *(Pack<float, 4>*)(values + q) = *(const Pack<float, 4>*)(staged + (lane / 4 + e % 2 * 8) * STAGED_ROW + lane % 4 * 8 + q);
+#pragma unroll
+                        for (int half = 0; half < 2; ++half)
+                            *(Pack<float, 4>*)(values[half] + q) = *(const Pack<float, 4>*)(staged + (lane / 4 + half * 8) * STAGED_ROW + lane % 4 * 8 + q);
                         if (ADDED == 2) *(Pack<float, 4>*)(row + q) = *(const Pack<float, 4>*)(kept + j * 8 + lane % 4 * 8 + q);
                     }
-                    hand_over<8>(values, added, row, beside[e / AT_ONCE % 2][e % AT_ONCE], spot_at(e), out, p);
+#pragma unroll
+                    for (int half = 0; half < 2; ++half)
+                        hand_over<8>(values[half], added, row, beside[e / AT_ONCE % 2][e % AT_ONCE + half], spot_at(e + half), out, p);
                 } else {
 #pragma unroll 1
-                    for (int down = e % 2 * 8; down < e % 2 * 8 + 8; ++down) {  // a lane a column
+                    for (int down = 0; down < 16; ++down) {  // a lane a column
                         Spot spot = spot_of(place, part + i * 64 + warp * 16 + down, j * 8 + lane, p);
                         float one[1] = {staged[down * STAGED_ROW + lane]}, row[1] = {ADDED == 2 ? kept[j * 8 + lane] : 0.f};
                         hand_over<1>(one, added, row, beside_of<1>(spot, true, out, p), spot, out, p);
                     }
                 }
-                if (e % 2) __syncwarp();
+                __syncwarp();
             }
 #endif
         }

@@ -28,12 +28,12 @@ struct Out { TY* y; };
 // What a tail reads beside N neighbours of a row, fetched before it is needed
 template <int N> struct Beside {};
 template <int N> __device__ __forceinline__ Beside<N> fetch(const Out&, const Spot&, bool = true) { return {}; }
-// N neighbours of a row; for N > 1 they begin on a multiple of N elements
-template <int N> __device__ __forceinline__ void put(const Out& out, const float (&sums)[N], const Beside<N>&, const Spot& spot) {
+// N neighbours of a row; for N > 1 they begin on a multiple of N elements. Nothing is stored where they are not `in` the result.
+template <int N> __device__ __forceinline__ void put(const Out& out, const float (&sums)[N], const Beside<N>&, const Spot& spot, bool in = true) {
     Pack<TY, N> y;
 #pragma unroll
     for (int n = 0; n < N; ++n) write(y.lane[n], sums[n]);
-    store(out.y + spot.at, y);
+    if (in) store(out.y + spot.at, y);
 }
 template <int N> __device__ __forceinline__ void put(const Out& out, const float (&sums)[N], const Spot& spot) { put(out, sums, fetch<N>(out, spot), spot); }
 #endif

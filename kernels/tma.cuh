@@ -68,17 +68,19 @@ __device__ __forceinline__ void cluster_sync(bool share) {
     else asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
     asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
-// N floats (1 or 4) of another block's shared memory
-template <int N> __device__ __forceinline__ Pack<float, N> read_there(const float* at, unsigned rank) {
+// N floats (1 or 4) of another block's shared memory; of this one's, whose rank is `own`, where that is asked for: a way that is shorter
+template <int N> __device__ __forceinline__ Pack<float, N> read_there(const float* at, unsigned rank, unsigned own) {
     Pack<float, N> x;
     if constexpr (N == 1) {
-        asm volatile("{ .reg .b32 there; mapa.shared::cluster.u32 there, %1, %2; ld.shared::cluster.f32 %0, [there]; }"
-                     : "=f"(x.lane[0]) : "r"(shared_address(at)), "r"(rank) : "memory");
+        asm volatile("{ .reg .b32 there; .reg .pred here; setp.eq.u32 here, %2, %3; mapa.shared::cluster.u32 there, %1, %2;\n"
+                     "@here ld.shared.f32 %0, [%1]; @!here ld.shared::cluster.f32 %0, [there]; }"
+                     : "=f"(x.lane[0]) : "r"(shared_address(at)), "r"(rank), "r"(own) : "memory");
         return x;
     } else {
-    asm volatile("{ .reg .b32 there; mapa.shared::cluster.u32 there, %4, %5; ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [there]; }"
-                 : "=f"(x.lane[0]), "=f"(x.lane[1]), "=f"(x.lane[2]), "=f"(x.lane[3]) : "r"(shared_address(at)), "r"(rank) : "memory");
-    return x;
+        asm volatile("{ .reg .b32 there; .reg .pred here; setp.eq.u32 here, %5, %6; mapa.shared::cluster.u32 there, %4, %5;\n"
+                     "@here ld.shared.v4.f32 {%0, %1, %2, %3}, [%4]; @!here ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [there]; }"
+                     : "=f"(x.lane[0]), "=f"(x.lane[1]), "=f"(x.lane[2]), "=f"(x.lane[3]) : "r"(shared_address(at)), "r"(rank), "r"(own) : "memory");
+        return x;
     }
 }
 // `threads` of the block, a multiple of 32, meet at one of 15 barriers

@@ -66,7 +66,7 @@ inline void copy_windows(void* to, const TensorMap* map, Barrier* done, int c, i
 inline void prefetch_map(const TensorMap*) {}
 inline unsigned cluster_rank() { return 0; }
 inline void cluster_sync(bool) { abort(); }
-template <int N> Pack<float, N> read_there(const float*, unsigned) { abort(); }
+template <int N> Pack<float, N> read_there(const float*, unsigned, unsigned) { abort(); }
 inline void meet(int which, int threads) {
     static int arrived[16], turn_[16];
     int now = turn_[which];

@@ -152,20 +152,20 @@ def _text(file: str, operands: tuple[Operand, ...], steps: tuple[Step, ...]) -> 
     lines += [
         "    return beside;",
         "}",
-        f"template <int N> __device__ __forceinline__ void put({whole}, const Beside<N>& beside, const Spot& spot) {{",
+        f"template <int N> __device__ __forceinline__ void put({whole}, const Beside<N>& beside, const Spot& spot, bool in = true) {{",
     ]
     for one in operands:
         name = one.name
         if one.walk == "strided":
-            lines.append(f"    auto {name}_at = out.{name}_at + strided(spot, out.{name}_s);")
-            lines.append(f"    i64 {name}_o = 0, {name}_step = out.{name}_s.col;")
+            lines.append(f"    auto {name}_at = in ? out.{name}_at + strided(spot, out.{name}_s) : out.{name}_at;")
+            lines.append(f"    i64 {name}_o = 0, {name}_step = in ? out.{name}_s.col : 0;")
         else:
             lines.append(f"    auto {name}_in = beside.{name}_in;")
     lines += [f"    Pack<{kind}, N> {name}_out;" for name, kind in stored]
     lines += [f"    {line}" for line in divisor_lines(operands, steps)]
     lines += ["#pragma unroll", "    for (int n = 0; n < N; ++n) {", "        float sum = sums[n];"]
     lines += [f"        {line}" for line in body_lines(operands, steps)]
-    lines += ["    }", *(f"    store(out.{name}_at + spot.at, {name}_out);" for name, _ in stored), "}"]
+    lines += ["    }", *(f"    if (in) store(out.{name}_at + spot.at, {name}_out);" for name, _ in stored), "}"]
     at_once = "put(out, sums, fetch<N>(out, spot), spot);"
     lines += [f"template <int N> __device__ __forceinline__ void put({whole}, const Spot& spot) {{ {at_once} }}", ""]
     return "\n".join(lines) + kernel_text(file)
