@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,7 +16,6 @@ from probe.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from probe.engine.assignment import Assignment
     from probe.engine.engine import Engine
     from probe.model import Model
     from probe.results.build import BuildResult
@@ -61,9 +60,10 @@ def build(
     from probe.debug.phases import timed_phase
     from probe.debug.run import kept_names
     from probe.engine.build import compile_model, resolve_keep
-    from probe.engine.device.protocol import Warms
+    from probe.engine.device.protocol import Learns
     from probe.engine.saved.load import load_engine
     from probe.engine.saved.save import check_place, save_engine
+    from probe.engine.tuning.menu import prepare_menu
     from probe.timing.tactics import settings_with
 
     seconds: dict[str, float] = {}
@@ -93,11 +93,10 @@ def build(
         with phase("tactics"):
             sets, _ = input_sets(loaded, inputs, seed, input_shapes, val_range)
             engine.assignment = recorded.assignment(engine, sets[0].feeds)
-    if isinstance(engine.device, Warms):
+    if isinstance(engine.device, Learns):
         with phase("kernels") as tell:
             sets, _ = input_sets(loaded, inputs, seed, input_shapes, val_range)
-            forms = [engine.rounding.plan(one) for one in _forms(engine)]
-            engine.device.warm(sets[0].feeds, forms, lambda done, of: tell(f"{done} of {of}"))
+            prepare_menu(engine, sets[0].feeds, tell=lambda done, of: tell(f"{done} of {of}"))
         with phase("run"):
             engine.run(sets[0].feeds)
     with phase("save"):
@@ -108,15 +107,6 @@ def build(
         engine, Path(out), loaded.path.name, tactic_file=str(tactics or ""), fallbacks=fallbacks, notes=loaded.notes, command=command,
         seconds=seconds, load_seconds=time.perf_counter() - begin,
     )  # fmt: skip
-
-
-def _forms(engine: Engine) -> Iterator[Assignment]:
-    """Assignments whose runs need every form of every layer: as it is, in FP32, and beside neighbours of the other precision."""
-    names = [layer.name for layer in engine.layers]
-    yield engine.assignment
-    if engine.assignment.low:
-        for kept in (names, names[::2], names[1::2]):
-            yield engine.assignment.keeping(layers=kept)
 
 
 def inspect_engine(path: str | Path, *, command: str = "") -> BuildResult:

@@ -15,7 +15,6 @@ import onnx_ir as ir
 
 from probe.engine import tactics
 from probe.engine.assignment import Choice
-from probe.engine.device.cpu.session import Weights
 from probe.engine.device.cuda.attention_run import AttentionRun
 from probe.engine.device.cuda.backend import Backend
 from probe.engine.device.cuda.comparing import ComparesPairs, handed_out
@@ -72,17 +71,12 @@ class CudaDevice(KeptKernels, ComparesPairs):
         *,
         threads: int = 0,
         libraries: Sequence[Path] = (),
-        weights: Weights | None = None,
     ) -> None:
-        """
-        Args:
-            weights: of the network on the host, when another device has them already.
-        """
         super().__init__()
         self._network, self._layers, self._rounding = network, layers, rounding
         self.backend = backend
         self.queue = Queue(backend, network.opset)
-        self._weigh = DeviceWeights(network, self.queue, weights)
+        self._weigh = DeviceWeights(network, self.queue)
         self._fallback = FallbackExecutor(
             network, layers, rounding, self._weigh.host, threads=threads, libraries=tuple(libraries)
         )
@@ -101,7 +95,6 @@ class CudaDevice(KeptKernels, ComparesPairs):
         self.replays = Replays(backend, self._compute)
         self.fallen: dict[str, str] = {}
         self.falls: Counter[str] = Counter()
-        self.seconds: dict[str, float] = {}
 
     # --- the protocol ------------------------------------------------------------------------------------------------
 
@@ -162,11 +155,7 @@ class CudaDevice(KeptKernels, ComparesPairs):
         return prepared
 
     def feed(self, prepared: Prepared, feeds: Mapping[str, Array]) -> None:
-        """Give a run made ready other inputs of the same shapes.
-
-        Raises:
-            Diverged: its launches do not fit them.
-        """
+        """Give a run made ready other inputs of the same shapes. Raises what ``Prepared.feed`` does."""
         self.backend.enter()
         prepared.feed(self._fed(feeds))
 
@@ -203,8 +192,7 @@ class CudaDevice(KeptKernels, ComparesPairs):
             run = OneRun(
                 self.queue, plans, self._valued(self._fed(feeds)), Counter(self._fallback.uses), True, True, shapes={}
             )
-            for _ in self._run_layers(self._layers, run):
-                pass
+            deque(self._run_layers(self._layers, run), maxlen=0)
         assert run.shapes is not None
         return run.shapes
 
@@ -233,13 +221,9 @@ class CudaDevice(KeptKernels, ComparesPairs):
 
     def tuner(self, plan_of: Callable[[Layer, Choice], Plan]) -> CudaTuner:
         """As ``Tunes.tuner``."""
-        return CudaTuner(self.backend, self.queue.opset, self._rounding, plan_of)
+        return CudaTuner(self.backend, self.queue.opset, self._rounding, plan_of, self._layers)
 
     # --- running -----------------------------------------------------------------------------------------------------
-
-    def _rehearse(self, feeds: Mapping[str, Array], backend: Backend, plans: Mapping[str, Plan]) -> None:
-        twin = CudaDevice(self._network, self._layers, self._rounding, backend, weights=self._weigh.host)
-        twin._record(twin._fed(feeds), plans)
 
     def _record(self, fed: Mapping[str, Tensor], plans: Mapping[str, Plan]) -> tuple[dict[str, Tensor], Recording]:
         """Outputs of a run, and what it did."""
@@ -343,7 +327,9 @@ class CudaDevice(KeptKernels, ComparesPairs):
                 wants_interior = run.tapped and run.interior
                 made = self._siblings.made(layer, run, self._value_of)
                 if made is None:
-                    made = self._run_layer(layer, reads, run.plans[layer.name], run.queue, wants_interior=wants_interior)
+                    made = self._run_layer(
+                        layer, reads, run.plans[layer.name], run.queue, wants_interior=wants_interior
+                    )
                 del reads
                 if run.tapped:
                     for value in layer.tensors:

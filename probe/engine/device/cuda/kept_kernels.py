@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from probe.engine.device.cuda.compile import Compiler, Source
-from probe.engine.device.cuda.errors import Refused, Unsupported
 from probe.engine.device.cuda.saved_parts import kernel_parts, read_kernels
-from probe.engine.device.cuda.tuning.planning import Missing, Planning
+from probe.engine.device.cuda.tuning.planning import Planning
 from probe.engine.device.cuda.workers import compile_ahead
 from probe.errors import InputError
 
@@ -49,10 +48,6 @@ class KeptKernels(ABC):
         return getattr(self.backend, "compiler", None)
 
     @abstractmethod
-    def _rehearse(self, feeds: Feeds, backend: Backend, plans: Plans) -> None:
-        """A run on another backend, which need not have memory."""
-
-    @abstractmethod
     def _imagine(self, feeds: Feeds, backend: Backend, plans: Plans) -> int:
         """A run of which only the launches are planned, on a backend without memory, with the device's own weights; how many layers it has
         not met so before."""
@@ -71,24 +66,20 @@ class KeptKernels(ABC):
             return 0
         done = compile_ahead(compiler, self._planned, tell)
         left = compiler.missing(self._planned)
-        for source in left:  # few, or there is no folder that other processes could leave them in
-            compiler.take({compiler.key(source): compiler(source)})
+        for source in left:  # refused: it is said why
+            compiler(source)
         return done + len(left)
 
     def warm(self, feeds: Feeds, plans: Iterable[Plans], tell: Tell | None = None) -> int:
-        """As ``Warms.warm``. Kernels are found without the GPU's memory or time, and compiled by several processes. What is launched behind
-        a layer on the host, or because of values on the device, is compiled when it is."""
+        """As ``Warms.warm``, on several threads. What is launched behind a layer on the host, or because of values on the device, is compiled
+        when it is."""
         self._looked_ahead = True
-        compiler = self._compiler
-        if compiler is None:
+        if self._compiler is None:
             return 0
-        planning = Planning(self.backend)
         for one in plans:
-            with suppress(Missing, Unsupported, Refused, InputError):  # the run itself says what is wrong
-                self._rehearse(feeds, planning, one)
-        found = [one for one in planning.launched if isinstance(one, Source)]
-        self._planned.update(found)
-        return compile_ahead(compiler, found, tell)
+            with suppress(InputError):  # the run itself says what is wrong
+                self.learn(feeds, one)
+        return compile_ahead(self._compiler, self._planned, tell)
 
     def look_ahead(self, feeds: Feeds, plans: Plans) -> None:
         """Compile what the first run launches, once."""

@@ -24,8 +24,8 @@ class DeviceWeights:
         host: the same weights on the host.
     """
 
-    def __init__(self, network: Network, queue: Queue, host: Weights | None = None) -> None:
-        self.host = host or Weights(network)
+    def __init__(self, network: Network, queue: Queue) -> None:
+        self.host = Weights(network)
         self._queue = queue
         self._made: dict[tuple[int, str], Tensor] = {}
         self._placing = False
