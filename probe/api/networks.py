@@ -84,6 +84,8 @@ def run(
     interior: Literal["storage", "fp32"] = "storage",
     passes_limit: int | None = None,
     observe: bool = False,
+    repeat: int | None = None,
+    bitwise: bool = False,
     try_cure: bool = True,
     strict_layers: bool = False,
     worst: int = 5,
@@ -104,6 +106,7 @@ def run(
         keep: regular expressions; tensors, layers and nodes whose name one is found in stay FP32.
         layers: regular expression; only layers it is found in are measured by themselves. All by default.
         observe: run once more without looking inside, and compare.
+        repeat, bitwise: run so often (3 by default) and compare every tensor bit by bit; the result is false when one differs.
         try_cure: run again with what the findings would keep in FP32; this also decides which findings are fatal.
         memory_limit: bytes of tensors each recording holds in memory; above, they go to a temporary folder.
         progress: called with a phase and the name of what is worked on.
@@ -111,6 +114,7 @@ def run(
     Raises:
         InputError: the model, inputs, golden or options cannot be used.
     """
+    from probe.debug.repeats import check_runs
     from probe.debug.run import RunOptions, run_network
     from probe.store.tape import DEFAULT_LIMIT
 
@@ -132,7 +136,7 @@ def run(
         acceptance=criteria(accept),
         preset=preset, keep=patterns(keep), layers=re.compile(layers) if layers is not None else None,
         interior=interior, passes=passes, fusion=fusion, passes_limit=passes_limit, threads=threads,
-        custom_op_libs=tuple(Path(one) for one in custom_op_libs), observe=observe, try_cure=try_cure,
+        custom_op_libs=tuple(Path(one) for one in custom_op_libs), observe=observe, try_cure=try_cure, repeats=check_runs(repeat, bitwise),
         strict_layers=strict_layers, worst=worst, details=details, memory_limit=memory_limit or DEFAULT_LIMIT, command=command,
     )  # fmt: skip
     return run_network(loaded, sets, options, notes=notes, progress=progress)

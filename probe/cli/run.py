@@ -75,6 +75,15 @@ def run(
         bool,
         typer.Option("--observe", help="Run once more without looking inside, and say whether that changes anything."),
     ] = False,
+    repeat: Annotated[
+        int | None, typer.Option(metavar="N", min=2, help="With --bitwise: how often it runs; 3 by default.")
+    ] = None,
+    bitwise: Annotated[
+        bool,
+        typer.Option(
+            "--bitwise", help="Run again: every tensor must have the same bits, or the first that differs is named."
+        ),
+    ] = False,
     no_cure: Annotated[
         bool, typer.Option("--no-cure", help="Do not run again with what the findings would keep in FP32.")
     ] = False,
@@ -107,7 +116,7 @@ def run(
 
     It is compiled (a saved engine was already), run, and compared with a golden. Every layer gets its own error on golden inputs beside what has accumulated; the first NaN, Inf or divergence gets a cause with numbers
     and a cure that was tried. The CPU stores tensors in the precision and computes in FP32. Without --inputs, those of a recorded golden
-    are taken, or realistic seeded data, which can hide failures. Exit code 0: passed or warned, 1: failed or not judged.
+    are taken, or realistic seeded data, which can hide failures. Exit code 0: passed or warned, 1: failed, not judged, or (--bitwise) other bits from run to run.
 
     Example: probe run model.onnx --precision fp16 --inputs cat.npz
     """
@@ -122,7 +131,7 @@ def run(
     check_table(table)
     takes_saved(context, model)
     if builds is not None:
-        looking = {"--layers": layers, "--passes-limit": passes_limit, "--observe": observe, "--no-cure": no_cure,
+        looking = {"--layers": layers, "--passes-limit": passes_limit, "--observe": observe, "--bitwise": bitwise, "--no-cure": no_cure,
                    "--strict-layers": strict_layers, "--table": table}  # fmt: skip
         foreign = [name for name, value in looking.items() if value not in (None, False)]
         if foreign:
@@ -145,6 +154,8 @@ def run(
                 layers=parse_select(layers, "--layers"),
                 passes_limit=passes_limit,
                 observe=observe,
+                repeat=repeat,
+                bitwise=bitwise,
                 try_cure=not no_cure,
                 strict_layers=strict_layers,
                 worst=worst,

@@ -136,12 +136,13 @@ def check_observer(engine: Engine, assignment: Assignment, sets: Sequence[InputS
         untapped = engine.run(one.feeds, assignment)
         for name, array in tapped[one.id].items():
             compared += 1
-            found = _difference(name, one.id, array, untapped[name])
+            found = difference(name, one.id, array, untapped[name])
             differences += [found] if found is not None else []
     return ObserverCheck(not differences, compared, tuple(differences))
 
 
-def _difference(name: str, input_id: str, tapped: Array, untapped: Array) -> ObservedDifference | None:
+def difference(name: str, input_id: str, tapped: Array, untapped: Array) -> ObservedDifference | None:
+    """Of two arrays, bit by bit; None where there is none."""
     if tapped.shape != untapped.shape or tapped.dtype != untapped.dtype:
         return ObservedDifference(name, input_id, max(tapped.size, untapped.size), untapped.size, math.inf)
     if tapped.dtype.kind in "OSUT":

@@ -17,6 +17,7 @@ from probe.debug.goldens import Golden, golden_kind, open_golden
 from probe.debug.instrument import instrument, with_failure
 from probe.debug.observe import Outputs, check_observer, record_outputs
 from probe.debug.phases import Progress, timed_phase
+from probe.debug.repeats import check_repeats, of_repeats
 from probe.debug.resident import ResidentTape
 from probe.debug.whole_run import failed_to_run, observed, of_baseline, of_golden
 from probe.engine.assignment import FP32, Assignment
@@ -59,6 +60,7 @@ class RunOptions:
         both_interiors: also give the verdict with the other interior, and that of the graph as it is written, where passes changed it.
         try_cure: run again with what the fatal findings would keep in FP32.
         observe: run again without taps and compare.
+        repeats: runs of which every tensor must have the same bits; 0: they are not compared.
         worst: elements with the largest error kept of each tensor.
         details: tensors with distributions, channels and pictures for a drill-down, at most.
         memory_limit: bytes of tensors a recording holds in memory.
@@ -80,6 +82,7 @@ class RunOptions:
     threads: int = 0
     custom_op_libs: tuple[Path, ...] = ()
     observe: bool = False
+    repeats: int = 0
     try_cure: bool = True
     strict_layers: bool = False
     worst: int = 5
@@ -236,6 +239,13 @@ def _finish(
         with run.phase("observe"):
             observer = check_observer(engine, assignment, run.sets, outputs)
             findings = (*observed(observer), *findings)
+    repeats = None
+    if options.repeats:
+        with run.phase("repeat") as tell:
+            repeats = check_repeats(
+                engine, assignment, run.sets, options.repeats, memory_limit=options.memory_limit, progress=tell
+            )
+            findings = (*of_repeats(repeats), *findings)
     floors = {t.name: _floor(t) for t in baseline.outputs if t.metrics is not None}
     return RunResult(
         verdict=diff.verdict,
@@ -262,6 +272,7 @@ def _finish(
         fallbacks=tuple(Fallback(one.layer, one.op, one.reason, one.by) for one in engine.fallbacks),
         cure=cure,
         observer=observer,
+        repeats=repeats,
         inputs=input_infos(run.sets),
         notes=(*notes, *golden.header.notes),
         environment={**environment(), **(golden.header.environment or {})},

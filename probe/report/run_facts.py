@@ -8,6 +8,7 @@ from probe.report.text import elide, escape
 from probe.report.words import first_few, inputs_in_words, sentence
 from probe.results.run import RunResult
 
+_FALLBACKS = 4  # listed
 _STATUSES = {
     "equivalent": "that another tensor stands for",
     "folded": "folded by the clean-up",
@@ -48,18 +49,29 @@ def run_facts(result: RunResult) -> list[tuple[str, str]]:
         ("kept FP32", first_few(result.keep, 4)),
         (
             "fallbacks",
-            "; ".join(
-                f"{elide(f.layer, 40)} ({escape(f.op)}) by {escape(f.by)}: {escape(f.reason)}"
-                for f in result.fallbacks[:4]
-            ),
+            _fallbacks(result),
         ),
         ("observer", _observer(result)),
+        ("repeated", _repeated(result)),
         ("acceptance", acceptance_in_words(result.acceptance)),
         ("inputs", inputs_in_words(result.inputs)),
         ("took", _took(result)),
     ]
     facts += [("note", sentence(note)) for note in result.notes]
     return [(label, text) for label, text in facts if text]
+
+
+def _fallbacks(result: RunResult) -> str:
+    """How many layers the device has no kernel for, and the first of them."""
+    shown = [
+        f"{elide(f.layer, 40)} ({escape(f.op)}) by {escape(f.by)}: {escape(f.reason)}"
+        for f in result.fallbacks[:_FALLBACKS]
+    ]
+    if not shown:
+        return ""
+    left = len(result.fallbacks) - len(shown)
+    more = f"; and {left:,} more" if left else ""
+    return f"{count(len(result.fallbacks), 'layer')}: {'; '.join(shown)}{more}"
 
 
 def _inside(result: RunResult, interior: str) -> str:
@@ -91,6 +103,15 @@ def _observer(result: RunResult) -> str:
     if result.observer.identical:
         return f"without taps the same bits ({compared})"
     return f"WITHOUT TAPS {len(result.observer.differences)} OF {compared} DIFFER"
+
+
+def _repeated(result: RunResult) -> str:
+    check = result.repeats
+    if check is None:
+        return ""
+    if check.identical:
+        return f"{count(check.runs, 'run')}, with and without taps: the same bits ({count(check.tensors, 'tensor')})"
+    return f"{check.differing} OF {count(check.tensors, 'tensor')} DIFFER FROM RUN TO RUN"
 
 
 def _took(result: RunResult) -> str:

@@ -51,6 +51,7 @@ from probe.results.run import (
     ObserverCheck,
     OtherInterior,
     OutputVerdict,
+    RepeatCheck,
     RunFinding,
     RunResult,
 )
@@ -236,6 +237,7 @@ def example_run() -> RunResult:
         as_written=AsWritten("failed", differs=False, changes=3, by=("constant_folding", "batch_norm"), range_rel=0.21),
         cure=CureTried(("/norm/Pow_output_0",), "passed"),
         observer=ObserverCheck(identical=True, outputs=1),
+        repeats=RepeatCheck(identical=True, runs=3, tensors=212),
         inputs=(_INPUT,),
         environment=_ENVIRONMENT,
         command="probe run model.onnx --precision fp16 --inputs cat.npz --json run.json",

@@ -134,6 +134,31 @@ class ObserverCheck:
 
 
 @dataclass(frozen=True, slots=True)
+class RepeatDifference:
+    """A tensor that was not the same in a later run, in a run with every tensor handed out or, ``output`` of one without, in that."""
+
+    tensor: str
+    layer: str | None
+    input_id: str
+    run: int  # the first it differed in, counted from 1; it is compared with run 1
+    elements: int  # that differ in their bits
+    count: int
+    max_abs: float  # Inf where NaN or Inf differ
+    tapped: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class RepeatCheck:
+    """The run repeated, every tensor compared bit by bit."""
+
+    identical: bool
+    runs: int
+    tensors: int  # compared each time, over all inputs
+    differing: int = 0  # of them
+    first: RepeatDifference | None = None  # in execution order
+
+
+@dataclass(frozen=True, slots=True)
 class Fallback:
     """A layer that the device has no kernel for, and what computes it instead."""
 
@@ -145,7 +170,7 @@ class Fallback:
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """Everything ``probe run`` says. True when the verdict is passed or warned."""
+    """Everything ``probe run`` says. True when the verdict is passed or warned, and repeating, where asked for, gave the same bits."""
 
     verdict: Verdict
     reasons: tuple[str, ...]
@@ -169,6 +194,7 @@ class RunResult:
     fallbacks: tuple[Fallback, ...] = ()
     cure: CureTried | None = None
     observer: ObserverCheck | None = None
+    repeats: RepeatCheck | None = None
     inputs: tuple[InputInfo, ...] = ()
     notes: tuple[str, ...] = ()
     environment: dict[str, str] = field(default_factory=dict)
@@ -178,7 +204,7 @@ class RunResult:
     schema: str = "probe.run/1"
 
     def __bool__(self) -> bool:
-        return self.verdict in ("passed", "warned")
+        return self.verdict in ("passed", "warned") and (self.repeats is None or self.repeats.identical)
 
     def frame(self) -> pl.DataFrame:
         """The layers as a polars frame, a row each, errors as columns (``probe.results.frames``)."""
