@@ -21,7 +21,7 @@ from probe.culprits.oracle import EngineOracle
 from probe.debug.goldens import open_golden
 from probe.engine.activations import activations
 from probe.engine.assignment import Choice
-from probe.engine.tuning.choose import choose, problems_of
+from probe.engine.tuning.choose import choose, problems_of, shapes_of
 from probe.engine.tuning.replay import Replay
 from probe.engine.tuning.tactic_file import base_of
 from probe.errors import InputError
@@ -111,8 +111,11 @@ class _Table:
             with work.phase("measure") as tell:
                 timings = work.timings(engine)
                 wanted = [(one.layer, one.context, one.candidates) for one in problems]
-                times = timings.measure(engine, work.sets[0].feeds, wanted, progress=tell)
+                feeds = work.sets[0].feeds
+                shapes = shapes_of(engine, feeds) if engine.tuner is not None else None
+                times = timings.measure(engine, feeds, wanted, shapes=shapes, progress=tell)
                 problems = [_timed(one, times) for one in problems]
+                self.notes_of |= {f"{name} {one.tactic}": one.wrong for (name, _), one in times.items() if one.wrong}
             work.save(timings)
         with work.phase("float64") as tell:
             self._measure_errors(problems, tell)

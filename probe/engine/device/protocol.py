@@ -151,7 +151,13 @@ class Measured:
 
 
 class Tuner(Protocol):
-    """The tactics that a device has beside those of every device, and what they take."""
+    """The tactics that a device has beside those of every device, and what they take.
+
+    Attributes:
+        joined: names of layers that ``exact`` computes together with others, faster than any tactic of theirs by itself.
+    """
+
+    joined: frozenset[str]
 
     def offered(self, layer: Layer, precision: str, shapes: Mapping[str, Sequence[int]]) -> tuple[str, ...]:
         """Of one layer, the most promising first.
@@ -159,6 +165,10 @@ class Tuner(Protocol):
         Args:
             shapes: by tensor name.
         """
+        ...
+
+    def refusal(self, layer: Layer, choice: Choice, shapes: Mapping[str, Sequence[int]]) -> str | None:
+        """Why a tactic of the device does not compute a layer, offered or not; None when it does."""
         ...
 
     def orders(self, layer: Layer, choice: Choice, shapes: Mapping[str, Sequence[int]]) -> frozenset[tuple[int, int]]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from probe.engine.assignment import FP32, Assignment, Choice
 from probe.engine.tuning.context import Candidate, LayerContext, candidates_of, chosen_layers, context_of, on_one_line
-from probe.engine.tuning.selector import Begins, Fastest, Selector
+from probe.engine.tuning.selector import Begins, Fastest, Names, Selector
 from probe.engine.tuning.together import Together
 from probe.errors import InputError
 
@@ -89,8 +89,8 @@ def choose(
             offered; inputs that do not fit; the network does not run in FP32.
     """
     base = engine.assignment if precision is None else Assignment(Choice(precision))
-    shapes = _shapes(engine, inputs)
-    problems = _problems(engine, shapes, base)
+    shapes = shapes_of(engine, inputs)
+    problems = _problems(engine, shapes, base, selectors)
     if timings is not None:
         wanted = [(one.layer, one.context, one.candidates) for one in problems if len(one.candidates) > 1]
         times = timings.measure(engine, inputs, wanted, shapes=shapes, progress=progress)
@@ -122,11 +122,15 @@ def problems_of(engine: Engine, inputs: Mapping[str, Any], base: Assignment | No
     Raises:
         InputError: inputs that do not fit, or the network does not run in FP32.
     """
-    return tuple(_problems(engine, _shapes(engine, inputs), base or engine.assignment))
+    return tuple(_problems(engine, shapes_of(engine, inputs), base or engine.assignment))
 
 
-def _shapes(engine: Engine, inputs: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Of all tensors, by name, from one run in FP32."""
+def shapes_of(engine: Engine, inputs: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Of all tensors, by name, from one run in FP32.
+
+    Raises:
+        InputError: inputs that do not fit, or the network does not run in FP32.
+    """
     shapes = {name: tuple(getattr(value, "shape", ())) for name, value in inputs.items()}
 
     def tap(tapped: Any) -> None:
@@ -137,15 +141,15 @@ def _shapes(engine: Engine, inputs: Mapping[str, Any]) -> dict[str, tuple[int, .
     return shapes
 
 
-def _problems(engine: Engine, shapes: Mapping[str, tuple[int, ...]], base: Assignment) -> list[Problem]:
+def _problems(
+    engine: Engine, shapes: Mapping[str, tuple[int, ...]], base: Assignment, selectors: Sequence[Selector] = ()
+) -> list[Problem]:
     found = []
     for layer in chosen_layers(engine):
         precision = base.of(layer.name).precision
-        found.append(
-            Problem(
-                layer, context_of(layer, precision, shapes), candidates_of(engine, layer, precision, shapes, base.kept)
-            )
-        )
+        context = context_of(layer, precision, shapes)
+        named = [name for one in selectors if isinstance(one, Names) for name in one.named(context)]
+        found.append(Problem(layer, context, candidates_of(engine, layer, precision, shapes, base.kept, named)))
     return found
 
 

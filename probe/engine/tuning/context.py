@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
 from probe.engine import tactics
+from probe.engine.assignment import Choice
 from probe.engine.costs import shape_of
 from probe.engine.rounding import is_float
 from probe.model.movement import is_standard
 
 if TYPE_CHECKING:
     from probe.engine.costs import Shape, Shapes
+    from probe.engine.device.protocol import Tuner
     from probe.engine.engine import Engine
     from probe.engine.layers import Layer
 
@@ -97,16 +99,22 @@ def runs_in(layer: Layer, precision: str, kept: frozenset[str]) -> frozenset[str
 
 
 def candidates_of(
-    engine: Engine, layer: Layer, precision: str, shapes: Shapes | None = None, kept: frozenset[str] = frozenset()
+    engine: Engine,
+    layer: Layer,
+    precision: str,
+    shapes: Shapes | None = None,
+    kept: frozenset[str] = frozenset(),
+    named: Sequence[str] = (),
 ) -> tuple[Candidate, ...]:
     """The tactics that the engine's device can compute a layer with, exact first, its own last; not measured.
 
     Args:
         kept: tensors that are not rounded: a layer at one of them runs in FP32.
+        named: tactics that somebody wants, beside those that the device offers as worth a try.
     """
     stored = "fp32" if precision == "tf32" else precision  # TF32 concerns what products read, not what is stored
     formats = tuple(_storage(value, stored) for value in (*layer.reads, *layer.outputs))
-    offered = engine.tuner.offered(layer, precision, shapes or {}) if engine.tuner is not None else ()
+    offered = _offered(engine.tuner, layer, precision, shapes or {}, named) if engine.tuner is not None else ()
     return tuple(
         Candidate(tactic.name, tactic.numerics, tactic.workspace(layer, shapes), formats, tactic.deterministic)
         for tactic in (*tactics.TACTICS, *map(tactics.tactic_of, offered))
@@ -115,6 +123,12 @@ def candidates_of(
             for one in runs_in(layer, precision, kept)
         )
     )
+
+
+def _offered(tuner: Tuner, layer: Layer, precision: str, shapes: Shapes, named: Sequence[str]) -> tuple[str, ...]:
+    found = tuner.offered(layer, precision, shapes)
+    others = (one for one in named if one not in found and tactics.tactic_of(one).device)
+    return (*found, *(one for one in others if tuner.refusal(layer, Choice(precision, one), shapes) is None))
 
 
 # --- the problem -----------------------------------------------------------------------------------------------------

@@ -73,6 +73,11 @@ class Replay:
                 "\n".join([what, *lines]), hint="--lenient takes what fits; or record this network anew on this device"
             )
 
+    def named(self, context: LayerContext) -> Sequence[str]:
+        """As ``Names.named``: what the file says of the layer."""
+        line = self._line(context)
+        return () if line is None or not is_known(line.tactic) else (line.tactic,)
+
     def select(self, context: LayerContext, candidates: Sequence[Candidate]) -> Sequence[Candidate]:
         """As ``Selector.select``: the recorded one alone when strict, else the recorded one first.
 

@@ -50,6 +50,15 @@ class Begins(Protocol):
         ...
 
 
+@runtime_checkable
+class Names(Protocol):
+    """A selector that wants tactics of a layer by name, whether the device would offer them or not."""
+
+    def named(self, context: LayerContext) -> Sequence[str]:
+        """Of one layer; what the device does not compute it with is not offered."""
+        ...
+
+
 class _Silent:
     """A selector that need not know what became of its answer."""
 

@@ -24,7 +24,8 @@ Turning = Callable[[tuple[int, ...], str], float]  # microseconds for an image o
 
 
 class Together(Fastest):
-    """As ``Fastest``, but for layers of which another tactic makes the whole network faster: it comes first there.
+    """As ``Fastest``, but for layers of which another tactic makes the whole network faster: it comes first there. Layers that exact computes
+    together with others are left to it.
 
     Attributes:
         found: the orders of all layers, and their total in microseconds; None before ``begin``.
@@ -75,6 +76,8 @@ class Together(Fastest):
         if context is not None:
             for limit in self._limits:
                 left = list(limit.select(context, left))
+        if layer.name in self._tuner.joined and any(one.tactic == EXACT for one in left):
+            left = [one for one in left if one.tactic == EXACT]
         timed = [(one.tactic, one.median_us or 0.0) for one in left] or [("", 0.0)]
         for tactic, time in timed:
             for pair in self._tuner.orders(layer, Choice(precision, tactic or EXACT), self._shapes):

@@ -15,9 +15,11 @@ from probe.engine.device.cuda.channels_last import channels_last
 from probe.engine.device.cuda.compile import Source
 from probe.engine.device.cuda.errors import Refused, Unsupported
 from probe.engine.device.cuda.formats import F32, storage_of
+from probe.engine.device.cuda.ops.wgmma import ARCH
 from probe.engine.device.cuda.pairs import Pairs
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.refusals import layer_refusal, tactic_refusal
+from probe.engine.device.cuda.siblings import families
 from probe.engine.device.cuda.tensor import Tensor, host_tensor
 from probe.engine.device.cuda.tuning.planning import Planned, imagined, read_format, run_layer
 from probe.engine.device.cuda.tuning.rig import Noted, Rig
@@ -51,9 +53,17 @@ class CudaTuner:
 
     Args:
         plan_of: how a layer runs by itself.
+        layers: of the network.
+
+    Attributes:
+        joined: names of layers that exact computes together with others.
     """
 
-    def __init__(self, backend: Backend, opset: int, rounding: Rounding, plan_of: PlanOf) -> None:
+    def __init__(
+        self, backend: Backend, opset: int, rounding: Rounding, plan_of: PlanOf, layers: Sequence[Layer] = ()
+    ) -> None:
+        merged = families(layers).values() if backend.arch == ARCH else ()
+        self.joined = frozenset(layer.name for family in merged for layer in family)
         self._backend, self._opset, self._rounding, self._plan_of = backend, opset, rounding, plan_of
         self._planned = lru_cache(maxsize=4096)(self._plan)
         self._ordered = lru_cache(maxsize=4096)(self._order)
@@ -70,6 +80,13 @@ class CudaTuner:
         if known is None:
             return ()
         return tuple(name for name in known.tactics if tactic_refusal(layer, name) is None)
+
+    def refusal(self, layer: Layer, choice: Choice, shapes: Shapes) -> str | None:
+        """As ``Tuner.refusal``."""
+        if (reason := tactic_refusal(layer, choice.tactic)) is not None:
+            return reason
+        known = self.planned(layer, choice, shapes)
+        return "it cannot be planned" if known is None else known.reason or None
 
     def planned(self, layer: Layer, choice: Choice, shapes: Shapes) -> Planned | None:
         """What a layer would launch; None where a shape is not known, or the layer has no kernels."""
