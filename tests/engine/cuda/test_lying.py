@@ -5,16 +5,20 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.lib.stride_tricks import as_strided
 
 from probe.engine.device.cuda.chain import Step
+from probe.engine.device.cuda.channels_last import channels_last, dense_when_asked, has_channels_last
 from probe.engine.device.cuda.copies import in_dense_order, lying_of, placed
 from probe.engine.device.cuda.formats import F16, F32
 from probe.engine.device.cuda.lying import Lying, dense, joined, refined
+from probe.engine.device.cuda.ops.call import Call
 from probe.engine.device.cuda.ops.row_order import row_order
+from probe.engine.device.cuda.ops.table import OPS
 from probe.engine.device.cuda.pointwise import Reading, run_steps
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.tensor import Tensor, host_tensor
@@ -176,3 +180,39 @@ def test_rows_that_do_not_lie_in_one_piece(backend, order, begin):
     lies = dense(tensor_of(queue, np.zeros((3, 6, 16), np.float32))).cut(2, begin, 8)
     assert lies is not None
     assert row_order(placed(queue, lies.permuted(order))) is None
+
+
+IMAGES = {
+    "Concat": ({"axis": 1}, lambda x: np.concatenate([x, x + 1], 1)),
+    "Concat along rows": ({"axis": 2}, lambda x: np.concatenate([x, x + 1], 2)),
+    "Resize": ({"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}, lambda x: x.repeat(2, 2).repeat(3, 3)),
+    "Resize by halves": ({"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}, lambda x: x[:, :, ::2]),
+    "Pad": ({"mode": "constant"}, lambda x: np.pad(x, ((0, 0), (0, 0), (1, 2), (0, 1)))),
+    "Slice": ({}, lambda x: x[:, 1:5]),
+}  # fmt: skip
+NUMBERS = {
+    "Resize": [np.zeros(0, np.float32), np.array([1, 1, 2, 3], np.float32)],
+    "Resize by halves": [np.zeros(0, np.float32), np.array([1, 1, 0.5, 1], np.float32)],
+    "Pad": [np.array([0, 0, 1, 0, 0, 0, 2, 1], np.int64)],
+    "Slice": [np.array([1], np.int64), np.array([5], np.int64), np.array([1], np.int64)],
+}
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_images_keep_their_channels_last(backend, name):
+    """Neither read nor written in another order on the way."""
+    queue = Queue(backend, 18)
+    data = np.random.default_rng(3).integers(-99, 99, (2, 8, 4, 6)).astype(np.float32)
+    last = tensor_of(queue, np.ascontiguousarray(data.transpose(0, 2, 3, 1)))
+    x = dense_when_asked(queue, last)
+    attributes, expected = IMAGES[name]
+    (other,) = run_steps(queue, x.shape, [("x", Reading(x))], [Step("y", "float", "x + 1.f", "", F32)])
+    assert has_channels_last(other)
+    inputs = [x, other] if name.startswith("Concat") else [x, *map(host_tensor, NUMBERS[name])]
+    node = ir.node(name.split()[0], inputs=[None] * len(inputs), attributes=attributes)
+    (made,) = OPS[node.op_type].compute(queue, Call(node, inputs, [F32], 18))
+    assert made is not None and made.lies is not None
+    assert "transpose" not in queue.launches
+    np.testing.assert_array_equal(values_of(queue, channels_last(queue, made)), expected(data).transpose(0, 2, 3, 1))
+    assert "transpose" not in queue.launches
+    np.testing.assert_array_equal(values_of(queue, made), expected(data))

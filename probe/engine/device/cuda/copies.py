@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -83,6 +84,35 @@ def lying_of(queue: Queue, x: Tensor) -> Lying:
 def placed(queue: Queue, lies: Lying) -> Tensor:
     """A tensor that lies so; brought into dense order only when someone asks for its address."""
     return lying(lies, lies.base.format, lambda: in_dense_order(queue, lies))
+
+
+@dataclass(frozen=True, slots=True)
+class Ordered:
+    """A tensor seen in the order in which it lies in memory.
+
+    Attributes:
+        dense: its axes in that order.
+        order: which axis each of them is.
+    """
+
+    dense: Tensor
+    order: tuple[int, ...]
+
+    def axis(self, of: int) -> int:
+        """Where an axis of the tensor lies."""
+        return self.order.index(of)
+
+    def back(self, queue: Queue, made: Tensor) -> Tensor:
+        """What was made in this order, its axes in that of the tensor."""
+        return placed(queue, lying_of(queue, made).permuted([self.order.index(at) for at in range(len(self.order))]))
+
+
+def ordered(queue: Queue, x: Tensor) -> Ordered:
+    """A tensor in the order of memory; in that of its axes where it has gaps."""
+    order = x.lies.order if x.lies is not None else None
+    if x.lies is None or order is None or not (moved := x.lies.permuted(order)).in_order:
+        return Ordered(x, tuple(range(len(x.shape))))
+    return Ordered(placed(queue, moved), order)
 
 
 def transposed(queue: Queue, x: Tensor, order: Sequence[int]) -> Tensor:

@@ -91,6 +91,11 @@ class Lying:
         ]  # fmt: skip
         return Lying(self.base, self.first, tuple(axes))
 
+    def spread(self, axis: int, times: int) -> Lying:
+        """With each element of an axis so many times, one behind the other."""
+        own = joined([*self.axes[axis], (times, 0)])
+        return Lying(self.base, self.first, (*self.axes[:axis], own, *self.axes[axis + 1 :]))
+
     def reshaped(self, shape: Shape) -> Lying | None:
         """Under another shape of as many elements; None where an axis would begin inside a part and end outside it."""
         left = list(self.parts)
@@ -114,6 +119,15 @@ class Lying:
         return Lying(self.base, self.first, tuple(axes))
 
     # --- in the order of memory ------------------------------------------------------------------------------------------
+
+    @property
+    def order(self) -> tuple[int, ...] | None:
+        """Of its axes as they lie in memory, slowest first; None where there are gaps, repetitions, or axes of several parts."""
+        if self.strides is None or not self.covers:
+            return None
+        steps = [(-axis[0][1] if axis else 0, at) for at, axis in enumerate(self.axes)]
+        moving = iter(sorted((step, at) for step, at in steps if step))
+        return tuple(next(moving)[1] if step else at for step, at in steps)  # an axis of one element stays where it is
 
     @property
     def covers(self) -> bool:

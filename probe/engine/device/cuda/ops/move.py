@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from probe.engine.device.cuda.copies import copy, gathered, lying_of, placed, transposed
+from probe.engine.device.cuda.copies import copy, gathered, in_dense_order, lying_of, ordered, placed, transposed
 from probe.engine.device.cuda.errors import Unsupported
 from probe.engine.device.cuda.layout import around, broadcast, contiguous
+from probe.engine.device.cuda.lying import dense
 from probe.engine.device.cuda.ops.call import Call, Op
 from probe.engine.device.cuda.queue import Queue
 
@@ -39,12 +40,19 @@ def concat(queue: Queue, call: Call) -> list[Tensor | None]:
     shape[axis] = sum(part.shape[axis] for part in parts)
     if any(part.shape[:axis] + part.shape[axis + 1 :] != (*shape[:axis], *shape[axis + 1 :]) for part in parts):
         raise Unsupported("parts of different shapes")
-    y = queue.empty(tuple(shape), call.store())
-    strides, first = contiguous(y.shape), 0
+    leader = ordered(queue, max(parts, key=lambda part: part.size))  # what is most stays in its order
+    y = queue.empty(tuple(shape[at] for at in leader.order), call.store())
+    strides, along, first = contiguous(y.shape), leader.axis(axis), 0
     for part in parts:
-        copy(queue, part.shape, (part, 0, contiguous(part.shape)), (y, first * strides[axis], strides))
+        if part.size:
+            lies = lying_of(queue, part).permuted(leader.order)
+            steps = lies.strides
+            if steps is None:
+                lies = dense(in_dense_order(queue, lies))
+                steps = contiguous(lies.shape)
+            copy(queue, lies.shape, (lies.base, lies.first, steps), (y, first * strides[along], strides))
         first += part.shape[axis]
-    return [y]
+    return [leader.back(queue, y) if y.size else y.view(tuple(shape))]
 
 
 def split(queue: Queue, call: Call) -> list[Tensor | None]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from probe.engine.device.cuda.copies import copy, filled, gathered
+from probe.engine.device.cuda.copies import copy, filled, gathered, ordered
 from probe.engine.device.cuda.errors import Unsupported
 from probe.engine.device.cuda.layout import around, contiguous
 from probe.engine.device.cuda.ops.call import Call, Op
@@ -49,12 +49,14 @@ def _around(queue: Queue, call: Call, x: Tensor, before: list[int], after: list[
     shape = tuple(b + extent + a for b, extent, a in zip(before, x.shape, after, strict=True))
     given = call.given(2)
     value = float(given.array(queue.backend).reshape(-1)[0]) if given is not None else call.float("value", 0.0)
-    y = queue.empty(shape, call.store())
+    order = ordered(queue, x)
+    x = order.dense
+    y = queue.empty(tuple(shape[at] for at in order.order), call.store())
     filled(queue, y, value)
-    strides = contiguous(shape)
-    first = sum(b * s for b, s in zip(before, strides, strict=True))
+    strides = contiguous(y.shape)
+    first = sum(before[at] * s for at, s in zip(order.order, strides, strict=True))
     copy(queue, x.shape, (x, 0, contiguous(x.shape)), (y, first, strides))
-    return y
+    return order.back(queue, y) if y.size else y.view(shape)
 
 
 def _picked(queue: Queue, x: Tensor, axis: int, places: np.ndarray) -> Tensor:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from probe.engine.device.cuda.chain import Step
-from probe.engine.device.cuda.copies import gathered
+from probe.engine.device.cuda.copies import gathered, lying_of, ordered, placed
 from probe.engine.device.cuda.errors import Unsupported
 from probe.engine.device.cuda.formats import F32
 from probe.engine.device.cuda.layout import around
@@ -61,19 +61,26 @@ def resize(queue: Queue, call: Call) -> list[Tensor | None]:
         if extent == own and scale == 1:
             continue
         at = place(np.arange(extent, dtype=_F32), _F32(scale), extent, own)
-        if mode == "nearest":
-            x = _picked(queue, x, axis, np.clip(nearest(at), 0, own - 1))
-        else:
+        if mode == "linear":
             x = _weighed(queue, x, axis, np.clip(at, _F32(0), _F32(own - 1)))
+            continue
+        picks = np.clip(nearest(at), 0, own - 1)
+        times = extent // max(own, 1)
+        if x.size and times * own == extent and np.array_equal(picks, np.arange(own).repeat(times)):
+            x = placed(queue, lying_of(queue, x).spread(axis, times))
+        else:
+            x = _picked(queue, x, axis, picks)
     return [queue.convert(x, call.store()) if x.format is not None and x.format.is_float else x]
 
 
 def _picked(queue: Queue, x: Tensor, axis: int, places: Array) -> Tensor:
+    order = ordered(queue, x)
+    x, axis = order.dense, order.axis(axis)
     assert x.format is not None
     outer, own, inner = around(x.shape, axis)
     y = queue.empty((*x.shape[:axis], len(places), *x.shape[axis + 1 :]), x.format)
     gathered(queue, x, host_tensor(places.astype(np.int64)), (outer, own, len(places), inner), y)
-    return y
+    return order.back(queue, y) if y.size else y
 
 
 def _weighed(queue: Queue, x: Tensor, axis: int, at: Array) -> Tensor:
