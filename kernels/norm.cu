@@ -133,11 +133,18 @@ extern "C" __global__ void __launch_bounds__(THREADS * ROWS) norm_held(
     x += row * cols;
     y += row * cols;
     float held[ITEMS][VEC], sum = 0.f, square = 0.f, mean = 0.f;
+    // A scale an element: fetched beside x where registers suffice, so that it is there when the statistics are
+    constexpr bool EARLY = AFFINE == 0 && ITEMS * VEC * (1 + BIAS) * sizeof(TS) <= 96;
+    Pack<TS, VEC> scales[EARLY ? ITEMS : 1], shifts[EARLY && BIAS ? ITEMS : 1];
 #pragma unroll
     for (int i = 0; i < ITEMS; ++i) {
         int c = (i * THREADS + thread) * VEC;
         Pack<TX, VEC> in;
-        if (c < cols) in = *(const Pack<TX, VEC>*)(x + c);
+        if (c < cols) {
+            in = *(const Pack<TX, VEC>*)(x + c);
+            if constexpr (EARLY) scales[i] = *(const Pack<TS, VEC>*)(scale + c);
+            if constexpr (EARLY && BIAS) shifts[i] = *(const Pack<TS, VEC>*)(bias + c);
+        }
 #pragma unroll
         for (int v = 0; v < VEC; ++v) {
             held[i][v] = c < cols ? read(in.lane[v]) : 0.f;
@@ -161,9 +168,20 @@ extern "C" __global__ void __launch_bounds__(THREADS * ROWS) norm_held(
         int c = (i * THREADS + thread) * VEC;
         if (c < cols) {
             Pack<TY, VEC> out;
-            affine.at(c);
+            if constexpr (AFFINE == 0) {
+                Pack<TS, VEC> factor, shift;
+                if constexpr (EARLY) factor = scales[i]; else factor = *(const Pack<TS, VEC>*)(scale + c);
+                if constexpr (EARLY && BIAS) shift = shifts[i]; else if constexpr (BIAS) shift = *(const Pack<TS, VEC>*)(bias + c);
 #pragma unroll
-            for (int v = 0; v < VEC; ++v) write(out.lane[v], affine(held[i][v] * rstd, c + v));
+                for (int v = 0; v < VEC; ++v) {
+                    float one = held[i][v] * rstd;
+                    write(out.lane[v], BIAS ? one * read(factor.lane[v]) + read(shift.lane[v]) : one * read(factor.lane[v]));
+                }
+            } else {
+                affine.at(c);
+#pragma unroll
+                for (int v = 0; v < VEC; ++v) write(out.lane[v], affine(held[i][v] * rstd, c + v));
+            }
             *(Pack<TY, VEC>*)(y + c) = out;
         }
     }

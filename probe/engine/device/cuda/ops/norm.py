@@ -23,6 +23,7 @@ _THREADS = 256  # of a block that takes a part of a row
 _HELD = 32  # elements of a part that a thread holds
 _PARTS = 256  # of a row at most: every block joins them all
 _BLOCKS = 16  # a multiprocessor, of a launch over parts
+_SPREAD = 2  # blocks a multiprocessor that short rows are spread over
 _PER_CHANNEL = 21  # opset from which GroupNormalization has a scale a channel; before, one a group
 
 
@@ -122,15 +123,16 @@ def _normalised(
     if not plan.items or few:
         _in_parts(queue, x, (rows, cols, plan.lanes), macros, (pointers, places, epsilon))
         return y
+    of_block = plan.rows
+    while of_block > 1 and rows < of_block * _SPREAD * queue.backend.multiprocessors:
+        of_block //= 2
     macros += [
-        ("THREADS", plan.threads),
-        ("ITEMS", plan.items),
-        ("VEC", plan.lanes),
-        ("ROWS", plan.rows),
-        ("ENTRY_HELD", 1),
-    ]
+        ("THREADS", plan.threads), ("ITEMS", plan.items), ("VEC", plan.lanes), ("ROWS", of_block), ("ENTRY_HELD", 1),
+    ]  # fmt: skip
     arguments = [*pointers, ctypes.c_longlong(rows), ctypes.c_longlong(cols), *places, epsilon]
-    queue.launch(Source("norm.cu", "norm_held", tuple(macros)), math.ceil(rows / plan.rows), plan.block, *arguments)
+    queue.launch(
+        Source("norm.cu", "norm_held", tuple(macros)), math.ceil(rows / of_block), plan.threads * of_block, *arguments
+    )
     return y
 
 

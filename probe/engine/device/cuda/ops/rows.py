@@ -8,6 +8,7 @@ from probe.engine.device.cuda.layout import width
 
 _HELD = 32  # floats of a row that a thread holds in registers: with 1024 threads a block, a thread has 64 of them
 _BLOCK = 128  # threads of a block that holds several rows
+_EXACT = 4  # accesses a thread up to which kernels are compiled for every number of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ def rows_for(cols: int, widest: int, *, held: bool, step: int = 0) -> Rows:
     while threads < 1024 and accesses > threads * 4:
         threads *= 2
     items = -(-accesses // threads)
-    items = 1 << (items - 1).bit_length()
+    items = items if items <= _EXACT else 1 << (items - 1).bit_length()
     if held and items * lanes > _HELD:
         items = 0
     return Rows(threads, _BLOCK // 32 if threads == 32 else 1, lanes, items)
