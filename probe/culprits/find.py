@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -27,6 +28,7 @@ from probe.debug.phases import Progress, timed_phase
 from probe.debug.run import kept_names
 from probe.engine.build import resolve_keep
 from probe.errors import InputError
+from probe.engine.tuning.menu import prepare_menu
 from probe.model.mixed import check_precision
 from probe.search.find import Options
 from probe.search.find import find as search
@@ -231,6 +233,7 @@ class Work:
             low = self._all_low(oracle)
         if not low.passed and self.ended is None:
             suspicion, causes = self._instrument()
+            prepare_menu(self.engine, self.sets[0].feeds, self.base, tell=partial(self.tell, "menu"))
             space = self._space(suspicion)
         with self.phase("search") as tell:
             oracle.space = space

@@ -45,7 +45,7 @@ def prepare_menu(
     *,
     seed: int = 0,
     max_seconds: float = 10.0,
-    tell: Callable[[int, int], None] | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> Menu | None:
     """Plan mixtures of ``base`` and FP32 until they bring nothing new: layers lifted, then tensors kept. Then compile what they launch.
 
@@ -55,7 +55,7 @@ def prepare_menu(
     Args:
         inputs: of one inference: their shapes are the menu's.
         base: the engine's own assignment when left out.
-        tell: called with how many kernels of how many are compiled.
+        tell: told how many kernels of how many are compiled.
 
     Returns:
         None on a device that does not plan ahead.
@@ -77,7 +77,7 @@ def prepare_menu(
             count, layers, idle = count + 1, layers + new, 0 if new else idle + 1
             if idle >= _PATIENCE or time.monotonic() - begin > max_seconds:
                 break
-    kernels = device.compile_learnt(tell)
+    kernels = device.compile_learnt(None if tell is None else lambda done, of: tell(f"kernel {done} of {of}"))
     return Menu(count, layers, kernels, time.monotonic() - begin)
 
 

@@ -47,8 +47,7 @@ class Hopper(NullBackend):
 def test_a_new_assignment_compiles_nothing(engine):  # noqa: F811 - the fixture
     backend = Hopper()
     engine.device = device = on(engine, backend)
-    told = []
-    menu = prepare_menu(engine, FEEDS, tell=lambda done, of: told.append((done, of)))
+    menu = prepare_menu(engine, FEEDS)
     assert menu is not None and 10 < menu.kernels <= backend.compiled and menu.layers > 2 * len(engine.layers)
     before, compiled = len(device._templates), backend.compiled
     for assignment in islice(lifted(engine, engine.assignment, NEW), 12):
