@@ -52,6 +52,12 @@ def dump(
         Literal["fp16", "bf16", "tf32", "fp32"],
         typer.Option(metavar="NAME", help="Of the engine: what tensors are stored in."),
     ] = "fp16",
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"],
+        typer.Option(
+            metavar="auto|cpu|cuda", help="Of the engine: what runs it, the CPU or the first GPU. auto: the CPU."
+        ),
+    ] = "auto",
     keep: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="Of the engine: a tensor, layer or node that stays FP32. Repeatable."),
@@ -92,7 +98,7 @@ def dump(
     """
     import time
 
-    from probe.cli.options import parse_bytes, parse_select, typed_command
+    from probe.cli.options import chosen_device, parse_bytes, parse_select, typed_command
     from probe.cli.output import check_json, show
     from probe.cli.saved import takes_saved
     from probe.debug.inspect import describe_dump
@@ -127,6 +133,7 @@ def dump(
             select=None if pattern is None else lambda name: pattern.search(name) is not None,
             timeout=timeout,
             precision=precision,
+            device=chosen_device(device),
             passes=passes,
             fusion=fusion,
             interior=interior,

@@ -10,6 +10,7 @@ import typer
 from probe.cli.options import (
     Accept,
     CustomOpLib,
+    Device,
     Fusion,
     Golden,
     Inputs,
@@ -106,6 +107,7 @@ def find(
             help="Run with the kernel choices of a tactic file; more accurate ones are tried before FP32.",
         ),
     ] = None,
+    device: Device = "auto",
     passes: Annotated[
         Literal["none", "safe", "all"],
         typer.Option(
@@ -141,7 +143,7 @@ def find(
     """
     from probe import api
     from probe.cli.arguments import network_arguments
-    from probe.cli.options import parse_keep
+    from probe.cli.options import chosen_device, parse_keep
     from probe.cli.output import check_json, check_table, show
     from probe.cli.progress import Progress
     from probe.results.json import check_target, write_text
@@ -175,6 +177,7 @@ def find(
             resume=resume,
             lighter=not no_cures,
             tactics=tactics,
+            device=chosen_device(device),
             passes=passes,
             fusion=fusion,
             interior=interior,

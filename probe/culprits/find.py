@@ -25,15 +25,16 @@ from probe.debug.convert_model import check_export
 from probe.debug.goldens import Golden, golden_kind, open_golden
 from probe.debug.instrument import instrument
 from probe.debug.phases import Progress, timed_phase
+from probe.debug.resident import tape_for
 from probe.debug.run import kept_names
 from probe.engine.build import resolve_keep
-from probe.errors import InputError
 from probe.engine.tuning.menu import prepare_menu
+from probe.errors import InputError
 from probe.model.mixed import check_precision
 from probe.search.find import Options
 from probe.search.find import find as search
 from probe.search.oracle import Entry, Evaluation
-from probe.store.tape import DEFAULT_LIMIT, Tape
+from probe.store.tape import DEFAULT_LIMIT
 
 if TYPE_CHECKING:
     from probe.culprits.log import EvaluationLog
@@ -232,8 +233,8 @@ class Work:
             oracle = self.make_oracle(self.engine, self.sets, self.judge, space)
             low = self._all_low(oracle)
         if not low.passed and self.ended is None:
-            suspicion, causes = self._instrument()
             prepare_menu(self.engine, self.sets[0].feeds, self.base, tell=partial(self.tell, "menu"))
+            suspicion, causes = self._instrument()
             space = self._space(suspicion)
         with self.phase("search") as tell:
             oracle.space = space
@@ -343,7 +344,7 @@ class Work:
         worst = sorted(self.sets, key=lambda one: one.id not in failing)[:INSTRUMENTED]
         with self.phase("every tensor") as tell:
             golden = self.make_golden(worst, tell, every_tensor=True)
-        with closing(Tape("engine", memory_limit=self.options.memory_limit)) as tape:
+        with closing(tape_for(self.engine, memory_limit=self.options.memory_limit)) as tape:
             seen = instrument(self.engine, self.base, golden, worst, tape, judge=self._diff, phase=self.phase)
             with self.phase("causes"):
                 causes = tuple(seen.explained.causes())

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from probe.debug.device_sums import Reference, asked_of, reference_of, sums_of
+from probe.engine.device.protocol import Compares
 from probe.precision import dtype_name
 from probe.store.opening import read_array
 from probe.store.tape import DEFAULT_LIMIT, Tape
 
 if TYPE_CHECKING:
     from probe.engine.device.pairs import Answer
-    from probe.engine.device.protocol import Compares, Comparison, Resident
+    from probe.engine.device.protocol import Comparison, Resident
+    from probe.engine.engine import Engine
     from probe.metrics.measure import Spec
     from probe.metrics.sums import Sums
     from probe.results.tensors import RunHeader, TensorInfo
@@ -188,6 +190,15 @@ class ResidentTape:
         if self.passing:
             text += f"; {self.passing:,} goldens found no room on the device and were copied for their own comparison"
         return text
+
+
+def tape_for(
+    engine: Engine, name: str = "engine", *, worst: int = 5, memory_limit: int = DEFAULT_LIMIT
+) -> Tape | ResidentTape:
+    """For all tensors of a run: where the device that makes them compares them, else on the host."""
+    if isinstance(engine.device, Compares):
+        return ResidentTape(name, engine.device, worst=worst, memory_limit=memory_limit)
+    return Tape(name, memory_limit=memory_limit)
 
 
 class _Reader:

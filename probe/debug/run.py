@@ -18,11 +18,10 @@ from probe.debug.instrument import instrument, with_failure
 from probe.debug.observe import Outputs, check_observer, record_outputs
 from probe.debug.phases import Progress, timed_phase
 from probe.debug.repeats import check_repeats, of_repeats
-from probe.debug.resident import ResidentTape
+from probe.debug.resident import ResidentTape, tape_for
 from probe.debug.whole_run import failed_to_run, observed, of_baseline, of_golden
 from probe.engine.assignment import FP32, Assignment
 from probe.engine.build import resolve_keep
-from probe.engine.device.protocol import Compares
 from probe.engine.layers import tensor_names
 from probe.engine.rounding import is_float
 from probe.errors import InputError
@@ -117,11 +116,8 @@ class _Run:
 
     def tape_of(self, engine: Engine) -> Tape | ResidentTape:
         """For everything a run makes: on the device, where that compares."""
-        device = engine.device
-        if not isinstance(device, Compares):
-            return self.tape("engine")
         options = self.options
-        made = ResidentTape("engine", device, worst=options.worst, memory_limit=options.memory_limit)
+        made = tape_for(engine, worst=options.worst, memory_limit=options.memory_limit)
         return self.opened.enter_context(closing(made))
 
     def judge(

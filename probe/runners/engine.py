@@ -49,7 +49,7 @@ class EngineRunner:
         from probe.engine.build import compile_model
 
         engine = compile_model(
-            model, precision=options.precision, passes=options.passes, fusion=options.fusion, interior=options.interior,
+            model, precision=options.precision, device=options.device, passes=options.passes, fusion=options.fusion, interior=options.interior,
             threads=options.threads, libraries=options.custom_op_libs, keep=options.keep,
         )  # fmt: skip
         return cls(engine)

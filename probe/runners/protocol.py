@@ -80,6 +80,7 @@ class RunnerOptions:
     bodies: bool = True  # also tensors inside If, Loop and Scan
     # How ``engine`` compiles; probe.engine.build says what each means.
     precision: str = "fp16"
+    device: str = "cpu"
     passes: Literal["none", "safe", "all"] = "safe"
     fusion: Literal["none", "safe", "full"] = "safe"
     interior: Literal["storage", "fp32"] = "storage"
