@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 
 _AXES = 4
 _LEAST = 8  # channels: 16 bytes
-_WIDE, _THREADS = 15, 256  # of conv_depthwise: taps along columns, with gaps; threads of a block
+_THREADS = 256  # of a block that packs
+# Of conv_depthwise: taps along columns, with gaps; threads of a block; pixels of a thread along columns; the most rows of a window that two rows of
+# pixels share, and that are unrolled; threads a multiprocessor that hide what they wait for
+_WIDE, _DEPTHWISE, _COLUMNS, _SHARED_ROWS, _UNROLLED, _ENOUGH = 15, 128, 2, 3, 3, 512
 _CORNER, _TAP, _STRIDE = 127, 255, 8  # the largest padding, offset of a tap and stride that the copy engine knows
 
 
@@ -145,18 +148,32 @@ def is_depthwise(call: Call) -> bool:
 def _depthwise(queue: Queue, tensors: tuple[Tensor, Tensor, Tensor | None], window: Window, ending: Ending) -> None:
     x, w, bias = tensors
     images, channels = x.shape[0], x.shape[3]
-    cols = 4 if window.strides[1] == 1 else 2  # a thread; more read too many columns to hold them
+    across, eights = -(-window.out[1] // _COLUMNS), images * (channels // _LEAST)
+    rows = _rows(window, eights * across * -(-window.out[0] // 2), queue.backend.multiprocessors)
+    unrolled = rows > 1 or (window.kernel[0] <= _UNROLLED and window.dilations[0] == 1)
     assert x.format
+    sizes = {"KERNEL": window.kernel, "STRIDE": window.strides, "DILATION": window.dilations}
     macros = (
-        ("TX", x.format.name), ("TB", bias.format.name if bias is not None and bias.format else "float"), ("KERNEL_WIDTH", window.kernel[1]),
-        ("STRIDE_WIDTH", window.strides[1]), ("DILATION_WIDTH", window.dilations[1]), ("COLS", cols),
+        ("TX", x.format.name), ("TB", bias.format.name if bias is not None and bias.format else "float"),
+        *((f"{name}_{axis}", two[at]) for name, two in sizes.items() for at, axis in enumerate(("HEIGHT", "WIDTH"))), ("ROWS", rows), ("COLS", _COLUMNS),
+        ("UNROLLED", int(unrolled)),
     )  # fmt: skip
     strides = [(0, 0, *own) for own in ending.strides((images * math.prod(window.out), channels))]
     beside = [(one[0], one[1], one[2], one[3]) for one in strides]
     source = ending.source("conv_depthwise.cu", "conv_depthwise", macros, beside, channels)
-    threads = images * window.out[0] * -(-window.out[1] // cols) * (channels // _LEAST)
+    threads = eights * across * -(-window.out[0] // rows)
     given = (queue.at(x), queue.at(w), queue.at(bias), *ending.arguments(queue, beside))
-    queue.launch(source, -(-threads // _THREADS), _THREADS, *given, conv_problem(images, channels, 1, 1, window))
+    queue.launch(source, -(-threads // _DEPTHWISE), _DEPTHWISE, *given, conv_problem(images, channels, 1, 1, window))
+
+
+def _rows(window: Window, threads: int, multiprocessors: int) -> int:
+    """Rows of pixels that a thread of conv_depthwise computes: two share what they read, where that leaves threads enough.
+
+    Args:
+        threads: that two rows a thread would make.
+    """
+    shares = window.strides[0] == 1 and window.kernel[0] <= _SHARED_ROWS and window.dilations[0] == 1
+    return 2 if shares and threads >= multiprocessors * _ENOUGH else 1
 
 
 def repacked(queue: Queue, call: Call, w: Tensor, form: str) -> Tensor:
