@@ -115,7 +115,8 @@ def ort_peers(folder: Path, only: str, precisions: list[str], package: str) -> d
     for line in done.stdout.splitlines():
         if line.startswith("{"):
             row = json.loads(line)
-            found[row.pop("net"), row.pop("precision")] = Peer(**row)
+            key = row.pop("net"), row.pop("precision")
+            found[key] = Peer(**row)
     if done.returncode:
         print(f"ONNX Runtime's process ended with {done.returncode}: {done.stderr[-600:]}")
     return found
