@@ -105,18 +105,19 @@ class LayerRun:
             view = self._view_behind(nodes[0], waiting)
             if view is not None:
                 taken = self._with_tail(nodes[0], waiting[1], view)
-                if taken:
+                if taken is not None:
                     waiting.popleft()
                     behind = waiting.popleft()
                     if behind[taken:]:
                         waiting.appendleft(behind[taken:])
                     continue
             behind = waiting.popleft() if waiting and is_pointwise(waiting[0][0]) else []
-            taken = self._with_tail(nodes[0], behind) if behind else 0
-            if not taken:
+            taken = self._with_tail(nodes[0], behind) if behind or self._is_last(nodes[0].outputs[0]) else None
+            if taken is None:
                 self._single(nodes[0])
-            if behind[taken:]:
-                waiting.appendleft(behind[taken:])
+            if behind[taken or 0 :]:
+                behind = behind[taken or 0 :]
+                waiting.appendleft(behind)
         return {id(v): self._tensors[id(v)] for v in self._layer.tensors if id(v) in self._wanted}
 
     def product(self) -> Tail:
@@ -213,23 +214,23 @@ class LayerRun:
         (found, *_) = waiting[0]
         return found if found.op_type in VIEWS and found.inputs[0] is node.outputs[0] else None
 
-    def _with_tail(self, node: ir.Node, behind: Sequence[ir.Node], view: ir.Node | None = None) -> int:
+    def _with_tail(self, node: ir.Node, behind: Sequence[ir.Node], view: ir.Node | None = None) -> int | None:
         """A product and the pointwise nodes behind it of its shape as one kernel.
 
         Args:
             view: lies between them and shows the product under another shape.
 
         Returns:
-            how many of them it took; 0 when no kernel does, and then nothing was computed.
+            how many of them it took; None when no kernel does, and then nothing was computed.
         """
         tailed = OPS[node.op_type].tailed
         if tailed is None or is_movement(node):
-            return 0
+            return None
         try:
             tail = self._tail_of(node, behind, view)
             found = tailed(self._queue, tail.call, tail.readings, tail.steps)
         except Unsupported:
-            return 0
+            return None
         self._tensors.update(tail.seen(found))
         return tail.taken
 
@@ -325,8 +326,13 @@ class LayerRun:
                 roundings[id(value)] = self._low.name
             readers = [reader for reader in value.consumers() if id(reader) not in members]
             if id(value) in self._wanted or any(reader in self._layer.nodes for reader in readers):
-                stores[id(value)] = self._low if low else own
+                stores[id(value)] = self._low if low and not self._is_last(value) else own
         return readings, roundings, stores
+
+    @staticmethod
+    def _is_last(value: ir.Value) -> bool:
+        """Whether nobody reads it but whoever called the network, who is given floats: rounded, but stored wide, it need not be widened."""
+        return value.is_graph_output() and not value.consumers()
 
 
 def _seen_as(reading: Reading, shape: tuple[int, ...], own: tuple[int, ...]) -> Reading:
