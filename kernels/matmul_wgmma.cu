@@ -47,8 +47,8 @@ struct Windows { int chunks, kernel_width, out_height, out_width, stride_height,
 #endif
 
 // The tile a block works on: y's matrix, and the tile's row and column there, in elements
-struct Place { i64 batch, row, col; int b0, b1; };
-__device__ __forceinline__ Place place_of(unsigned tile, int rank, const Problem& p) {
+struct Site { i64 batch, row, col; int b0, b1; };
+__device__ __forceinline__ Site site_of(unsigned tile, int rank, const Problem& p) {
     unsigned down = (unsigned)p.down, across = (unsigned)p.across, per = down * across, width = BAND * across;
     unsigned batch = tile / per, at = tile % per, first = at / width * BAND, rows = down - first < BAND ? down - first : BAND;
     unsigned row = (first + at % width % rows) * PAIR + rank % PAIR, col = at % width / rows, batch1 = (unsigned)p.batch1;
@@ -56,7 +56,7 @@ __device__ __forceinline__ Place place_of(unsigned tile, int rank, const Problem
 }
 
 // row and col: in the tile
-__device__ __forceinline__ Spot spot_of(const Place& place, int row, int col, const Problem& p) {
+__device__ __forceinline__ Spot spot_of(const Site& place, int row, int col, const Problem& p) {
     i64 r = place.row + row, c = place.col + col;
     return {(place.batch * p.m + r) * p.n + c, place.b0, place.b1, r, c};
 }
@@ -134,7 +134,7 @@ __launch_bounds__(THREADS, 1) matmul_wgmma(
     if (group == CONSUMERS) {
         if constexpr (LARGE) registers_down<40>();
         int stage = 0, phase = 1, share = PAIR > 1 ? rank % PAIR : 0;
-        auto bring_b = [&](const Place& place, int t, int into) {
+        auto bring_b = [&](const Site& place, int t, int into) {
             unsigned char* bs = shared + into * STAGE_BYTES + A_BYTES + share * B_SHARE;
             int k = t * BK, col = (int)place.col, b0 = place.b0 * (int)p.b_batch[0], b1 = place.b1 * (int)p.b_batch[1];
 #pragma unroll
@@ -147,7 +147,7 @@ __launch_bounds__(THREADS, 1) matmul_wgmma(
         };
         int early = 0;  // stages of the first tile into which b comes beside the kernel before this one: nobody writes weights
         if (WEIGHTS && thread == 0 && first < tiles) {
-            Place place = place_of(first, rank, p);
+            Site place = site_of(first, rank, p);
             for (; early < STAGES && begin + early < end; ++early) {
                 barrier_expect(&full[early], STAGE_BYTES);
                 bring_b(place, begin + early, early);
@@ -155,7 +155,7 @@ __launch_bounds__(THREADS, 1) matmul_wgmma(
         }
         take_turn();
         for (unsigned tile = first; tile < tiles && thread == 0; tile += step) {
-            Place place = place_of(tile, rank, p);
+            Site place = site_of(tile, rank, p);
             int row = (int)place.row;
 #if WINDOWS
             int pixel = row % (w.out_height * w.out_width), image = row / (w.out_height * w.out_width);
@@ -195,7 +195,7 @@ __launch_bounds__(THREADS, 1) matmul_wgmma(
         int turn = TURNS > 1 ? group : 0, part = TURNS > 1 ? 0 : group * WM, passed = turn * (end - begin);
         stage = passed % STAGES, phase = passed / STAGES % 2;
         for (unsigned tile = first + turn * step; tile < tiles; tile += TURNS * step) {
-            Place place = place_of(tile, rank, p);
+            Site place = site_of(tile, rank, p);
             const TC* added = ADDED ? c + place.b0 * p.c_batch[0] + place.b1 * p.c_batch[1] : nullptr;
             auto spot_at = [&](int eight) {  // the thread's, in the order in which it finishes them
                 int row = part + eight / (BN / 16) * 64 + warp * 16 + eight % 2 * 8 + lane / 4;
@@ -305,7 +305,7 @@ __launch_bounds__(THREADS, 1) matmul_wgmma(
     }
 
 #if SPLITS > 1
-    Place place = place_of(first, rank, p);
+    Site place = site_of(first, rank, p);
     const TC* added = ADDED ? c + place.b0 * p.c_batch[0] + place.b1 * p.c_batch[1] : nullptr;
     // This block finishes its share of the tile's eights.
     constexpr int ALL = BM * (BN / 8), EACH = ((ALL + SPLITS - 1) / SPLITS + THREADS - 1) / THREADS;

@@ -7,7 +7,6 @@
 struct Spot { i64 at, b0, b1, row, col; };
 // Of something read beside it
 struct Strides { i64 b0, b1, row, col; };
-__device__ __forceinline__ i64 strided(const Spot& spot, const Strides& s) { return spot.b0 * s.b0 + spot.b1 * s.b1 + spot.row * s.row + spot.col * s.col; }
 
 // N neighbours of what is read beside a row; they begin on a multiple of N elements
 template <int N, class Stored> __device__ __forceinline__ Pack<Stored, N> neighbours(const Stored* at) {

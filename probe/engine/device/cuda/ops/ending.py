@@ -21,13 +21,14 @@ if TYPE_CHECKING:
     from probe.engine.device.cuda.queue import Queue
     from probe.engine.device.cuda.tensor import Tensor
 
+_AXES = ("b0", "b1", "row", "col")
 _TOGETHER = 8  # neighbours of a row that kernels hand over at once
 
 
 class Spread(ctypes.Structure):
     """The struct Strides of kernels/out.cuh."""
 
-    _fields_ = tuple((name, ctypes.c_longlong) for name in ("b0", "b1", "row", "col"))
+    _fields_ = tuple((name, ctypes.c_longlong) for name in _AXES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,8 @@ class Ending:
             if walk == "dense" and cols % _TOGETHER == 0 and any(step % _TOGETHER for step in own[:-1]):
                 walk = "strided"  # its rows do not begin on whole accesses
             operands.append(Operand(name, reading.tensor.format, reading.rounding, walk))
-        return Source(file, entry, tuple(macros), _text(file, tuple(operands), self.steps), contract=False)
+        axes = tuple(tuple(name for name, step in zip(_AXES, own, strict=True) if step) for own in strides)
+        return Source(file, entry, tuple(macros), _text(file, tuple(operands), axes, self.steps), contract=False)
 
     def arguments(self, queue: Queue, strides: Sequence[tuple[int, int, int, int]]) -> list[Argument]:
         """What a kernel takes in place of ``OUT_PARAMETERS``."""
@@ -121,8 +123,19 @@ def regrouped(shape: Shape, strides: Strides, target: Shape) -> Strides:
 
 
 @lru_cache(maxsize=1024)
-def _text(file: str, operands: tuple[Operand, ...], steps: tuple[Step, ...]) -> str:
-    """A file of kernels/ with ``put`` in front of it: the tail of N neighbours of a row."""
+def _text(file: str, operands: tuple[Operand, ...], axes: tuple[tuple[str, ...], ...], steps: tuple[Step, ...]) -> str:
+    """A file of kernels/ with ``put`` in front of it: the tail of N neighbours of a row.
+
+    Args:
+        axes: along which an operand moves; none: a single value, which is not fetched ahead.
+    """
+    places = {
+        one.name: " + ".join(
+            f"spot.{axis}" if axis == "col" and one.walk == "dense" else f"spot.{axis} * out.{one.name}_s.{axis}"
+            for axis in own
+        )
+        for one, own in zip(operands, axes, strict=True)
+    }
     stored = [(step.name, step.store.name) for step in steps if step.store is not None]
     members = [f"const {one.format.name}* __restrict__ {one.name}_at" for one in operands]
     members += [f"{kind}* __restrict__ {name}_at" for name, kind in stored]
@@ -135,7 +148,7 @@ def _text(file: str, operands: tuple[Operand, ...], steps: tuple[Step, ...]) -> 
         f"struct Out {{ {' '.join(f'{one};' for one in [*members, *(f'Strides {name}' for name in spreads)])} }};",
         "template <int N> struct Beside {",
     ]  # fmt: skip
-    ahead = [one for one in operands if one.walk != "strided"]
+    ahead = [one for one in operands if one.walk != "strided" and places[one.name]]
     packs = {"dense": "Pack<{}, N>", "fixed": "{}"}
     loads = {"dense": "neighbours<N>({})", "fixed": "*({})"}
     lines += [f"    {packs[one.walk].format(one.format.name)} {one.name}_in;" for one in ahead]
@@ -146,7 +159,7 @@ def _text(file: str, operands: tuple[Operand, ...], steps: tuple[Step, ...]) -> 
         "    Beside<N> beside;",
     ]
     for one in ahead:
-        at = f"in ? out.{one.name}_at + strided(spot, out.{one.name}_s) : out.{one.name}_at"
+        at = f"in ? out.{one.name}_at + {places[one.name]} : out.{one.name}_at"
         lines.append(f"    beside.{one.name}_in = {loads[one.walk].format(at)};")
     whole = "const Out& out, const float (&sums)[N]"
     lines += [
@@ -157,10 +170,10 @@ def _text(file: str, operands: tuple[Operand, ...], steps: tuple[Step, ...]) -> 
     for one in operands:
         name = one.name
         if one.walk == "strided":
-            lines.append(f"    auto {name}_at = in ? out.{name}_at + strided(spot, out.{name}_s) : out.{name}_at;")
+            lines.append(f"    auto {name}_at = in ? out.{name}_at + {places[name]} : out.{name}_at;")
             lines.append(f"    i64 {name}_o = 0, {name}_step = in ? out.{name}_s.col : 0;")
         else:
-            lines.append(f"    auto {name}_in = beside.{name}_in;")
+            lines.append(f"    auto {name}_in = {f'beside.{name}_in' if places[name] else f'*out.{name}_at'};")
     lines += [f"    Pack<{kind}, N> {name}_out;" for name, kind in stored]
     lines += [f"    {line}" for line in divisor_lines(operands, steps)]
     lines += ["#pragma unroll", "    for (int n = 0; n < N; ++n) {", "        float sum = sums[n];"]
