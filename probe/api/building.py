@@ -96,7 +96,7 @@ def build(
     if isinstance(engine.device, Learns):
         with phase("kernels") as tell:
             sets, _ = input_sets(loaded, inputs, seed, input_shapes, val_range)
-            prepare_menu(engine, sets[0].feeds, tell=lambda done, of: tell(f"{done} of {of}"))
+            prepare_menu(engine, sets[0].feeds, tell=tell)
         with phase("run"):
             engine.run(sets[0].feeds)
     with phase("save"):

@@ -7,6 +7,7 @@ import itertools
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from probe.errors import EXIT_INPUT, InputError
 from probe.store.feeds import InputSet
 from probe.timing.bench import BenchOptions, bench_network, timeline_of
 from probe.timing.loop import Amount
+from tests.engine.cuda.host_backend import Noted
 from tests.engine.cuda.null_backend import NullBackend
 from tests.engine.cuda.test_replays import BRANCHES, CHAIN, HOST, LOOKUP, SIZES, anew, engine_of, same
 
@@ -242,3 +244,61 @@ def test_memory_along_a_run_is_what_its_tensors_take(tmp_path):
     assert {layer: one.alive // size for layer, one in used.items()} == {"Exp(a)": 2, "Softmax(b)": 3, "Mul(y)": 3}
     assert all(one.workspace == 0 for one in used.values())
     assert max(one.alive for one in used.values()) == prepared.layout.peak_bytes
+
+
+class Entered(NullBackend):
+    """Knows which threads have entered it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.here = threading.local()
+
+    def enter(self) -> None:
+        self.here.entered = True
+
+    def _check(self) -> None:
+        assert getattr(self.here, "entered", False), "this thread has not entered the device"
+
+    def allocate(self, nbytes: int) -> int:
+        self._check()
+        return super().allocate(nbytes)
+
+    def event(self) -> Noted:
+        self._check()
+        return super().event()
+
+    def launch(self, source: Any, shape: Any, arguments: Any, what: str) -> None:
+        self._check()
+        super().launch(source, shape, arguments, what)
+
+
+@pytest.mark.parametrize("how", ["run", "measured", "engine", "device"])
+def test_every_thread_enters_the_device(tmp_path, how):
+    engine, device = engine_of(tmp_path, CHAIN, Entered())
+    feeds = {"x": np.ones((3, 16), np.float32)}
+    plans = engine._plans(engine.assignment)
+    with ThreadPoolExecutor(1) as pool:  # another thread than this one
+        context = pool.submit(device.context, plans).result()
+    work = {
+        "run": lambda: context.run(feeds), "measured": lambda: context.measured(feeds, time.perf_counter),
+        "engine": lambda: engine.context()(feeds), "device": lambda: device.run(feeds, plans),
+    }[how]  # fmt: skip
+    with ThreadPoolExecutor(1) as pool:
+        for _ in range(3):
+            pool.submit(work).result()
+
+
+def test_what_is_dropped_in_a_circle_gives_its_memory_back(tmp_path, backend):
+    """Python finalises a circle in any order: memory may be given back after the stream's owner is gone."""
+    feeds = {"x": np.ones((3, 16), np.float32)}
+    for at in range(3):
+        (tmp_path / str(at)).mkdir()
+        engine, device = engine_of(tmp_path / str(at), CHAIN, backend.beside())
+        contexts = [device.context(engine._plans(engine.assignment)) for _ in range(3)]
+        assert all(np.isfinite(one.run(feeds)["y"]).all() for one in contexts)
+        circle: list[Any] = [engine, contexts, device]
+        circle.append(circle)
+        del engine, device, contexts, circle
+        gc.collect()
+    engine, _ = engine_of(tmp_path, CHAIN, backend)
+    assert np.isfinite(engine(feeds)["y"]).all()

@@ -72,7 +72,9 @@ class CudaContext:
         self._ready: OrderedDict[Hashable, Prepared] = OrderedDict()
         self._given_up: dict[Hashable, str] = {}
         self._block: Buffer | None = None
+        self._pinned: Array | None = None
         self._lock = Lock()
+        self._watch: _Watch | None = None
 
     def __del__(self) -> None:
         # What runs may still read weights and kernels that go with the device.
@@ -108,10 +110,12 @@ class CudaContext:
             InputError, CudaError: as ``run``.
         """
         with self._lock:
+            self._backend.enter()
+            if self._watch is None:
+                self._watch = _Watch(self._backend)
             begin = clock()
-            watch = _Watch(self._backend, clock)
-            made = self._run(feeds, watch)
-            return made, watch.moments(begin, clock())
+            made = self._run(feeds, self._watch.starting(clock))
+            return made, self._watch.moments(begin, clock())
 
     def _run(self, feeds: Feeds, noted: Callable[[str], None]) -> dict[str, Array]:
         self._backend.enter()
@@ -157,8 +161,9 @@ class CudaContext:
             recording = self._means.record(feeds, fed)
             self._note_faults_here(recording)
             found = Prepared(
-                recording, self._backend, self._means.compute, self._shared, graphs=self._graphs, marked=self._marked
-            )
+                recording, self._backend, self._means.compute, self._shared, graphs=self._graphs, marked=self._marked,
+                staging=self._staging,
+            )  # fmt: skip
             self._ready[key] = found
             if len(self._ready) > _MOST:
                 self._ready.popitem(last=False)
@@ -170,6 +175,12 @@ class CudaContext:
         if self._block is None or self._block.nbytes < nbytes:
             self._block = Buffer(self._backend, nbytes)
         return self._block
+
+    def _staging(self, nbytes: int) -> Array:
+        """Pinned memory that runs of this context share likewise."""
+        if self._pinned is None or self._pinned.size < nbytes:
+            self._pinned = self._backend.pinned(nbytes)
+        return self._pinned
 
     def _note_faults_here(self, recording: Recording) -> None:
         """Let kernels note in this context that an index is out of range, and not in another."""
@@ -191,15 +202,20 @@ class CudaContext:
 class _Watch:
     """Moments of one inference: noted on the device's clock and on the host's."""
 
-    def __init__(self, backend: Backend, clock: Clock) -> None:
-        self._backend, self._clock = backend, clock
+    def __init__(self, backend: Backend) -> None:
         self._events = {what: backend.event() for what in ("sent", "fed", "computed", "back")}
         self._host: dict[str, float] = {}
 
-    def __call__(self, what: str) -> None:
-        if what in self._events:
-            self._events[what].note()
-        self._host[what] = self._clock()
+    def starting(self, clock: Clock) -> Callable[[str], None]:
+        """What notes a moment by its name, of an inference that begins now."""
+        self._host.clear()
+
+        def note(what: str) -> None:
+            if what in self._events:
+                self._events[what].note()
+            self._host[what] = clock()
+
+        return note
 
     def moments(self, begin: float, end: float) -> Moments:
         """The device's moments lie before the host's of having waited for it by as much as the device's clock says."""

@@ -215,8 +215,16 @@ class Driver:
         self._granted[source] = shared_bytes
 
 
+_unused: list[Any] = []  # streams whose owners are gone
+
+
 def _stream_of(owner: Driver) -> Any:
-    """A new stream, which goes with its owner."""
-    stream = call(driver.cuStreamCreate(driver.CUstream_flags.CU_STREAM_NON_BLOCKING), "making a stream")
-    weakref.finalize(owner, driver.cuStreamDestroy, stream).atexit = False  # then the driver may be gone already
+    """A stream for as long as its owner lives. It is never destroyed: memory of the owner may be given back on it afterwards, in whatever
+    order Python drops both."""
+    stream = (
+        _unused.pop()
+        if _unused
+        else call(driver.cuStreamCreate(driver.CUstream_flags.CU_STREAM_NON_BLOCKING), "making a stream")
+    )
+    weakref.finalize(owner, _unused.append, stream).atexit = False
     return stream

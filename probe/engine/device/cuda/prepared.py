@@ -50,6 +50,7 @@ class Prepared:
         graphs: capture; False launches one by one.
         side_by_side: let layers that do not depend on each other run at the same time, where that takes little more memory.
         marked: told of the layer before each launch that is not part of a graph.
+        staging: gives pinned memory of at least so many bytes; nothing is kept there between runs.
 
     Attributes:
         layout: of the memory of the run.
@@ -71,8 +72,9 @@ class Prepared:
         graphs: bool = True,
         side_by_side: bool = False,
         marked: Callable[[str], None] | None = None,
+        staging: Callable[[int], Array] | None = None,
     ) -> None:
-        self._marked = marked
+        self._marked, self._staging = marked, staging or backend.pinned
         self._recording, self._backend, self._compute = recording, backend, compute
         self.checks_faults = recording.checks_faults
         self._pieces = [staged(piece, recording) if isinstance(piece, list) else piece for piece in recording.pieces()]
@@ -112,7 +114,7 @@ class Prepared:
         sizes += [_nbytes(place) for _, place in results]
         starts = np.cumsum([0, *(-(-size // ALIGNMENT) * ALIGNMENT for size in sizes)]).tolist()
         self.pinned_bytes = starts[-1]
-        staging = self._backend.pinned(self.pinned_bytes)
+        staging = self._staging(self.pinned_bytes)
         parts = [staging[start : start + size] for start, size in zip(starts, sizes, strict=False)]
         self._uploads = list(zip(uploads, parts, strict=False))
         self._downloads = [

@@ -52,6 +52,7 @@ class Replays:
         self._numbers: OrderedDict[Hashable, int] = OrderedDict()
         self._next = count(1)
         self._block: Buffer | None = None
+        self._pinned: Array | None = None
         self.enabled = True
 
     def of(self, fed: Mapping[str, Tensor], plans: Mapping[str, Plan]) -> Replay:
@@ -95,7 +96,7 @@ class Replays:
         if known.recording is not None:
             try:
                 if known.prepared is None:
-                    known.prepared = self.prepare(known.recording, self._shared)
+                    known.prepared = self.prepare(known.recording, self._shared, staging=self._staging)
                 return known.prepared.run(fed), known.recording.checks_faults
             except Diverged as error:
                 known.recording = known.prepared = None
@@ -107,17 +108,28 @@ class Replays:
         return results, known.recording.checks_faults
 
     def prepare(
-        self, recording: Recording, arena: Callable[[int], Buffer] | None = None, *, side_by_side: bool = False
+        self,
+        recording: Recording,
+        arena: Callable[[int], Buffer] | None = None,
+        *,
+        side_by_side: bool = False,
+        staging: Callable[[int], Array] | None = None,
     ) -> Prepared:
         """A recording made ready, by default in memory of its own."""
         own = arena or (lambda nbytes: Buffer(self._backend, nbytes))
-        return Prepared(recording, self._backend, self._compute, own, side_by_side=side_by_side)
+        return Prepared(recording, self._backend, self._compute, own, side_by_side=side_by_side, staging=staging)
 
     def _shared(self, nbytes: int) -> Buffer:
         """The block that runs share; a larger one when it is too small. Those prepared before keep theirs."""
         if self._block is None or self._block.nbytes < nbytes:
             self._block = Buffer(self._backend, nbytes)
         return self._block
+
+    def _staging(self, nbytes: int) -> Array:
+        """Pinned memory that runs share likewise: asking for it takes a millisecond."""
+        if self._pinned is None or self._pinned.size < nbytes:
+            self._pinned = self._backend.pinned(nbytes)
+        return self._pinned
 
     @property
     def notes(self) -> tuple[str, ...]:
