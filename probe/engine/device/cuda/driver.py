@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import weakref
+from collections import deque
 from collections.abc import Callable, Sequence
 from copy import copy
 from threading import Lock
@@ -87,6 +88,7 @@ class Driver:
 
     def allocate(self, nbytes: int) -> int:
         """As ``Backend.allocate``."""
+        _give_back()
         result = driver.cuMemAllocAsync(max(nbytes, 1), self.stream)
         if result[0] == driver.CUresult.CUDA_ERROR_OUT_OF_MEMORY:
             # What was given back lies in pieces that are too small: the pool is emptied, and asked once more.
@@ -99,11 +101,13 @@ class Driver:
         return int(call(result, f"allocating {nbytes} bytes"))
 
     def free(self, address: int) -> None:
-        """As ``Backend.free``. Says nothing when it fails: at exit the driver may be gone already."""
-        driver.cuMemFreeAsync(address, self.stream)
+        """As ``Backend.free``, when somebody allocates next. Python collects garbage in whatever thread and wherever it is, at exit too: no
+        place to call the driver from."""
+        _dropped.append((address, self.stream))
 
     def room(self) -> int:
         """As ``Backend.room``."""
+        _give_back()
         free, _ = call(driver.cuMemGetInfo(), "asking for free memory")
         kind = driver.CUmemPool_attribute
         held, used = (
@@ -216,6 +220,17 @@ class Driver:
 
 
 _unused: list[Any] = []  # streams whose owners are gone
+_dropped: deque[tuple[int, Any]] = deque()  # memory that nobody holds any more, and the stream that it was used on
+
+
+def _give_back() -> None:
+    """What was dropped goes back to the pool, each piece behind what its own stream was asked for so far."""
+    while True:
+        try:
+            address, stream = _dropped.popleft()
+        except IndexError:
+            return
+        call(driver.cuMemFreeAsync(address, stream), "giving memory back")
 
 
 def _stream_of(owner: Driver) -> Any:
