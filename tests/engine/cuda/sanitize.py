@@ -51,6 +51,7 @@ NUMPY = {F32: "float32", F16: "float16", BF16: "bfloat16"}
 PRODUCTS = ("MatMul", "Gemm", "Conv")
 LARGEST = 1 << 17  # elements of an input: racecheck keeps track of every access
 WORDS = re.compile(r"ERROR SUMMARY: (\d+) error|RACECHECK SUMMARY: (\d+) hazard")
+FOUND = re.compile(r"Invalid|Uninitialized|Race|hazard|Barrier|Divergent|Leaked|Program hit|Misaligned", re.IGNORECASE)
 
 Kernel = tuple[str, str, str]
 
@@ -184,7 +185,7 @@ def inside(each: int) -> None:
 
 def sanitized(tool: str, each: int, seconds: float) -> bool:
     """Whether a tool finds nothing; prints what it says."""
-    command = ["compute-sanitizer", "--tool", tool, "--error-exitcode", "9", "--print-limit", "12"]
+    command = ["compute-sanitizer", "--tool", tool, "--error-exitcode", "9", "--print-limit", "3000"]
     command += [sys.executable, __file__, "--inside", "--each", str(each)]
     begin = time.perf_counter()
     try:
@@ -196,8 +197,22 @@ def sanitized(tool: str, each: int, seconds: float) -> bool:
     clean = done.returncode == 0 and any(WORDS.search(line) for line in lines)
     print(f"{tool}: {'clean' if clean else f'ended with {done.returncode}'}, {time.perf_counter() - begin:.0f} s")
     shown = [line for line in lines if WORDS.search(line) or "programs," in line]
-    print("\n".join(shown if clean else [*shown, *(line[:200] for line in lines[:60])]), flush=True)
+    print("\n".join(shown if clean else [*shown, *summary(lines)]), flush=True)
     return clean
+
+
+def summary(lines: list[str]) -> Iterator[str]:
+    """What a tool found, alike findings once: what, in which kernel, launched or copied where."""
+    found: Counter[str] = Counter()
+    for block in "\n".join(lines).split("\n========= \n"):
+        words = [line.removeprefix("=========").strip() for line in block.splitlines() if line.startswith("=========")]
+        what = next((line for line in words if FOUND.search(line)), "")
+        places = [line.split("Host Frame: ")[-1] for line in words if ".py:" in line]
+        kernel = next((line for line in words if line.startswith("at ")), "")
+        if what:
+            found[" | ".join((re.sub(r"0x[0-9a-f]+", "...", what), kernel[:80], " < ".join(places[:4])))] += 1
+    for what, count in found.most_common(12):
+        yield f"{count} x {what}"
 
 
 def main() -> None:

@@ -180,13 +180,29 @@ def test_no_kernel_is_lost(tmp_path):
     assert [op for op in WHOLE if op not in why] == [] or onnx.__version__ < "1.23"
 
 
+def on_null(folder: Path, body: str) -> tuple[Engine, CudaDevice]:
+    text = f'<ir_version: 8, opset_import: ["" : 18]> g (float[3,4] x, int64[3] i) => (float y) {{ {body} }}'
+    made = onnx.parser.parse_model(text)
+    made.graph.output[0].type.tensor_type.ClearField("shape")
+    onnx.save(made, folder / "m.onnx")
+    engine = compile_model(load(folder / "m.onnx"), precision="fp32", passes="none", fusion="none")
+    device = engine.device = CudaDevice(engine.network, engine.top_layers, engine.rounding, NullBackend())
+    return engine, device
+
+
+FEEDS = {"x": np.ones((3, 4), np.float32), "i": np.array([4, 3, 0])}
+
+
 def test_what_nobody_reads_is_not_computed(tmp_path):
     """An integer layer without a reader runs on the host, where no names of outputs would mean all of them."""
-    text = 'm <ir_version: 8, opset_import: ["" : 18]> g (float[3,4] x) => (float[3,4] y) { s = Shape (x)  t = Concat <axis = 0> (s, s)  y = Neg (x) }'
-    onnx.save(onnx.parser.parse_model(text.removeprefix("m ")), tmp_path / "m.onnx")
-    engine = compile_model(load(tmp_path / "m.onnx"), precision="fp32", passes="none", fusion="none")
-    device = engine.device = CudaDevice(engine.network, engine.top_layers, engine.rounding, NullBackend())
-    assert engine.run({"x": np.ones((3, 4), np.float32)})["y"].shape == (3, 4) and not device.fallen
+    engine, device = on_null(tmp_path, "s = Shape (x)  t = Concat <axis = 0> (s, s)  y = Neg (x)")
+    assert engine.run(FEEDS)["y"].shape == (3, 4) and not device.fallen
+
+
+def test_an_axis_that_is_not_there_cannot_be_kept(tmp_path):
+    engine, _ = on_null(tmp_path, "y = Reshape (x, i)")
+    with pytest.raises(InputError, match="Reshape"):
+        engine.run(FEEDS)
 
 
 def quick_cases() -> list[Any]:

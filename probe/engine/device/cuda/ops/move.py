@@ -167,6 +167,8 @@ def depth_to_space(queue: Queue, call: Call) -> list[Tensor | None]:
 def reshape(queue: Queue, call: Call) -> list[Tensor | None]:
     x, wanted = _stored(queue, call, 0), call.numbers(1, queue) or []
     if not call.int("allowzero", 0):
+        if 0 in wanted[len(x.shape) :]:
+            raise Unsupported(f"Reshape of {x.shape} to {wanted}: 0 keeps an axis that is not there")
         wanted = [x.shape[axis] if extent == 0 else extent for axis, extent in enumerate(wanted)]
     if -1 in wanted:
         known = math.prod(extent for extent in wanted if extent != -1)
