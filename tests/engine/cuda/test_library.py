@@ -37,12 +37,13 @@ CACHED = (
 CACHED += (named.families,)
 
 PRODUCTS = """<ir_version: 8, opset_import: ["" : 18]>
-g (float[2,5,12] x) => (float[2,5,8] y, float[10,24] z)
-{ m = MatMul (x, w)  a = Add (m, r)  y = Relu (a)
+g (float[2,5,12] x) => (float[2,40] y, float[10,24] z)
+{ m = MatMul (x, w)  a = Add (m, r)  h = Relu (a)  y = Flatten (h)
   f = Flatten <axis = 2> (x)  g = Gemm <transB = 1> (f, v, c)  z = Neg (g) }"""
 CONVS = """<ir_version: 8, opset_import: ["" : 18]>
-g (float[2,16,7,6] x) => (float[2,24,7,6] y, float[2,24,4,3] z)
-{ p = Conv (x, a, b)  y = Relu (p)  z = Conv <pads = [1,1,1,1], strides = [2,2]> (x, c, b) }"""
+g (float[2,16,7,6] x) => (float[2,1008] y, float[2,288] z)
+{ p = Conv (x, a, b)  h = Relu (p)  y = Flatten (h)
+  q = Conv <pads = [1,1,1,1], strides = [2,2]> (x, c, b)  z = Flatten (q) }"""
 
 
 class Both:
@@ -151,8 +152,8 @@ def test_convolutions(tmp_path, host, both, name: str, count, interior):
     assert len(both.lt.calls) + len(both.dnn.calls) == count and both.lt.asked == both.dnn.asked == 0
 
 
-RESIDUAL = """<ir_version: 8, opset_import: ["" : 18]> g (float[2,16,7,6] x) => (float[2,16,7,6] y)
-{ n = Neg (x)  p = Conv <pads = [1,1,1,1]> (n, a, b)  s = Add (p, n)  y = Relu (s) }"""
+RESIDUAL = """<ir_version: 8, opset_import: ["" : 18]> g (float[2,16,7,6] x) => (float[2,672] y)
+{ n = Neg (x)  p = Conv <pads = [1,1,1,1]> (n, a, b)  s = Add (p, n)  r = Relu (s)  y = Flatten (r) }"""
 
 
 def residual_of(tmp_path, backend, **settings):
@@ -170,6 +171,21 @@ def test_a_residual_is_added_inside_where_nothing_is_rounded_between(tmp_path, h
     assert close(actual, expected, 8e-3) and device.queue.launches["cudnn"] == 1
     others = 2  # Neg, and the output in FP32
     assert device.queue.launches.get("chain", 0) - others == chains
+
+
+@pytest.mark.parametrize("precision", ["fp16", "fp32"])
+@pytest.mark.parametrize("name", [LAST, FIRST, ONE])
+def test_looking_at_a_kept_tensor_changes_nothing(tmp_path, host, both, name, precision):
+    engine, device = convs_of(tmp_path, host, precision=precision)
+    layer = layers(engine, "conv")[0]
+    name = name.replace("_nT", "_n") if precision == "fp32" else name
+    assignment = engine.assignment.keeping(tensors=["p"]).with_tactics({layer: name})
+    device.replays.enabled = False
+    plain, seen = engine.run(feeds((2, 16, 7, 6)), assignment), []
+    tapped = engine.run(feeds((2, 16, 7, 6)), assignment, tap=lambda one: seen.append(one.name))
+    # what makes a kept tensor is computed in FP32: no business of a tactic in FP16
+    assert "p" in seen and len(both.lt.calls) + len(both.dnn.calls) == (2 if precision == "fp32" else 0)
+    assert all(np.array_equal(plain[key], one) for key, one in tapped.items())
 
 
 GROUPED = """<ir_version: 8, opset_import: ["" : 18]> g (float[2,16,6,5] x) => (float[2,32,6,3] y)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from probe.engine.device.cuda.ops.family import Family
 
+PREFIXES = ("cublaslt_", "cudnn_")  # of their tactics' names
+
 
 def families() -> tuple[Family, ...]:
     """Those of the libraries that are installed; none without a GPU. They are loaded, which takes seconds, when a family is first asked."""
@@ -26,6 +28,6 @@ def absence(name: str) -> str:
     """Why nobody here computes what a name says; "" when it is no library's name, or the library is there."""
     from probe.engine.device.cuda.library import installed
 
-    if name.startswith("cublaslt_"):
+    if name.startswith(PREFIXES[0]):
         return installed.find_cublaslt().reason
-    return installed.find_cudnn().reason if name.startswith("cudnn_") else ""
+    return installed.find_cudnn().reason if name.startswith(PREFIXES[1]) else ""

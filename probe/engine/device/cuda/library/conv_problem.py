@@ -124,14 +124,16 @@ def _tail(whole: Convolution, shape: Shape) -> _Tail:
     """One addition of a tensor of the result's shape, one Relu, in this order. What lies between must not be rounded."""
     first, *rest = whole.steps
     last = whole.steps[-1]
-    if first.store is not None or last.store is None or sum(one.store is not None for one in whole.steps) != 1:
+    if last.store is None or sum(one.store is not None for one in whole.steps) != 1:
         raise Unsupported("a tail that stores more than its end")
     if any(one.rounding for one in whole.steps[:-1]) or last.rounding != ("" if last.store is F32 else last.store.name):
         raise Unsupported("a tail in which a tensor is rounded, which the library keeps in FP32")
     made, value, beside = _Tail(last.store), first.name, dict(whole.readings)
     for step in rest:
         added = beside.get(summand(step.expression, value))
-        if step.expression == f"op_relu({value})" and step is last:
+        if step.expression == value:  # the same under another shape
+            pass
+        elif step.expression == f"op_relu({value})" and step is last:
             made = replace(made, relu=True)
         elif added is not None and made.added is None and added.tensor.shape == shape and not added.rounding:
             made = replace(made, added=added)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from probe.engine.device.cuda import channels_last as order
 from probe.engine.device.cuda.errors import Unsupported
 from probe.engine.device.cuda.formats import BF16, F16, F32, U8
-from probe.engine.device.cuda.library import cudnn_plans, installed
+from probe.engine.device.cuda.library import PREFIXES, cudnn_plans, installed
 from probe.engine.device.cuda.library.conv_problem import ConvProblem, library_convolution
 from probe.engine.device.cuda.ops import conv_nhwc
 from probe.engine.device.cuda.ops.family import Convolution
@@ -27,7 +28,7 @@ _BY_NAME = {one.name: one for one in (F16, BF16, F32)}
 class CudnnFamily:
     """As ``Family``."""
 
-    prefixes: tuple[str, ...] = ("cudnn_",)
+    prefixes: tuple[str, ...] = PREFIXES[1:]
 
     def offered(self, queue: Queue, problem: Product | Convolution) -> Iterable[str]:
         """As ``Family.offered``: those that the library takes for the fastest, of each order of channels."""
@@ -35,11 +36,10 @@ class CudnnFamily:
             return []
         found: list[str] = []
         for last in (True, False):
-            try:
-                whole = _taken(problem, last=last)
-            except Unsupported:
-                continue
-            found += [str(one.plan) for one in cudnn_plans.plan_offers(whole, _OFFERED)]
+            plans = next(
+                (made for one in _forms(problem, last=last) if (made := cudnn_plans.plan_offers(one, _OFFERED))), ()
+            )
+            found += [str(one.plan) for one in plans]
         return found
 
     def refusal(self, queue: Queue, problem: Product | Convolution, name: str) -> str | None:
@@ -56,15 +56,15 @@ class CudnnFamily:
             return found.reason
         if found.version != plan.version:
             return f"cuDNN here is {found.version}: other versions number other engines"
-        reason = _reason(problem, plan)
-        return _reason(replace(problem, readings=(), steps=()), plan) if reason and problem.steps else reason
+        reason = _together(problem, plan)
+        return _reason(_untailed(problem), plan) if reason and problem.steps else reason
 
     def launch(self, queue: Queue, problem: Product | Convolution, name: str) -> list[Tensor]:
         """As ``Family.launch``."""
         plan = dnn_plan(name)
         assert plan is not None and isinstance(problem, Convolution)
         call, last = problem.call, plan.layout == "last"
-        reason = _reason(problem, plan)
+        reason = _together(problem, plan)
         if reason is not None:  # without its tail it is computed: ``refusal`` was asked
             raise Unsupported(reason)
         made = library_convolution(problem, last=last)
@@ -100,9 +100,22 @@ def _reason(problem: Convolution, plan: DnnPlan) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def _taken(problem: Convolution, *, last: bool) -> ConvProblem:
-    """With its tail, if the library takes it along; else without."""
-    try:
-        return library_convolution(problem, last=last).problem
-    except Unsupported:
-        return library_convolution(replace(problem, readings=(), steps=()), last=last).problem
+def _together(problem: Convolution, plan: DnnPlan) -> str | None:
+    """Why a plan does not compute a convolution together with its tail. In FP32 nothing is rounded between, but everything may be looked at:
+    there it must compute the convolution alone, too, so that looking changes nothing."""
+    reason = _reason(problem, plan)
+    if reason is None and problem.steps and problem.steps[-1].store is F32:
+        return _reason(_untailed(problem), plan)
+    return reason
+
+
+def _forms(problem: Convolution, *, last: bool) -> Iterator[ConvProblem]:
+    """As the library may compute it: with its tail first, if it takes that along."""
+    wide = bool(problem.steps) and problem.steps[-1].store is F32
+    for one in (problem, _untailed(problem)) if problem.steps and not wide else (_untailed(problem),):
+        with suppress(Unsupported):
+            yield library_convolution(one, last=last).problem
+
+
+def _untailed(problem: Convolution) -> Convolution:
+    return replace(problem, readings=(), steps=())

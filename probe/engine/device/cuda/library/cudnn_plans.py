@@ -66,7 +66,10 @@ def _graph(problem: ConvProblem) -> Any:
     if problem.added:
         made = graph.add(a=made, b=tensor("added", _ADDED, problem.y, problem.added))
     if problem.relu:
-        made = graph.relu(input=made)
+        # as our kernels do it: the library's own Relu makes zero of NaN
+        zero = graph.tensor_scalar(0.0, lib.scalar_type.COMPILE_TIME_CONST)
+        negative = graph.cmp_lt(input=made, comparison=zero).set_data_type(kinds.BOOLEAN)
+        made = graph.binary_select(input0=zero, input1=made, mask=negative)
     extents, strides = problem.y
     made.set_output(True).set_dim(extents).set_stride(strides).set_data_type(types[problem.stored]).set_uid(_Y)
     graph.validate()

@@ -156,7 +156,7 @@ def _tailed(product: Product, problem: ProductProblem) -> LibraryProduct:
     """With pointwise nodes behind it: one addition, one Relu. Whatever lies between must not be rounded, or the library would compute something else."""
     first, *rest = product.ending.steps
     last = product.ending.steps[-1]
-    if len(product.ending.stored) != 1 or first.store is not None or last.store is None:
+    if len(product.ending.stored) != 1 or last.store is None:
         raise Unsupported("a tail that stores more than its end")
     if any(step.rounding for step in product.ending.steps[:-1]):
         raise Unsupported("a tail in which a tensor is rounded, which the library keeps in FP32")
@@ -169,7 +169,9 @@ def _tailed(product: Product, problem: ProductProblem) -> LibraryProduct:
     value, names = first.name, [name for name, _ in product.ending.readings]
     for step in rest:
         added = summand(step.expression, value)
-        if step.expression == f"op_relu({value})" and step is last:
+        if step.expression == value:  # the same under another shape
+            pass
+        elif step.expression == f"op_relu({value})" and step is last:
             made = replace(made, problem=replace(made.problem, relu=True))
         elif added in names and not made.problem.c and product.alpha == 1:
             reading, own = product.ending.readings[names.index(added)][1], product.beside[names.index(added)]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from probe.engine.device.cuda import channels_last as order
 from probe.engine.device.cuda.errors import Unsupported
 from probe.engine.device.cuda.formats import BF16, F16, F32, U8
-from probe.engine.device.cuda.library import cublaslt, installed
+from probe.engine.device.cuda.library import PREFIXES, cublaslt, installed
 from probe.engine.device.cuda.library.product_problem import library_product
 from probe.engine.device.cuda.ops.ending import Ending, storing, through
 from probe.engine.device.cuda.ops.family import Convolution
@@ -32,7 +32,7 @@ _BY_NAME = {one.name: one for one in (F16, BF16, F32)}
 class CublasLtFamily:
     """As ``Family``."""
 
-    prefixes: tuple[str, ...] = ("cublaslt_",)
+    prefixes: tuple[str, ...] = PREFIXES[:1]
 
     def offered(self, queue: Queue, problem: Product | Convolution) -> Iterable[str]:
         """As ``Family.offered``: those that the library takes for the fastest."""
@@ -62,14 +62,14 @@ class CublasLtFamily:
             product = _planned(queue, problem)
         except Unsupported as error:
             return str(error)
-        reason = _reason(product, algorithm)
+        reason = _together(product, algorithm)
         return _reason(_untailed(product), algorithm) if reason and product.ending.steps else reason
 
     def launch(self, queue: Queue, problem: Product | Convolution, name: str) -> list[Tensor]:
         """As ``Family.launch``."""
         algorithm = lt_algorithm(name)
         assert algorithm is not None
-        reason = _reason(_planned(queue, problem), algorithm)
+        reason = _together(_planned(queue, problem), algorithm)
         if reason is not None:  # without its tail it is computed: ``refusal`` was asked
             raise Unsupported(reason)
         product = _as_product(queue, problem) if isinstance(problem, Convolution) else problem
@@ -101,14 +101,24 @@ def _reason(product: Product, algorithm: LtAlgorithm) -> str | None:
     return found if isinstance(found, str) else None
 
 
+def _together(product: Product, algorithm: LtAlgorithm) -> str | None:
+    """Why an algorithm does not compute a product together with its tail. In FP32 nothing is rounded between, but everything may be looked at:
+    there it must compute the product alone, too, so that looking changes nothing."""
+    reason = _reason(product, algorithm)
+    if reason is None and product.ending.steps and product.ending.stored[-1].format is F32:
+        return _reason(_untailed(product), algorithm)
+    return reason
+
+
 def _taken(product: Product) -> Product:
     """With its tail, if the library takes it along; else without."""
-    if product.ending.steps:
-        try:
-            library_product(product)
-        except Unsupported:
-            return _untailed(product)
-    return product
+    if not product.ending.steps:
+        return product
+    try:
+        library_product(product)
+    except Unsupported:
+        return _untailed(product)
+    return _untailed(product) if product.ending.stored[-1].format is F32 else product
 
 
 def _untailed(product: Product) -> Product:
