@@ -1,15 +1,21 @@
-"""The roofs of the roofline on a GPU: how fast our kernels multiply matrices in each precision, and how fast memory is read and written."""
+"""The roofs of the roofline on a GPU: how fast matrices are multiplied in each precision, and how fast memory is read and written."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from probe.engine.device.cuda import library
+from probe.engine.device.cuda.errors import Refused, Unsupported
 from probe.engine.device.cuda.formats import BF16, F16, F32
-from probe.engine.device.cuda.ops.matmul import product
-from probe.engine.device.cuda.ops.product import Matrices
+from probe.engine.device.cuda.ops import named
+from probe.engine.device.cuda.ops.ending import Ending
+from probe.engine.device.cuda.ops.matmul import run
+from probe.engine.device.cuda.ops.product import Matrices, describe
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.tensor import host_tensor
 from probe.results.bench import Ceilings
@@ -22,14 +28,16 @@ COPIED = 1 << 28  # elements of FP32: 1 GiB, many times what caches hold
 _RUNS = 8  # the best counts, because noise only ever adds
 _EACH = 4  # products or copies of a run
 _FORMATS = {"fp16": F16, "bf16": BF16, "tf32": F32, "fp32": F32}
-_known: dict[tuple[str, str, str], float] = {}  # of this process: GPU, architecture, what was measured
+_TRIED = 2  # names of each library
+Roof = tuple[float, str]  # what was reached, and by what
+_known: dict[tuple[str, str, str], Roof] = {}  # of this process: GPU, architecture, what was measured
 
 
 def measure_ceilings(
     backend: Backend, precisions: Iterable[str], *, side: int = SIDE, copied: int = COPIED
 ) -> Ceilings:
-    """Measured once in a process, on the device's clock: products of two matrices by the kernels that layers have, random values; a tensor
-    read once and written once.
+    """Measured once in a process, on the device's clock: products of two matrices of random values, by our kernel and by those of a library
+    where one is installed, the fastest named; a tensor read once and written once.
 
     Args:
         precisions: to multiply in; the first one's is the roof where none is said.
@@ -41,25 +49,26 @@ def measure_ceilings(
     """
     queue = Queue(backend, 18, layer="ceilings")
     asked = tuple(dict.fromkeys(precisions)) or ("fp32",)
-    roofs = {one: _once(backend, one, lambda one=one: _product_rate(queue, one, side)) for one in asked}
-    bandwidth = _once(backend, "copy", lambda: _copy_rate(queue, copied))
-    products = ", ".join(f"{name.upper()} {rate / 1e12:.3g}" for name, rate in roofs.items())
+    found = {one: _once(backend, one, lambda one=one: _product_rate(queue, one, side)) for one in asked}
+    bandwidth, _ = _once(backend, "copy", lambda: (_copy_rate(queue, copied), ""))
+    products = ", ".join(f"{name.upper()} {rate / 1e12:.3g} by {by}" for name, (rate, by) in found.items())
     method = (
-        f"{backend.name}, the best of {_RUNS} runs by probe's own kernels: products of {side} x {side} matrices, TFLOP/s: {products}; "
+        f"{backend.name}, the best of {_RUNS} runs: products of {side} x {side} matrices, TFLOP/s: {products}; "
         f"{8 * copied / 1e6:.0f} MB moved, half read and half written"
     )
+    roofs = {name: rate for name, (rate, _) in found.items()}
     return Ceilings(roofs[asked[0]], bandwidth, method, roofs)
 
 
-def _once(backend: Backend, what: str, measured: Callable[[], float]) -> float:
+def _once(backend: Backend, what: str, measured: Callable[[], Roof]) -> Roof:
     key = (backend.name, backend.arch, what)
     if key not in _known:
         _known[key] = measured()
     return _known[key]
 
 
-def _product_rate(queue: Queue, precision: str, side: int) -> float:
-    """FLOP/s."""
+def _product_rate(queue: Queue, precision: str, side: int) -> Roof:
+    """FLOP/s, and whose kernel it was."""
     random = np.random.default_rng(0)
     stored = _FORMATS[precision]
     rounding = "tf32" if precision == "tf32" else ""
@@ -68,11 +77,16 @@ def _product_rate(queue: Queue, precision: str, side: int) -> float:
         for _ in range(2)
     )
     made = queue.empty((side, side), stored)
-
-    def work() -> None:
-        product(queue, Matrices(left, (), side, 1), Matrices(right, (), side, 1), made, side, tf32=precision == "tf32")
-
-    return 2 * side**3 / _best(queue.backend, work)
+    whole = describe(
+        Matrices(left, (), side, 1), Matrices(right, (), side, 1), None, made.shape, side, Ending(made.shape, (made,)),
+        tf32=precision == "tf32",
+    )  # fmt: skip
+    best = _best(queue.backend, lambda: run(queue, whole)), "probe's own kernel"
+    for family in library.families():
+        for name in islice(family.offered(queue, whole), _TRIED):
+            with suppress(Unsupported, Refused):
+                best = min(best, (_best(queue.backend, lambda name=name: named.launch(queue, whole, name)), name))
+    return 2 * side**3 / best[0], best[1]
 
 
 def _copy_rate(queue: Queue, elements: int) -> float:
