@@ -7,7 +7,7 @@
 //   attention HELD 1   the scores of a row stay in registers                                                     keys <= KEYS
 // A warp has 16 queries; SPLIT warps share them, each with every SPLIT-th 16 keys. Tiles of BK keys come by asynchronous copies, STAGES under
 // way. The order of every sum is fixed.
-// NVRTC defines: TAB, TY, DEPTH, WIDTH (multiples of 16), QUERY_WARPS, SPLIT, BK (divides by 16 * SPLIT), STAGES, HELD, KEYS (multiple of 16; held only), PLAIN_AFTER 1 where
+// NVRTC defines: TAB, TY, DEPTH, WIDTH (multiples of 16), QUERY_WARPS, SPLIT, BK (divides by 16 * SPLIT), STAGES, BLOCKS (of a multiprocessor, at least), HELD, KEYS (multiple of 16; held only), PLAIN_AFTER 1 where
 // nothing but a rounding lies between the softmax and its product with v, BEFORE_Q, BEFORE_K 1 where steps come before the product; WIDE 1 where nothing
 // rounds w: it is multiplied as the sum of two TAB, which hold 22 (bf16: 16) of its bits.
 #include "mma.cuh"
@@ -24,30 +24,48 @@ typedef TAB T;
 #define FRAGMENTS (WIDE ? 2 : 1)  // of w
 #define LOWEST __int_as_float(0xff800000)
 
-// ROWS x COLS elements to shared memory, zeros outside rows x cols
-template <int ROWS, int COLS> __device__ __forceinline__ void fetch(T* to, const T* from, i64 stride, int rows, int cols) {
-    constexpr int CHUNKS = COLS / 8;
-    if constexpr (THREADS % CHUNKS == 0) {  // a thread stays in its columns
-        constexpr int STEP = THREADS / CHUNKS, COUNT = (ROWS + STEP - 1) / STEP;
-        int row = threadIdx.x / CHUNKS, col = threadIdx.x % CHUNKS * 8;
-        const T* at = from + row * stride + col;
-        to += row * PITCH + col;
-        rows = col < cols ? rows - row : 0;
-#pragma unroll 8
-        for (int n = 0; n < COUNT; ++n) {
-            bool in = n * STEP < rows;
-            if (ROWS % STEP == 0 || row + n * STEP < ROWS) copy16(to + n * STEP * PITCH, in ? at : from, in);
-            at += STEP * stride;
-        }
-    } else {
-#pragma unroll 4
-        for (int i = threadIdx.x; i < ROWS * CHUNKS; i += THREADS) {
-            int row = i / CHUNKS, col = i % CHUNKS * 8;
-            bool in = row < rows && col < cols;
-            copy16(to + row * PITCH + col, in ? from + row * stride + col : from, in);
+#define ROW_BYTES (PITCH * (int)sizeof(T))
+
+// Rows of up to COLS elements that come to shared memory tile after tile, zeros for what is not there. Where a row's accesses divide the threads,
+// a thread stays in its columns.
+template <int COLS> struct Strips {
+    static constexpr int CHUNKS = COLS / 8, STEP = THREADS / CHUNKS;
+    static constexpr bool STAYS = THREADS % CHUNKS == 0;
+    const T* at;
+    i64 stride;
+    int rows, cols, row, place;  // of the matrix; of this thread: its first row (beyond all rows where its columns are) and place in a tile
+
+    __device__ __forceinline__ void begin(const T* matrix, i64 between, int down, int across) {
+        at = matrix;
+        stride = between, rows = down, cols = across;
+        if (STAYS) {
+            int col = threadIdx.x % CHUNKS * 8;
+            row = threadIdx.x / CHUNKS;
+            at += row * stride + col;
+            place = row * ROW_BYTES + col * (int)sizeof(T);
+            if (col >= cols) row = 1 << 30;
         }
     }
-}
+    // ROWS of them from row `first` on
+    template <int ROWS> __device__ __forceinline__ void fetch(Place to, int first) const {
+        const T* from = at + first * stride;
+        if constexpr (STAYS) {
+#pragma unroll 8
+            for (int n = 0; n < (ROWS + STEP - 1) / STEP; ++n) {
+                if (ROWS % STEP && place / ROW_BYTES + n * STEP >= ROWS) break;
+                copy16(to + place + n * STEP * ROW_BYTES, from, row + n * STEP < rows - first);
+                from += STEP * stride;
+            }
+        } else {
+#pragma unroll 4
+            for (int i = threadIdx.x; i < ROWS * CHUNKS; i += THREADS) {
+                int down = i / CHUNKS, col = i % CHUNKS * 8;
+                bool in = down < rows - first && col < cols;
+                copy16(to + down * ROW_BYTES + col * (int)sizeof(T), from + down * stride + col, in);
+            }
+        }
+    }
+};
 
 // The steps before the product, on a tile in shared memory
 template <int ROWS, class F> __device__ __forceinline__ void change(T* tile, int cols, F steps) {
@@ -68,26 +86,23 @@ struct Queries {
 #if DEPTH <= 128
     unsigned held[DEPTH / 16][4];
 #endif
-    const T* rows;
-    __device__ __forceinline__ void begin(const T* from) {
-        rows = from;
+    Place rows;
+    __device__ __forceinline__ void begin(Place own) {
+        rows = own + (threadIdx.x % 16 * PITCH + threadIdx.x % 32 / 16 * 8) * (int)sizeof(T);
 #if DEPTH <= 128
 #pragma unroll
         for (int d = 0; d < DEPTH / 16; ++d) load(held[d], d);
 #endif
     }
-    __device__ __forceinline__ void load(unsigned (&into)[4], int d) const {
-        load_matrices(into, rows + threadIdx.x % 16 * PITCH + d * 16 + threadIdx.x % 32 / 16 * 8);
-    }
+    __device__ __forceinline__ void load(unsigned (&into)[4], int d) const { load_matrices(into, rows + d * 32); }
 };
 
-// s += q k^T for 16 keys
-__device__ __forceinline__ void multiply(float (&left)[4], float (&right)[4], const Queries& q, const T* keys) {
-    int lane = threadIdx.x % 32;
+// s += q k^T for 16 keys; `keys`: this thread's row of them
+__device__ __forceinline__ void multiply(float (&left)[4], float (&right)[4], const Queries& q, Place keys) {
 #pragma unroll
     for (int d = 0; d < DEPTH / 16; ++d) {
         unsigned k[4];
-        load_matrices(k, keys + (lane / 16 * 8 + lane % 8) * PITCH + d * 16 + lane / 8 % 2 * 8);
+        load_matrices(k, keys + d * 32);
 #if DEPTH <= 128
         mma(left, q.held[d], k[0], k[1], T());
         mma(right, q.held[d], k[2], k[3], T());
@@ -100,13 +115,12 @@ __device__ __forceinline__ void multiply(float (&left)[4], float (&right)[4], co
     }
 }
 
-// y += w v for 16 keys
-__device__ __forceinline__ void multiply(float (&y)[WIDTH / 8][4], const unsigned (&w)[FRAGMENTS][4], const T* values) {
-    int lane = threadIdx.x % 32;
+// y += w v for 16 keys; `values`: this thread's row of theirs
+__device__ __forceinline__ void multiply(float (&y)[WIDTH / 8][4], const unsigned (&w)[FRAGMENTS][4], Place values) {
 #pragma unroll
     for (int n = 0; n < WIDTH / 16; ++n) {
         unsigned v[4];
-        load_matrices_transposed(v, values + lane % 16 * PITCH + n * 16 + lane / 16 * 8);
+        load_matrices_transposed(v, values + n * 32);
 #pragma unroll
         for (int f = FRAGMENTS - 1; f >= 0; --f) {  // what is smaller first
             mma(y[2 * n], w[f], v[0], v[1], T());
@@ -115,14 +129,18 @@ __device__ __forceinline__ void multiply(float (&y)[WIDTH / 8][4], const unsigne
     }
 }
 
+// exp(x) for x <= 0. Where weights are rounded to 16 bits: two instructions, off by 2^-24 |x| of itself, which is nowhere more than a unit in the last
+// place (of float) of the row's largest. Else the function that the softmax kernel calls.
+__device__ __forceinline__ float exponential(float x) { return WIDE ? expf(x) : exp_quick(x); }
+
 // What a thread knows of a row of scores; four threads of SPLIT warps share a row. NaN among the scores makes the sum NaN, whatever the maximum.
 struct Row {
     float top = LOWEST, sum = 0.f, share;
-    // part / sum, correctly rounded: the quotient by the reciprocal, and what it leaves over (Markstein 1990, theorem 8.2 of Muller et al.,
-    // Handbook of Floating-Point Arithmetic)
+    // part / sum: correctly rounded (the quotient by the reciprocal, and what it leaves over: Markstein 1990, theorem 8.2 of Muller et al., Handbook
+    // of Floating-Point Arithmetic), or, where it is rounded to 16 bits, within two units in the last place of float
     __device__ __forceinline__ float over(float part) const {
         float near = part * share;
-        return fmaf(fmaf(-near, sum, part), share, near);
+        return WIDE ? fmaf(fmaf(-near, sum, part), share, near) : near;
     }
 };
 
@@ -254,7 +272,7 @@ __device__ __forceinline__ void finish_parts(const float (&sums)[WIDTH / 8][4], 
     }
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS) attention(
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) attention(
     const T* __restrict__ q, const T* __restrict__ k, const T* __restrict__ v, TY* __restrict__ y, BESIDE_PARAMETERS Attention p) {
     take_turn();
     DYNAMIC_SHARED(shared);
@@ -263,9 +281,11 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention(
     T* ring = queries + BQ * PITCH;
     int down = (p.queries + BQ - 1) / BQ, first = (int)(blockIdx.x % down) * BQ;
     i64 batch = blockIdx.x / down, b0 = batch / p.batch1, b1 = batch % p.batch1;
-    q += b0 * p.q.b0 + b1 * p.q.b1 + first * p.q.row;
-    k += b0 * p.k.b0 + b1 * p.k.b1;
-    v += b0 * p.v.b0 + b1 * p.v.b1;
+    Strips<DEPTH> q_strips, k_strips;
+    Strips<WIDTH> v_strips;
+    q_strips.begin(q + b0 * p.q.b0 + b1 * p.q.b1, p.q.row, p.queries, p.depth);
+    k_strips.begin(k + b0 * p.k.b0 + b1 * p.k.b1, p.k.row, p.keys, p.depth);
+    v_strips.begin(v + b0 * p.v.b0 + b1 * p.v.b1, p.v.row, p.keys, p.width);
     y += b0 * p.y.b0 + b1 * p.y.b1;
     int warp = threadIdx.x / 32 % QUERY_WARPS, part = threadIdx.x / 32 / QUERY_WARPS, lane = threadIdx.x % 32;
     int column = part * 16 + lane % 4 * 2;  // of its first 16 keys
@@ -276,22 +296,24 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention(
     Row rows[2];
     float sums[WIDTH / 8][4] = {};
 
-    auto fetch_keys = [&](T* to, int tile) { fetch<BK, DEPTH>(to, k + tile * BK * p.k.row, p.k.row, p.keys - tile * BK, p.depth); };
-    auto fetch_values = [&](T* to, int tile) { fetch<BK, WIDTH>(to, v + tile * BK * p.v.row, p.v.row, p.keys - tile * BK, p.width); };
-    auto stage = [&](int at) { return ring + at % STAGES * BK * PITCH; };
-    auto arrive = [&](T* tile, bool keys, bool begins) {  // a tile that was waited for
+    constexpr int TILE = BK * ROW_BYTES;
+    Place tiles_at = place_of(ring);
+    auto stage = [&](int at) { return at % STAGES * TILE; };
+    Place keys_at = tiles_at + (part * 16 + lane / 16 * 8 + lane % 8) * ROW_BYTES + lane / 8 % 2 * 16;  // this thread's row of a tile
+    Place values_at = tiles_at + (part * 16 + lane % 16) * ROW_BYTES + lane / 16 * 16;
+    auto arrive = [&](int at, bool begins) {  // a tile of keys that was waited for
         if (BEFORE_Q && begins) change<BQ>(queries, p.depth, [&](unsigned x) { return beside.before_q(x); });
-        if (BEFORE_K && keys) change<BK>(tile, p.depth, [&](unsigned x) { return beside.before_k(x); });
-        if ((BEFORE_Q && begins) || (BEFORE_K && keys)) __syncthreads();
-        if (begins) mine.begin(own);
+        if (BEFORE_K) change<BK>(ring + at / (int)sizeof(T), p.depth, [&](unsigned x) { return beside.before_k(x); });
+        if ((BEFORE_Q && begins) || BEFORE_K) __syncthreads();
+        if (begins) mine.begin(place_of(own));
     };
-    fetch<BQ, DEPTH>(queries, q, p.q.row, p.queries - first, p.depth);
+    q_strips.template fetch<BQ>(place_of(queries), first);
 
 #if HELD
     float s[2 * MINE][4] = {};
     auto ask = [&](int at) {
-        if (at < TILES) fetch_keys(stage(at), at);
-        else if (at < 2 * TILES) fetch_values(stage(at), at - TILES);
+        if (at < TILES) k_strips.template fetch<BK>(tiles_at + stage(at), at * BK);
+        else if (at < 2 * TILES) v_strips.template fetch<BK>(tiles_at + stage(at), (at - TILES) * BK);
         copies_commit();
     };
 #pragma unroll
@@ -301,10 +323,10 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention(
         copies_wait<STAGES - 2>();
         __syncthreads();
         ask(t + STAGES - 1);
-        arrive(stage(t), true, t == 0);
+        arrive(stage(t), t == 0);
 #pragma unroll
         for (int g = t * EACH; g < (t + 1) * EACH && g < MINE; ++g) {
-            multiply(s[2 * g], s[2 * g + 1], mine, stage(t) + ((g - t * EACH) * SPLIT + part) * 16 * PITCH);
+            multiply(s[2 * g], s[2 * g + 1], mine, keys_at + stage(t) + (g - t * EACH) * SPLIT * 16 * ROW_BYTES);
             step(s[2 * g], s[2 * g + 1], beside, g * SPLIT * 16 + column, (g + 1) * SPLIT >= KEYS / 16);
 #pragma unroll
             for (int i = 0; i < 4; ++i) rows[i / 2].top = fmaxf(rows[i / 2].top, fmaxf(s[2 * g][i], s[2 * g + 1][i]));
@@ -315,7 +337,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention(
     for (int j = 0; j < 2 * MINE; ++j)
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-            s[j][i] = expf(s[j][i] - rows[i / 2].top);
+            s[j][i] = exponential(s[j][i] - rows[i / 2].top);
             rows[i / 2].sum += s[j][i];
         }
     join_sums(rows, room);
@@ -328,7 +350,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention(
         for (int g = t * EACH; g < (t + 1) * EACH && g < MINE; ++g) {
             unsigned w[FRAGMENTS][4];
             weigh(w, s[2 * g], s[2 * g + 1], rows, beside, g * SPLIT * 16 + column);
-            multiply(sums, w, stage(TILES + t) + ((g - t * EACH) * SPLIT + part) * 16 * PITCH);
+            multiply(sums, w, values_at + stage(TILES + t) + (g - t * EACH) * SPLIT * 16 * ROW_BYTES);
         }
     }
 #else
@@ -337,15 +359,15 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention(
     auto ask = [&](int at) {
         if (at < 3 * tiles) {
             int again = at - tiles;
-            if (again >= 0 && again % 2) fetch_values(stage(at), again / 2);
-            else fetch_keys(stage(at), again < 0 ? at : again / 2);
+            if (again >= 0 && again % 2) v_strips.template fetch<BK>(tiles_at + stage(at), again / 2 * BK);
+            else k_strips.template fetch<BK>(tiles_at + stage(at), (again < 0 ? at : again / 2) * BK);
         }
         copies_commit();
     };
-    auto scores = [&](float (&s)[2 * EACH][4], const T* tile, int t) {
+    auto scores = [&](float (&s)[2 * EACH][4], int at, int t) {
 #pragma unroll
         for (int g = 0; g < EACH; ++g) {
-            multiply(s[2 * g], s[2 * g + 1], mine, tile + (g * SPLIT + part) * 16 * PITCH);
+            multiply(s[2 * g], s[2 * g + 1], mine, keys_at + at + g * SPLIT * 16 * ROW_BYTES);
             step(s[2 * g], s[2 * g + 1], beside, t * BK + g * SPLIT * 16 + column, t == tiles - 1);
         }
     };
@@ -355,7 +377,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention(
         copies_wait<STAGES - 2>();
         __syncthreads();
         ask(t + STAGES - 1);
-        arrive(stage(t), true, t == 0);
+        arrive(stage(t), t == 0);
         float s[2 * EACH][4] = {};
         scores(s, stage(t), t);
 #pragma unroll
@@ -368,7 +390,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention(
             row.sum *= row.top == higher ? 1.f : expf(row.top - higher);
             float from = higher == LOWEST ? 0.f : higher;
 #pragma unroll
-            for (int j = 0; j < 2 * EACH; ++j) row.sum += expf(s[j][half * 2] - from) + expf(s[j][half * 2 + 1] - from);
+            for (int j = 0; j < 2 * EACH; ++j) row.sum += exponential(s[j][half * 2] - from) + exponential(s[j][half * 2 + 1] - from);
             row.top = higher;
         }
     }
@@ -381,13 +403,13 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention(
         copies_wait<STAGES - 2>();
         __syncthreads();
         ask(tiles + 2 * t + STAGES - 1);
-        arrive(stage(tiles + 2 * t), true, false);
+        arrive(stage(tiles + 2 * t), false);
         float s[2 * EACH][4] = {};
         scores(s, stage(tiles + 2 * t), t);
 #pragma unroll
         for (int j = 0; j < 2 * EACH; ++j)
 #pragma unroll
-            for (int i = 0; i < 4; ++i) s[j][i] = expf(s[j][i] - rows[i / 2].top);
+            for (int i = 0; i < 4; ++i) s[j][i] = exponential(s[j][i] - rows[i / 2].top);
         copies_wait<STAGES - 2>();
         __syncthreads();
         ask(tiles + 2 * t + STAGES);
@@ -395,7 +417,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention(
         for (int g = 0; g < EACH; ++g) {
             unsigned w[FRAGMENTS][4];
             weigh(w, s[2 * g], s[2 * g + 1], rows, beside, t * BK + g * SPLIT * 16 + column);
-            multiply(sums, w, stage(tiles + 2 * t + 1) + (g * SPLIT + part) * 16 * PITCH);
+            multiply(sums, w, values_at + stage(tiles + 2 * t + 1) + g * SPLIT * 16 * ROW_BYTES);
         }
     }
 #endif

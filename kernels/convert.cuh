@@ -36,6 +36,13 @@ __device__ __forceinline__ unsigned side_by_side(float x, float y, bf16) {
     return both;
 }
 
+// exp(x) as 2 to the power of x log2(e); 0 where that is no normal number
+__device__ __forceinline__ float exp_quick(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x * 1.4426950408889634f));
+    return y;
+}
+
 // Of two values side by side: the same bits as computing in float and rounding once more, because float has more than twice their digits and two
 // (Figueroa 1995); in bf16 but for what is no normal number of float. Products and sums are not contracted.
 __device__ __forceinline__ unsigned pair_times(unsigned x, unsigned y, f16) {

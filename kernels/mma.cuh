@@ -12,9 +12,16 @@ __device__ __forceinline__ unsigned shared_address(const void* at) {
     return address;
 }
 
+// A place in shared memory, counted in bytes: what is added to it goes into the instruction
+typedef unsigned Place;
+__device__ __forceinline__ Place place_of(const void* at) { return shared_address(at); }
+
 // 16 bytes into shared memory, zeros where `in` is false
 __device__ __forceinline__ void copy16(void* to, const void* from, bool in) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from), "r"(in ? 16 : 0) : "memory");
+}
+__device__ __forceinline__ void copy16(Place to, const void* from, bool in) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(in ? 16 : 0) : "memory");
 }
 __device__ __forceinline__ void copies_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int N> __device__ __forceinline__ void copies_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory"); }
@@ -27,6 +34,15 @@ __device__ __forceinline__ void load_matrices(unsigned (&r)[4], const void* row)
 __device__ __forceinline__ void load_matrices_transposed(unsigned (&r)[4], const void* row) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(shared_address(row)) : "memory");
+}
+
+__device__ __forceinline__ void load_matrices(unsigned (&r)[4], Place row) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(row) : "memory");
+}
+__device__ __forceinline__ void load_matrices_transposed(unsigned (&r)[4], Place row) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(row) : "memory");
 }
 
 // c += a * b: products and sums in float

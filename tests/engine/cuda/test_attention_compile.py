@@ -24,8 +24,8 @@ except RuntimeError as error:
 
 # elements, keys, variant: registers at most, so that blocks enough fit on a multiprocessor of 65536
 TABLE = {
-    "one block": (64, 128, Variant(1, 1, 64, 4, 128), 128),
-    "bert": (64, 128, Variant(4, 1, 64, 4, 128), 128),
+    "one block": (64, 128, Variant(1, 4, 64, 4, 128), 128),
+    "bert": (64, 128, Variant(2, 2, 64, 4, 128), 128),
     "vit": (64, 197, Variant(4, 1, 64, 4, 208), 255),
     "longest held": (64, 240, Variant(4, 1, 64, 4, 240), 255),
     "held of 128": (128, 240, Variant(4, 1, 64, 3, 240), 255),

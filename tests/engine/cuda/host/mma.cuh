@@ -4,6 +4,9 @@
 
 #define DYNAMIC_SHARED(NAME) alignas(16) static unsigned char NAME[256 << 10]
 
+typedef unsigned char* Place;
+inline Place place_of(const void* at) { return (Place)at; }
+
 inline void copy16(void* to, const void* from, bool in) {
     if (((unsigned long long)to | (unsigned long long)from) % 16) abort();  // the instruction faults
     if (in) std::memcpy(to, from, 16); else std::memset(to, 0, 16);

@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from probe.engine.device.cuda.queue import Queue
     from probe.engine.device.cuda.tensor import Tensor
 
+_REGISTERS = 1 << 16  # of a multiprocessor
 _BATCH = 2  # batch axes that the kernel walks over
 _HELD = 240  # keys whose scores fit into the registers of a warp
+_LONG = 512  # keys that eight warps share
 _WIDEST = 256  # elements of a query or value
 _WIDE = 8  # elements of 16 bytes
 
@@ -85,6 +87,7 @@ class Variant:
         tile: keys that come at once.
         stages: tiles under way.
         held: keys whose scores are kept in registers; 0: the keys are walked over twice.
+        registers: of a thread, at most.
     """
 
     warps: int
@@ -92,6 +95,7 @@ class Variant:
     tile: int
     stages: int
     held: int
+    registers: int = 255
 
     def __str__(self) -> str:
         shared = f" split {self.split}" * (self.split > 1)
@@ -100,6 +104,11 @@ class Variant:
     @property
     def threads(self) -> int:
         return 32 * self.warps * self.split
+
+    @property
+    def blocks(self) -> int:
+        """Of a multiprocessor, by their registers."""
+        return max(_REGISTERS // (self.registers * self.threads), 1)
 
     def shared_bytes(self, pitch: int, width: int) -> int:
         """Of a block.
@@ -210,7 +219,7 @@ def attend(
     pitch = max(-(-depth // 16) * 16, padded) + 8
     macros = (
         ("TAB", stored.name), ("TY", store.name), ("DEPTH", -(-depth // 16) * 16), ("WIDTH", padded),
-        ("QUERY_WARPS", variant.warps), ("SPLIT", variant.split), ("BK", variant.tile), ("STAGES", variant.stages), ("HELD", int(variant.held > 0)), ("KEYS", variant.held),
+        ("QUERY_WARPS", variant.warps), ("SPLIT", variant.split), ("BK", variant.tile), ("STAGES", variant.stages), ("BLOCKS", variant.blocks), ("HELD", int(variant.held > 0)), ("KEYS", variant.held),
         *around.macros, ("WIDE", int(what.wide)),
     )  # fmt: skip
     source = Source(FILE, "attention", macros, text_of(around, stored.name, even=keys % 2 == 0), contract=False)
@@ -231,17 +240,21 @@ def _fits(reading: Reading, scores: Shape) -> bool:
 
 
 def choose(queries: int, keys: int, elements: int, batches: int, multiprocessors: int) -> Variant:
-    """The variant that should take least time.
+    """The variant that should take least time, by what an H200 took.
 
     Args:
         elements: of a query or a value, whichever is longer.
     """
-    warps = next((one for one in (4, 2) if math.ceil(queries / (16 * one)) * batches >= multiprocessors), 1)
-    blocks = math.ceil(queries / (16 * warps)) * batches
-    # Warps hide one another's waiting: sixteen of them on a multiprocessor, or as near as keys allow
-    split = next((one for one in (1, 2) if blocks * warps * one >= 16 * multiprocessors or keys <= 32 * one), 4)
     held = -(-keys // 16) * 16
-    if held > _HELD * split or (elements > 128 and held > 128):
-        return Variant(warps, split, 64, 2, 0)
-    tiles = 2 * -(-held // 64)
-    return Variant(warps, split, 64, min(4 if elements <= 64 else 3, tiles), held)
+    warps = next((one for one in (4, 2) if math.ceil(queries / (16 * one)) * batches >= 4 * multiprocessors), 1)
+    if held <= _HELD and warps == 1 and math.ceil(queries / 32) * batches >= 2 * multiprocessors:
+        warps = 2
+    # Warps hide one another's waiting: sixteen of them on a multiprocessor, or as near to that as keys allow
+    waves = math.ceil(queries / (16 * warps)) * batches * warps
+    splits = (1, 2, 4) if keys < _LONG else (1, 2, 4, 8)
+    split = next((one for one in splits if waves * one >= 10 * multiprocessors or keys <= 32 * one), splits[-1])
+    tile = max(64, 16 * split)
+    if held > _HELD * split or (elements > 128 and held > 128 * split):
+        return Variant(warps, split, tile, 2 if elements > 64 else 3, 0)
+    tiles = 2 * -(-held // tile)
+    return Variant(warps, split, tile, min(4 if elements <= 64 and tile == 64 else 2, tiles), held)
