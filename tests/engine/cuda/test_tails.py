@@ -10,6 +10,7 @@ import pytest
 
 from probe.engine.assignment import FP32, Assignment
 from probe.engine.build import compile_model
+from probe.engine.device.cuda import layer_run
 from probe.engine.device.cuda.device import CudaDevice
 from probe.engine.device.cuda.errors import Unsupported
 from probe.engine.device.cuda.formats import F32
@@ -79,6 +80,7 @@ def engine_of(folder, network: str, backend):
 @pytest.mark.parametrize("network", NETWORKS)
 def test_a_tail_gives_the_same_bits(tmp_path, backend, monkeypatch, network):
     engine, feeds = engine_of(tmp_path, network, backend)
+    monkeypatch.setattr(layer_run, "LONG", frozenset())
     whole = network == "linear" or not isinstance(backend, HostBackend)  # on the host a product takes a second
     choices = (engine.assignment, engine.assignment.keeping(tensors=["p"]), Assignment(FP32))[: 3 if whole else 1]
     products = ("MatMul", "Gemm", "Conv")
@@ -116,3 +118,13 @@ def test_a_product_shown_under_another_shape_is_one_kernel(tmp_path, backend):
     tail = engine.device.queue.launches["chain"]
     engine(feeds)
     assert engine.device.queue.launches["chain"] - tail <= 2  # the inputs
+
+
+def test_long_functions_are_computed_apart(tmp_path, backend):
+    """An erf GELU is cut where one tensor crosses: behind the product, not behind the division."""
+    engine, feeds = engine_of(tmp_path, "gelu", backend)
+    engine.device.replays.enabled = False
+    engine(feeds)
+    before = engine.device.queue.launches["chain"]
+    engine(feeds)
+    assert engine.device.queue.launches["chain"] - before == 2  # the input, and all that is behind the product

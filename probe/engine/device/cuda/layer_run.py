@@ -30,6 +30,13 @@ from probe.engine.tactics import tactic_of
 Weigh = Callable[[ir.Value, str], Tensor]  # a weight rounded to a precision, or as it is ("")
 
 
+# Functions of dozens of instructions: the few warps of a product, whose registers hold its sums, take longer over them than a kernel of their own
+# takes with reading and writing once more (3152 x 3072 x 768 with erf GELU on an H200: 113 us; the product alone 28).
+LONG = frozenset(
+    "Erf Tanh Gelu Softplus Mish Sin Cos Tan Asin Acos Atan Sinh Cosh Asinh Acosh Atanh Log Selu Elu Celu".split()
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Tail:
     """A product and what comes behind it, before it is computed.
@@ -243,7 +250,9 @@ class LayerRun:
         call, made = self._call(node), (view or node).outputs[0]
         own = product_shape(call)
         shape = self._shown(view, own) if view is not None else own
-        tail = next(self._of_one_shape(behind, {id(made): shape}), [])
+        tail = self._worth_taking(made, next(self._of_one_shape(behind, {id(made): shape}), []))
+        if behind and not tail:
+            raise Unsupported("functions that are computed faster apart")
         if tail and not any(value is made for one in tail for value in one.inputs):
             raise Unsupported("nodes that read something else")
         before = [node, *([view] if view is not None else [])]
@@ -262,6 +271,19 @@ class LayerRun:
         stored = [one.outputs[0] for one in nodes if id(one.outputs[0]) in stores]
         shapes = tuple((id(value), own if value is node.outputs[0] else shape) for value in stored)
         return Tail(call, tuple((names[key], one) for key, one in readings.items()), tuple(steps), shapes, len(tail))
+
+    def _worth_taking(self, made: ir.Value, nodes: Sequence[ir.Node]) -> Sequence[ir.Node]:
+        """Of the nodes behind a product those before the first long function, up to where least has to be stored."""
+        before = next((at for at, node in enumerate(nodes) if node.op_type in LONG), None)
+        if before is None:
+            return nodes
+
+        def stored(count: int) -> int:
+            inside = {id(node) for node in nodes[:count]}
+            values = [made, *(node.outputs[0] for node in nodes[:count])]
+            return sum(any(id(one) not in inside for one in value.consumers()) for value in values)
+
+        return nodes[: min(range(before + 1), key=lambda count: (stored(count), -count))]
 
     def _shown(self, view: ir.Node, shape: tuple[int, ...]) -> tuple[int, ...]:
         """What a shape becomes under a view, before anything is computed."""
