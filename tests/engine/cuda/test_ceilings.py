@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
 from probe.engine.device.cuda import ceilings, library
@@ -18,10 +21,10 @@ class Clocked(NullBackend):
         super().__init__()
         self.now = 0.0
 
-    def launch(self, source, shape, arguments, what):
+    def launch(self, source: Any, shape: Any, arguments: Any, what: str) -> None:
         self.now += 1e-6
 
-    def seconds(self, work):
+    def seconds(self, work: Callable[[], None]) -> float:
         before = self.now
         work()
         return self.now - before

@@ -138,6 +138,20 @@ def test_a_saved_engine_compiles_nothing(tmp_path, compiled, gpu_of, precision):
     assert not compiled and gpu.used and gpu.compiler.compiled == 0
 
 
+@pytest.mark.parametrize("at", ["compile_ahead", "kernel_parts"])
+def test_interrupted_a_build_leaves_nothing_behind(tmp_path, compiled, gpu_of, monkeypatch, at):
+    gpu_of()
+    small_engine(tmp_path)
+
+    def interrupted(*given):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(kept_kernels, at, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        api.build(tmp_path / "m.onnx", tmp_path / "e.probe", device="cuda")
+    assert [one.name for one in tmp_path.iterdir()] == ["m.onnx"]
+
+
 def test_an_engine_for_another_gpu_is_refused(tmp_path, compiled, gpu_of):
     built(tmp_path, gpu_of()).save(tmp_path / "e.probe")
     other = Compiled()
