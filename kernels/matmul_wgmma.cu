@@ -111,20 +111,22 @@ __launch_bounds__(THREADS, 1) matmul_wgmma(
     const __grid_constant__ TensorMap a_map, const __grid_constant__ TensorMap b_map, const TC* __restrict__ c, OUT_PARAMETERS,
     const __grid_constant__ Problem p WINDOWS_PARAMETER) {
     SWIZZLED_SHARED(shared);
-    __shared__ Barrier full[STAGES], empty[STAGES], ended[TURNS];
+    __shared__ Barrier barriers[2 * STAGES + TURNS];
+    BarrierAt full = barrier_of(barriers), empty = barrier_at(full, STAGES), ended = barrier_at(full, 2 * STAGES);
+    Shared stages = shared_of(shared);
     Out out = {OUT_ARGUMENTS};
     bool even = EVEN || p.n % 8 == 0;
-    int group = threadIdx.x / 128, thread = threadIdx.x % 128, rank = CLUSTER > 1 ? (int)cluster_rank() : 0;
+    int group = of_warp(threadIdx.x / 128), thread = threadIdx.x % 128, rank = CLUSTER > 1 ? of_warp(cluster_rank()) : 0;
     int stretch = rank / PAIR, steps = (int)((p.k + BK - 1) / BK);  // of k: which of the SPLITS this block takes
     int begin = SPLITS > 1 ? steps * stretch / SPLITS : 0, end = SPLITS > 1 ? steps * (stretch + 1) / SPLITS : steps;
     unsigned first = blockIdx.x / CLUSTER, step = gridDim.x / CLUSTER, tiles = (unsigned)(p.down * p.across * p.batches);
 
     if (threadIdx.x == 0) {
         for (int s = 0; s < STAGES; ++s) {
-            barrier_make(&full[s], 1);
-            barrier_make(&empty[s], CONSUMERS / TURNS * PAIR);
+            barrier_make(barrier_at(full, s), 1);
+            barrier_make(barrier_at(empty, s), CONSUMERS / TURNS * PAIR);
         }
-        for (int g = 0; g < TURNS; ++g) barrier_make(&ended[g], 1);
+        for (int g = 0; g < TURNS; ++g) barrier_make(barrier_at(ended, g), 1);
         barriers_made();
         prefetch_map(&a_map);
         prefetch_map(&b_map);
@@ -135,21 +137,21 @@ __launch_bounds__(THREADS, 1) matmul_wgmma(
         if constexpr (LARGE) registers_down<40>();
         int stage = 0, phase = 1, share = PAIR > 1 ? rank % PAIR : 0;
         auto bring_b = [&](const Site& place, int t, int into) {
-            unsigned char* bs = shared + into * STAGE_BYTES + A_BYTES + share * B_SHARE;
+            Shared bs = stages + into * STAGE_BYTES + A_BYTES + share * B_SHARE;
             int k = t * BK, col = (int)place.col, b0 = place.b0 * (int)p.b_batch[0], b1 = place.b1 * (int)p.b_batch[1];
 #pragma unroll
             for (int i = 0; i < B_BOXES; ++i) {
                 int x = B_BY_N ? col + i * 64 + share * (B_DEEP < BK ? 0 : B_BOXES * 64) : k;
                 int y = B_BY_N ? k + share * (B_DEEP < BK ? B_DEEP : 0) : col + share * (BN / PAIR);
-                if (PAIR > 1) copy_tile(bs + i * 8192, &b_map, &full[into], x, y, b1, b0, ((1 << PAIR) - 1) << stretch * PAIR);
-                else copy_tile(bs + i * 8192, &b_map, &full[into], x, y, b1, b0);
+                if (PAIR > 1) copy_tile(bs + i * 8192, &b_map, barrier_at(full, into), x, y, b1, b0, ((1 << PAIR) - 1) << stretch * PAIR);
+                else copy_tile(bs + i * 8192, &b_map, barrier_at(full, into), x, y, b1, b0);
             }
         };
         int early = 0;  // stages of the first tile into which b comes beside the kernel before this one: nobody writes weights
         if (WEIGHTS && thread == 0 && first < tiles) {
             Site place = site_of(first, rank, p);
             for (; early < STAGES && begin + early < end; ++early) {
-                barrier_expect(&full[early], STAGE_BYTES);
+                barrier_expect(barrier_at(full, early), STAGE_BYTES);
                 bring_b(place, begin + early, early);
             }
         }
@@ -163,21 +165,21 @@ __launch_bounds__(THREADS, 1) matmul_wgmma(
 #endif
             int a0 = place.b0 * (int)p.a_batch[0], a1 = place.b1 * (int)p.a_batch[1];
             for (int t = begin; t < end; ++t) {
-                unsigned char* as = shared + stage * STAGE_BYTES;
+                Shared as = stages + stage * STAGE_BYTES;
                 bool has_b = WEIGHTS && tile == first && t - begin < early;
                 if (!has_b) {
-                    barrier_wait(&empty[stage], phase);
-                    barrier_expect(&full[stage], STAGE_BYTES);
+                    barrier_wait(barrier_at(empty, stage), phase);
+                    barrier_expect(barrier_at(full, stage), STAGE_BYTES);
                 }
                 int k = t * BK;
 #if WINDOWS
                 int tap = t / w.chunks;
-                copy_windows(as, &a_map, &full[stage], (t - tap * w.chunks) * BK, corner_x, corner_y, image, tap % w.kernel_width * w.dilation_width,
+                copy_windows(as, &a_map, barrier_at(full, stage), (t - tap * w.chunks) * BK, corner_x, corner_y, image, tap % w.kernel_width * w.dilation_width,
                              tap / w.kernel_width * w.dilation_height);
 #else
 #pragma unroll
                 for (int i = 0; i < (A_BY_M ? BM / 64 : 1); ++i)
-                    copy_tile(as + i * 8192, &a_map, &full[stage], A_BY_M ? row + i * 64 : k, A_BY_M ? k : row, a1, a0);
+                    copy_tile(as + i * 8192, &a_map, barrier_at(full, stage), A_BY_M ? row + i * 64 : k, A_BY_M ? k : row, a1, a0);
 #endif
                 if (!has_b) bring_b(place, t, stage);
                 if (++stage == STAGES) stage = 0, phase ^= 1;
@@ -188,12 +190,13 @@ __launch_bounds__(THREADS, 1) matmul_wgmma(
         if constexpr (LARGE) registers_up<232>();
         int stage = 0, phase = 0, warp = thread / 32, lane = thread % 32;
         auto release = [&](int s) {  // once a group, in every block that copies into this one
-            if (PAIR == 1 && thread == 0) barrier_arrive(&empty[s]);
-            if (PAIR > 1 && thread < PAIR) barrier_arrive(&empty[s], stretch * PAIR + thread);
+            if (PAIR == 1 && thread == 0) barrier_arrive(barrier_at(empty, s));
+            if (PAIR > 1 && thread < PAIR) barrier_arrive(barrier_at(empty, s), stretch * PAIR + thread);
         };
         // Of several groups in turn, each passes over the stages of the others' tiles.
         int turn = TURNS > 1 ? group : 0, part = TURNS > 1 ? 0 : group * WM, passed = turn * (end - begin);
         stage = passed % STAGES, phase = passed / STAGES % 2;
+        Tile a_tile = tile_at<A_BY_M>(stages + part * 128), b_tile = tile_at<B_BY_N>(stages + A_BYTES);
         for (unsigned tile = first + turn * step; tile < tiles; tile += TURNS * step) {
             Site place = site_of(tile, rank, p);
             const TC* added = ADDED ? c + place.b0 * p.c_batch[0] + place.b1 * p.c_batch[1] : nullptr;
@@ -216,24 +219,27 @@ __launch_bounds__(THREADS, 1) matmul_wgmma(
 #endif
             float sums[WM / 64][BN / 2] = {};
             int before = 0;
+            bool ready = false;
             // A phase tells one turn of a barrier from the next, but not from the one after that: the group before must have come so far.
-            if (TURNS > 1 && tile != first) barrier_wait(&ended[(turn + TURNS - 1) % TURNS], (tile - first) / step / TURNS % 2 ^ (turn == 0));
+            if (TURNS > 1 && tile != first) barrier_wait(barrier_at(ended, (turn + TURNS - 1) % TURNS), (tile - first) / step / TURNS % 2 ^ (turn == 0));
             for (int t = begin; t < end; ++t) {
-                unsigned char *as = shared + stage * STAGE_BYTES + part * 128, *bs = shared + stage * STAGE_BYTES + A_BYTES;
-                barrier_wait(&full[stage], phase);
+                Tile at = further(a_tile, stage * STAGE_BYTES), bt = further(b_tile, stage * STAGE_BYTES);
+                if (!ready) barrier_wait(barrier_at(full, stage), phase);
                 wgmma_begin();
 #pragma unroll
                 for (int k = 0; k < 4; ++k)  // 32 bytes of each line
 #pragma unroll
                     for (int i = 0; i < WM / 64; ++i)
-                        wgmma(sums[i], along_k<A_BY_M>(tile_at<A_BY_M>(as + i * 64 * 128), k), along_k<B_BY_N>(tile_at<B_BY_N>(bs), k));
+                        wgmma(sums[i], along_k<A_BY_M>(further(at, i * 64 * 128), k), along_k<B_BY_N>(bt, k));
                 wgmma_end();
+                int now = stage;
+                if (++stage == STAGES) stage = 0, phase ^= 1;
+                ready = t + 1 < end && barrier_passed(barrier_at(full, stage), phase);  // asked while products are under way
                 wgmma_wait<1>();  // the products before these
                 if (t > begin) release(before);
-                before = stage;
-                if (++stage == STAGES) stage = 0, phase ^= 1;
+                before = now;
             }
-            if (TURNS > 1 && thread == 0) barrier_arrive(&ended[turn]);
+            if (TURNS > 1 && thread == 0) barrier_arrive(barrier_at(ended, turn));
             wgmma_wait<0>();
             release(before);
             passed = stage + (TURNS - 1) * (end - begin);

@@ -12,49 +12,62 @@ typedef unsigned long long Barrier;
     extern __shared__ unsigned char NAME##_from[]; \
     unsigned char* NAME = NAME##_from + (1024 - shared_address(NAME##_from) % 1024) % 1024
 
-__device__ __forceinline__ void barrier_make(Barrier* at, int arrivals) {
-    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(at)), "r"(arrivals) : "memory");
+// Where something lies in shared memory, and a barrier: in bytes, so that neither is computed from a pointer each time
+typedef unsigned Shared, BarrierAt;
+__device__ __forceinline__ Shared shared_of(const void* at) { return shared_address(at); }
+__device__ __forceinline__ BarrierAt barrier_of(const Barrier* first) { return shared_address(first); }
+__device__ __forceinline__ BarrierAt barrier_at(BarrierAt first, int which) { return first + which * (int)sizeof(Barrier); }
+
+__device__ __forceinline__ void barrier_make(BarrierAt at, int arrivals) {
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(at), "r"(arrivals) : "memory");
 }
 // after the last barrier is made, before anyone uses one
 __device__ __forceinline__ void barriers_made() { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
-__device__ __forceinline__ void barrier_arrive(Barrier* at) {
-    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(at)) : "memory");
-}
+__device__ __forceinline__ void barrier_arrive(BarrierAt at) { asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(at) : "memory"); }
 // in block `rank` of the cluster
-__device__ __forceinline__ void barrier_arrive(Barrier* at, unsigned rank) {
+__device__ __forceinline__ void barrier_arrive(BarrierAt at, unsigned rank) {
     asm volatile("{ .reg .b32 there; mapa.shared::cluster.u32 there, %0, %1; mbarrier.arrive.shared::cluster.b64 _, [there]; }"
-                 ::"r"(shared_address(at)), "r"(rank) : "memory");
+                 ::"r"(at), "r"(rank) : "memory");
 }
-__device__ __forceinline__ void barrier_expect(Barrier* at, int bytes) {
-    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(at)), "r"(bytes) : "memory");
+__device__ __forceinline__ void barrier_expect(BarrierAt at, int bytes) {
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(at), "r"(bytes) : "memory");
 }
-__device__ __forceinline__ void barrier_wait(Barrier* at, int phase) {
+// whether it has turned over, without waiting
+__device__ __forceinline__ bool barrier_passed(BarrierAt at, int phase) {
+    unsigned done;
+    asm volatile("{ .reg .pred p; mbarrier.test_wait.parity.shared::cta.b64 p, [%1], %2; selp.u32 %0, 1, 0, p; }"
+                 : "=r"(done) : "r"(at), "r"(phase) : "memory");
+    return done;
+}
+__device__ __forceinline__ void barrier_wait(BarrierAt at, int phase) {
     unsigned done;
     do {
         asm volatile("{ .reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2; selp.u32 %0, 1, 0, p; }"
-                     : "=r"(done) : "r"(shared_address(at)), "r"(phase) : "memory");
+                     : "=r"(done) : "r"(at), "r"(phase) : "memory");
     } while (!done);
 }
 
 // The tile whose first element has these coordinates, innermost axis first; what lies outside the tensor comes as zeros.
-__device__ __forceinline__ void copy_tile(void* to, const TensorMap* map, Barrier* done, int x, int y, int z, int w) {
+__device__ __forceinline__ void copy_tile(Shared to, const TensorMap* map, BarrierAt done, int x, int y, int z, int w) {
     asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5, %6}], [%2];"
-                 ::"r"(shared_address(to)), "l"(map), "r"(shared_address(done)), "r"(x), "r"(y), "r"(z), "r"(w) : "memory");
+                 ::"r"(to), "l"(map), "r"(done), "r"(x), "r"(y), "r"(z), "r"(w) : "memory");
 }
 // the same into every block of the cluster whose bit is set, and on the barriers there
-__device__ __forceinline__ void copy_tile(void* to, const TensorMap* map, Barrier* done, int x, int y, int z, int w, int blocks) {
+__device__ __forceinline__ void copy_tile(Shared to, const TensorMap* map, BarrierAt done, int x, int y, int z, int w, int blocks) {
     asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1, {%3, %4, %5, %6}], [%2], %7;"
-                 ::"r"(shared_address(to)), "l"(map), "r"(shared_address(done)), "r"(x), "r"(y), "r"(z), "r"(w), "h"((short)blocks) : "memory");
+                 ::"r"(to), "l"(map), "r"(done), "r"(x), "r"(y), "r"(z), "r"(w), "h"((short)blocks) : "memory");
 }
 // Channels from `c` on of as many windows of an image as the map says, one behind the other in the order of output pixels: (x, y, n) is the
 // corner of the first one, (right, down) the tap.
-__device__ __forceinline__ void copy_windows(void* to, const TensorMap* map, Barrier* done, int c, int x, int y, int n, int right, int down) {
+__device__ __forceinline__ void copy_windows(Shared to, const TensorMap* map, BarrierAt done, int c, int x, int y, int n, int right, int down) {
     asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.im2col.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5, %6}], [%2], {%7, %8};"
-                 ::"r"(shared_address(to)), "l"(map), "r"(shared_address(done)), "r"(c), "r"(x), "r"(y), "r"(n), "h"((short)right), "h"((short)down)
+                 ::"r"(to), "l"(map), "r"(done), "r"(c), "r"(x), "r"(y), "r"(n), "h"((short)right), "h"((short)down)
                  : "memory");
 }
 __device__ __forceinline__ void prefetch_map(const TensorMap* map) { asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory"); }
 
+// What is the same for all threads of a warp, so that the compiler knows
+__device__ __forceinline__ int of_warp(int x) { return __shfl_sync(0xffffffffu, x, 0); }
 __device__ __forceinline__ unsigned cluster_rank() {
     unsigned rank;
     asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));

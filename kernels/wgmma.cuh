@@ -9,13 +9,15 @@
 #define TEXT_(X) #X
 #define TEXT(X) TEXT_(X)
 
-// Where a tile lies: address, bytes between its 64-value columns of boxes (BY 1) and between groups of 8 rows, swizzle of 128 bytes; in
-// units of 16 bytes, so that adding 2 moves by 32 bytes. (In a cluster, addresses hold the block's rank above bit 23.)
-template <int BY> __device__ __forceinline__ unsigned long long tile_at(const void* at) {
-    return (unsigned long long)((shared_address(at) & 0x3ffff) >> 4) | (unsigned long long)(BY ? 8192 >> 4 : 1) << 16 | (unsigned long long)(1024 >> 4) << 32 | 1ull << 62;
-}
+// Where a tile lies, as the lower half of what the instruction takes: address, bytes between its columns of boxes (BY 1), in units of 16 bytes.
+// The upper half is the same for all: 1024 bytes between groups of 8 rows, swizzle of 128 bytes. (In a cluster, addresses hold the block's rank
+// above bit 23.)
+typedef unsigned Tile;
+template <int BY> __device__ __forceinline__ Tile tile_at(unsigned at) { return ((at & 0x3ffff) >> 4) | (BY ? 8192 >> 4 : 1) << 16; }
+__device__ __forceinline__ Tile further(Tile tile, int bytes) { return tile + (bytes >> 4); }
 // 32 bytes of k further
-template <int BY> __device__ __forceinline__ unsigned long long along_k(unsigned long long tile, int steps) { return tile + steps * (BY ? 2048 >> 4 : 32 >> 4); }
+template <int BY> __device__ __forceinline__ Tile along_k(Tile tile, int steps) { return further(tile, steps * (BY ? 2048 : 32)); }
+#define TILES(A, B) "{ .reg .b64 a, b; mov.b64 a, {" A ", 0x40000040}; mov.b64 b, {" B ", 0x40000040}; "
 
 __device__ __forceinline__ void wgmma_begin() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 __device__ __forceinline__ void wgmma_end() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
@@ -36,15 +38,15 @@ __device__ __forceinline__ void wgmma_pin(float& x) { asm volatile("" : "+f"(x):
 #define R16_64 "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79"
 #if TF32
 #define WGMMA(N, REGISTERS, A, B, ...)                                                                                         \
-    __device__ __forceinline__ void wgmma(float (&c)[N / 2], unsigned long long a, unsigned long long b) {                     \
-        asm volatile("wgmma.mma_async.sync.aligned.m64n" #N "k8.f32.tf32.tf32 {" REGISTERS "}, " A ", " B ", 1, 1, 1;"         \
-                     : __VA_ARGS__ : "l"(a), "l"(b));                                                                          \
+    __device__ __forceinline__ void wgmma(float (&c)[N / 2], Tile a, Tile b) {                     \
+        asm volatile(TILES(A, B) "wgmma.mma_async.sync.aligned.m64n" #N "k8.f32.tf32.tf32 {" REGISTERS "}, a, b, 1, 1, 1; }"         \
+                     : __VA_ARGS__ : "r"(a), "r"(b));                                                                          \
     }
 #else
 #define WGMMA(N, REGISTERS, A, B, ...)                                                                                           \
-    __device__ __forceinline__ void wgmma(float (&c)[N / 2], unsigned long long a, unsigned long long b) {                     \
-        asm volatile("wgmma.mma_async.sync.aligned.m64n" #N "k16.f32." TEXT(TAB) "." TEXT(TAB) " {" REGISTERS "}, " A ", " B    \
-                     ", 1, 1, 1, " TEXT(A_BY_M) ", " TEXT(B_BY_N) ";" : __VA_ARGS__ : "l"(a), "l"(b));                         \
+    __device__ __forceinline__ void wgmma(float (&c)[N / 2], Tile a, Tile b) {                     \
+        asm volatile(TILES(A, B) "wgmma.mma_async.sync.aligned.m64n" #N "k16.f32." TEXT(TAB) "." TEXT(TAB) " {" REGISTERS "}, a, b"    \
+                     ", 1, 1, 1, " TEXT(A_BY_M) ", " TEXT(B_BY_N) "; }" : __VA_ARGS__ : "r"(a), "r"(b));                         \
     }
 #endif
 #if BN == 32

@@ -20,12 +20,19 @@ static std::map<Barrier*, Turns> turns_of;
 static void turn(Turns& t) {
     if (t.left == 0 && t.bytes == 0) t.left = t.arrivals, t.phase ^= 1;
 }
-inline void barrier_make(Barrier* at, int arrivals) { turns_of[at] = {arrivals, arrivals, 0, 0}; }
+typedef unsigned char* Shared;
+typedef Barrier* BarrierAt;
+inline Shared shared_of(void* at) { return (Shared)at; }
+inline BarrierAt barrier_of(Barrier* first) { return first; }
+inline BarrierAt barrier_at(BarrierAt first, int which) { return first + which; }
+inline void barrier_make(BarrierAt at, int arrivals) { turns_of[at] = {arrivals, arrivals, 0, 0}; }
 inline void barriers_made() {}
-inline void barrier_arrive(Barrier* at) { Turns& t = turns_of[at]; --t.left; turn(t); }
-inline void barrier_arrive(Barrier* at, unsigned) { abort(); }
-inline void barrier_expect(Barrier* at, int bytes) { turns_of[at].bytes += bytes; barrier_arrive(at); }
-inline void barrier_wait(Barrier* at, int phase) { while (turns_of[at].phase == phase) yield_(); }
+inline void barrier_arrive(BarrierAt at) { Turns& t = turns_of[at]; --t.left; turn(t); }
+inline void barrier_arrive(BarrierAt at, unsigned) { abort(); }
+inline void barrier_expect(BarrierAt at, int bytes) { turns_of[at].bytes += bytes; barrier_arrive(at); }
+inline bool barrier_passed(BarrierAt at, int phase) { return turns_of[at].phase != phase; }
+inline void barrier_wait(BarrierAt at, int phase) { while (turns_of[at].phase == phase) yield_(); }
+inline int of_warp(int x) { return x; }
 
 // Element (x, y, z, w), zeros outside, to row `row` of a tile of 128 bytes a row
 static void bring(unsigned char* to, const TensorMap* map, int row, int column, const long long (&at)[4]) {
@@ -37,19 +44,19 @@ static void bring(unsigned char* to, const TensorMap* map, int row, int column, 
     for (int i = 1; i < 4; ++i) from += at[i] * (long long)map->strides[i - 1];
     if (in) std::memcpy((void*)place, from, map->element); else std::memset((void*)place, 0, map->element);
 }
-static void brought(const TensorMap* map, Barrier* done, int rows) {
+static void brought(const TensorMap* map, BarrierAt done, int rows) {
     Turns& t = turns_of[done];
     t.bytes -= rows * map->box[0] * map->element;
     turn(t);
 }
-inline void copy_tile(void* to, const TensorMap* map, Barrier* done, int x, int y, int z, int w) {
+inline void copy_tile(Shared to, const TensorMap* map, BarrierAt done, int x, int y, int z, int w) {
     if ((unsigned long long)to % 1024 || (unsigned long long)map->at % 16 || map->windows) abort();
     for (int r = 0; r < map->box[1]; ++r)
         for (int c = 0; c < map->box[0]; ++c) bring((unsigned char*)to, map, r, c, {x + c, y + r, z, w});
     brought(map, done, map->box[1]);
 }
-inline void copy_tile(void*, const TensorMap*, Barrier*, int, int, int, int, int) { abort(); }
-inline void copy_windows(void* to, const TensorMap* map, Barrier* done, int c, int x, int y, int n, int right, int down) {
+inline void copy_tile(Shared, const TensorMap*, BarrierAt, int, int, int, int, int) { abort(); }
+inline void copy_windows(Shared to, const TensorMap* map, BarrierAt done, int c, int x, int y, int n, int right, int down) {
     if ((unsigned long long)to % 1024 || (unsigned long long)map->at % 16 || !map->windows) abort();
     for (int r = 0; r < map->box[1]; ++r) {
         for (int i = 0; i < map->box[0]; ++i) bring((unsigned char*)to, map, r, i, {c + i, x + right, y + down, n});

@@ -6,6 +6,7 @@
 struct Tile { const unsigned char* at; int by, deep; };  // from `at`; k begins `deep` values in
 #define DEEP (32 / (int)sizeof(TAB))  // of a product
 template <int BY> static Tile tile_at(const void* at) { return {(const unsigned char*)at, BY, 0}; }
+static Tile further(Tile tile, int bytes) { tile.at += bytes; return tile; }
 template <int BY> static Tile along_k(Tile tile, int steps) { tile.deep += DEEP * steps; return tile; }
 inline void wgmma_begin() {}
 inline void wgmma_end() {}
