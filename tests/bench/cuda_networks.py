@@ -213,6 +213,14 @@ def details(row: Row, shown: int) -> Iterator[str]:
         yield f"    WRONG: error {row.error:.2e} of {row.allowed:.2e}, same bits {row.same_bits}, on the CPU: {row.fallbacks}"
 
 
+def is_ready(net: Net, folder: Path, precisions: Sequence[str]) -> bool:
+    """Whether everything that is kept is there."""
+    stem = file_of(net, folder)
+    kept = [stem, file_of(net, folder, half=True), stem.with_suffix(".npz")]
+    kept += [stem.with_suffix(f".{precision}.npz") for precision in precisions if precision != "fp32"]
+    return all(path.exists() for path in kept)
+
+
 def get_ready(given: argparse.Namespace) -> None:
     """Models, golden outputs and compiled kernels, a process a network at the same time."""
 
@@ -232,7 +240,8 @@ def get_ready(given: argparse.Namespace) -> None:
         return "" if done.returncode == 0 else f"{name}: {done.stderr[-800:]}"
 
     with ThreadPoolExecutor(given.jobs) as pool:
-        for said in pool.map(one, [net.name for net in chosen(given.only)]):
+        wanted = [net for net in chosen(given.only) if not is_ready(net, given.folder, given.precision.split(","))]
+        for said in pool.map(one, [net.name for net in wanted]):
             if said:
                 print(said)
 
