@@ -25,7 +25,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) pair_worst(const Job* __re
     Job job = jobs[blockIdx.x / MOST];
     int rank = blockIdx.x % MOST, ranks = job.blocks < MOST ? job.blocks : MOST;
     found += (i64)blockIdx.x * MOST;
-    for (int at = threadIdx.x; at < MOST; at += THREADS) found[at].there = 0;
+    for (int at = threadIdx.x; at < MOST; at += THREADS) found[at] = {0.f, 0.f, 0.f, 0, 0};
     for (int at = threadIdx.x; at < job.blocks; at += THREADS) errors[at] = job.errors[at];
     if (threadIdx.x == 0) { chosen = -1; least = 0.0; }
     __syncthreads();

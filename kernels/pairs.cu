@@ -2,15 +2,18 @@
 //   actual TA, golden float: `n` elements, dense
 //   parts [VALUES][BLOCKS] double of one pair, then joined [VALUES] double; classes [CLASSES], maxima: unsigned, zero before
 // Compared are elements finite in both and below `threshold` in magnitude in golden; the others are masks and infinities, counted by class.
-// Relative errors are summed in float over 8 elements and good to 4 units in the last place of float each; all else is exact up to the
-// order of float64 sums. Largest relative errors are divided exactly.
+// Sums are in double. With SUMS = 1 squares of both sides and their products are added in float over the VEC elements of a thread before: a
+// relative error of VEC * 2^-24 at most (4.8e-7), of random sign, so that it falls with the number of elements; the caller sees to it that such
+// squares neither overflow nor vanish. Relative errors are added so, too, and good to 4 units in the last place of float each. Errors and their
+// squares are exact where a float difference is (both sides within a factor of two), else good to 2^-24 of the element's own. Largest relative
+// errors are divided exactly.
 // Tactics:
 //   pairs_parts   a block a stretch of the tensor, VEC elements at a time, the next ones on their way; what has nothing odd among VEC elements
 //                 needs one test for all of them, the rest is walked one by one
 //   pairs_join    a block a pair: joins its parts, in order
 //   pairs_clear   zeroes what parts add to
 // Maxima are those of unsigned bits, so that their order does not matter; the order of every sum is fixed by n and the number of blocks.
-// NVRTC defines: TA, VEC, ROWS (maxima are kept), SPLIT (rows may end inside VEC elements), EITHER (of two tolerances suffices), AHEAD (load before working), LEAST (blocks a
+// NVRTC defines: TA, VEC, ROWS (maxima are kept), SPLIT (rows may end inside VEC elements), EITHER (of two tolerances suffices), SUMS, AHEAD (load before working), LEAST (blocks a
 // multiprocessor), BLOCKS (of one pair, at most), one ENTRY.
 #include "common.cuh"
 
@@ -50,6 +53,16 @@ struct Seen {
     __device__ __forceinline__ float bound(float magnitude, const Measure& m) const {
         float scaled = __fmul_rn(m.rtol, magnitude);
         return EITHER ? fmaxf(scaled, m.atol) : __fadd_rn(scaled, m.atol);
+    }
+
+    // A short run of sums in float, folded into those in double
+    struct Run { float abs, squared, golden2, actual2, dot; };
+    __device__ __forceinline__ void fold(const Run& run) {
+        sums[ABS] += run.abs;
+        sums[SQUARED] += run.squared;
+        sums[GOLDEN2] += run.golden2;
+        sums[ACTUAL2] += run.actual2;
+        sums[DOT] += run.dot;
     }
 
     __device__ __forceinline__ void wide(float a, float g) {
@@ -93,13 +106,6 @@ struct Seen {
         if (apart > max_abs) { max_abs = apart; place = at; }
         error = fmaxf(error, apart);
         range = fmaxf(range, magnitude);
-    }
-
-    __device__ __forceinline__ double value(int which) const {
-        if (which <= DOT) return sums[which];
-        if (which == MISMATCHED) return mismatched;
-        float extremes[] = {max_rel, golden_max, actual_max, -golden_min, -actual_min};
-        return extremes[which - MAX_REL];
     }
 };
 
@@ -181,6 +187,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, LEAST) pairs_parts(
         bool plain = c + VEC <= end && fabsf(together) < INFINITE && range < m.threshold;
         if (plain) {
             float relative = 0.f, relative_max = 0.f;
+            Seen::Run run = {};
 #pragma unroll
             for (int v = 0; v < VEC; ++v) {
                 float x = read(a.lane[v]), y = g.lane[v], apart = fabsf(x - y), magnitude = fabsf(y);
@@ -188,8 +195,23 @@ extern "C" __global__ void __launch_bounds__(THREADS, LEAST) pairs_parts(
                 relative += share;
                 relative_max = fmaxf(relative_max, share);
                 seen.mismatched += (int)(__float_as_uint(seen.bound(magnitude, m) - apart) >> 31);
-                seen.wide(x, y);
+                if (SUMS == 2) {
+                    seen.wide(x, y);
+                } else {
+                    if (SUMS == 1) {
+                        double wide = apart;
+                        seen.sums[ABS] += wide;
+                        seen.sums[SQUARED] += wide * wide;
+                    } else {
+                        run.abs += apart;
+                        run.squared = fmaf(apart, apart, run.squared);
+                    }
+                    run.golden2 = fmaf(y, y, run.golden2);
+                    run.actual2 = fmaf(x, x, run.actual2);
+                    run.dot = fmaf(x, y, run.dot);
+                }
             }
+            if (SUMS < 2) seen.fold(run);
             seen.sums[REL] += relative;
             seen.golden_max = fmaxf(seen.golden_max, golden_max);
             seen.golden_min = fminf(seen.golden_min, golden_min);
@@ -257,19 +279,28 @@ extern "C" __global__ void __launch_bounds__(THREADS, LEAST) pairs_parts(
     if (lane == 0 && begin < end) note(table[current], row_error, row_range);
 #endif
 #pragma unroll
-    for (int which = 0; which < MAX_ABS; ++which) {
-        double x = seen.value(which);
+    for (int which = 0; which <= DOT; ++which) {
+        double x = seen.sums[which];
 #pragma unroll
-        for (int far = 16; far > 0; far >>= 1) x = joined(which, x, __shfl_xor_sync(0xffffffffu, x, far));
+        for (int far = 16; far > 0; far >>= 1) x += __shfl_xor_sync(0xffffffffu, x, far);
         if (lane == 0) held[which][warp] = x;
     }
-    double most = seen.max_abs, place = (double)(first + seen.place);
+    unsigned mismatched = __reduce_add_sync(0xffffffffu, (unsigned)seen.mismatched);
+    unsigned most = __reduce_max_sync(0xffffffffu, __float_as_uint(seen.max_abs));
+    unsigned place = __reduce_min_sync(0xffffffffu, __float_as_uint(seen.max_abs) == most ? (unsigned)seen.place : 0xffffffffu);
+    float extremes[] = {seen.max_rel, seen.golden_max, seen.actual_max, -seen.golden_min, -seen.actual_min};
 #pragma unroll
-    for (int far = 16; far > 0; far >>= 1) {
-        double other = __shfl_xor_sync(0xffffffffu, most, far), there = __shfl_xor_sync(0xffffffffu, place, far);
-        further(most, place, other, there);
+    for (int which = 0; which < 5; ++which) {
+        float x = extremes[which];
+#pragma unroll
+        for (int far = 16; far > 0; far >>= 1) x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, far));
+        if (lane == 0) held[MAX_REL + which][warp] = x;
     }
-    if (lane == 0) { held[MAX_ABS][warp] = most; held[PLACE][warp] = place; }
+    if (lane == 0) {
+        held[MISMATCHED][warp] = mismatched;
+        held[MAX_ABS][warp] = __uint_as_float(most);
+        held[PLACE][warp] = (double)(first + place);
+    }
     __syncthreads();
     parts += blockIdx.x;
     if (threadIdx.x < MAX_ABS) {
@@ -278,11 +309,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, LEAST) pairs_parts(
         parts[threadIdx.x * BLOCKS] = x;
     }
     if (threadIdx.x == MAX_ABS) {
-        most = held[MAX_ABS][0];
-        place = held[PLACE][0];
-        for (int w = 1; w < WARPS; ++w) further(most, place, held[MAX_ABS][w], held[PLACE][w]);
-        parts[MAX_ABS * BLOCKS] = most;
-        parts[PLACE * BLOCKS] = place;
+        double error = held[MAX_ABS][0], where = held[PLACE][0];
+        for (int w = 1; w < WARPS; ++w) further(error, where, held[MAX_ABS][w], held[PLACE][w]);
+        parts[MAX_ABS * BLOCKS] = error;
+        parts[PLACE * BLOCKS] = where;
     }
     if (threadIdx.x < SENTINEL_ERROR && counted[threadIdx.x]) atomicAdd(classes + threadIdx.x, counted[threadIdx.x]);
     if (threadIdx.x == SENTINEL_ERROR && counted[SENTINEL_ERROR]) atomicMax(classes + SENTINEL_ERROR, counted[SENTINEL_ERROR]);

@@ -31,9 +31,11 @@ _CLASSES = (
     "sentinel_error", "grid",
 )  # fmt: skip
 _THREADS = 256
-_LANES = 4  # elements a thread takes at a time
+_LANES = 8  # elements a thread takes at a time
 _BLOCKS = 3  # a multiprocessor
-_AHEAD = 1  # whether a thread loads its next elements before it works on those it has
+_SUMS = 1  # 2: every element in double; 1: squares and products of a thread's elements in float first; 0: errors too
+_ORDINARY = 2.0**-40, 2.0**50  # ranges of golden whose squares, and those of what matters beside them, float holds
+_AHEAD = 0  # whether a thread loads its next elements before it works on those it has
 _TABLE = _THREADS * 8  # rows a block keeps maxima of
 _PAIRS = 64  # joined by one launch
 _MAXIMA = 1 << 18  # of the items and channels of so many pairs
@@ -101,6 +103,7 @@ class Pairs:
     def __len__(self) -> int:
         return len(self._order)
 
+    # Of eight squares or products in float the sum is off by 8 * 2^-24 of itself at most, and by much less of many of them.
     def add(
         self, actual: Tensor, golden: Tensor, how: Measure, rows: Rows | None = None, *, worst: bool = False
     ) -> int:
@@ -137,7 +140,8 @@ class Pairs:
         chunk = self._chunk(2 * (rows.items + rows.channels) if keeps else 0)
         at, base = len(chunk.pairs), chunk.base
         split = int(keeps and cols % lanes > 0)
-        form = actual.format.name, lanes, int(keeps), split, self._blocks, int(how.either), _BLOCKS, _AHEAD
+        sums = _SUMS if _ORDINARY[0] <= how.range_ <= _ORDINARY[1] else 2
+        form = actual.format.name, lanes, int(keeps), split, self._blocks, int(how.either), sums, _BLOCKS, _AHEAD
         self._queue.launch(
             _parts_source(form), blocks, _THREADS, self._queue.at(actual), self._queue.at(golden),
             ctypes.c_void_p(self._parts_at + at * len(_VALUES) * self._blocks * 8),
@@ -179,10 +183,10 @@ class Pairs:
         room = max(_MAXIMA, maxima)
         made = self._queue.empty(((_PAIRS * (len(_VALUES) * 2 + len(_CLASSES)) + room),), I32)
         chunk = _Chunk(made, made.address(self._queue.backend), room, [])
-        words = chunk.made.size - _PAIRS * len(_VALUES) * 2
+        words = chunk.made.size
         self._queue.launch(
             Source("pairs.cu", "pairs_clear", (("ENTRY_CLEAR", 1),)), min(self._blocks, -(-words // _THREADS)), _THREADS,
-            ctypes.c_void_p(chunk.base + chunk.classes_at), ctypes.c_longlong(words),
+            ctypes.c_void_p(chunk.base), ctypes.c_longlong(words),
         )  # fmt: skip
         self._chunks.append(chunk)
         return chunk
@@ -206,7 +210,7 @@ class Pairs:
 
 @cache
 def _parts_source(form: tuple[Any, ...]) -> Source:
-    names = ("TA", "VEC", "ROWS", "SPLIT", "BLOCKS", "EITHER", "LEAST", "AHEAD")
+    names = ("TA", "VEC", "ROWS", "SPLIT", "BLOCKS", "EITHER", "SUMS", "LEAST", "AHEAD")
     return Source("pairs.cu", "pairs_parts", (*zip(names, form, strict=True), ("ENTRY_PARTS", 1)))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -62,10 +61,8 @@ class Worst:
             job["kind"] = _KINDS[walk.actual.format]
         self._found = queue.empty((len(jobs) * most * most * _FOUND.itemsize,), U8)
         source = Source("pair_worst.cu", "pair_worst", (("MOST", most), ("BLOCKS", blocks)))
-        table = host_tensor(jobs.view(np.uint8))
-        queue.launch(
-            source, len(jobs) * most, 256, ctypes.c_void_p(table.address(queue.backend)), queue.at(self._found)
-        )
+        self._jobs = host_tensor(jobs.view(np.uint8))
+        queue.launch(source, len(jobs) * most, 256, queue.at(self._jobs), queue.at(self._found))
 
     def fetch(self) -> list[tuple[PairWorst, ...]]:
         """Of every walk, the largest errors first, of equal ones the later place; waits for them."""

@@ -65,6 +65,15 @@ static inline unsigned __reduce_max_sync(unsigned, unsigned x) {
     yield_();
     return (unsigned)most;
 }
+static inline unsigned __reduce_min_sync(unsigned mask, unsigned x) { return ~__reduce_max_sync(mask, ~x); }
+static inline unsigned __reduce_add_sync(unsigned, unsigned x) {
+    exchanged[current] = (double)x;
+    yield_();
+    double all = 0.0;
+    for (unsigned lane = 0; lane < 32; ++lane) all += exchanged[(current & ~31u) + lane];
+    yield_();
+    return (unsigned)all;
+}
 static inline int __popc(unsigned x) { return __builtin_popcount(x); }
 static inline long long __double_as_longlong(double x) { long long y; std::memcpy(&y, &x, 8); return y; }
 static inline int __ffs(unsigned x) { return __builtin_ffs((int)x); }
