@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 
@@ -76,7 +76,7 @@ class Event(Protocol):
         """The moment is when everything asked for so far is done."""
         ...
 
-    def until(self, later: Event) -> float:
+    def until(self, later: Self) -> float:
         """Seconds from this moment to a later one of the same backend; both have passed."""
         ...
 
