@@ -59,7 +59,7 @@ class NullBackend:
     def beside(self) -> NullBackend:
         return copy(self)
 
-    def launch(self, source: Source, shape: Shape, arguments: Sequence[Any], what: str) -> None:
+    def launch(self, source: Any, shape: Shape, arguments: Sequence[Any], what: str) -> None:
         self.launched.append((source, shape))
 
     def synchronize(self) -> None:
