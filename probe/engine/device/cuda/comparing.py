@@ -58,6 +58,14 @@ class Held:
         return unpacked(raw, form, (stop - start,))
 
 
+def arrays_of(tensor: Tensor, backend: Backend) -> Iterator[tuple[str, Array | None, str]]:
+    """As ``probe.ort.values.from_ort``: suffix of the name, array, note."""
+    if tensor.opaque is not None:
+        yield from from_ort(tensor.opaque)
+    else:
+        yield "", tensor.array(backend), ""
+
+
 def handed_out(tensor: Tensor, backend: Backend) -> Iterator[tuple[str, Array | Held | None, str]]:
     """As ``probe.ort.values.from_ort``: suffix of the name, what is handed out, note."""
     if tensor.opaque is not None:

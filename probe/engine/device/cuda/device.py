@@ -17,7 +17,7 @@ from probe.engine import tactics
 from probe.engine.assignment import Choice
 from probe.engine.device.cuda.attention_run import AttentionRun
 from probe.engine.device.cuda.backend import Backend
-from probe.engine.device.cuda.comparing import ComparesPairs, handed_out
+from probe.engine.device.cuda.comparing import ComparesPairs, arrays_of, handed_out
 from probe.engine.device.cuda.context import CudaContext, Means
 from probe.engine.device.cuda.errors import OutOfMemory, Refused, Unsupported
 from probe.engine.device.cuda.fallback import FallbackExecutor
@@ -29,7 +29,14 @@ from probe.engine.device.cuda.ops.table import refusal
 from probe.engine.device.cuda.prepared import Prepared
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.recording import Computed, Recording
-from probe.engine.device.cuda.refusals import ON_HOST, is_repeatable, layer_refusal, refused_by_name, tactic_refusal
+from probe.engine.device.cuda.refusals import (
+    ON_HOST,
+    as_spoken_of,
+    is_repeatable,
+    layer_refusal,
+    refused_by_name,
+    tactic_refusal,
+)
 from probe.engine.device.cuda.replays import Replays
 from probe.engine.device.cuda.siblings import Siblings
 from probe.engine.device.cuda.tape import Tape
@@ -42,7 +49,7 @@ from probe.engine.device.protocol import Fallback, Tapped
 from probe.engine.layers import Layer, all_layers
 from probe.engine.network import Network, bodies_of
 from probe.engine.rounding import Plan, Rounding
-from probe.ort.values import from_ort, to_ort
+from probe.ort.values import to_ort
 
 Array = np.ndarray[Any, Any]
 Values = dict[int, Tensor]
@@ -210,7 +217,7 @@ class CudaDevice(KeptKernels, ComparesPairs):
             f"{value.name}{suffix}": array
             for value in layer.tensors
             if id(value) in made
-            for suffix, array, _ in self._arrays(made[id(value)])
+            for suffix, array, _ in arrays_of(made[id(value)], self.backend)
             if array is not None
         }
 
@@ -298,7 +305,7 @@ class CudaDevice(KeptKernels, ComparesPairs):
         return {
             f"{name}{suffix}": array
             for name, tensor in results.items()
-            for suffix, array, _ in self._arrays(tensor)
+            for suffix, array, _ in arrays_of(tensor, self.backend)
             if array is not None
         }
 
@@ -393,7 +400,7 @@ class CudaDevice(KeptKernels, ComparesPairs):
         if reason == ON_HOST and self._belongs_on_device(layer, reads):
             reason = None
         if reason is None:
-            sites = self._rounding.sites(layer, plan.choice.precision)
+            plan, sites = as_spoken_of(layer, plan, self._rounding), self._rounding.sites(layer, plan.choice.precision)
             try:
                 run = AttentionRun if layer.kind == "attention" else LayerRun
                 return run(queue, layer, plan, sites, reads, self._weigh, wants_interior=wants_interior).run()
@@ -427,13 +434,6 @@ class CudaDevice(KeptKernels, ComparesPairs):
 
     def _value_of(self, value: ir.Value, values: Values) -> Tensor:
         return values[id(value)] if id(value) in values else self._weigh(value, "")
-
-    def _arrays(self, tensor: Tensor) -> Iterator[tuple[str, Array | None, str]]:
-        """As ``probe.ort.values.from_ort``: suffix of the name, array, note."""
-        if tensor.opaque is not None:
-            yield from from_ort(tensor.opaque)
-        else:
-            yield "", tensor.array(self.backend), ""
 
     def _handed_out(self, value: ir.Value, tensor: Tensor, layer: Layer, run: OneRun) -> Iterator[Tapped]:
         if run.shapes is not None and tensor.opaque is None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from probe.engine import tactics
 from probe.engine.assignment import Choice
 from probe.engine.device.cuda.ops.matmul import ACC16
 from probe.engine.device.cuda.ops.table import refusal
 from probe.engine.layers import Layer
-from probe.engine.rounding import inner_nodes, multiplies
+from probe.engine.rounding import Plan, Rounding, inner_nodes, multiplies
 from probe.errors import InputError
 from probe.model.movement import is_standard
 
@@ -32,6 +34,18 @@ def tactic_refusal(layer: Layer, tactic: str) -> str | None:
     able = known.operators if known.device else ("MatMul", "Gemm", "Conv")
     others = [node.op_type for node in layer.nodes if multiplies(node) and node.op_type not in able]
     return f"no kernel computes {others[0]} with {tactic}" if others else None
+
+
+def as_spoken_of(layer: Layer, plan: Plan, rounding: Rounding) -> Plan:
+    """A plan under which a tactic of this device says how products are computed: exact's, where the layer makes, or multiplies by, a tensor that
+    is kept."""
+    if not plan.gates or not tactics.tactic_of(plan.choice.tactic).device:
+        return plan
+    precision = plan.choice.precision
+    reads = len(rounding.sites(layer, precision).reads)
+    if plan.gates[reads:] == rounding.gates(layer, precision, frozenset())[reads:]:
+        return plan
+    return replace(plan, choice=Choice(precision))
 
 
 def refused_by_name(layer: Layer, choice: Choice, reason: str) -> InputError:
