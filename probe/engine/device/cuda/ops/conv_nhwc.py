@@ -4,6 +4,7 @@ depthwise, by kernels/conv_depthwise.cu."""
 from __future__ import annotations
 
 import ctypes
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 _AXES = 4
 _LEAST = 8  # channels: 16 bytes
+_OF_SQUARES = 4  # channels of a pixel, where squares of pixels lie together
 _THREADS = 256  # of a block that packs
 # Of conv_depthwise: taps along columns, with gaps; threads of a block; pixels of a thread along columns; the most rows of a window that two rows of
 # pixels share, and that are unrolled; threads a multiprocessor that hide what they wait for
@@ -92,7 +94,8 @@ def conv(
         return [order.dense_when_asked(queue, one) for one in ending.stored]
     plain = window.kernel == (1, 1) == window.strides and not any((*window.before, *window.after))
     if x.shape[1] < _LEAST:
-        gathered, form = _packed(queue, x, window), "rows"
+        form = "squares" if _moves_by_squares(x, window) else "rows"
+        gathered = _packed(queue, x, window, 2 if form == "squares" else 1)
     else:
         images, form = order.channels_last(queue, x), "plain" if plain else "chunks"
         gathered = wgmma.Gathered(images, window, images.shape[3])
@@ -116,22 +119,34 @@ class Packing(ctypes.Structure):
     )
 
 
-def _packed(queue: Queue, x: Tensor, window: Window) -> wgmma.Gathered:
-    """An image of few channels: padded, eight channels a pixel, so that a tap reads a whole row of the window, eight pixels."""
+def _moves_by_squares(x: Tensor, window: Window) -> bool:
+    return window.strides == (2, 2) and window.dilations == (1, 1) and x.shape[1] <= _OF_SQUARES
+
+
+def _packed(queue: Queue, x: Tensor, window: Window, square: int) -> wgmma.Gathered:
+    """An image of few channels, padded, so that a tap reads a whole row of the window: eight pixels of eight channels; or, where windows move by two
+    pixels, two rows of eight pixels of four channels.
+
+    Args:
+        square: rows and columns of pixels that lie together: 1 or 2.
+    """
     images, channels, *image = x.shape
-    (rows, cols), (down, across) = window.out, window.strides
-    reach = (window.kernel[0] - 1) * window.dilations[0]
-    padded = ((rows - 1) * down + reach + 1, (cols - 1) * across + _LEAST)
+    (rows, cols), (down, across) = window.out, (step // square for step in window.strides)
+    taps = -(-window.kernel[0] // square)
+    reach = (taps - 1) * window.dilations[0]
+    padded = ((rows - 1) * down + reach + 1, (cols - 1) * across + _LEAST // square)
+    together = _OF_SQUARES * square**2 if square > 1 else _LEAST
     assert x.format
-    y = queue.empty((images, *padded, _LEAST), x.format)
+    y = queue.empty((images, *padded, together), x.format)
     problem = Packing(images, channels, *image, *padded, *window.before)
     blocks = -(-images * math.prod(padded) // _THREADS)
-    source = Source("pack.cu", "pack_channels", (("TX", x.format.name),))
+    source = Source("pack.cu", "pack_channels", (("TX", x.format.name), ("SQUARE", square)))
     queue.launch(source, blocks, _THREADS, queue.at(x), queue.at(y), problem)
     of_rows = replace(
         window,
         image=padded,
-        kernel=(window.kernel[0], 1),
+        kernel=(taps, 1),
+        strides=(down, across),
         dilations=(window.dilations[0], 1),
         before=(0, 0),
         after=(0, 0),
@@ -181,7 +196,8 @@ def repacked(queue: Queue, call: Call, w: Tensor, form: str) -> Tensor:
 
     Args:
         form: ``plain``: [outputs, taps * channels]; ``chunks``: the same with channels filled up with zeros to multiples of what a tile of the
-            product holds; ``rows``: [outputs, rows, 8 columns, 8 channels], filled up with zeros; ``depthwise``: [taps, outputs].
+            product holds; ``rows``: [outputs, rows, 8 columns, 8 channels], filled up with zeros; ``squares``: [outputs, rows / 2, 4, 2 rows, 2 columns,
+            4 channels], filled up; ``depthwise``: [taps, outputs].
     """
     value, key = call.node.inputs[1], f"channels last, {form}"
     fixed = value is not None and value.is_initializer()
@@ -196,6 +212,8 @@ def repacked(queue: Queue, call: Call, w: Tensor, form: str) -> Tensor:
         filled(queue, made, 0.0)
         own, places = (channels * taps, cols, 1, taps), (made.shape[1], _LEAST * _LEAST, _LEAST, 1)
         copy(queue, (outputs, rows, cols, channels), (w, 0, own), (made, 0, places))
+    elif form == "squares":
+        made = _in_squares(queue, w)
     elif form == "depthwise":
         made = transposed(queue, w.view((outputs, taps)), (1, 0))
     else:
@@ -211,4 +229,21 @@ def repacked(queue: Queue, call: Call, w: Tensor, form: str) -> Tensor:
         made = made.view((outputs, math.prod(made.shape[1:])))
     if fixed:
         w.kept = {**(w.kept or {}), key: made}
+    return made
+
+
+def _in_squares(queue: Queue, w: Tensor) -> Tensor:
+    """Weights in the order of ``pack_channels`` with squares of 2 x 2."""
+    outputs, channels, rows, cols = w.shape
+    assert w.format
+    made = queue.empty((outputs, -(-rows // 2) * _LEAST * _LEAST), w.format)
+    filled(queue, made, 0.0)
+    own, places = (
+        (channels * rows * cols, 2 * cols, 2, rows * cols),
+        (made.shape[1], _LEAST * _LEAST, 4 * _OF_SQUARES, 1),
+    )
+    for down, right in itertools.product((0, 1), (0, 1)):
+        extents = (outputs, (rows - down + 1) // 2, (cols - right + 1) // 2, channels)
+        first = (2 * down + right) * _OF_SQUARES
+        copy(queue, extents, (w, down * cols + right, own), (made, first, places))
     return made
