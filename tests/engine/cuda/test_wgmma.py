@@ -25,6 +25,9 @@ from tests.engine.cuda.cases import _conv
 from tests.engine.cuda.compared import check
 from tests.engine.cuda.host_backend import HostBackend
 from tests.engine.cuda.null_backend import NullBackend
+from tests.engine.cuda.test_endings import CASES as TAILS
+from tests.engine.cuda.test_endings import Tailed
+from tests.engine.cuda.test_endings import check as check_tail
 
 # batch axes, m, n, k, whether a and b are stored transposed, whether a and b are the same for the whole batch
 PROBLEMS = {
@@ -136,6 +139,13 @@ def hopper(request):
 def test_tactics_on_the_host(hopper, tactic, name):
     actual, exact = computed(hopper, PROBLEMS[name], F16, F32, tactic)
     assert np.abs(actual - exact).max() <= 1e-4 * np.abs(exact).max()
+
+
+@pytest.mark.parametrize("name", ["odd columns", "mask", "window"])
+def test_tails_on_the_host(hopper, name):
+    """Rows that are finished eight by eight, and value by value; a batch; pixels."""
+    odd = Tailed("Gemm", ((70, 64), (27, 64), (27,)), ((70, 27), (27,)), (("transB", 1), ("alpha", 0.5)))
+    check_tail(hopper, odd if name == "odd columns" else TAILS[name], F16, rounded=True)
 
 
 @pytest.mark.parametrize("place", ["hopper", pytest.param("gpu", marks=pytest.mark.gpu)])
