@@ -66,9 +66,7 @@ class Driver:
         self.launches = 0
         major = self._attribute(field.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)
         self.overlapped = overlapped and major >= _OVERLAPS
-        # Blocks that come early lie where the kernel before them has left room. Only those that have a multiprocessor to themselves are spread
-        # evenly all the same: others crowd on few of them (bert-base 8 x 128 took 9 % longer).
-        self._half = self._attribute(field.CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR) // 2
+        self._resident: dict[tuple[Kernel, int, int], int] = {}  # blocks of a launch that find room on a multiprocessor
 
     def enter(self) -> None:
         """As ``Backend.enter``."""
@@ -163,7 +161,7 @@ class Driver:
             return
         given = [encoded(one) if isinstance(one, TileMap) else one for one in arguments]
         addresses = (ctypes.c_void_p * len(given))(*map(ctypes.addressof, given))
-        if early is not None and shape.shared_bytes > self._half:
+        if early is not None and self._is_spread(source, kernel, shape):
             early.gridDimX, early.gridDimY, early.gridDimZ = shape.grid
             early.blockDimX, early.sharedMemBytes, early.hStream = shape.block, shape.shared_bytes, stream
             result = driver.cuLaunchKernelEx(early, kernel, ctypes.addressof(addresses), 0)
@@ -173,6 +171,16 @@ class Driver:
             )
         if result[0] != driver.CUresult.CUDA_SUCCESS:
             call(result, f"launching {source} for {what}", where=self._asked(shape), hint="--device cpu")
+
+    def _is_spread(self, source: Kernel, kernel: Any, shape: Shape) -> bool:
+        """Whether blocks of a launch that come early cannot crowd: they lie where the kernel before them has left room, and that may be on few
+        multiprocessors (with every kernel early, bert-base 8 x 128 took 9 % longer). They do no harm where none has room for more blocks than it
+        would get anyway."""
+        key = (source, shape.block, shape.shared_bytes)
+        if key not in self._resident:
+            asked = driver.cuOccupancyMaxActiveBlocksPerMultiprocessor(kernel, shape.block, shape.shared_bytes)
+            self._resident[key] = call(asked, f"asking for the room of {source}")
+        return self._resident[key] <= -(-shape.grid[0] // self.multiprocessors)
 
     def capture(self, batches: Sequence[Batch], *, timed: bool = False) -> CapturedGraph:
         """As ``Backend.capture``."""

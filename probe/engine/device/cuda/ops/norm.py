@@ -23,7 +23,11 @@ _THREADS = 256  # of a block that takes a part of a row
 _HELD = 32  # elements of a part that a thread holds
 _PARTS = 256  # of a row at most: every block joins them all
 _BLOCKS = 16  # a multiprocessor, of a launch over parts
-_SPREAD = 2  # blocks a multiprocessor that short rows are spread over
+_ROWS = (1, 2, 4, 8, 16, 24)  # short ones that a block may hold
+_LARGE, _MORE = (
+    200 << 10,
+    4 << 10,
+)  # bytes of shared memory: where blocks may come early; more than half a multiprocessor
 _PER_CHANNEL = 21  # opset from which GroupNormalization has a scale a channel; before, one a group
 
 
@@ -123,16 +127,19 @@ def _normalised(
     if not plan.items or few:
         _in_parts(queue, x, (rows, cols, plan.lanes), macros, (pointers, places, epsilon))
         return y
-    of_block = plan.rows
-    while of_block > 1 and rows < of_block * _SPREAD * queue.backend.multiprocessors:
-        of_block //= 2
+    many, limit = queue.backend.multiprocessors, queue.backend.shared_limit
+    of_block, alone = plan.rows, 0
+    if plan.rows > 1:  # a warp a row
+        of_block = next((one for one in _ROWS if rows <= one * many), plan.rows)
+        # A block a multiprocessor, and room for no second one: then blocks may come before the kernel before them has ended without crowding
+        # on few multiprocessors (driver.py).
+        alone = limit // 2 + _MORE if rows <= of_block * many and limit >= _LARGE else 0
     macros += [
         ("THREADS", plan.threads), ("ITEMS", plan.items), ("VEC", plan.lanes), ("ROWS", of_block), ("ENTRY_HELD", 1),
     ]  # fmt: skip
     arguments = [*pointers, ctypes.c_longlong(rows), ctypes.c_longlong(cols), *places, epsilon]
-    queue.launch(
-        Source("norm.cu", "norm_held", tuple(macros)), math.ceil(rows / of_block), plan.threads * of_block, *arguments
-    )
+    source = Source("norm.cu", "norm_held", tuple(macros))
+    queue.launch(source, math.ceil(rows / of_block), plan.threads * of_block, *arguments, shared_bytes=alone)
     return y
 
 
