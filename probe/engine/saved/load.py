@@ -63,7 +63,11 @@ def load_engine(path: str | Path, *, threads: int = 0, libraries: Sequence[Path]
     header, network, layers = saved.header, saved.network, saved.layers
     settings: Any = Settings(header.precision, header.device, header.passes, header.fusion, header.interior)  # type: ignore[arg-type]
     rounding = Rounding(layers, settings.interior)
-    device_for = device_maker(header.device, network, layers, header.precision, threads, libraries)
+    try:
+        device_for = device_maker(header.device, network, layers, header.precision, threads, libraries)
+    except InputError as error:  # no such device here
+        what = f"the engine was built for {header.fingerprint.processor or header.device}: {error.what}"
+        raise InputError(what, where=str(path), hint="build one for this machine: probe build MODEL -o FILE") from error
     device = device_for(rounding)
     report = PassReport(
         header.passes,  # type: ignore[arg-type] - checked by read_saved
@@ -169,7 +173,9 @@ def _compared(header: SavedEngine, engine: Engine, where: str) -> tuple[str, ...
     if then.device != here.device:
         raise InputError(f"the engine was built for {then.device}; this is {here.device}", where=where, hint=_AGAIN)
     if header.device == "cuda" and then.processor != here.processor:
-        raise InputError(f"the engine was built for {then.processor}; this is {here.processor}", where=where, hint=_AGAIN)
+        raise InputError(
+            f"the engine was built for {then.processor}; this is {here.processor}", where=where, hint=_AGAIN
+        )
     notes = []
     for field, word in (("processor", "processor"), ("driver", "driver"), ("sources", "version of the tactics")):
         built, now = getattr(then, field), getattr(here, field)

@@ -166,6 +166,20 @@ def test_an_engine_for_another_gpu_is_refused(tmp_path, compiled, gpu_of):
         load_engine(tmp_path / "e.probe")
 
 
+def test_without_a_gpu_its_engine_is_refused(tmp_path, compiled, gpu_of, monkeypatch):
+    built(tmp_path, gpu_of()).save(tmp_path / "e.probe")
+
+    def none_here():
+        raise InputError("no CUDA device: the NVIDIA driver sees no GPU", hint="--device cpu")
+
+    monkeypatch.setattr("probe.engine.device.cuda.guard.first_gpu", none_here)
+    with pytest.raises(
+        InputError, match="built for NVIDIA Test: no CUDA device: the NVIDIA driver sees no GPU"
+    ) as caught:
+        load_engine(tmp_path / "e.probe")
+    assert caught.value.where == str(tmp_path / "e.probe") and "probe build" in caught.value.hint
+
+
 def test_an_engine_of_another_compiler_is_refused(tmp_path, compiled, gpu_of, monkeypatch):
     engine = built(tmp_path, gpu_of())
     engine.run(X)
