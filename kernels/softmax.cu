@@ -11,8 +11,13 @@
 
 #define LOWEST __int_as_float(0xff800000)
 
+// x / sum by its reciprocal and the remainder (Markstein 1990): rounded as the division is, but for results next to zero, and without its branch
+__device__ __forceinline__ float divided(float x, float sum, float once) {
+    float q = x * once;
+    return fmaf(fmaf(-q, sum, x), once, q);
+}
 __device__ __forceinline__ float result(float x, float top, float sum) {
-    return LOG ? x - top - logf(sum) : expf(x - top) / sum;
+    return LOG ? x - top - logf(sum) : divided(expf(x - top), sum, 1.f / sum);
 }
 
 #ifdef ENTRY_STRIDED
@@ -98,8 +103,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) softmax_kept(const TX* __r
     });
     sum = block_all<THREADS>(sum, 0.f, Sum());
     __syncthreads();
-    float shift = LOG ? logf(sum) : 0.f;
-    auto stored = [&](TX one) { return LOG ? read(one) - top - shift : (HOLDS ? read(one) : expf(read(one) - top)) / sum; };
+    float shift = LOG ? logf(sum) : 0.f, once = 1.f / sum;
+    auto stored = [&](TX one) { return LOG ? read(one) - top - shift : divided(HOLDS ? read(one) : expf(read(one) - top), sum, once); };
     over(y, (int)cols, [&](int c) {
         Pack<TY, VY> out;
         if constexpr (sizeof(TX) == sizeof(TY)) {  // as misaligned as y, too
@@ -148,13 +153,13 @@ extern "C" __global__ void __launch_bounds__(THREADS * ROWS) softmax_held(
         }
     }
     sum = ROWS > 1 ? warp_all(sum, Sum()) : block_all<THREADS>(sum, 0.f, Sum());
-    float shift = LOG ? logf(sum) : 0.f;
+    float shift = LOG ? logf(sum) : 0.f, once = 1.f / sum;
 #pragma unroll
     for (int i = 0; i < ITEMS; ++i) {
         int c = (i * THREADS + thread) * VEC;
         Pack<TY, VEC> out;
 #pragma unroll
-        for (int v = 0; v < VEC; ++v) write(out.lane[v], LOG ? held[i][v] - top - shift : held[i][v] / sum);
+        for (int v = 0; v < VEC; ++v) write(out.lane[v], LOG ? held[i][v] - top - shift : divided(held[i][v], sum, once));
         if (c < cols) *(Pack<TY, VEC>*)(y + c) = out;
     }
 }
