@@ -18,7 +18,7 @@ _MMA = re.compile(rf"mma_{_NUMBER}x{_NUMBER}(_acc16)?", re.ASCII)
 _SIMT = re.compile(rf"simt_{_NUMBER}x{_NUMBER}", re.ASCII)
 _PRODUCTS = ("MatMul", "Gemm", "Conv")
 _LOW = ("fp16", "bf16")
-_WIDE = "; operands that a kept tensor leaves in FP32 are multiplied as exact does"
+_WIDE = "; where a kept tensor is read, multiplied or made in FP32, products are exact's"
 _ALIGNED = "|error| <= 3 {k} u32 S"  # tensor cores align the terms of a step to the largest and cut off what is below
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from probe.engine.assignment import FP32, Assignment
 from probe.engine.device.protocol import Learns
 from probe.engine.tuning.context import chosen_layers
+from probe.errors import InputError
 
 if TYPE_CHECKING:
     from probe.engine.engine import Engine
@@ -29,6 +30,7 @@ class Menu:
         mixtures: that were planned.
         layers: in how many ways layers run: forms, and what their neighbours hand them.
         kernels: compiled.
+        refused: why mixtures were refused: a tactic does not compute what its neighbours hand over. Each reason once.
         seconds: for all of it.
     """
 
@@ -36,6 +38,7 @@ class Menu:
     layers: int
     kernels: int
     seconds: float
+    refused: tuple[str, ...] = ()
 
 
 def prepare_menu(
@@ -69,16 +72,20 @@ def prepare_menu(
         return None
     begin, feeds = time.monotonic(), engine.feeds(inputs)
     count = layers = 0
+    refused: dict[str, int] = {}
     start = base or engine.assignment
     for kind in (islice(lifted(engine, start, seed), LIFTED), islice(keeping(engine, start, seed), KEEPING)):
         idle = 0
         for mixture in kind:
-            new = device.learn(feeds, engine.plans(mixture))
+            try:
+                new = device.learn(feeds, engine.plans(mixture))
+            except InputError as error:
+                refused[error.what] = new = 0
             count, layers, idle = count + 1, layers + new, 0 if new else idle + 1
             if idle >= _PATIENCE or time.monotonic() - begin > max_seconds:
                 break
     kernels = device.compile_learnt(None if tell is None else lambda done, of: tell(f"kernel {done} of {of}"))
-    return Menu(count, layers, kernels, time.monotonic() - begin)
+    return Menu(count, layers, kernels, time.monotonic() - begin, tuple(refused))
 
 
 def lifted(engine: Engine, base: Assignment, seed: int = 0) -> Iterator[Assignment]:

@@ -9,7 +9,7 @@ import random
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
-from probe.engine.tactics import tactic_of
+from probe.engine.tactics import is_known, tactic_of
 from probe.engine.tuning.context import Candidate, LayerContext
 from probe.engine.tuning.rules import Rule
 
@@ -145,6 +145,11 @@ class Allow(_Silent):
         """
         self.rules = tuple(Rule.parse(one) if isinstance(one, str) else one for one in rules)
         self.name = f"allow {', '.join(map(str, self.rules))}"
+
+    def named(self, context: LayerContext) -> Sequence[str]:
+        """As ``Names.named``: tactics that rules about the layer write out, alone or between ``|``."""
+        words = (word for rule in self.rules if rule.concerns(context) for word in rule.tactic.pattern.split("|"))
+        return tuple(dict.fromkeys(word for word in words if is_known(word)))
 
     def select(self, context: LayerContext, candidates: Sequence[Candidate]) -> Sequence[Candidate]:
         """As ``Selector.select``."""

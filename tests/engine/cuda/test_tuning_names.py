@@ -122,9 +122,12 @@ def test_a_name_that_does_not_fit_is_refused_and_nothing_else_runs(engine, host,
 def test_what_a_kept_tensor_leaves_wide_is_multiplied_exactly(engine, host):
     on(engine, host)
     layer = layers_of(engine)["c"]
-    kept = engine.assignment.keeping(tensors=["r"])
-    expected = engine.run(FEEDS, kept)["y"]
-    assert np.array_equal(engine.run(FEEDS, kept.with_tactics({layer: "mma_64x64"}))["y"], expected)
+    for name in ("r", "g", "c"):  # read, made, and a weight
+        kept = engine.assignment.keeping(tensors=[name])
+        expected = engine.run(FEEDS, kept)["y"]
+        assert np.array_equal(engine.run(FEEDS, kept.with_tactics({layer: "mma_64x64_acc16"}))["y"], expected), name
+    other = engine.run(FEEDS, engine.assignment.with_tactics({layer: "mma_64x64_acc16"}))["y"]
+    assert not np.array_equal(other, engine.run(FEEDS)["y"]), "it would show"
 
 
 def test_the_cpu_refuses_them(engine):

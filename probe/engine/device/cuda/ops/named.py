@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from probe.engine.assignment import EXACT
 from probe.engine.device.cuda import library
-from probe.engine.device.cuda.errors import Refused
+from probe.engine.device.cuda.errors import Refused, Unsupported
 from probe.engine.device.cuda.ops.family import Convolution, Family
 from probe.engine.device.cuda.ops.tiled_family import TiledFamily
 from probe.engine.device.cuda.ops.wgmma_family import WgmmaFamily
@@ -37,10 +37,12 @@ def launch(queue: Queue, problem: Product | Convolution, name: str) -> list[Tens
 
     Raises:
         Refused: it does not compute this problem; nothing was launched.
-        Unsupported: as ``Family.launch``.
+        Unsupported: not together with its tail: as ``Family.launch``.
     """
     family, plain = owner(name), _plain(problem)
     reason = refusal(queue, problem, name)
+    if reason is not None and (problem.steps if isinstance(problem, Convolution) else problem.ending.steps):
+        raise Unsupported(reason)  # it may be the tail, whose formats follow what neighbours hand over
     if family is None or reason is not None:
         raise Refused(f"{name} does not compute it: {reason}")
     return family.launch(queue, plain, name)

@@ -11,8 +11,10 @@ from probe.engine.device.cuda.errors import Unsupported
 from probe.engine.device.cuda.formats import F16, F32
 from probe.engine.device.cuda.ops import conv_nhwc
 from probe.engine.device.cuda.ops.conv import DIRECT, as_product, channels_first, is_as_product, tiles_of
+from probe.engine.device.cuda.ops.conv_nhwc import is_depthwise
 from probe.engine.device.cuda.ops.family import Convolution
 from probe.engine.device.cuda.ops.matmul import ACC16, Tile, on_tiles, tiles_for, tiles_refusal
+from probe.engine.device.cuda.ops.wgmma import ARCH
 
 if TYPE_CHECKING:
     from probe.engine.device.cuda.ops.product import Product
@@ -29,13 +31,14 @@ class TiledFamily:
     prefixes: tuple[str, ...] = ("mma_", "simt_", DIRECT, _DEPTHWISE)
 
     def offered(self, queue: Queue, problem: Product | Convolution) -> Iterable[str]:
-        """As ``Family.offered``: all there are."""
-        del queue
-        conv = isinstance(problem, Convolution)
+        """As ``Family.offered``: what tensor cores compute; where they do not, all other tiles."""
         found = [f"mma_{one.m}x{one.n}" for one in _tiles(problem, "mma")]
-        found += [f"{name}{_LOW_SUMS}" for name in found]
-        found += [f"simt_{one.m}x{one.n}" for one in _tiles(problem, "simt")]
-        return [*found, DIRECT, _DEPTHWISE] if conv else found
+        if self.refusal(queue, problem, found[0]) is None:
+            # sums in FP16 win nothing where wgmma has sums in FP32
+            found += [] if queue.backend.arch == ARCH else [f"{name}{_LOW_SUMS}" for name in found]
+            return [*found, _DEPTHWISE] if isinstance(problem, Convolution) and is_depthwise(problem.call) else found
+        found = [f"simt_{one.m}x{one.n}" for one in _tiles(problem, "simt")]
+        return [*found, DIRECT, _DEPTHWISE] if isinstance(problem, Convolution) else found
 
     def refusal(self, queue: Queue, problem: Product | Convolution, name: str) -> str | None:
         """As ``Family.refusal``."""
@@ -54,7 +57,7 @@ class TiledFamily:
         x, w = call.data(0), call.data(1)
         if name == _DEPTHWISE:
             reason = conv_nhwc.refusal(queue, call, problem.window)
-            return reason or (None if conv_nhwc.is_depthwise(call) else "it is for depthwise convolutions")
+            return reason or (None if is_depthwise(call) else "it is for depthwise convolutions")
         if max(math.prod(x.shape[1:]), w.shape[0] * math.prod(problem.window.out)) >= 1 << 31:
             return "more elements an image than 31 bits count"
         if name == DIRECT:

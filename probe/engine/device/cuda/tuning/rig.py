@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
 CACHE = 128 << 20  # bytes that repetitions walk over in turn: more than the L2 cache of any GPU known here
-MOST_COPIES = 32
+MOST_COPIES, LEAST = 32, 8  # copies of a problem's memory; repetitions
 _ROOM = 4 << 30  # bytes of all copies
 
 
@@ -75,10 +75,10 @@ class Rig:
             self.backend.free(address)
         self._orphans.clear()
 
-    def repetitions(self, noted: Noted, least: int = 8) -> tuple[Graph, int]:
+    def repetitions(self, noted: Noted) -> tuple[Graph, int]:
         """A graph that repeats launches on one copy of their memory after the other, and how often."""
         copies = min(-(-CACHE // max(noted.nbytes, 1)), MOST_COPIES, max(_ROOM // max(noted.nbytes, 1), 1))
-        rounds = -(-least // copies)
+        rounds = -(-LEAST // copies)
         launches = [
             replace(one, arguments=[self._moved(argument, at) for argument in one.arguments])
             for at in range(copies)
