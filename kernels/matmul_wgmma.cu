@@ -49,10 +49,15 @@ struct Windows { int chunks, kernel_width, out_height, out_width, stride_height,
 // The tile a block works on: y's matrix, and the tile's row and column there, in elements
 struct Site { i64 batch, row, col; int b0, b1; };
 __device__ __forceinline__ Site site_of(unsigned tile, int rank, const Problem& p) {
-    unsigned down = (unsigned)p.down, across = (unsigned)p.across, per = down * across, width = BAND * across;
-    unsigned batch = tile / per, at = tile % per, first = at / width * BAND, rows = down - first < BAND ? down - first : BAND;
-    unsigned row = (first + at % width % rows) * PAIR + rank % PAIR, col = at % width / rows, batch1 = (unsigned)p.batch1;
-    return {batch, (i64)row * BM, (i64)col * BN, (int)(batch / batch1), (int)(batch % batch1)};
+    unsigned down = (unsigned)p.down, across = (unsigned)p.across, batch = 0, batch0 = 0, at = tile;
+    if (p.batches > 1) {  // divisions take a hundred cycles each, before anything can be copied
+        batch = tile / (down * across), at = tile - batch * down * across;
+        batch0 = batch / (unsigned)p.batch1;
+    }
+    unsigned band = across > 1 ? at / (BAND * across) : at / BAND, in = at - band * BAND * across, rows = down - band * BAND;
+    bool whole = rows >= BAND;
+    unsigned row = (band * BAND + (whole ? in % BAND : in % rows)) * PAIR + rank % PAIR, col = whole ? in / BAND : in / rows;
+    return {batch, (i64)row * BM, (i64)col * BN, (int)batch0, (int)(batch - batch0 * (unsigned)p.batch1)};
 }
 
 // row and col: in the tile
