@@ -152,7 +152,8 @@ def depth_to_space(queue: Queue, call: Call) -> list[Tensor | None]:
     x, size = _stored(queue, call, 0), call.int("blocksize", 1)
     n, c, h, w = x.shape
     if call.node.op_type == "SpaceToDepth":
-        moved = _reordered(queue, x.view((n, c, h // size, size, w // size, size)), (0, 3, 5, 1, 2, 4))
+        order = (0, 3, 5, 1, 2, 4) if call.text("mode", "DCR") == "DCR" else (0, 1, 3, 5, 2, 4)
+        moved = _reordered(queue, x.view((n, c, h // size, size, w // size, size)), order)
         return [moved.view((n, c * size * size, h // size, w // size))]
     if call.text("mode", "DCR") == "DCR":
         moved = _reordered(queue, x.view((n, size, size, c // size**2, h, w)), (0, 3, 4, 1, 5, 2))
