@@ -1,6 +1,6 @@
 """Damaged recordings, saved results and models: no traceback, no hang, no crash, no blown-up memory, no wrong pass.
 
-900 cases here; ``python -m tests.fuzz.campaign`` runs as many as are asked for, and reports/ has its figures.
+450 cases here, 2,250 with PROBE_THOROUGH=1; ``python -m tests.fuzz.campaign`` runs as many as are asked for, and reports/ has its figures.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.fuzz import bases
+from tests.thorough import THOROUGH
 
 pytestmark = pytest.mark.skipif(
     not hasattr(os, "fork") or not Path("/proc").exists(), reason="needs fork and memory limits"
@@ -24,8 +25,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # kind, first seed, cases; parts of a few seconds each, so that several processes share them well
 PARTS = [
-    ("dump", 0, 130), ("dump rows", 0, 120), ("npz", 0, 80), ("npz members", 0, 80), ("npy folder", 0, 60),
-    ("safetensors", 0, 75), ("polygraphy", 0, 90), ("polygraphy inputs", 0, 40), ("saved results", 0, 100), ("models", 0, 120), ("real models", 0, 25),
+    (kind, 0, count * (5 if THOROUGH else 1)) for kind, count in (
+        ("dump", 65), ("dump rows", 60), ("npz", 40), ("npz members", 80), ("npy folder", 30), ("safetensors", 40), ("polygraphy", 45),
+        ("polygraphy inputs", 20), ("saved results", 50), ("models", 50), ("real models", 12),
+    )
 ]  # fmt: skip
 
 
@@ -47,7 +50,7 @@ def run(kind: str, first: int, count: int, *options: str) -> dict[str, Any]:
 
 
 def test_there_are_enough_cases() -> None:
-    assert sum(count for _, _, count in PARTS) >= 900
+    assert sum(count for _, _, count in PARTS) >= 450
 
 
 @pytest.mark.parametrize(("kind", "first", "count"), PARTS, ids=str)
