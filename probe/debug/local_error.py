@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import reduce
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from probe.debug.causes import is_float
+from probe.debug.layer_means import Means, Tensors, floats_of, means_of
 from probe.engine.assignment import FP32
 from probe.errors import InputError
 from probe.metrics.formulas import nmse, range_rel
-from probe.metrics.measure import InMemory, Spec, Workspace, measure
-from probe.metrics.plain import plain_sums
 from probe.metrics.sums import Sums
 from probe.results.run import LayerError
 
@@ -24,10 +20,6 @@ if TYPE_CHECKING:
     from probe.debug.evidence import Evidence
     from probe.engine.layers import Layer
 
-Array = np.ndarray[Any, Any]
-Tensors = Mapping[str, Array]
-
-_NOISE = frozenset(("power",))  # beside the largest error all that range_rel and nmse are made of
 _UNMEASURED = {"if": "an If: its branches' layers are measured", "shape": "integers only"}
 
 
@@ -49,21 +41,21 @@ def layer_errors(
         measured: layers that are evaluated; the others keep their accumulated error. All by default.
         progress: called with the name of each layer before it is evaluated.
     """
-    space = Workspace()
+    means = means_of(evidence)
     found: list[LayerError] = []
     for layer in evidence.engine.layers:
         base = _described(evidence, layer)
         if layer.moves or layer.kind in _UNMEASURED:
             note = _UNMEASURED.get(layer.kind, "moves data: no error of its own")
             # What only moves data is right or wrong: worth evaluating where what it hands on is wrong.
-            floor = _floor_of(evidence, layer, space) if base.beyond and layer.kind != "if" else None
+            floor = _floor_of(evidence, layer, means) if base.beyond and layer.kind != "if" else None
             found.append(replace(base, note=note, floor=floor))
         elif measured is not None and not measured(layer):
             found.append(replace(base, note="not selected"))
         else:
             if progress is not None:
                 progress(layer.name)
-            found.append(_measured(evidence, layer, base, space))
+            found.append(_measured(evidence, layer, base, means))
     return found
 
 
@@ -106,17 +98,17 @@ class _Totals:
     noise_in: dict[str, Sums] = field(default_factory=dict)
 
 
-def _measured(evidence: Evidence, layer: Layer, base: LayerError, space: Workspace) -> LayerError:
+def _measured(evidence: Evidence, layer: Layer, base: LayerError, means: Means) -> LayerError:
     totals = _Totals()
     notes: list[str] = []
     ran = False
     for input_id in evidence.pairs:
-        reads = evidence.golden_reads(layer, input_id)
+        reads = means.golden_reads(layer, input_id)
         if isinstance(reads, str):
             notes.append(reads)
             continue
         try:
-            _add_input(evidence, layer, reads, input_id, totals, space)
+            _add_input(evidence, layer, reads, input_id, totals, means)
             ran = True
         except InputError as error:
             notes.append(f"fails on golden inputs: {error.what}")
@@ -133,59 +125,50 @@ def _measured(evidence: Evidence, layer: Layer, base: LayerError, space: Workspa
     )
 
 
-def _floor_of(evidence: Evidence, layer: Layer, space: Workspace) -> float | None:
+def _floor_of(evidence: Evidence, layer: Layer, means: Means) -> float | None:
     totals = _Totals()
     names = [value.name or "" for value in layer.outputs]
     for input_id in evidence.pairs:
-        reads = evidence.golden_reads(layer, input_id)
+        reads = means.golden_reads(layer, input_id)
         if isinstance(reads, str):
             continue
-        golden = {name: array for name in names if (array := evidence.golden_array(name, input_id)) is not None}
+        golden = means.golden(names, input_id)
         with suppress(InputError):  # golden inputs of another shape than this network's: the divergence itself says so
-            _add(totals.floor, names, evidence.engine.evaluate(layer, reads, FP32), golden, space)
+            _add(totals.floor, *means.sums(names, [(means.evaluate(layer, reads, FP32), golden)]))
     return _worst(totals.floor)
 
 
-def _add_input(
-    evidence: Evidence, layer: Layer, reads: Tensors, input_id: str, totals: _Totals, space: Workspace
-) -> None:
-    engine, assignment = evidence.engine, evidence.assignment
+def _add_input(evidence: Evidence, layer: Layer, reads: Tensors, input_id: str, totals: _Totals, means: Means) -> None:
+    assignment = evidence.assignment
     choice, kept = assignment.of(layer.name), assignment.kept
     names = [value.name or "" for value in layer.outputs]
-    wide = engine.evaluate(layer, reads, FP32)
-    low = wide if choice == FP32 else engine.evaluate(layer, reads, choice, kept=kept)
+    wide = means.evaluate(layer, reads, FP32)
+    low = wide if choice == FP32 else means.evaluate(layer, reads, choice, kept=kept)
+    golden = means.golden(names, input_id)
+    pairs = [(totals.injected, low, golden), (totals.floor, wide, golden)]
     if choice.precision != "fp32":
-        rounded = engine.evaluate(layer, reads, FP32, read_as=choice.precision, kept=kept)
-        _add(totals.local, names, low, rounded, space)
+        rounded = means.evaluate(layer, reads, FP32, read_as=choice.precision, kept=kept)
+        pairs.append((totals.local, low, rounded))
     elif choice != FP32:
-        _add(totals.local, names, low, wide, space)  # another tactic in FP32
-    golden = {name: array for name in names if (array := evidence.golden_array(name, input_id)) is not None}
-    _add(totals.injected, names, low, golden, space)
-    _add(totals.floor, names, wide, golden, space)
-    arrived = evidence.actual_reads(layer, input_id)
+        pairs.append((totals.local, low, wide))  # another tactic in FP32
+    found = means.sums(names, [(actual, expected) for _, actual, expected in pairs])
+    for (into, _, _), sums in zip(pairs, found, strict=True):
+        _add(into, sums)
+    arrived = means.actual_reads(layer, input_id)
     if arrived is None:
         return
-    floats = [name for name, array in arrived.items() if is_float(array)]
-    if not floats or any(arrived[name].shape != reads[name].shape for name in reads):
+    floats = floats_of(arrived)
+    if not floats or any(tuple(arrived[name].shape) != tuple(reads[name].shape) for name in reads):
         return  # without numbers that arrive there is no noise to pass on
-    if all(np.array_equal(arrived[name], reads[name]) for name in floats):
-        return
-    if all(np.isfinite(arrived[name]).all() for name in floats):
-        _add(totals.noise_in, floats, arrived, reads, space)
-        _add(totals.noise_out, names, engine.evaluate(layer, arrived, FP32), wide, space)
+    noise = means.noise(floats, arrived, reads)
+    if noise is not None:
+        _add(totals.noise_in, noise)
+        _add(totals.noise_out, *means.sums(names, [(means.evaluate(layer, arrived, FP32), wide)]))
 
 
-def _add(into: dict[str, Sums], names: Sequence[str], actual: Tensors, golden: Tensors, space: Workspace) -> None:
-    for name, sums in _sums(names, actual, golden, space):
+def _add(into: dict[str, Sums], found: Mapping[str, Sums]) -> None:
+    for name, sums in found.items():
         into[name] = into[name].merge(sums) if name in into else sums
-
-
-def _sums(names: Sequence[str], actual: Tensors, golden: Tensors, space: Workspace) -> Iterator[tuple[str, Sums]]:
-    for name in names:
-        a, g = actual.get(name), golden.get(name)
-        if a is None or g is None or a.shape != g.shape or a.dtype.kind in "OSUT":
-            continue  # shapes that depend on data may differ: then nothing can be subtracted
-        yield name, plain_sums(a, g, _NOISE) or measure(InMemory(a), InMemory(g), Spec(worst=1), space)
 
 
 def _worst(sums: Mapping[str, Sums]) -> float | None:

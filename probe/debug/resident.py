@@ -34,13 +34,12 @@ class ResidentTape:
     device's free memory; the rest goes to the host.
 
     As a source that compares its own tensors (``probe.compare.pair.Measures``) it is told of all pairs first. Goldens are copied to the device
-    once, up to half of its free memory; each further one is copied for its own comparison and given up. What the device does not compare (integers,
+    once, up to half of its free memory; each further one is copied each time and given up. What the device does not compare (integers,
     shapes of numpy's own) is compared on the host.
 
     Attributes:
         on_device: pairs that the device compared; ``on_host`` the others.
         golden_bytes: of goldens that are kept on the device.
-        passing: goldens for which there was no room.
     """
 
     kind = "tape"
@@ -58,7 +57,8 @@ class ResidentTape:
         room = device.room()
         self._golden_limit, self._actual_limit = room // _GOLDEN_SHARE, room // _ACTUAL_SHARE
         self._held: dict[Key, Resident] = {}
-        self._held_bytes = self.golden_bytes = self.passing = self.on_device = self.on_host = 0
+        self._held_bytes = self.golden_bytes = self.on_device = self.on_host = 0
+        self._passing: set[tuple[int, str, str]] = set()
         self._order: list[TensorInfo] = []
         self._goldens: dict[tuple[int, str, str], tuple[Resident | None, Reference | None]] = {}
         self._comparison: Comparison | None = None
@@ -127,6 +127,10 @@ class ResidentTape:
         held = self._held.get((row.name, row.input_id))
         return _Reader(held) if held is not None else self._host.open(row)
 
+    def resident(self, name: str, input_id: str) -> Resident | None:
+        """A tensor that is held on the device."""
+        return self._held.get((name, input_id))
+
     def close(self) -> None:
         self._host.close()
         self._held.clear()
@@ -140,7 +144,7 @@ class ResidentTape:
         actual = self._held.get((row.name, row.input_id))
         if actual is None or row.dtype != "float32" or golden_row.dtype != "float32":
             return
-        twin, reference = self._golden(golden, golden_row)
+        twin, reference = self.golden_of(golden, golden_row)
         asked = asked_of(reference, spec) if reference is not None else None
         if asked is None or twin is None or reference is None:
             return
@@ -165,7 +169,7 @@ class ResidentTape:
         self.on_host += found is None
         return found
 
-    def _golden(self, golden: TensorSource, row: TensorInfo) -> tuple[Resident | None, Reference | None]:
+    def golden_of(self, golden: TensorSource, row: TensorInfo) -> tuple[Resident | None, Reference | None]:
         """A golden tensor on the device, and what is known of it; None where it is not compared there."""
         key = (id(golden), row.name, row.input_id)
         if key in self._goldens:
@@ -178,7 +182,7 @@ class ResidentTape:
             self.golden_bytes += array.nbytes
             self._goldens[key] = found
         else:
-            self.passing += 1
+            self._passing.add(key)
         return found
 
     @property
@@ -187,8 +191,10 @@ class ResidentTape:
         if not self.on_device:
             return ""
         text = f"{self.on_device:,} tensors were compared on the device, {self.on_host:,} on the host"
-        if self.passing:
-            text += f"; {self.passing:,} goldens found no room on the device and were copied for their own comparison"
+        if self._passing:
+            text += (
+                f"; {len(self._passing):,} goldens found no room on the device and were copied each time"
+            )
         return text
 
 

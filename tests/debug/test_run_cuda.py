@@ -67,6 +67,11 @@ def alike(one: RunResult, other: RunResult) -> list[str]:
                     off.append(f"{x.name} {list(x.shape)} {one_field.name}: {u} {v}")
             if [w.error for w in x.worst] != pytest.approx([w.error for w in y.worst], rel=1e-6):
                 off.append(f"{x.name}: worst {x.worst[:2]} {y.worst[:2]}")
+    for x, y in zip(one.layers, other.layers, strict=True):
+        for name in ("accumulated", "local", "injected", "floor", "gain"):
+            u, v = getattr(x, name), getattr(y, name)
+            if (u is None) != (v is None) or (u is not None and not math.isclose(u, v, rel_tol=NEAR, abs_tol=1e-11)):
+                off.append(f"layer {x.name} {name}: {u} {v}")
     return off
 
 
@@ -93,7 +98,7 @@ def test_without_room_goldens_are_copied_one_by_one(host, monkeypatch, tmp_path)
     monkeypatch.setattr(resident, "_GOLDEN_SHARE", 8)
     found = api.run(path, inputs=feeds, device="cuda", try_cure=False)
     assert not alike(found, whole)
-    assert any("2 goldens found no room" in note for note in found.notes), found.notes
+    assert any("3 goldens found no room" in note for note in found.notes), found.notes
     monkeypatch.setattr(host, "room", lambda: 400, raising=False)
     found = api.run(path, inputs=feeds, device="cuda", try_cure=False)
     assert not alike(found, whole)
@@ -125,7 +130,7 @@ def test_verdicts_are_the_cpus(request, monkeypatch, gpu, folder, name):  # noqa
     off = alike(found, again)
     facts = {
         "model": name, "cuda": found.verdict, "cpu": cpu.verdict, "fallbacks": len(found.fallbacks), "note": [n for n in found.notes if "compared on" in n],
-        "range_rel": {k: (v.metrics and v.metrics.range_rel, cpu.outputs[k].metrics and cpu.outputs[k].metrics.range_rel) for k, v in found.outputs.items()},
+        "range_rel": {k: [m.range_rel for m in (v.metrics, cpu.outputs[k].metrics) if m is not None] for k, v in found.outputs.items()},
         "seconds": {k: round(v, 2) for k, v in found.seconds.items() if v > 0.05}, "host": {k: round(v, 2) for k, v in again.seconds.items() if v > 0.05},
     }  # fmt: skip
     print(json.dumps(facts, default=str))

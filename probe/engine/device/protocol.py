@@ -292,6 +292,16 @@ class Compares(Protocol):
         """Bytes of memory that are free on the device."""
         ...
 
+    def evaluate_held(
+        self, layer: Layer, feeds: Mapping[str, Array | Resident], plan: Plan
+    ) -> dict[str, Array | Resident]:
+        """As ``Device.evaluate``, of what the layer hands to others; what lies on the device stays there.
+
+        Raises:
+            InputError: the layer fails.
+        """
+        ...
+
 
 class Inferences(Protocol):
     """Runs under one assignment that may take place beside others."""

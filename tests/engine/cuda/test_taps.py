@@ -38,15 +38,15 @@ class Hopper(NullBackend):
 
 def network(folder, name: str, backend, precision: str = "fp16"):
     engine = compile_model(load(folder / "models" / f"{name}.onnx"), precision=precision)
-    engine.device = CudaDevice(engine.network, engine.top_layers, engine.rounding, backend)
-    return engine, feeds_of(folder, name)
+    device = engine.device = CudaDevice(engine.network, engine.top_layers, engine.rounding, backend)
+    return engine, device, feeds_of(folder, name)
 
 
 @pytest.mark.parametrize("name", SMALL)
 def test_tactics_are_the_same(exports, name):
     backend = Hopper()
-    engine, feeds = network(exports, name, backend)
-    engine.device.replays.enabled = False
+    engine, device, feeds = network(exports, name, backend)
+    device.replays.enabled = False
     engine.run(feeds)  # weights are brought into their order once
     backend.by_layer.clear()
     engine.run(feeds)
@@ -59,12 +59,17 @@ def test_tactics_are_the_same(exports, name):
 
 
 def check(folder, name: str, precision: str, backend) -> None:
-    engine, feeds = network(folder, name, backend, precision)
+    engine, _, feeds = network(folder, name, backend, precision)
     plain, again = engine.run(feeds), engine.run(feeds)  # recorded, then repeated
     late: list[Tapped] = []
     early: dict[str, np.ndarray] = {}
     first = engine.run(feeds, tap=late.append)  # read when everything has run
-    second = engine.run(feeds, tap=lambda t: early.setdefault(t.name, t.array.copy()) if t.array is not None else None)
+
+    def read(tapped: Tapped) -> None:
+        if tapped.array is not None:
+            early.setdefault(tapped.name, tapped.array.copy())
+
+    second = engine.run(feeds, tap=read)
     for key, array in plain.items():
         for other in (again, first, second):
             assert array.tobytes() == other[key].tobytes(), key

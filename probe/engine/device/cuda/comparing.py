@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from probe.engine.device.cuda.backend import Backend
     from probe.engine.device.cuda.queue import Queue
     from probe.engine.device.protocol import Resident
+    from probe.engine.layers import Layer
+    from probe.engine.rounding import Plan
 
 Array = np.ndarray[Any, Any]
 _ALIGNED = 16  # bytes that kernels load at a time
@@ -138,6 +140,26 @@ class ComparesPairs:
     """The part of a device that compares."""
 
     queue: Queue
+    _run_layer: Callable[..., dict[int, Tensor]]
+
+    def evaluate_held(
+        self, layer: Layer, feeds: Mapping[str, Array | Resident], plan: Plan
+    ) -> dict[str, Array | Resident]:
+        """As ``Compares.evaluate_held``."""
+        backend = self.queue.backend
+        backend.enter()
+        given = {value.name or "": feeds[value.name or ""] for value in layer.reads}
+        reads = {
+            id(value): one.tensor if isinstance(one := given[value.name or ""], Held) else host_tensor(np.asarray(one))
+            for value in layer.reads
+        }
+        made = self._run_layer(layer, reads, plan, self.queue, wants_interior=False)
+        found: dict[str, Array | Resident] = {}
+        for value in layer.outputs:
+            for suffix, held, _ in handed_out(made[id(value)], backend) if id(value) in made else ():
+                if held is not None:
+                    found[f"{value.name}{suffix}"] = held
+        return found
 
     def comparing(self, worst: int = 5) -> Comparing:
         """As ``Compares.comparing``."""
