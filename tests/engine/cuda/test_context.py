@@ -10,18 +10,21 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from probe.engine.build import compile_model
 from probe.engine.device.cuda.ceilings import measure_ceilings
+from probe.engine.device.cuda.device import CudaDevice
 from probe.engine.device.cuda.errors import CudaError, OutOfMemory
 from probe.errors import EXIT_INPUT, InputError
+from probe.model import load
 from probe.store.feeds import InputSet
 from probe.timing.bench import BenchOptions, bench_network, timeline_of
 from probe.timing.loop import Amount
 from tests.engine.cuda.host_backend import Noted
 from tests.engine.cuda.null_backend import NullBackend
-from tests.engine.cuda.test_replays import BRANCHES, CHAIN, HOST, LOOKUP, SIZES, anew, engine_of, same
+from tests.engine.cuda.test_replays import BRANCHES, CHAIN, HEAD, HOST, LOOKUP, SIZES, anew, engine_of, same
 
 THREADS = 4
 
@@ -175,6 +178,22 @@ def test_layers_shapes_and_memory_are_those_of_the_run(tmp_path, backend):
     held = timeline.held()
     assert held is not None and held.arena >= held.peak_live > 0 and held.pinned > 0
     assert max(held.live.values()) <= held.peak_live and set(held.live) <= {*spent, "outputs"}
+
+
+@pytest.mark.parametrize("rows", ["3", "n"])
+def test_shapes_inside_fused_layers_need_no_kernels_where_they_are_declared(tmp_path, rows):
+    text = f"g (float[{rows},16] x) => (float[{rows},16] y) {{ a = Exp (x)  b = Mul (a, a)  y = Softmax (b) }}"
+    backend = NullBackend()
+    onnx.save(onnx.parser.parse_model(HEAD + text), tmp_path / "m.onnx")
+    engine = compile_model(load(tmp_path / "m.onnx"), precision="fp16")
+    device = CudaDevice(engine.network, engine.top_layers, engine.rounding, backend)
+    plans, feeds = engine._plans(engine.assignment), {"x": np.ones((3, 16), np.float32)}
+    assert len(engine.layers) < 3, "fused"
+    device.run(feeds, plans)
+    before = {source for source, _ in backend.launched}
+    assert device.shapes(feeds, plans) == dict.fromkeys("aby", (3, 16))
+    if rows == "3":
+        assert {source for source, _ in backend.launched} == before
 
 
 def test_bench_on_the_device(tmp_path, backend, monkeypatch):

@@ -24,7 +24,7 @@ from probe.engine.device.cuda.fallback import FallbackExecutor
 from probe.engine.device.cuda.formats import F32
 from probe.engine.device.cuda.kept_kernels import KeptKernels
 from probe.engine.device.cuda.layer_run import LayerRun
-from probe.engine.device.cuda.one_run import OneRun, is_constant, not_run
+from probe.engine.device.cuda.one_run import OneRun, is_constant, not_run, with_interiors
 from probe.engine.device.cuda.ops.table import refusal
 from probe.engine.device.cuda.prepared import Prepared
 from probe.engine.device.cuda.queue import Queue
@@ -189,19 +189,19 @@ class CudaDevice(KeptKernels, ComparesPairs):
         return CudaContext(means, graphs=graphs, marked=marked)
 
     def shapes(self, feeds: Mapping[str, Array], plans: Mapping[str, Plan]) -> dict[str, tuple[int, ...]]:
-        """Of every tensor that a run makes, what stays inside fused layers too; nothing but what decides on shapes leaves the device.
-
-        Raises:
-            InputError: a layer fails; names it.
-        """
+        """Of every tensor that a run makes; of what stays inside fused layers as the network declares it, or by kernels that write it too,
+        which may have to be compiled. Nothing but what decides on shapes leaves the device. Raises as ``run``."""
         self.backend.enter()
-        with self._lock:
-            run = OneRun(
-                self.queue, plans, self._valued(self._fed(feeds)), Counter(self._fallback.uses), True, True, shapes={}
-            )
-            deque(self._run_layers(self._layers, run), maxlen=0)
-        assert run.shapes is not None
-        return run.shapes
+        found: dict[str, tuple[int, ...]] | None = None
+        for interior in (False, True):
+            with self._lock:
+                left, made = Counter(self._fallback.uses), {}
+                run = OneRun(self.queue, plans, self._valued(self._fed(feeds)), left, True, interior, made)
+                deque(self._run_layers(self._layers, run), maxlen=0)
+            found = made if interior else with_interiors(self._layers, made)
+            if found is not None:
+                break
+        return found or {}
 
     @property
     def weight_bytes(self) -> int:

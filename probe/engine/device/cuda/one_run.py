@@ -34,6 +34,18 @@ class OneRun:
     ahead: dict[str, Values] = field(default_factory=dict)
 
 
+def with_interiors(layers: Sequence[Layer], made: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]] | None:
+    """Shapes of what layers made, and of what stays inside those that ran, as far as the network declares it; None where it does not."""
+    found = dict(made)
+    for layer in all_layers(layers):
+        for value in layer.interior if any(one.name in made for one in layer.outputs) else ():
+            extents = [None] if value.shape is None else list(value.shape)
+            if not all(isinstance(one, int) for one in extents):
+                return None
+            found.setdefault(value.name or "", tuple(int(one) for one in extents if isinstance(one, int)))
+    return found
+
+
 def is_constant(reads: Values) -> bool:
     """Whether what a layer reads lies on the host and is the same in every run with inputs of these shapes."""
     return all(tensor.origin is None and (tensor.on_host or tensor.opaque is not None) for tensor in reads.values())
