@@ -142,7 +142,7 @@ def test_what_never_changes_is_computed_once(tmp_path, backend):
     (known,) = device.replays._known.values()
     assert known.recording is not None
     computed = {step.what for step in known.recording.steps if isinstance(step, Launched)}
-    assert computed == {"outputs", engine.layers[-1].name} and len(engine.layers) == 3
+    assert computed == {engine.layers[-1].name} and len(engine.layers) == 3
 
 
 def test_what_is_remembered_of_layers_outlives_recordings(tmp_path, backend, monkeypatch):
