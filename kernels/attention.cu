@@ -1,5 +1,5 @@
 // y = w v,  w = after(softmax(between(q k^T))) over the keys: attention, every matrix of a batch, its steps generated (attention_code.py)
-//   q [queries, depth], k [keys, depth], v [keys, width], TAB (f16 or bf16), rows of contiguous elements that begin on 16 bytes; y TY
+//   q [queries, depth], k [keys, depth], v [keys, width], TAB (f16, bf16, or float that is multiplied as TF32), rows of contiguous elements that begin on 16 bytes; y TY
 //   depth <= DEPTH, width <= WIDTH: multiples of 8; strides of the batch, and of rows, in elements (attention.cuh)
 // Rounded where it is produced: each step between and after in its register, w to TAB before it multiplies v. Sums are float.
 // Tactics; each is the one above plus one idea:
@@ -8,7 +8,7 @@
 // A warp has 16 queries; SPLIT warps share them, each with every SPLIT-th 16 keys. Tiles of BK keys come by asynchronous copies, STAGES under
 // way. The order of every sum is fixed.
 // NVRTC defines: TAB, TY, DEPTH, WIDTH (multiples of 16), QUERY_WARPS, SPLIT, BK (divides by 16 * SPLIT), STAGES, BLOCKS (of a multiprocessor, at least), HELD, KEYS (multiple of 16; held only), PLAIN_AFTER 1 where
-// nothing but a rounding lies between the softmax and its product with v, BEFORE_Q, BEFORE_K 1 where steps come before the product; WIDE 1 where nothing
+// nothing but a rounding lies between the softmax and its product with v, BEFORE_Q, BEFORE_K, BEFORE_V 1 where steps come before the products; WIDE 1 where nothing
 // rounds w: it is multiplied as the sum of two TAB, which hold 22 (bf16: 16) of its bits.
 #include "mma.cuh"
 
@@ -16,12 +16,15 @@ typedef TAB T;
 
 #define THREADS (32 * QUERY_WARPS * SPLIT)
 #define BQ (16 * QUERY_WARPS)
-#define PITCH ((DEPTH > WIDTH ? DEPTH : WIDTH) + 8)  // an odd number of 16 bytes: rows of a matrix lie in different banks
+#define ACCESS (16 / (int)sizeof(T))                 // elements of 16 bytes
+#define PITCH ((DEPTH > WIDTH ? DEPTH : WIDTH) + ACCESS)  // an odd number of 16 bytes: rows of a matrix lie in different banks
 #define TILES ((KEYS + BK - 1) / BK)
 #define EACH (BK / 16 / SPLIT)                        // of a tile: 16 keys of a warp
 #define MINE ((KEYS / 16 + SPLIT - 1) / SPLIT)        // of all keys
 #define SUMS_PITCH (WIDTH + 8)
-#define FRAGMENTS (WIDE ? 2 : 1)  // of w
+#define FRAGMENTS (WIDE || TF32 ? 2 : 1)  // of w: of what is left of it, or of every other key
+#define FRAGMENTS_OF(LENGTH) (LENGTH * (int)sizeof(T) / 32)  // of 32 bytes a row
+#define QUERIES_HELD (DEPTH <= (TF32 ? 64 : 128))
 #define LOWEST __int_as_float(0xff800000)
 
 #define ROW_BYTES (PITCH * (int)sizeof(T))
@@ -29,7 +32,7 @@ typedef TAB T;
 // Rows of up to COLS elements that come to shared memory tile after tile, zeros for what is not there. Where a row's accesses divide the threads,
 // a thread stays in its columns.
 template <int COLS> struct Strips {
-    static constexpr int CHUNKS = COLS / 8, STEP = THREADS / CHUNKS;
+    static constexpr int CHUNKS = COLS / ACCESS, STEP = THREADS / CHUNKS;
     static constexpr bool STAYS = THREADS % CHUNKS == 0;
     const T* at;
     i64 stride;
@@ -39,7 +42,7 @@ template <int COLS> struct Strips {
         at = matrix;
         stride = between, rows = down, cols = across;
         if (STAYS) {
-            int col = threadIdx.x % CHUNKS * 8;
+            int col = threadIdx.x % CHUNKS * ACCESS;
             row = threadIdx.x / CHUNKS;
             at += row * stride + col;
             place = row * ROW_BYTES + col * (int)sizeof(T);
@@ -59,7 +62,7 @@ template <int COLS> struct Strips {
         } else {
 #pragma unroll 4
             for (int i = threadIdx.x; i < ROWS * CHUNKS; i += THREADS) {
-                int down = i / CHUNKS, col = i % CHUNKS * 8;
+                int down = i / CHUNKS, col = i % CHUNKS * ACCESS;
                 bool in = down < rows - first && col < cols;
                 copy16(to + down * ROW_BYTES + col * (int)sizeof(T), from + down * stride + col, in);
             }
@@ -67,11 +70,11 @@ template <int COLS> struct Strips {
     }
 };
 
-// The steps before the product, on a tile in shared memory
-template <int ROWS, class F> __device__ __forceinline__ void change(T* tile, int cols, F steps) {
+// The steps before a product, on a tile in shared memory
+template <int ROWS, int COLS, class F> __device__ __forceinline__ void change(T* tile, int cols, F steps) {
 #pragma unroll 2
-    for (int i = threadIdx.x; i < ROWS * (DEPTH / 8); i += THREADS) {
-        int row = i / (DEPTH / 8), col = i % (DEPTH / 8) * 8;
+    for (int i = threadIdx.x; i < ROWS * (COLS / ACCESS); i += THREADS) {
+        int row = i / (COLS / ACCESS), col = i % (COLS / ACCESS) * ACCESS;
         if (col >= cols) continue;
         auto at = (Pack<unsigned, 4>*)(tile + row * PITCH + col);
         Pack<unsigned, 4> x = *at;
@@ -83,15 +86,15 @@ template <int ROWS, class F> __device__ __forceinline__ void change(T* tile, int
 
 // 16 queries of a warp, as fragments
 struct Queries {
-#if DEPTH <= 128
-    unsigned held[DEPTH / 16][4];
+#if QUERIES_HELD
+    unsigned held[FRAGMENTS_OF(DEPTH)][4];
 #endif
     Place rows;
     __device__ __forceinline__ void begin(Place own) {
-        rows = own + (threadIdx.x % 16 * PITCH + threadIdx.x % 32 / 16 * 8) * (int)sizeof(T);
-#if DEPTH <= 128
+        rows = own + threadIdx.x % 16 * ROW_BYTES + threadIdx.x % 32 / 16 * 16;
+#if QUERIES_HELD
 #pragma unroll
-        for (int d = 0; d < DEPTH / 16; ++d) load(held[d], d);
+        for (int d = 0; d < FRAGMENTS_OF(DEPTH); ++d) load(held[d], d);
 #endif
     }
     __device__ __forceinline__ void load(unsigned (&into)[4], int d) const { load_matrices(into, rows + d * 32); }
@@ -100,10 +103,10 @@ struct Queries {
 // s += q k^T for 16 keys; `keys`: this thread's row of them
 __device__ __forceinline__ void multiply(float (&left)[4], float (&right)[4], const Queries& q, Place keys) {
 #pragma unroll
-    for (int d = 0; d < DEPTH / 16; ++d) {
+    for (int d = 0; d < FRAGMENTS_OF(DEPTH); ++d) {
         unsigned k[4];
         load_matrices(k, keys + d * 32);
-#if DEPTH <= 128
+#if QUERIES_HELD
         mma(left, q.held[d], k[0], k[1], T());
         mma(right, q.held[d], k[2], k[3], T());
 #else
@@ -117,6 +120,12 @@ __device__ __forceinline__ void multiply(float (&left)[4], float (&right)[4], co
 
 // y += w v for 16 keys; `values`: this thread's row of theirs
 __device__ __forceinline__ void multiply(float (&y)[WIDTH / 8][4], const unsigned (&w)[FRAGMENTS][4], Place values) {
+#if TF32  // sums do not ask in which order keys come: a thread has the weights of neighbours, and takes their values
+#pragma unroll
+    for (int n = 0; n < WIDTH / 8; ++n)
+#pragma unroll
+        for (int f = 0; f < 2; ++f) mma(y[n], w[f], load_word(values + f * 8 * ROW_BYTES + n * 32), load_word(values + (f * 8 + 1) * ROW_BYTES + n * 32), T());
+#else
 #pragma unroll
     for (int n = 0; n < WIDTH / 16; ++n) {
         unsigned v[4];
@@ -127,11 +136,12 @@ __device__ __forceinline__ void multiply(float (&y)[WIDTH / 8][4], const unsigne
             mma(y[2 * n + 1], w[f], v[2], v[3], T());
         }
     }
+#endif
 }
 
 // exp(x) for x <= 0. Where weights are rounded to 16 bits: two instructions, off by 2^-24 |x| of itself, which is nowhere more than a unit in the last
 // place (of float) of the row's largest. Else the function that the softmax kernel calls.
-__device__ __forceinline__ float exponential(float x) { return WIDE ? expf(x) : exp_quick(x); }
+__device__ __forceinline__ float exponential(float x) { return WIDE || TF32 ? expf(x) : exp_quick(x); }
 
 // What a thread knows of a row of scores; four threads of SPLIT warps share a row. NaN among the scores makes the sum NaN, whatever the maximum.
 struct Row {
@@ -140,7 +150,7 @@ struct Row {
     // of Floating-Point Arithmetic), or, where it is rounded to 16 bits, within two units in the last place of float
     __device__ __forceinline__ float over(float part) const {
         float near = part * share;
-        return WIDE ? fmaf(fmaf(-near, sum, part), share, near) : near;
+        return WIDE || TF32 ? fmaf(fmaf(-near, sum, part), share, near) : near;
     }
 };
 
@@ -194,12 +204,17 @@ __device__ __forceinline__ void weigh(
         for (int i = 0; i < 4; ++i)
             if (col + side * 8 + i % 2 >= beside.rows.keys) part[i] = 0.f;  // a row of NaN has no others
 #endif
+#if TF32
+#pragma unroll
+        for (int i = 0; i < 4; ++i) w[side][i % 2 * 2 + i / 2] = __float_as_uint(round_tf32(part[i]));  // row, row + 8; the next key of both
+#else
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
             unsigned both = side_by_side(part[half * 2], part[half * 2 + 1], T());
             w[0][side * 2 + half] = both;
             if (WIDE) w[FRAGMENTS - 1][side * 2 + half] = side_by_side(part[half * 2] - lower(both, T()), part[half * 2 + 1] - higher(both, T()), T());
         }
+#endif
     }
 }
 
@@ -215,32 +230,32 @@ __device__ __forceinline__ void step(float (&left)[4], float (&right)[4], const 
     }
 }
 
-__device__ __forceinline__ void finish(const float (&sums)[WIDTH / 8][4], T* own, TY* y, const Rows& rows, const Attention& p) {
+template <class Y> __device__ __forceinline__ void finish(const float (&sums)[WIDTH / 8][4], T* own, Y* y, const Rows& rows, const Attention& p) {
     int lane = threadIdx.x % 32;
-    if constexpr (sizeof(TY) == 2) {  // through shared memory, so that 16 bytes are stored at once
+    if constexpr (sizeof(Y) == 2) {  // through shared memory, so that 16 bytes are stored at once
         __syncwarp();
 #pragma unroll
         for (int n = 0; n < WIDTH / 8; ++n)
 #pragma unroll
             for (int half = 0; half < 2; ++half)
-                *(unsigned*)(own + (lane / 4 + half * 8) * PITCH + n * 8 + lane % 4 * 2) = side_by_side(sums[n][half * 2], sums[n][half * 2 + 1], TY());
+                *(unsigned*)(own + (lane / 4 + half * 8) * PITCH + n * 8 + lane % 4 * 2) = side_by_side(sums[n][half * 2], sums[n][half * 2 + 1], Y());
         __syncwarp();
         int first = rows.row - lane / 4;
 #pragma unroll
         for (int i = lane; i < 16 * (WIDTH / 8); i += 32) {
             int row = i / (WIDTH / 8), col = i % (WIDTH / 8) * 8;
             if (first + row < p.queries && col < p.width)
-                *(Pack<TY, 8>*)(y + (first + row) * p.y.row + col) = *(const Pack<TY, 8>*)(own + row * PITCH + col);
+                *(Pack<Y, 8>*)(y + (first + row) * p.y.row + col) = *(const Pack<Y, 8>*)(own + row * PITCH + col);
         }
     } else {
 #pragma unroll
         for (int n = 0; n < WIDTH / 8; ++n)
 #pragma unroll
             for (int half = 0; half < 2; ++half) {
-                Pack<TY, 2> two;
+                Pack<Y, 2> two;
                 write(two.lane[0], sums[n][half * 2]);
                 write(two.lane[1], sums[n][half * 2 + 1]);
-                if (rows.has(half) && n * 8 < p.width) *(Pack<TY, 2>*)(y + (rows.row + half * 8) * p.y.row + n * 8 + lane % 4 * 2) = two;
+                if (rows.has(half) && n * 8 < p.width) *(Pack<Y, 2>*)(y + (rows.row + half * 8) * p.y.row + n * 8 + lane % 4 * 2) = two;
             }
     }
 }
@@ -300,12 +315,17 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) attention(
     Place tiles_at = place_of(ring);
     auto stage = [&](int at) { return at % STAGES * TILE; };
     Place keys_at = tiles_at + (part * 16 + lane / 16 * 8 + lane % 8) * ROW_BYTES + lane / 8 % 2 * 16;  // this thread's row of a tile
-    Place values_at = tiles_at + (part * 16 + lane % 16) * ROW_BYTES + lane / 16 * 16;
+    Place values_at = tiles_at + (TF32 ? (part * 16 + lane % 4 * 2) * ROW_BYTES + lane / 4 * 4 : (part * 16 + lane % 16) * ROW_BYTES + lane / 16 * 16);
     auto arrive = [&](int at, bool begins) {  // a tile of keys that was waited for
-        if (BEFORE_Q && begins) change<BQ>(queries, p.depth, [&](unsigned x) { return beside.before_q(x); });
-        if (BEFORE_K) change<BK>(ring + at / (int)sizeof(T), p.depth, [&](unsigned x) { return beside.before_k(x); });
+        if (BEFORE_Q && begins) change<BQ, DEPTH>(queries, p.depth, [&](unsigned x) { return beside.before_q(x); });
+        if (BEFORE_K) change<BK, DEPTH>(ring + at / (int)sizeof(T), p.depth, [&](unsigned x) { return beside.before_k(x); });
         if ((BEFORE_Q && begins) || BEFORE_K) __syncthreads();
         if (begins) mine.begin(place_of(own));
+    };
+    auto arrive_values = [&](int at) {
+        if (!BEFORE_V) return;
+        change<BK, WIDTH>(ring + at / (int)sizeof(T), p.width, [&](unsigned x) { return beside.before_v(x); });
+        __syncthreads();
     };
     q_strips.template fetch<BQ>(place_of(queries), first);
 
@@ -346,6 +366,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) attention(
         copies_wait<STAGES - 2>();
         __syncthreads();
         ask(TILES + t + STAGES - 1);
+        arrive_values(stage(TILES + t));
 #pragma unroll
         for (int g = t * EACH; g < (t + 1) * EACH && g < MINE; ++g) {
             unsigned w[FRAGMENTS][4];
@@ -413,6 +434,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) attention(
         copies_wait<STAGES - 2>();
         __syncthreads();
         ask(tiles + 2 * t + STAGES);
+        arrive_values(stage(tiles + 2 * t + 1));
 #pragma unroll
         for (int g = 0; g < EACH; ++g) {
             unsigned w[FRAGMENTS][4];

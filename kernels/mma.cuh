@@ -26,6 +26,12 @@ __device__ __forceinline__ void copy16(Place to, const void* from, bool in) {
 __device__ __forceinline__ void copies_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int N> __device__ __forceinline__ void copies_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory"); }
 
+__device__ __forceinline__ unsigned load_word(Place at) {
+    unsigned word;
+    asm volatile("ld.shared.b32 %0, [%1];" : "=r"(word) : "r"(at) : "memory");
+    return word;
+}
+
 // four 8 x 8 matrices of 16-bit values; lane l gives the row l % 8 of matrix l / 8
 __device__ __forceinline__ void load_matrices(unsigned (&r)[4], const void* row) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"

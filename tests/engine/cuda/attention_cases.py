@@ -114,6 +114,8 @@ CASES = {
     "cap": Attended((1, 1, 17), 30, (16, 16), "d = Div (p, third); t = Tanh (d); s = Mul (t, third)"),
     "long": Attended((1, 2, 20), 300, (16, 16), "d = Div (p, root); s = Add (d, x)", beside=(("x", (1, 2, 20, 300)),)),
     "keys scaled first": Attended((1, 1, 17), 20, before="a = Div (q, third); kk = Mul (k, third); b = Transpose <perm = [0, 1, 3, 2]> (kk)", steps="s = Mul (p, third)"),
+    "wide heads": Attended((1, 1, 17), 20, (136, 152)),
+    "heads of 40": Attended((1, 2, 9), 70, (40, 40)),
     "one key": Attended((3, 1, 1), 1),
     "one query": Attended((1, 2, 1), 75, (64, 64)),
     "broadcast keys": Attended((2, 4, 9), 10, (16, 16), shapes=((2, 4, 9, 16), (2, 1, 10, 16), (2, 1, 10, 16))),

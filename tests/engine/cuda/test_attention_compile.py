@@ -8,7 +8,7 @@ import pytest
 from probe.engine.device.cuda import compile as compiling
 from probe.engine.device.cuda.chain import Step
 from probe.engine.device.cuda.compile import Compiler, Source
-from probe.engine.device.cuda.formats import BF16, F16, Format
+from probe.engine.device.cuda.formats import BF16, F16, F32, Format
 from probe.engine.device.cuda.ops.attention import Attention, Variant, attend, view
 from probe.engine.device.cuda.ops.attention_code import Steps, pair_expression
 from probe.engine.device.cuda.pointwise import Reading
@@ -22,16 +22,20 @@ try:
 except RuntimeError as error:
     pytest.skip(f"NVRTC cannot be loaded: {error}", allow_module_level=True)
 
+SPILLED = 80  # bytes, where one more block on a multiprocessor was measured to be worth them
 # elements, keys, variant: registers at most, so that blocks enough fit on a multiprocessor of 65536
 TABLE = {
     "one block": (64, 128, Variant(1, 4, 64, 4, 128), 128),
-    "bert": (64, 128, Variant(2, 2, 64, 4, 128), 128),
-    "vit": (64, 197, Variant(4, 1, 64, 4, 208), 255),
+    "bert": (64, 128, Variant(4, 1, 64, 4, 128, 128), 128),
+    "vit": (64, 197, Variant(4, 1, 64, 4, 208, 168), 168),
     "longest held": (64, 240, Variant(4, 1, 64, 4, 240), 255),
     "held of 128": (128, 240, Variant(4, 1, 64, 3, 240), 255),
-    "long": (64, 512, Variant(4, 1, 64, 2, 0), 184),
-    "long of 128": (128, 512, Variant(4, 1, 64, 2, 0), 255),
-    "long of 256": (256, 512, Variant(4, 1, 64, 2, 0), 255),
+    "long": (64, 512, Variant(4, 1, 64, 3, 0, 128), 128),
+    "long of 128": (128, 512, Variant(4, 1, 64, 3, 0, 168), 168),
+    "long of 256": (256, 512, Variant(4, 1, 32, 2, 0), 255),
+    "tf32": (64, 128, Variant(2, 2, 64, 3, 128), 128),
+    "tf32 vit": (64, 197, Variant(4, 1, 64, 3, 208), 255),
+    "tf32 long": (64, 512, Variant(4, 1, 64, 2, 0), 200),
 }
 
 
@@ -39,20 +43,23 @@ def source_of(elements: int, keys: int, variant: Variant, stored: Format) -> Sou
     """Scaled, masked scores between transposed operands."""
     backend = NullBackend()
     queue = Queue(backend, 18)
-    heads = (view(queue.empty((2, n, 2, elements), stored)).transposed((0, 2, 1, 3)) for n in (64, keys, keys))
+    q, k, v = (view(queue.empty((2, n, 2, elements), stored)).transposed((0, 2, 1, 3)) for n in (64, keys, keys))
     scale, mask = Reading(host_tensor(np.array(0.5, np.float32), stored)), Reading(queue.empty((2, 1, 1, keys), stored))
+    tf32, rounding = stored is F32, "" if stored is F32 else stored.name
     steps = (
-        Step("s_", "float", "sum", stored.name), Step("s0", "float", "op_mul(s_, x0)", stored.name),
-        Step("s1", "float", "op_add(s0, x1)", stored.name),
+        Step("s_", "float", "sum", rounding), Step("s0", "float", "op_mul(s_, x0)", rounding),
+        Step("s1", "float", "op_add(s0, x1)", rounding),
     )  # fmt: skip
+    first = Steps((), (Step("r", "float", "sum", "tf32"),)) if tf32 else Steps()
     pairs = (
         "sum_2",
         pair_expression("Mul", ("s_", "x0"), stored.name),
         pair_expression("Add", ("s0", "x1"), stored.name),
     )
-    after = Steps((), (Step("w_", "float", "sum", stored.name),))
+    after = Steps((), (Step("w_", "float", "sum", rounding),))
     readings = (("x0", scale), ("x1", mask))
-    what = Attention(*heads, readings, Steps(), Steps(), Steps(("x0", "x1"), steps, pairs), after)
+    between = Steps(("x0", "x1"), steps, pairs)
+    what = Attention(q, k, v, readings, first, first, between, after, values_first=first, tf32=tf32)
     attend(queue, what, stored, (0, 2, 1, 3), variant)
     (source,) = (one for one, _ in backend.launched if one.entry == "attention")
     return source
@@ -61,7 +68,7 @@ def source_of(elements: int, keys: int, variant: Variant, stored: Format) -> Sou
 def within_budget(name: str, arch: str, stored: Format) -> None:
     elements, keys, variant, registers = TABLE[name]
     used = Compiler(arch, None)(source_of(elements, keys, variant, stored)).resources
-    assert not used.spilled_bytes and used.registers <= registers, used
+    assert used.spilled_bytes <= (SPILLED if variant.registers < 255 else 0) and used.registers <= registers, used
 
 
 @pytest.mark.parametrize("name", ["bert", "longest held", "long"])
@@ -73,4 +80,4 @@ def test_attention_is_within_its_budget(name):
 @pytest.mark.parametrize("arch", ["sm_80", "sm_86", "sm_89", "sm_90a", "sm_100", "sm_120"])
 def test_attention_is_within_its_budget_everywhere(arch):
     for at, name in enumerate(TABLE):
-        within_budget(name, arch, (F16, BF16)[at % 2])
+        within_budget(name, arch, F32 if name.startswith("tf32") else (F16, BF16)[at % 2])

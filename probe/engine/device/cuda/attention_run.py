@@ -18,7 +18,7 @@ from probe.engine.device.cuda.layer_run import LayerRun
 from probe.engine.device.cuda.ops.attention import Attention, View, attend, view
 from probe.engine.device.cuda.ops.attention_code import Steps, pair_expression
 from probe.engine.device.cuda.ops.attention_parts import Way, parts_of
-from probe.engine.device.cuda.pointwise import steps_of
+from probe.engine.device.cuda.pointwise import Reading, steps_of
 from probe.engine.device.cuda.tensor import Tensor
 from probe.engine.fusion.kinds import is_movement
 from probe.engine.fusion.pattern import scalar_value
@@ -44,8 +44,9 @@ class AttentionRun(LayerRun):
             Unsupported: the kernel does not take it.
         """
         parts = parts_of(self._layer.nodes)
-        if self._low is F32:
-            raise Unsupported(f"{self._precision}: one kernel multiplies FP16 and BF16")
+        tf32 = self._multiplies_tf32(parts.product) and self._multiplies_tf32(parts.output)
+        if self._low is F32 and not tf32:
+            raise Unsupported(f"{self._precision}: one kernel multiplies FP16, BF16 and TF32")
         if self._tactic != EXACT:
             raise Unsupported(f"{self._tactic}: one kernel adds up in FP32")
         core = [parts.product, *parts.between, parts.softmax, *parts.after, parts.output]
@@ -63,9 +64,9 @@ class AttentionRun(LayerRun):
         for node in scaling:
             readings |= {id(v): self._reading(node, v) for v in node.inputs if v is not None and v.is_initializer()}
         names = {key: f"x{at}" for at, key in enumerate(readings)}
-        scaled = {id(node.outputs[0]): self._low.name for node in scaling}
+        scaled = {id(node.outputs[0]): self._low.name for node in scaling if not tf32}
         # A number that multiplies operands and is not followed by a rounding multiplies their product instead
-        later = [node for node in scaling if not self._rounds(node.outputs[0])]
+        later = [node for node in scaling if not tf32 and not self._rounds(node.outputs[0])]
         for way in (parts.q, parts.k):
             first = next((at for at, node in enumerate(way.nodes) if node in later), len(way.nodes))
             if any(self._rounds(node.outputs[0]) for node in way.nodes[first:]):
@@ -82,12 +83,16 @@ class AttentionRun(LayerRun):
             return replace(found, reads=tuple(reads))
 
         def of(way: Way, prefix: str) -> Steps:
-            return self._steps((), way.source, way.nodes, names, scaled, {}, prefix, later)
+            found = self._steps((), way.source, way.nodes, names, scaled, {}, prefix, later)
+            if not tf32:
+                return found
+            last = found.steps[-1].name if found.steps else "sum"
+            return replace(found, steps=(*found.steps, Step(f"{prefix}_", "float", last, "tf32")))
 
         whole = Attention(
             views[0], views[1].swapped, views[2], tuple((names[key], one) for key, one in readings.items()),
             of(parts.q, "q"), of(parts.k, "k"), behind(parts.product, factors, parts.between, "s"),
-            behind(parts.softmax, (), parts.after, "w"), id(weights) not in roundings,
+            behind(parts.softmax, (), parts.after, "w"), id(weights) not in roundings and not tf32, of(parts.v, "v"), tf32,
         )  # fmt: skip
         order = parts.move.attributes.get_ints("perm", None) if parts.move is not None else None
         result, kept = attend(self._queue, whole, self._low if rounds else F32, order)
@@ -106,6 +111,8 @@ class AttentionRun(LayerRun):
         """A tensor as it is multiplied but for what scales it: transposed without moving."""
         first = way.nodes[0] if way.nodes else product
         reading = self._reading(first, way.source)
+        if self._low is F32:  # rounded in the kernel
+            reading = Reading(reading.tensor)
         rounded = next((node for node in way.nodes if self._rounds(node.outputs[0])), None)
         rounds = reading.rounding or (rounded is not None and is_movement(first))
         is_low = reading.tensor.format is self._low

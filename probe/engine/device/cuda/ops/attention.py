@@ -5,12 +5,12 @@ from __future__ import annotations
 import ctypes
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from probe.engine.device.cuda.compile import Source
 from probe.engine.device.cuda.errors import Unsupported
-from probe.engine.device.cuda.formats import BF16, F16, Format
+from probe.engine.device.cuda.formats import BF16, F16, F32, Format
 from probe.engine.device.cuda.layout import Shape, Strides, broadcast, collapse, contiguous, spread
 from probe.engine.device.cuda.ops.attention_code import FILE, Around, Steps, beside, text_of
 from probe.engine.device.cuda.ops.ending import Spread
@@ -24,7 +24,8 @@ _REGISTERS = 1 << 16  # of a multiprocessor
 _BATCH = 2  # batch axes that the kernel walks over
 _HELD = 240  # keys whose scores fit into the registers of a warp
 _LONG = 512  # keys that eight warps share
-_WIDEST = 256  # elements of a query or value
+_WIDEST = 512  # bytes of a query or value
+_HALF_WIDEST = 128
 _WIDE = 8  # elements of 16 bytes
 
 
@@ -110,17 +111,17 @@ class Variant:
         """Of a multiprocessor, by their registers."""
         return max(_REGISTERS // (self.registers * self.threads), 1)
 
-    def shared_bytes(self, pitch: int, width: int) -> int:
+    def shared_bytes(self, row_bytes: int, width: int) -> int:
         """Of a block.
 
         Args:
-            pitch: elements of two bytes of a row in shared memory.
+            row_bytes: of a row in shared memory.
             width: elements of a result, padded.
         """
         rows, sums, room = 16 * self.warps, 0, 0
         if self.split > 1:
             sums, room = self.split * rows * (width + 8) * 4, 2 * self.split * rows * 4
-        return room + rows * pitch * 2 + max(self.stages * self.tile * pitch * 2, sums)
+        return room + rows * row_bytes + max(self.stages * self.tile * row_bytes, sums)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +131,8 @@ class Attention:
     Attributes:
         q: [..., queries, depth], k: [..., keys, depth], v: [..., keys, width].
         readings: what steps read, by the name that they call it; broadcast to the scores.
+        values_first: what happens to values before they are multiplied; so queries_first and keys_first.
+        tf32: operands are stored in FP32; what is multiplied was rounded to TF32.
         wide: nothing rounds what multiplies the values: each weight is multiplied as the sum of two numbers of the operands' format.
     """
 
@@ -142,6 +145,8 @@ class Attention:
     between: Steps
     after: Steps
     wide: bool = False
+    values_first: Steps = Steps()  # noqa: RUF009 - it never changes
+    tf32: bool = False
 
     @property
     def scores(self) -> Shape:
@@ -176,15 +181,19 @@ def attend(
     *batch, queries, keys = scores
     depth, width = what.q.shape[-1], what.v.shape[-1]
     stored = what.q.tensor.format
-    if stored not in (F16, BF16) or any(one.tensor.format is not stored for one in (what.k, what.v)):
-        raise Unsupported("operands that are not all FP16 or all BF16")
+    if (
+        stored is None
+        or stored not in ((F32,) if what.tf32 else (F16, BF16))
+        or any(one.tensor.format is not stored for one in (what.k, what.v))
+    ):
+        raise Unsupported("operands that are not all FP16, all BF16 or all FP32")
     if broadcast(tuple(batch), what.v.shape[:-2]) != tuple(batch):
         raise Unsupported("values for more batches than there are scores")
     shape = (*batch, queries, width)
     order = tuple(order or range(len(shape)))
     if order[-1] != len(shape) - 1:
         raise Unsupported("a result whose rows do not lie in one piece")
-    if not (0 < max(depth, width) <= _WIDEST) or depth % _WIDE or width % _WIDE or not keys:
+    if not (0 < max(depth, width) * stored.bytes <= _WIDEST) or depth % _WIDE or width % _WIDE or not keys:
         raise Unsupported(f"heads of {depth} and {width} elements, {keys} keys")
     y = queue.empty(tuple(shape[at] for at in order), store)
     lies = contiguous(y.shape)
@@ -207,20 +216,24 @@ def attend(
         if reading.tensor.format is None:
             raise Unsupported("a tensor of a type that kernels do not know")
         read.append(beside(name, reading.tensor.format, reading.rounding, steps, keys))
-    around = Around(tuple(read), what.queries_first, what.keys_first, what.between, what.after)
+    around = Around(tuple(read), what.queries_first, what.keys_first, what.values_first, what.between, what.after)
     if any(not one.is_scalar for one in read if one.name in (*what.queries_first.reads, *what.keys_first.reads)):
         raise Unsupported("queries or keys that are more than scaled")
     kept = [queue.empty(scores, step.store) for step in around.stored if step.store is not None]
     if not y.size:
         return y, kept
     batches = math.prod(batch)
-    variant = variant or choose(queries, keys, max(depth, width), batches, queue.backend.multiprocessors)
+    variant = variant or choose(
+        queries, keys, max(depth, width) * stored.bytes // 2, batches, queue.backend.multiprocessors
+    )
     padded = -(-width // 16) * 16
-    pitch = max(-(-depth // 16) * 16, padded) + 8
+    row_bytes = max(-(-depth // 16) * 16, padded) * stored.bytes + 16
+    if variant.shared_bytes(row_bytes, padded) > queue.backend.shared_limit:
+        variant = replace(variant, warps=1, tile=max(32, 16 * variant.split), stages=2)
     macros = (
         ("TAB", stored.name), ("TY", store.name), ("DEPTH", -(-depth // 16) * 16), ("WIDTH", padded),
         ("QUERY_WARPS", variant.warps), ("SPLIT", variant.split), ("BK", variant.tile), ("STAGES", variant.stages), ("BLOCKS", variant.blocks), ("HELD", int(variant.held > 0)), ("KEYS", variant.held),
-        *around.macros, ("WIDE", int(what.wide)),
+        *around.macros, ("WIDE", int(what.wide)), ("TF32", int(what.tf32)),
     )  # fmt: skip
     source = Source(FILE, "attention", macros, text_of(around, stored.name, even=keys % 2 == 0), contract=False)
     problem = Problem(*(Spread(*one) for one in spreads), extents[-1], queries, keys, depth, width)
@@ -228,7 +241,7 @@ def attend(
     queue.launch(
         source, blocks, variant.threads, *(queue.at(one.tensor) for one in views),
         *(queue.at(one.tensor) for _, one in what.readings), *(Spread(*one) for one in along), *map(queue.at, kept), problem,
-        shared_bytes=variant.shared_bytes(pitch, padded),
+        shared_bytes=variant.shared_bytes(row_bytes, padded),
     )  # fmt: skip
     return y, kept
 
@@ -243,18 +256,23 @@ def choose(queries: int, keys: int, elements: int, batches: int, multiprocessors
     """The variant that should take least time, by what an H200 took.
 
     Args:
-        elements: of a query or a value, whichever is longer.
+        elements: of two bytes of a query or a value, whichever is longer.
     """
     held = -(-keys // 16) * 16
-    warps = next((one for one in (4, 2) if math.ceil(queries / (16 * one)) * batches >= 4 * multiprocessors), 1)
-    if held <= _HELD and warps == 1 and math.ceil(queries / 32) * batches >= 2 * multiprocessors:
-        warps = 2
-    # Warps hide one another's waiting: sixteen of them on a multiprocessor, or as near to that as keys allow
-    waves = math.ceil(queries / (16 * warps)) * batches * warps
-    splits = (1, 2, 4) if keys < _LONG else (1, 2, 4, 8)
-    split = next((one for one in splits if waves * one >= 10 * multiprocessors or keys <= 32 * one), splits[-1])
+    warps = 4 if math.ceil(queries / 64) * batches >= multiprocessors else 2 if 16 < queries <= 32 else 1
+    split = 1
+    if warps < 4:  # warps hide one another's waiting: ten of them on a multiprocessor, or as near to that as keys allow
+        blocks = math.ceil(queries / (16 * warps)) * batches
+        splits = (1, 2, 4) if keys < _LONG else (1, 2, 4, 8)
+        enough = (one for one in splits if blocks * warps * one >= 10 * multiprocessors or keys <= 32 * one)
+        split = next(enough, splits[-1])
     tile = max(64, 16 * split)
-    if held > _HELD * split or (elements > 128 and held > 128 * split):
-        return Variant(warps, split, tile, 2 if elements > 64 else 3, 0)
-    tiles = 2 * -(-held // tile)
-    return Variant(warps, split, tile, min(4 if elements <= 64 and tile == 64 else 2, tiles), held)
+    if held > _HELD * split or (elements > _HALF_WIDEST and held > 128 * split):
+        if elements > _HALF_WIDEST:
+            return Variant(warps, min(split, 2), 32, 2, 0)
+        few = (128 if elements <= _HALF_WIDEST // 2 else 168) if split == 1 else 255
+        return Variant(warps, split, tile, 3, 0, few)
+    stages = min(4 if elements <= _HALF_WIDEST // 2 and tile == 64 else 2, 2 * -(-held // tile))
+    room = held // 2 + elements // 4  # registers of scores and queries, where nobody shares them
+    few = 255 if split > 1 else 128 if room <= 80 else 168 if room <= 120 else 255
+    return Variant(warps, split, tile, stages, held, few)

@@ -10,7 +10,7 @@ import numpy as np
 
 from probe.engine.device.cuda.chain import Step
 from probe.engine.device.cuda.compile import kernel_text
-from probe.engine.device.cuda.formats import B8, F16, Format
+from probe.engine.device.cuda.formats import B8, F16, F32, Format
 from probe.engine.device.cuda.layout import Strides
 
 FILE = "attention.cu"
@@ -87,6 +87,7 @@ class Around:
     read: tuple[Beside, ...]
     queries: Steps
     keys: Steps
+    values: Steps
     between: Steps
     after: Steps
 
@@ -102,6 +103,7 @@ class Around:
             ("PLAIN_AFTER", int(plain)),
             ("BEFORE_Q", int(bool(self.queries.steps))),
             ("BEFORE_K", int(bool(self.keys.steps))),
+            ("BEFORE_V", int(bool(self.values.steps))),
         )
 
 
@@ -114,6 +116,7 @@ def text_of(around: Around, stored_as: str, *, even: bool) -> str:
         even: the number of keys is: neighbours are stored by one access.
     """
     read, stored = around.read, [(step.name, step.store.name) for step in around.stored if step.store is not None]
+    pairs = stored_as != F32.name
     pointers = [(f"const {one.format.name}*", f"{one.name}_at") for one in read]
     pointers += [("Along", f"{one.name}_s") for one in read]
     pointers += [(f"{kind}*", f"{name}_at") for name, kind in stored]
@@ -124,7 +127,7 @@ def text_of(around: Around, stored_as: str, *, even: bool) -> str:
         "struct Beside {", *(f"    {kind} {name};" for kind, name in pointers),
         "    Rows rows;",
         *(f"    {one.format.register} {one.name};" for one in read if one.is_scalar),
-        *(f"    unsigned {one.name}_2;" for one in read if one.is_scalar and one.format.is_float),
+        *(f"    unsigned {one.name}_2;" for one in read if one.is_scalar and one.format.is_float and pairs),
         *(f"    const {one.format.name}* {one.name}_row[2];" for one in read if not one.is_scalar),
         *(f"    {kind}* {name}_row[2];" for name, kind in stored),
         "    __device__ __forceinline__ void begin(i64 b0, i64 b1, i64 scores, const Rows& mine) {",
@@ -134,7 +137,7 @@ def text_of(around: Around, stored_as: str, *, even: bool) -> str:
         lines.append(f"        {one.name}_at += b0 * {one.name}_s.b0 + b1 * {one.name}_s.b1;")
         if one.is_scalar:
             lines.append(f"        {one.name} = {_rounded(f'read(*{one.name}_at)', one.rounding)};")
-            if one.format.is_float:
+            if one.format.is_float and pairs:
                 lines.append(f"        {one.name}_2 = side_by_side({one.name}, {one.name}, {stored_as}());")
         else:
             lines.append(
@@ -146,7 +149,7 @@ def text_of(around: Around, stored_as: str, *, even: bool) -> str:
         )
     lines.append("    }")
     by_name = {one.name: one for one in read}
-    for place, steps in (("before_q", around.queries), ("before_k", around.keys)):
+    for place, steps in (("before_q", around.queries), ("before_k", around.keys), ("before_v", around.values)):
         in_pairs = steps.in_pairs([by_name[name] for name in steps.reads], stored_as)
         lines += _before(place, steps, stored_as, in_pairs=in_pairs)
     for place, steps in (("between", around.between), ("after", around.after)):
@@ -160,13 +163,17 @@ def _rounded(value: str, rounding: str) -> str:
 
 
 def _before(name: str, steps: Steps, kind: str, *, in_pairs: bool) -> list[str]:
-    """Steps on two values of a query or key side by side. They read nothing but scalars."""
+    """Steps on two values of an operand side by side, or on one FP32 value. They read nothing but scalars."""
     lines = [f"    __device__ __forceinline__ unsigned {name}(unsigned sum_2) const {{"]
     if in_pairs or not steps.steps:
         lines += [
             f"        unsigned {one.name}_2 = {text};" for one, text in zip(steps.steps, steps.pairs, strict=True)
         ]
         return [*lines, f"        return {steps.steps[-1].name if steps.steps else 'sum'}_2;", "    }"]
+    if kind == F32.name:
+        lines.append("        float sum = __uint_as_float(sum_2);")
+        lines += [f"        {one.type} {one.name} = {_rounded(one.expression, one.rounding)};" for one in steps.steps]
+        return [*lines, f"        return __float_as_uint({steps.steps[-1].name});", "    }"]
     lines.append(f"        float both[2] = {{lower(sum_2, {kind}()), higher(sum_2, {kind}())}};")
     lines.append("        for (int i = 0; i < 2; ++i) {")
     lines.append("            float sum = both[i];")
