@@ -67,14 +67,8 @@ class Graph:
     def add(self, **facts) -> Node:
         return self._next(op="add", **facts)
 
-    def tensor_scalar(self, value: float, kind: int) -> Node:
-        return Node(value=np.float32(value), kind=kind)
-
-    def cmp_lt(self, **facts) -> Node:
-        return self._next(op="less", **facts)
-
-    def binary_select(self, **facts) -> Node:
-        return self._next(op="select", **facts)
+    def relu(self, **facts) -> Node:
+        return self._next(op="relu", **facts)
 
     def validate(self) -> None:
         pass
@@ -103,6 +97,9 @@ class Graph:
     def get_engine_and_knobs_at_index(self, at: int):
         return self.plans[at][0], self.plans[at][1]
 
+    def get_behavior_notes_for_plan_at_index(self, at: int) -> list[IntEnum]:
+        return [Fake.behavior_note["RUNTIME_COMPILATION"]] if self.plans[at][0] == 5 else []
+
     def build_plan_at_index(self, at: int) -> None:
         if at in self.barred:
             raise cudnnGraphNotSupportedError("deselected")
@@ -121,8 +118,6 @@ class Graph:
             return np.lib.stride_tricks.as_strided(flat, dim, [s * kind.itemsize for s in stride])
 
         def value(one: Node) -> np.ndarray:
-            if "value" in one.facts:
-                return one.facts["value"]
             return values[id(one)] if id(one) in values else view(one).astype(np.float32)
 
         for one in self.nodes:
@@ -133,10 +128,8 @@ class Graph:
                 values[id(one)] = value(facts["input"]) + value(facts["bias"])
             elif facts["op"] == "add":
                 values[id(one)] = value(facts["a"]) + value(facts["b"])
-            elif facts["op"] == "less":
-                values[id(one)] = value(facts["input"]) < value(facts["comparison"])
             else:
-                values[id(one)] = np.where(*(value(facts[name]) for name in ("mask", "input0", "input1")))
+                values[id(one)] = np.maximum(value(facts["input"]), 0)
         view(self.nodes[-1])[...] = values[id(self.nodes[-1])]
         self.fake.calls.append((self.plans[at][0], self.fake.stream))
 
@@ -162,11 +155,10 @@ class Fake:
     cudnnGraphNotSupportedError = cudnnGraphNotSupportedError  # noqa: N815 - its name there
     numerical_note = IntEnum("numerical_note", "TENSOR_CORE WINOGRAD WINOGRAD_TILE_6x6 NONDETERMINISTIC FFT")
     heur_mode = IntEnum("heur_mode", "A FALLBACK")
-    scalar_type = IntEnum("scalar_type", "RUNTIME_PARAM COMPILE_TIME_CONST")
+    behavior_note = IntEnum("behavior_note", "RUNTIME_COMPILATION SUPPORTS_CUDA_GRAPH_NATIVE_API")
     knob_type = int
 
     class data_type:  # noqa: N801 - its name there
-        BOOLEAN = np.dtype(np.bool_)
         FLOAT, HALF, BFLOAT16 = np.dtype(np.float32), np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16)
 
     def __init__(self) -> None:

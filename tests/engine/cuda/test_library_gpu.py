@@ -151,8 +151,8 @@ def convolved(queue: Queue, problem: ConvProblem, plan, *given: Tensor | None) -
 @pytest.mark.parametrize("relu", [True, False])
 def test_plans_round_once_and_repeat(queue, last, relu):
     problem = ConvProblem(
-        1, 64, 64, 1, (8, 8), (1, 1), (1, 1), (1, 1), (0, 0), (0, 0), (8, 8), last, "f16", "f16", "f16", relu
-    )
+        1, 64, 64, 1, (8, 8), (1, 1), (1, 1), (1, 1), (0, 0), (0, 0), (8, 8), last, "f16", "f16", bias="f16", relu=relu
+    )  # fmt: skip
     x, w = np.zeros((1, 64, 8, 8)), np.zeros((64, 64, 1, 1))
     x[:, 0], x[:, 1], w[:, :2] = 2048, 1, 1
     x[0, 0, 0, 0] = np.nan

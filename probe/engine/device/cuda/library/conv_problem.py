@@ -103,8 +103,7 @@ def library_convolution(whole: Convolution, *, last: bool) -> LibraryConvolution
         raise Unsupported("something added of another type")
     problem = ConvProblem(
         x.shape[0], x.shape[1], w.shape[0], call.int("group", 1), window.image, window.kernel, window.strides, window.dilations,
-        window.before, window.after, window.out, last, x.format.name, tail.stored.name, _name(bias and bias.format), _name(added), tail.relu,
-        call.tf32,
+        window.before, window.after, window.out, last, x.format.name, tail.stored.name, _name(bias and bias.format), _name(added), tail.relu, call.tf32,
     )  # fmt: skip
     return LibraryConvolution(problem, tail.added)
 

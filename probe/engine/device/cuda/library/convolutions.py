@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ from probe.engine.device.cuda import channels_last as order
 from probe.engine.device.cuda.errors import Unsupported
 from probe.engine.device.cuda.formats import BF16, F16, F32, U8
 from probe.engine.device.cuda.library import PREFIXES, cudnn_plans, installed
-from probe.engine.device.cuda.library.conv_problem import ConvProblem, library_convolution
+from probe.engine.device.cuda.library.conv_problem import library_convolution
 from probe.engine.device.cuda.ops import conv_nhwc
 from probe.engine.device.cuda.ops.family import Convolution
 from probe.engine.tactics.library import DnnPlan, dnn_plan
@@ -36,14 +36,14 @@ class CudnnFamily:
             return []
         found: list[str] = []
         for last in (True, False):
-            plans = next(
-                (made for one in _forms(problem, last=last) if (made := cudnn_plans.plan_offers(one, _OFFERED))), ()
-            )
-            found += [str(one.plan) for one in plans]
+            with suppress(Unsupported):
+                whole = library_convolution(_untailed(problem), last=last).problem
+                found += [str(one.plan) for one in cudnn_plans.plan_offers(whole, _OFFERED)]
         return found
 
     def refusal(self, queue: Queue, problem: Product | Convolution, name: str) -> str | None:
-        """As ``Family.refusal``."""
+        """As ``Family.refusal``. It must compute the convolution alone, even if it takes the tail along: whoever looks at what lies between asks
+        for that."""
         plan = dnn_plan(name)
         if plan is None:
             return "it is no name of a plan"
@@ -56,15 +56,14 @@ class CudnnFamily:
             return found.reason
         if found.version != plan.version:
             return f"cuDNN here is {found.version}: other versions number other engines"
-        reason = _together(problem, plan)
-        return _reason(_untailed(problem), plan) if reason and problem.steps else reason
+        return _reason(_untailed(problem), plan)
 
     def launch(self, queue: Queue, problem: Product | Convolution, name: str) -> list[Tensor]:
         """As ``Family.launch``."""
         plan = dnn_plan(name)
         assert plan is not None and isinstance(problem, Convolution)
         call, last = problem.call, plan.layout == "last"
-        reason = _together(problem, plan)
+        reason = _reason(problem, plan)
         if reason is not None:  # without its tail it is computed: ``refusal`` was asked
             raise Unsupported(reason)
         made = library_convolution(problem, last=last)
@@ -98,23 +97,6 @@ def _reason(problem: Convolution, plan: DnnPlan) -> str | None:
         return "tensor cores round FP32 inputs to TF32"
     found = cudnn_plans.plan_workspace(whole, plan)
     return found if isinstance(found, str) else None
-
-
-def _together(problem: Convolution, plan: DnnPlan) -> str | None:
-    """Why a plan does not compute a convolution together with its tail. In FP32 nothing is rounded between, but everything may be looked at:
-    there it must compute the convolution alone, too, so that looking changes nothing."""
-    reason = _reason(problem, plan)
-    if reason is None and problem.steps and problem.steps[-1].store is F32:
-        return _reason(_untailed(problem), plan)
-    return reason
-
-
-def _forms(problem: Convolution, *, last: bool) -> Iterator[ConvProblem]:
-    """As the library may compute it: with its tail first, if it takes that along."""
-    wide = bool(problem.steps) and problem.steps[-1].store is F32
-    for one in (problem, _untailed(problem)) if problem.steps and not wide else (_untailed(problem),):
-        with suppress(Unsupported):
-            yield library_convolution(one, last=last).problem
 
 
 def _untailed(problem: Convolution) -> Convolution:

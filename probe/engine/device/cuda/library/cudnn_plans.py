@@ -1,13 +1,14 @@
 """cuDNN: which of its plans compute a convolution, and running one of them on a stream.
 
-A graph of the library holds what one plan computes: the convolution, the bias, something added, Relu. What lies between them is FP32.
+A graph of the library holds what one plan computes: the convolution, the bias, something added, Relu. What lies between
+them is FP32.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache
 from threading import RLock
 from typing import Any
 
@@ -25,6 +26,8 @@ _ENGINES = 10_000  # numbers from here on are of engines that the frontend bring
 _OTHERWISE = ("R", "F", "W", "4", "6", "13", "X")  # notes of plans that compute something else than is asked for
 _LOWER = ("D", *_OTHERWISE)
 Key = tuple[int, tuple[tuple[int, int], ...]]  # engine, knobs
+_COMPILED = 2  # plans of one problem whose kernels the library compiles, up to a second each
+_BUILT: dict[tuple[ConvProblem, DnnPlan], tuple[Any, int]] = {}  # graph, number of the plan in it
 _LOCK = RLock()  # the library's handle has one stream at a time
 
 
@@ -66,10 +69,7 @@ def _graph(problem: ConvProblem) -> Any:
     if problem.added:
         made = graph.add(a=made, b=tensor("added", _ADDED, problem.y, problem.added))
     if problem.relu:
-        # as our kernels do it: the library's own Relu makes zero of NaN
-        zero = graph.tensor_scalar(0.0, lib.scalar_type.COMPILE_TIME_CONST)
-        negative = graph.cmp_lt(input=made, comparison=zero).set_data_type(kinds.BOOLEAN)
-        made = graph.binary_select(input0=zero, input1=made, mask=negative)
+        made = graph.relu(input=made)
     extents, strides = problem.y
     made.set_output(True).set_dim(extents).set_stride(strides).set_data_type(types[problem.stored]).set_uid(_Y)
     graph.validate()
@@ -112,8 +112,7 @@ def _builds(graph: Any, at: int) -> bool:
 
 @cache
 def plan_offers(problem: ConvProblem, most: int = 12, *, every: bool = False) -> tuple[PlanOffer, ...]:
-    """Plans for a problem, those first that the library takes for the fastest; none when it knows none. Builds them, which takes up to a second
-    each where the library compiles a kernel.
+    """Plans for a problem, those first that the library takes for the fastest; none when it knows none. They are built.
 
     Args:
         every: also plans that round inside, multiply transforms, or differ from run to run.
@@ -128,18 +127,28 @@ def plan_offers(problem: ConvProblem, most: int = 12, *, every: bool = False) ->
         except (found.module.cudnnGraphNotSupportedError, RuntimeError):
             return ()
         kept: dict[int, Key] = {}
+        compiled = 0
         for at in range(graph.get_execution_plan_count()):
             key = _key(graph, at)
-            if _can_be_named(key) and key not in kept.values() and _builds(graph, at):
-                kept[at] = key
+            slow = _compiles(graph, at)
+            if (
+                not _can_be_named(key)
+                or key in kept.values()
+                or (slow and compiled == _COMPILED)
+                or not _builds(graph, at)
+            ):
+                continue
+            kept[at] = key
+            compiled += slow
             if len(kept) == most:
                 break
         notes = _notes(problem, kept, barred)
         order = "last" if problem.last else "first"
-        made = [
-            PlanOffer(DnnPlan(found.version, order, *key, notes[at]), int(graph.get_workspace_size_plan_at_index(at)))
-            for at, key in kept.items()
-        ]
+        made = []
+        for at, key in kept.items():
+            plan = DnnPlan(found.version, order, *key, notes[at])
+            _BUILT[problem, plan] = graph, at
+            made.append(PlanOffer(plan, int(graph.get_workspace_size_plan_at_index(at))))
     return tuple(one for one in made if one.workspace <= WORKSPACE)
 
 
@@ -168,23 +177,31 @@ def _notes(problem: ConvProblem, kept: Mapping[int, Key], barred: tuple[str, ...
     return {at: tuple(own) for at, own in found.items()}
 
 
+def _compiles(graph: Any, at: int) -> bool:
+    """Whether building a plan compiles a kernel."""
+    notes = installed.find_cudnn().module.behavior_note
+    return notes.RUNTIME_COMPILATION in graph.get_behavior_notes_for_plan_at_index(at)
+
+
 @cache
 def plan_workspace(problem: ConvProblem, plan: DnnPlan) -> int | str:
     """Bytes that a plan needs for a problem, or why it does not compute it. Nothing is searched for."""
     with _LOCK:
         try:
-            return int(_built(problem, plan).get_workspace_size_plan_at_index(0))
+            graph, at = _built(problem, plan)
+            return int(graph.get_workspace_size_plan_at_index(at))
         except (installed.find_cudnn().module.cudnnGraphNotSupportedError, RuntimeError, ValueError) as error:
             return f"cuDNN does not compute it so: {error}"
 
 
-@lru_cache(maxsize=1024)
-def _built(problem: ConvProblem, plan: DnnPlan) -> Any:
-    """The graph with one plan, built; kept, since building may compile."""
-    lib, graph = installed.find_cudnn().module, _graph(problem)
-    graph.create_execution_plan(plan.engine, {lib.knob_type(kind): value for kind, value in plan.knobs})
-    graph.build_plan_at_index(0)
-    return graph
+def _built(problem: ConvProblem, plan: DnnPlan) -> tuple[Any, int]:
+    """A graph and which of its plans it is, built; kept, since building may compile."""
+    if (problem, plan) not in _BUILT:
+        lib, graph = installed.find_cudnn().module, _graph(problem)
+        graph.create_execution_plan(plan.engine, {lib.knob_type(kind): value for kind, value in plan.knobs})
+        graph.build_plan_at_index(0)
+        _BUILT[problem, plan] = graph, 0
+    return _BUILT[problem, plan]
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +225,7 @@ class ConvRoutine(Routine):
         lib, problem = found.module, self.problem
         with _LOCK:
             try:
-                graph = _built(problem, self.plan)
+                graph, at = _built(problem, self.plan)
             except (lib.cudnnGraphNotSupportedError, RuntimeError, ValueError) as error:
                 raise CudaError(f"cuDNN refuses {self}: {error}", hint="tune again") from error
 
@@ -219,7 +236,7 @@ class ConvRoutine(Routine):
             with _LOCK:
                 try:
                     lib.set_stream(handle=_handle(), stream=stream)
-                    graph.execute_plan_at_index(given, workspace, 0, handle=_handle())
+                    graph.execute_plan_at_index(given, workspace, at, handle=_handle())
                 except (lib.cudnnGraphNotSupportedError, RuntimeError) as error:
                     raise CudaError(f"cuDNN fails in {self}: {error}", hint="--deny cudnn") from error
 

@@ -37,8 +37,7 @@ class CublasLtFamily:
     def offered(self, queue: Queue, problem: Product | Convolution) -> Iterable[str]:
         """As ``Family.offered``: those that the library takes for the fastest."""
         try:
-            product = _planned(queue, problem)
-            whole = library_product(_taken(product)).problem
+            whole = library_product(_untailed(_planned(queue, problem))).problem
         except Unsupported:
             return []
         if not installed.reaches(queue.backend) or not installed.find_cublaslt():
@@ -47,7 +46,7 @@ class CublasLtFamily:
         return [str(one.algorithm) for mode in modes for one in cublaslt.offers(whole, mode, _OFFERED // len(modes))]
 
     def refusal(self, queue: Queue, problem: Product | Convolution, name: str) -> str | None:
-        """As ``Family.refusal``."""
+        """As ``Family.refusal``. It must compute the product alone, even if it takes the tail along: whoever looks at what lies between asks for that."""
         algorithm = lt_algorithm(name)
         if algorithm is None:
             return "it is no name of an algorithm"
@@ -62,14 +61,13 @@ class CublasLtFamily:
             product = _planned(queue, problem)
         except Unsupported as error:
             return str(error)
-        reason = _together(product, algorithm)
-        return _reason(_untailed(product), algorithm) if reason and product.ending.steps else reason
+        return _reason(_untailed(product), algorithm)
 
     def launch(self, queue: Queue, problem: Product | Convolution, name: str) -> list[Tensor]:
         """As ``Family.launch``."""
         algorithm = lt_algorithm(name)
         assert algorithm is not None
-        reason = _together(_planned(queue, problem), algorithm)
+        reason = _reason(_planned(queue, problem), algorithm)
         if reason is not None:  # without its tail it is computed: ``refusal`` was asked
             raise Unsupported(reason)
         product = _as_product(queue, problem) if isinstance(problem, Convolution) else problem
@@ -99,26 +97,6 @@ def _reason(product: Product, algorithm: LtAlgorithm) -> str | None:
         return "it rounds the sums of ranges of k before it adds them"
     found = cublaslt.workspace_of(problem, algorithm)
     return found if isinstance(found, str) else None
-
-
-def _together(product: Product, algorithm: LtAlgorithm) -> str | None:
-    """Why an algorithm does not compute a product together with its tail. In FP32 nothing is rounded between, but everything may be looked at:
-    there it must compute the product alone, too, so that looking changes nothing."""
-    reason = _reason(product, algorithm)
-    if reason is None and product.ending.steps and product.ending.stored[-1].format is F32:
-        return _reason(_untailed(product), algorithm)
-    return reason
-
-
-def _taken(product: Product) -> Product:
-    """With its tail, if the library takes it along; else without."""
-    if not product.ending.steps:
-        return product
-    try:
-        library_product(product)
-    except Unsupported:
-        return _untailed(product)
-    return _untailed(product) if product.ending.stored[-1].format is F32 else product
 
 
 def _untailed(product: Product) -> Product:
