@@ -5,11 +5,10 @@
 // Sums are in double. With SUMS = 1 squares of both sides and their products are added in float over the VEC elements of a thread before: a
 // relative error of VEC * 2^-24 at most (4.8e-7), of random sign, so that it falls with the number of elements; the caller sees to it that such
 // squares neither overflow nor vanish. Relative errors are added so, too, and good to 4 units in the last place of float each. Errors and their
-// squares are exact where a float difference is (both sides within a factor of two), else good to 2^-24 of the element's own. Largest relative
-// errors are divided exactly.
+// squares are exact where a float difference is (both sides within a factor of two), else good to 2^-24 of the element's own.
 // Tactics:
 //   pairs_parts   a block a stretch of the tensor, VEC elements at a time, the next ones on their way; what has nothing odd among VEC elements
-//                 needs one test for all of them, the rest is walked one by one
+//                 needs one test for all of them, the rest is walked one by one; the place of the largest error is looked for when a warp meets one
 //   pairs_join    a block a pair: joins its parts, in order
 //   pairs_clear   zeroes what parts add to
 // Maxima are those of unsigned bits, so that their order does not matter; the order of every sum is fixed by n and the number of blocks.
@@ -47,8 +46,8 @@ __device__ __forceinline__ void further(double& most, double& place, double othe
 #ifdef ENTRY_PARTS
 struct Seen {
     double sums[DOT + 1];
-    float max_rel, golden_max, actual_max, golden_min, actual_min, max_abs;
-    int mismatched, place;  // `place` counts elements of this block
+    float max_rel, golden_max, actual_max, golden_min, actual_min;
+    int mismatched;
 
     __device__ __forceinline__ float bound(float magnitude, const Measure& m) const {
         float scaled = __fmul_rn(m.rtol, magnitude);
@@ -75,7 +74,7 @@ struct Seen {
     }
 
     // Of any class. `error` and `range` grow to its own.
-    __device__ __forceinline__ void one(float a, float g, int at, const Measure& m, unsigned* classes, float& error, float& range) {
+    __device__ __forceinline__ void one(float a, float g, const Measure& m, unsigned* classes, float& error, float& range) {
         float magnitude = fabsf(g);
         if (!(magnitude < m.threshold && fabsf(a) < INFINITE)) {
             bool nan_a = a != a, nan_g = g != g, inf_a = fabsf(a) == INFINITE, inf_g = magnitude == INFINITE;
@@ -94,7 +93,7 @@ struct Seen {
             if (masked && !odd && same && magnitude < 1e30f) atomicMax(classes + SENTINEL_ERROR, __float_as_uint(__fdiv_rn(fabsf(a - g), magnitude)));
             return;
         }
-        float apart = fabsf(a - g), relative = apart == 0.f ? 0.f : __fdiv_rn(apart, fmaxf(magnitude, m.floor));
+        float apart = fabsf(a - g), relative = apart * reciprocal(fmaxf(magnitude, m.floor));
         wide(a, g);
         sums[REL] += relative;
         mismatched += apart > bound(magnitude, m);
@@ -103,7 +102,6 @@ struct Seen {
         actual_max = fmaxf(actual_max, a);
         golden_min = fminf(golden_min, g);
         actual_min = fminf(actual_min, a);
-        if (apart > max_abs) { max_abs = apart; place = at; }
         error = fmaxf(error, apart);
         range = fmaxf(range, magnitude);
     }
@@ -137,6 +135,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, LEAST) pairs_parts(
 #endif
     __syncthreads();
     Seen seen = {};
+    unsigned most = 0, place = begin;  // of the warp: the largest error, as bits, and its place in this block
     seen.golden_max = seen.actual_max = -INFINITE;
     seen.golden_min = seen.actual_min = INFINITE;
     actual += first;
@@ -217,18 +216,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, LEAST) pairs_parts(
             seen.golden_min = fminf(seen.golden_min, golden_min);
             seen.actual_max = fmaxf(seen.actual_max, actual_max);
             seen.actual_min = fminf(seen.actual_min, actual_min);
-            if (relative_max * 1.000001f > seen.max_rel) {
-#pragma unroll
-                for (int v = 0; v < VEC; ++v) {
-                    float apart = fabsf(read(a.lane[v]) - g.lane[v]);
-                    if (apart > 0.f) seen.max_rel = fmaxf(seen.max_rel, __fdiv_rn(apart, fmaxf(fabsf(g.lane[v]), m.floor)));
-                }
-            }
-            if (error > seen.max_abs) {
-                seen.max_abs = error;
-#pragma unroll
-                for (int v = VEC - 1; v >= 0; --v) seen.place = fabsf(read(a.lane[v]) - g.lane[v]) == error ? c + v : seen.place;
-            }
+            seen.max_rel = fmaxf(seen.max_rel, relative_max);
 #if ROWS && SPLIT
             if (my_col + VEC > r.cols) {  // the next row begins among these
                 error = range = 0.f;
@@ -249,7 +237,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, LEAST) pairs_parts(
 #pragma unroll 1
             for (int at = c; at < last; ++at) {
                 float apart = 0.f, magnitude = 0.f;
-                seen.one(read(actual[at]), golden[at], at, m, counted, apart, magnitude);
+                seen.one(read(actual[at]), golden[at], m, counted, apart, magnitude);
 #if ROWS && SPLIT
                 bool next = my_col + (at - c) >= r.cols;
                 error_2 = fmaxf(error_2, next ? apart : 0.f);
@@ -259,6 +247,20 @@ extern "C" __global__ void __launch_bounds__(THREADS, LEAST) pairs_parts(
                 error = fmaxf(error, apart);
                 range = fmaxf(range, magnitude);
             }
+        }
+        unsigned highest = __reduce_max_sync(0xffffffffu, __float_as_uint(fmaxf(error, error_2)));
+        if (highest > most) {  // a few times a warp
+            most = highest;
+            unsigned found = 0xffffffffu;
+            int last = c + VEC < end ? c + VEC : end;
+            if (__float_as_uint(fmaxf(error, error_2)) == highest) {
+#pragma unroll 1
+                for (int at = last - 1; at >= c; --at) {
+                    float x = read(actual[at]), y = golden[at];
+                    if (fabsf(y) < m.threshold && fabsf(x) < INFINITE && __float_as_uint(fabsf(x - y)) == highest) found = at;
+                }
+            }
+            place = __reduce_min_sync(0xffffffffu, found);
         }
 #if ROWS
         if (alone) {
@@ -286,8 +288,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, LEAST) pairs_parts(
         if (lane == 0) held[which][warp] = x;
     }
     unsigned mismatched = __reduce_add_sync(0xffffffffu, (unsigned)seen.mismatched);
-    unsigned most = __reduce_max_sync(0xffffffffu, __float_as_uint(seen.max_abs));
-    unsigned place = __reduce_min_sync(0xffffffffu, __float_as_uint(seen.max_abs) == most ? (unsigned)seen.place : 0xffffffffu);
     float extremes[] = {seen.max_rel, seen.golden_max, seen.actual_max, -seen.golden_min, -seen.actual_min};
 #pragma unroll
     for (int which = 0; which < 5; ++which) {
