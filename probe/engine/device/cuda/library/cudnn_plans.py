@@ -96,9 +96,15 @@ def _planned(problem: ConvProblem, *, every: bool) -> tuple[Any, tuple[str, ...]
     return graph, barred
 
 
-def _key(graph: Any, at: int) -> Key:
-    engine, knobs = graph.get_engine_and_knobs_at_index(at)
-    return int(engine), tuple(sorted((int(kind), int(value)) for kind, value in knobs.items()))
+def _key(graph: Any, at: int) -> Key | None:
+    """How to ask for a plan again; None where one cannot: the library's own choice among what it does not show, engines of the frontend's, and
+    knobs that the frontend has no number for (it calls them all 0)."""
+    try:
+        engine, knobs = graph.get_engine_and_knobs_at_index(at)
+    except NotImplementedError:
+        return None
+    chosen = tuple(sorted((int(kind), int(value)) for kind, value in knobs.items()))
+    return (int(engine), chosen) if int(engine) < _ENGINES and all(kind for kind, _ in chosen) else None
 
 
 def _builds(graph: Any, at: int) -> bool:
@@ -130,13 +136,10 @@ def plan_offers(problem: ConvProblem, most: int = 12, *, every: bool = False) ->
         compiled = 0
         for at in range(graph.get_execution_plan_count()):
             key = _key(graph, at)
+            if key is None or key in kept.values():
+                continue
             slow = _compiles(graph, at)
-            if (
-                not _can_be_named(key)
-                or key in kept.values()
-                or (slow and compiled == _COMPILED)
-                or not _builds(graph, at)
-            ):
+            if (slow and compiled == _COMPILED) or not _builds(graph, at):
                 continue
             kept[at] = key
             compiled += slow
@@ -150,12 +153,6 @@ def plan_offers(problem: ConvProblem, most: int = 12, *, every: bool = False) ->
             _BUILT[problem, plan] = graph, at
             made.append(PlanOffer(plan, int(graph.get_workspace_size_plan_at_index(at))))
     return tuple(one for one in made if one.workspace <= WORKSPACE)
-
-
-def _can_be_named(key: Key) -> bool:
-    """Whether a plan can be asked for again: not those whose knobs the frontend has no number for (it calls them all 0)."""
-    engine, knobs = key
-    return engine < _ENGINES and all(kind for kind, _ in knobs)
 
 
 def _notes(problem: ConvProblem, kept: Mapping[int, Key], barred: tuple[str, ...]) -> dict[int, tuple[str, ...]]:
