@@ -104,20 +104,19 @@ class Comparing:
         backend, self._queue.layer = self._queue.backend, "comparing"
         if asked.ulps is not None and not Counts.takes(asked.ulps):
             return None
+        counts = rows = columns = None
         try:
             if any(one.address(backend) % _ALIGNED for one in (x, y)):
                 return None
             pair = self._pairs.add(x, y, asked.how, asked.rows, worst=asked.worst)
+            if asked.ulps is not None:
+                counts = self._counts.add(x, y, asked.ulps, threshold=asked.how.threshold, range_=asked.how.range_)
+            if asked.agreement is not None:
+                rows = self._agreements.rows(x, y, asked.agreement)
+            if asked.columns:
+                columns = self._agreements.columns(x, y, asked.columns, asked.how.threshold)
         except (Unsupported, OutOfMemory):
             return None
-        counts = rows = columns = None
-        if asked.ulps is not None:
-            range_ = asked.how.range_
-            counts = self._counts.add(x, y, asked.ulps, threshold=asked.how.threshold, range_=range_)
-        if asked.agreement is not None:
-            rows = self._agreements.rows(x, y, asked.agreement)
-        if asked.columns:
-            columns = self._agreements.columns(x, y, asked.columns, asked.how.threshold)
         self._asked.append((pair, counts, rows, columns))
         return len(self._asked) - 1
 
