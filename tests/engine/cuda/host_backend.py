@@ -68,6 +68,7 @@ class HostBackend:
     """
 
     arch, name, multiprocessors = "host", "host", 4
+    imagined = False
     shared_limit = 227 << 10  # host/mma.cuh has room for as much
 
     def __init__(self, folder: Path) -> None:

@@ -17,6 +17,7 @@ class NullBackend:
     """A ``Backend`` whose memory is all zeros."""
 
     arch, name = "null", "null"
+    imagined = False
     shared_limit = 227 << 10
 
     def __init__(self, multiprocessors: int = 132) -> None:

@@ -7,10 +7,13 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from probe.engine.device.cuda.tuning.planning import Missing, Planning
+from probe.engine.build import compile_model
+from probe.engine.device.cuda.errors import Missing
+from probe.engine.device.cuda.tuning.planning import Planning
 from probe.engine.tuning.menu import keeping, lifted, prepare_menu
 from tests.engine.cuda.null_backend import NullBackend
 from tests.engine.cuda.test_templates import FEEDS, engine, on  # noqa: F401 - a fixture
+from tests.engine.cuda.test_tuning_names import network
 from tests.engine.cuda.test_wgmma import hopper  # noqa: F401 - a fixture
 
 NEW = 9  # a seed that the menu does not draw from
@@ -91,6 +94,35 @@ def test_what_was_planned_without_memory_computes_the_same(request, engine, plac
         fresh.replays.enabled = False
         for name, array in fresh.run(FEEDS, plans).items():
             assert np.array_equal(found[name], array), name
+
+
+CONSTANTS = """<ir_version: 8, opset_import: ["" : 18]>
+g (float[2,8] x) => (float[2,8] y, float[4,8] z)
+{ t = Hardmax (w)  a = Add (x, t)  c = Concat <axis = 0> (t, t)  k, l = Split <axis = 0, num_outputs = 2> (t)  b = Mul (a, k)
+  d = Mul (l, l)  e = Concat <axis = 0> (k, l)  y = Add (b, d)  z = Add (c, e2)  e2 = Concat <axis = 0> (e, e) }"""
+
+
+@pytest.mark.parametrize("place", ["host", pytest.param("gpu", marks=pytest.mark.gpu)])
+def test_constants_never_lie_where_they_were_only_to_lie(request, tmp_path, place):
+    """One that the host computes is read by what depends on the input, which is only planned, and by what does not, which is launched."""
+    backend = request.getfixturevalue(place)
+    text = CONSTANTS.replace(
+        "z = Add (c, e2)  e2 = Concat <axis = 0> (e, e)", "e2 = Concat <axis = 0> (e, e)  z = Add (c, e2)"
+    )
+    loaded = network(tmp_path, text, w=(2, 8))
+    feeds = {"x": np.ones((2, 8), np.float32)}
+    made = compile_model(loaded, precision="fp16", fusion="none", passes="none")
+    expected = made.run(feeds)
+    made.device = device = on(made, backend)
+    for _ in range(2):
+        device.learn(feeds, made.plans(made.assignment))
+    for _ in range(3):
+        found = made.run(feeds)
+        assert all(np.array_equal(found[name], array) for name, array in expected.items())
+    for mixture in islice(lifted(made, made.assignment, NEW), 6):
+        device.learn(feeds, made.plans(mixture))
+        assert all(np.array_equal(made.run(feeds, mixture)[name], array) for name, array in expected.items())
+    assert device.fallen, "the host computed it"
 
 
 def test_the_cpu_has_no_menu(engine):  # noqa: F811 - the fixture

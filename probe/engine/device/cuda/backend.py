@@ -88,6 +88,7 @@ class Backend(Protocol):
     name: str  # of the GPU
     multiprocessors: int
     shared_limit: int  # bytes of shared memory that a block may ask for
+    imagined: bool  # it has no memory and launches nothing: for plans alone
 
     def enter(self) -> None:
         """Make the calling thread able to use the device; before anything else in every run."""

@@ -19,7 +19,7 @@ from probe.engine.device.cuda.attention_run import AttentionRun
 from probe.engine.device.cuda.backend import Backend
 from probe.engine.device.cuda.comparing import ComparesPairs, arrays_of, handed_out
 from probe.engine.device.cuda.context import CudaContext, Means
-from probe.engine.device.cuda.errors import OutOfMemory, Refused, Unsupported
+from probe.engine.device.cuda.errors import Missing, OutOfMemory, Refused, Unsupported
 from probe.engine.device.cuda.fallback import FallbackExecutor
 from probe.engine.device.cuda.formats import F32
 from probe.engine.device.cuda.kept_kernels import KeptKernels
@@ -42,7 +42,6 @@ from probe.engine.device.cuda.siblings import Siblings
 from probe.engine.device.cuda.tape import Tape
 from probe.engine.device.cuda.templates import Template, seen, template_of
 from probe.engine.device.cuda.tensor import Tensor, host_tensor
-from probe.engine.device.cuda.tuning.planning import Missing
 from probe.engine.device.cuda.tuning.tuner import CudaTuner
 from probe.engine.device.cuda.weights import DeviceWeights
 from probe.engine.device.protocol import Fallback, Tapped

@@ -41,6 +41,8 @@ class Driver:
         InputError: there is no GPU; says why.
     """
 
+    imagined = False
+
     def __init__(self, *, checked: bool = False, overlapped: bool = True, compiler: Compiler | None = None) -> None:
         gpu = find_gpu()
         if not gpu:

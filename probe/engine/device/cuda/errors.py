@@ -53,3 +53,7 @@ def _size(nbytes: int) -> str:
 
 class Refused(Exception):  # noqa: N818 - an answer: the device says of which layer
     """A tactic that was asked for by name does not compute this problem. Raised before anything is launched; nothing else takes its place."""
+
+
+class Missing(Exception):  # noqa: N818 - an answer: nothing can be planned from here on
+    """What would be launched depends on values that nobody has computed. Not ``Unsupported``: no other kernel is looked for."""

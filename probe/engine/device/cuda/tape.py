@@ -72,6 +72,7 @@ class Tape:
         self.backend = backend
         self.arch, self.name = backend.arch, backend.name
         self.multiprocessors, self.shared_limit = backend.multiprocessors, backend.shared_limit
+        self.imagined = backend.imagined
         self._made: Recording | None = Recording()
         self._live: dict[int, int] = {}  # address -> slot, of memory that is allocated now
         self._starts: list[int] | None = None  # the addresses, sorted; None when out of date

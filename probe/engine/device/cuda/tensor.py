@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from probe.engine.device.cuda.errors import Missing
 from probe.engine.device.cuda.formats import F32, Format, format_of_array, packed, unpacked
 
 if TYPE_CHECKING:
@@ -18,12 +19,16 @@ Array = np.ndarray[Any, Any]
 
 
 class Buffer:
-    """Device memory; given back when nobody holds it."""
+    """Device memory; given back when nobody holds it.
 
-    __slots__ = ("_backend", "address", "nbytes")
+    Attributes:
+        imagined: there is none: it is of a run that is only planned.
+    """
+
+    __slots__ = ("_backend", "address", "imagined", "nbytes")
 
     def __init__(self, backend: Backend, nbytes: int) -> None:
-        self._backend, self.nbytes = backend, nbytes
+        self._backend, self.nbytes, self.imagined = backend, nbytes, backend.imagined
         self.address = backend.allocate(nbytes)
 
     def __del__(self) -> None:
@@ -113,8 +118,16 @@ class Tensor:
         return self._buffer is None and self._late is not None
 
     def address(self, backend: Backend) -> int:
-        """Where it lies on the device; copies it there first if need be."""
+        """Where it lies on the device; copies it there first if need be, and anew where it only was to lie so far.
+
+        Raises:
+            Missing: it is of a run that is only planned, and a kernel is to read it.
+        """
         self._settle()
+        if self._buffer is not None and self._buffer.imagined and not backend.imagined:
+            if self._array is None:
+                raise Missing("a tensor that was only planned")
+            self._buffer, self._from = None, 0
         if self._buffer is None:
             assert self._array is not None and self.format is not None
             self._buffer = Buffer(backend, self.nbytes)

@@ -9,7 +9,7 @@ import numpy as np
 
 from probe.engine.device.cuda.attention_run import AttentionRun
 from probe.engine.device.cuda.channels_last import dense_when_asked
-from probe.engine.device.cuda.errors import Refused, Unsupported
+from probe.engine.device.cuda.errors import Missing, Refused, Unsupported
 from probe.engine.device.cuda.formats import Format, format_of, storage_of
 from probe.engine.device.cuda.layer_run import LayerRun
 from probe.engine.device.cuda.queue import Queue
@@ -27,10 +27,6 @@ _SMALL = 1 << 12  # bytes of a weight whose values may decide what is launched
 _AXES = 4  # of an image
 
 
-class Missing(Exception):  # noqa: N818 - an answer: nothing can be planned from here on
-    """What would be launched depends on values that nobody has computed. Not ``Unsupported``: no other kernel is looked for."""
-
-
 class Planning:
     """A ``Backend`` that has no memory and remembers what it was to launch.
 
@@ -40,6 +36,8 @@ class Planning:
     Attributes:
         launched: kernel -> the most shared memory that a launch asks for, in the order they first come.
     """
+
+    imagined = True
 
     def __init__(self, like: Backend) -> None:
         self.arch, self.name = like.arch, like.name

@@ -46,6 +46,7 @@ class Rig:
         self.backend = backend
         self.arch, self.name = backend.arch, backend.name
         self.multiprocessors, self.shared_limit = backend.multiprocessors, backend.shared_limit
+        self.imagined = backend.imagined
         self._live: dict[int, int] = {}  # address -> bytes
         self._made: list[Launch] | None = None
         self._since: set[int] = set()  # addresses allocated while noting

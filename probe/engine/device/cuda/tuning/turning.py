@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from probe.engine.device.cuda.channels_last import has_channels_last
 from probe.engine.device.cuda.copies import transposed
-from probe.engine.device.cuda.errors import Refused, Unsupported
+from probe.engine.device.cuda.errors import Missing, Refused, Unsupported
 from probe.engine.device.cuda.formats import Format, format_of, storage_of
 from probe.engine.device.cuda.queue import Queue
-from probe.engine.device.cuda.tuning.planning import Missing, Planning, Weightless, imagined, read_format, run_layer
+from probe.engine.device.cuda.tuning.planning import Planning, Weightless, imagined, read_format, run_layer
 from probe.engine.device.cuda.tuning.rig import Rig
 from probe.engine.tuning.orders import FIRST, LAST, Pair
 
