@@ -337,7 +337,7 @@ def cycles(
     reads, fills = one.m // 64 * 4 * (2048 + 32 * one.n), (one.m + one.n) * DEPTH * 2
     fetched = (one.m + one.n / one.pair) * DEPTH * 2
     step = max(one.m * one.n / 32 * 1.14, (reads + fills) / 128 * shared, fetched / 80, 210.0)
-    step *= (1.3 if by_n and one.n % DEPTH else 1.0) * (1.08 if one.pair > 1 else 1.0)
+    step *= ((1.06 if one.n > 2 * DEPTH else 1.3) if by_n and one.n % DEPTH else 1.0) * (1.08 if one.pair > 1 else 1.0)
     if windows and m >= _MANY:
         step = max(step, 420 + 1.45 * one.m)
     computed = math.ceil(steps / one.splits) * step
@@ -349,6 +349,10 @@ def cycles(
         )
     elif one.turns > 1:
         total = (rounds - 1) * max(computed, (computed + stored) / one.turns, _A_TILE) + computed + stored
+        if (
+            one.turns > 2 and steps > 2 and tail < _HEAVY_TAIL
+        ):  # what three turns gain is known of short k and of heavy tails
+            total *= 1.25
     else:
         total = rounds * max(computed + stored, _A_TILE)
     return total + 3500
@@ -357,6 +361,7 @@ def cycles(
 _LONG = 1 << 34  # products, from which on the machine is short of power, and what reads shared memory least is fastest
 _MANY = 1024  # pixels, from which on gathering them holds products up
 _A_TILE = 2500.0  # cycles from one tile of a block to the next, whatever it holds
+_HEAVY_TAIL = 0.85
 _HEAVY = ("erf", "tanh", "exp", "sigmoid", "gelu", "softplus", "pow", "div")
 
 
@@ -364,7 +369,7 @@ def tail_of(product: Product) -> float:
     """``tail`` of ``cycles``: of what is added and of the steps behind a product."""
     steps = product.ending.steps
     if any(word in step.expression for step in steps for word in _HEAVY):
-        return 0.85
+        return _HEAVY_TAIL
     if any(math.prod(reading.tensor.shape) > product.n for _, reading in product.ending.readings):
         return 0.5
     return 0.365 if steps or product.c is not None else 0.0
