@@ -22,6 +22,7 @@ from tests.engine.cuda.attention_cases import CASES
 VARIANTS = (
     ("long", Variant(1, 1, 64, 2, 0)), ("long", Variant(1, 4, 64, 2, 0)), ("long", Variant(2, 2, 32, 4, 304)), ("bert", Variant(2, 1, 32, 3, 48)),
     ("where", Variant(1, 2, 64, 3, 0)), ("vit", Variant(4, 1, 64, 2, 0)), ("ragged", Variant(1, 4, 128, 2, 48)), ("one query", Variant(8, 1, 16, 2, 80)),
+    ("long", Variant(2, 1, 32, 2, 0, 255, 2)), ("ragged", Variant(1, 1, 32, 2, 48, 255, 2)), ("vit", Variant(2, 1, 64, 2, 0, 255, 2)),
 )  # fmt: skip
 
 

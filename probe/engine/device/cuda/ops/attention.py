@@ -89,6 +89,7 @@ class Variant:
         stages: tiles under way.
         held: keys whose scores are kept in registers; 0: the keys are walked over twice.
         registers: of a thread, at most.
+        rows: queries of a warp, in 16; more than 1 where nobody shares them.
     """
 
     warps: int
@@ -97,10 +98,16 @@ class Variant:
     stages: int
     held: int
     registers: int = 255
+    rows: int = 1
 
     def __str__(self) -> str:
         shared = f" split {self.split}" * (self.split > 1)
-        return f"attention {16 * self.warps}x{self.tile}{shared}" + (f" held {self.held}" if self.held else " twice")
+        return f"attention {self.queries}x{self.tile}{shared}" + (f" held {self.held}" if self.held else " twice")
+
+    @property
+    def queries(self) -> int:
+        """Of a block."""
+        return 16 * self.rows * self.warps
 
     @property
     def threads(self) -> int:
@@ -118,7 +125,7 @@ class Variant:
             row_bytes: of a row in shared memory.
             width: elements of a result, padded.
         """
-        rows, sums, room = 16 * self.warps, 0, 0
+        rows, sums, room = self.queries, 0, 0
         if self.split > 1:
             sums, room = self.split * rows * (width + 8) * 4, 2 * self.split * rows * 4
         return room + rows * row_bytes + max(self.stages * self.tile * row_bytes, sums)
@@ -232,12 +239,12 @@ def attend(
         variant = replace(variant, warps=1, tile=max(32, 16 * variant.split), stages=2)
     macros = (
         ("TAB", stored.name), ("TY", store.name), ("DEPTH", -(-depth // 16) * 16), ("WIDTH", padded),
-        ("QUERY_WARPS", variant.warps), ("SPLIT", variant.split), ("BK", variant.tile), ("STAGES", variant.stages), ("BLOCKS", variant.blocks), ("HELD", int(variant.held > 0)), ("KEYS", variant.held),
+        ("QUERY_WARPS", variant.warps), ("SPLIT", variant.split), ("EACH_WARP", variant.rows), ("BK", variant.tile), ("STAGES", variant.stages), ("BLOCKS", variant.blocks), ("HELD", int(variant.held > 0)), ("KEYS", variant.held),
         *around.macros, ("WIDE", int(what.wide)), ("TF32", int(what.tf32)),
     )  # fmt: skip
     source = Source(FILE, "attention", macros, text_of(around, stored.name, even=keys % 2 == 0), contract=False)
     problem = Problem(*(Spread(*one) for one in spreads), extents[-1], queries, keys, depth, width)
-    blocks = batches * math.ceil(queries / (16 * variant.warps))
+    blocks = batches * math.ceil(queries / variant.queries)
     queue.launch(
         source, blocks, variant.threads, *(queue.at(one.tensor) for one in views),
         *(queue.at(one.tensor) for _, one in what.readings), *(Spread(*one) for one in along), *map(queue.at, kept), problem,
