@@ -75,6 +75,8 @@ class Siblings:
         family = self._families.get(layer.name)
         if family is None or run.queue.backend.arch != wgmma.ARCH:
             return None
+        if len({run.plans[one.name].choice for one in family}) > 1:
+            return None
         runs = []
         for one in family:
             plan = run.plans[one.name]
