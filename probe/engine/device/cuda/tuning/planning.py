@@ -50,8 +50,8 @@ class Planning:
 
     def allocate(self, nbytes: int) -> int:
         """As ``Backend.allocate``: an address that nothing lies at."""
-        self._next += -(-max(nbytes, 1) // 256) * 256
-        return self._next
+        address, self._next = self._next, self._next + -(-max(nbytes, 1) // 256) * 256
+        return address
 
     def free(self, address: int) -> None:
         """As ``Backend.free``."""
