@@ -147,11 +147,7 @@ class ComparesPairs:
         """As ``Compares.evaluate_held``."""
         backend = self.queue.backend
         backend.enter()
-        given = {value.name or "": feeds[value.name or ""] for value in layer.reads}
-        reads = {
-            id(value): one.tensor if isinstance(one := given[value.name or ""], Held) else host_tensor(np.asarray(one))
-            for value in layer.reads
-        }
+        reads = {id(value): self._as_fed(feeds[value.name or ""]) for value in layer.reads}
         made = self._run_layer(layer, reads, plan, self.queue, wants_interior=False)
         found: dict[str, Array | Resident] = {}
         for value in layer.outputs:
@@ -159,6 +155,13 @@ class ComparesPairs:
                 if held is not None:
                     found[f"{value.name}{suffix}"] = held
         return found
+
+    def _as_fed(self, given: Array | Resident) -> Tensor:
+        """What a layer reads, floats wide, as from the host: so that the same kernels run."""
+        if not isinstance(given, Held):
+            return host_tensor(np.asarray(given))
+        tensor = given.tensor
+        return self.queue.convert(tensor, F32) if tensor.format is not None and tensor.format.is_float else tensor
 
     def comparing(self, worst: int = 5) -> Comparing:
         """As ``Compares.comparing``."""
