@@ -18,12 +18,21 @@ from probe.model import load
 from probe.precision import PRECISIONS
 from tests.engine.cuda.attention_cases import CASES
 
+ON_HOST = (
+    "ragged", "bert", "vit", "where", "rows without keys made zero", "overflow", "keys scaled first", "wide heads", "heads of 40", "broadcast keys",
+)  # fmt: skip
 # name: of a case, variant of the kernel
 VARIANTS = (
     ("long", Variant(1, 1, 64, 2, 0)), ("long", Variant(1, 4, 64, 2, 0)), ("long", Variant(2, 2, 32, 4, 304)), ("bert", Variant(2, 1, 32, 3, 48)),
     ("where", Variant(1, 2, 64, 3, 0)), ("vit", Variant(4, 1, 64, 2, 0)), ("ragged", Variant(1, 4, 128, 2, 48)), ("one query", Variant(8, 1, 16, 2, 80)),
     ("long", Variant(2, 1, 32, 2, 0, 255, 2)), ("ragged", Variant(1, 1, 32, 2, 48, 255, 2)), ("vit", Variant(2, 1, 64, 2, 0, 255, 2)),
 )  # fmt: skip
+
+
+def rows(on_gpu, on_host) -> list:
+    """What runs where: on the host, where every kernel takes half a second to compile, less."""
+    found = [pytest.param("gpu", one, marks=pytest.mark.gpu, id=f"gpu-{one}") for one in on_gpu]
+    return found + [pytest.param("host", one, id=f"host-{one}") for one in on_host]
 
 
 def engine_of(folder, name: str, precision: str, backend, interior: Interior = "storage"):
@@ -66,23 +75,26 @@ def check(backend, folder, monkeypatch, name: str, precision: str, variant: Vari
             near(taps[key], array, 3 * PRECISIONS[precision].roundoff)
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_one_kernel_computes_what_many_do(tmp_path, backend, monkeypatch, name):
+@pytest.mark.parametrize(("place", "name"), rows(CASES, ON_HOST))
+def test_one_kernel_computes_what_many_do(request, tmp_path, monkeypatch, place, name):
+    backend = request.getfixturevalue(place)
     all_of = ("fp16", "bf16", "tf32")
-    precisions = all_of if backend.name != "host" else (all_of[list(CASES).index(name) % 3],)
+    precisions = all_of if place == "gpu" else (all_of[list(CASES).index(name) % 3],)
     for precision in precisions:
         with monkeypatch.context() as patched:
             check(backend, tmp_path, patched, name, precision)
 
 
-@pytest.mark.parametrize(("name", "variant"), VARIANTS, ids=[f"{name}-{variant}" for name, variant in VARIANTS])
-def test_every_variant_does(tmp_path, backend, monkeypatch, name, variant):
-    check(backend, tmp_path, monkeypatch, name, "fp16", variant)
+@pytest.mark.parametrize(("place", "at"), rows(range(len(VARIANTS)), (0, 3, 4, 8)))
+def test_every_variant_does(request, tmp_path, monkeypatch, place, at):
+    name, variant = VARIANTS[at]
+    check(request.getfixturevalue(place), tmp_path, monkeypatch, name, "fp16", variant)
 
 
-@pytest.mark.parametrize("name", ["bert", "even mask", "where", "vit"])
-def test_two_values_in_one_register_give_the_bits_of_one(tmp_path, backend, monkeypatch, name):
-    for precision in ("fp16", "bf16") if backend.name != "host" or name == "bert" else ("fp16",):
+@pytest.mark.parametrize(("place", "name"), rows(("bert", "even mask", "where", "vit"), ("where", "vit")))
+def test_two_values_in_one_register_give_the_bits_of_one(request, tmp_path, monkeypatch, place, name):
+    backend = request.getfixturevalue(place)
+    for precision in ("fp16", "bf16") if place == "gpu" else ("bf16" if name == "where" else "fp16",):
         engine, _, feeds = engine_of(tmp_path, name, precision, backend)
         found = []
         for in_pairs in (Steps.in_pairs, lambda *_: False):
@@ -93,9 +105,12 @@ def test_two_values_in_one_register_give_the_bits_of_one(tmp_path, backend, monk
         assert all(np.array_equal(found[0][key], array) for key, array in found[1].items())
 
 
-@pytest.mark.parametrize("name", ["bert", "vit", "where", "cap", "keys scaled first"])
-def test_an_interior_that_is_not_rounded(tmp_path, backend, name):
+@pytest.mark.parametrize(
+    ("place", "name"), rows(("bert", "vit", "where", "cap", "keys scaled first"), ("where", "keys scaled first"))
+)
+def test_an_interior_that_is_not_rounded(request, tmp_path, place, name):
     """Weights are multiplied as two numbers each: far nearer to FP32 than a rounding of the result."""
+    backend = request.getfixturevalue(place)
     engine, device, feeds = engine_of(tmp_path, name, "fp16", backend, "fp32")
     golden = engine(feeds)["y"]
     engine.device = device
@@ -126,9 +141,10 @@ def test_what_one_kernel_does_not_take_is_computed_apart(tmp_path, host, precisi
     assert np.isfinite(found["y"]).all()
 
 
-@pytest.mark.parametrize(("name", "kept"), [("even mask", "y"), ("bert", "w"), ("bert", "p"), ("bert", "z")])
-def test_kept_tensors_are_not_rounded(tmp_path, backend, name, kept):
+@pytest.mark.parametrize(("place", "kept"), rows("ywpz", "yz"))
+def test_kept_tensors_are_not_rounded(request, tmp_path, place, kept):
     """The result, what multiplies the values, scores; the result before it is transposed."""
+    backend, name = request.getfixturevalue(place), "even mask" if kept == "y" else "bert"
     engine, device, feeds = engine_of(tmp_path, name, "fp16", backend)
     assignment = engine.assignment.keeping(tensors=[kept])
     golden = engine.run(feeds, assignment)["y"]
