@@ -19,11 +19,13 @@ from pathlib import Path
 
 import numpy as np
 
+from probe.engine.assignment import Assignment
 from probe.engine.build import compile_model
 from probe.engine.device.cuda.compile import Compiler, default_folder
 from probe.engine.device.cuda.device import CudaDevice
 from probe.engine.device.cuda.driver import Driver
 from probe.engine.device.cuda.guard import find_gpu
+from probe.engine.engine import Engine
 from probe.engine.tuning.choose import Choices, choose
 from probe.engine.tuning.menu import lifted, prepare_menu
 from probe.engine.tuning.timing import Timings
@@ -41,9 +43,35 @@ def total(choices: Choices, *, exact: bool) -> float:
     return found
 
 
+def new_assignments(engine: Engine, job: Job, backend: Driver, base: Assignment) -> None:
+    """The menu, and what assignments take that were never asked for before."""
+    menu = prepare_menu(engine, job.feeds, base)
+    assert menu is not None
+    told, compiled = [], backend.compiler.compiled
+    for mixture in islice(lifted(engine, base, 7), 4, 9):
+        begin = time.perf_counter()
+        engine.run(job.feeds, mixture)
+        first = time.perf_counter()
+        engine.run(job.feeds, mixture)
+        told.append(f"{(first - begin) * 1e3:.1f} + {(time.perf_counter() - first) * 1e3:.1f}")
+    begin = time.perf_counter()
+    for _ in range(5):
+        engine.run(job.feeds, mixture)
+    print(
+        f"    {job.name}: menu of {menu.mixtures} mixtures, {menu.layers} ways of {len(engine.layers)} layers, {menu.kernels} kernels compiled, {menu.seconds:.1f} s, refused "
+        f"{menu.refused[:2]}; new assignments (recorded + captured) {', '.join(told)} ms, a run again {(time.perf_counter() - begin) * 200:.1f} ms; "
+        f"{backend.compiler.compiled - compiled} kernels compiled for them",
+        flush=True,
+    )  # fmt: skip
+
+
 def measure(job: Job, precision: str, backend: Driver, shown: int) -> None:
     engine = compile_model(load(job.path), precision=precision)
     engine.device = device = CudaDevice(engine.network, engine.top_layers, engine.rounding, backend)
+    if shown < 0:
+        engine.run(job.feeds)
+        new_assignments(engine, job, backend, engine.assignment)
+        return
     plans = engine._plans(engine.assignment)
     exact_outputs = device.run(job.feeds, plans)
     compiled = backend.compiler.compiled
@@ -76,19 +104,7 @@ def measure(job: Job, precision: str, backend: Driver, shown: int) -> None:
         f"sum {total(choices, exact=True):.1f} -> {total(choices, exact=False):.1f} us  off {far:.1e}  fallen {len(device.fallen)}",
         flush=True,
     )  # fmt: skip
-    menu = prepare_menu(engine, job.feeds, tuned)
-    assert menu is not None
-    told, compiled = [], backend.compiler.compiled
-    for mixture in islice(lifted(engine, tuned, 7), 4, 9):
-        begin = time.perf_counter()
-        engine.run(job.feeds, mixture)
-        first = time.perf_counter()
-        engine.run(job.feeds, mixture)
-        told.append(f"{(first - begin) * 1e3:.1f} + {(time.perf_counter() - first) * 1e3:.1f}")
-    print(
-        f"    menu of {menu.mixtures} mixtures, {menu.layers} ways of {len(engine.layers)} layers, {menu.kernels} kernels compiled, {menu.seconds:.1f} s; new "
-        f"assignments (recorded + captured) {', '.join(told)} ms; {backend.compiler.compiled - compiled} kernels compiled for them"
-    )
+    new_assignments(engine, job, backend, tuned)
     for note in wrong[:shown]:
         print("   ", note[:200])
     gains = []
@@ -105,7 +121,12 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--only", default="", help="networks whose name contains one of these, separated by commas")
     parser.add_argument("--precision", default="fp16", help="comma-separated")
-    parser.add_argument("--layers", type=int, default=0, help="show so many of the layers that gain most")
+    parser.add_argument(
+        "--layers",
+        type=int,
+        default=0,
+        help="show so many of the layers that gain most; -1: the menu alone, nothing is chosen",
+    )
     parser.add_argument("--cold", action="store_true", help="compile into an empty folder")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

@@ -20,12 +20,13 @@ if TYPE_CHECKING:
 
 _AXES = 4
 _OUTSIDE = None
+_WORTH = 1.02  # times as fast as exact that another tactic must be: less is noise, and would flip from build to build
 Turning = Callable[[tuple[int, ...], str], float]  # microseconds for an image of a shape, in a precision
 
 
 class Together(Fastest):
     """As ``Fastest``, but for layers of which another tactic makes the whole network faster: it comes first there. Layers that exact computes
-    together with others are left to it.
+    together with others are left to it, and so is what no other tactic computes by a fiftieth faster.
 
     Attributes:
         found: the orders of all layers, and their total in microseconds; None before ``begin``.
@@ -78,7 +79,9 @@ class Together(Fastest):
                 left = list(limit.select(context, left))
         if layer.name in self._tuner.joined and any(one.tactic == EXACT for one in left):
             left = [one for one in left if one.tactic == EXACT]
-        timed = [(one.tactic, one.median_us or 0.0) for one in left] or [("", 0.0)]
+        timed = [(one.tactic, (one.median_us or 0.0) * (1 if one.tactic == EXACT else _WORTH)) for one in left] or [
+            ("", 0.0)
+        ]
         for tactic, time in timed:
             for pair in self._tuner.orders(layer, Choice(precision, tactic or EXACT), self._shapes):
                 if time < found.get(pair, (math.inf, ""))[0]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ import pytest
 from probe.engine.assignment import Choice
 from probe.engine.build import compile_model
 from probe.engine.device.cuda.device import CudaDevice
+from probe.engine.device.cuda.ops.wgmma_family import WgmmaFamily
+from probe.engine.device.cuda.tuning.rig import Rig
 from probe.engine.tuning.choose import choose
 from probe.engine.tuning.fingerprint import fingerprint_of
 from probe.engine.tuning.orders import FIRST, LAST
@@ -109,3 +112,20 @@ def test_what_is_denied_is_not_counted_on(engine):
 def test_a_layer_by_itself_decides_where_nothing_is_turned(engine):
     names, _ = chosen(engine, 0.1, conv_mma=1.0)
     assert all(name.startswith(("mma", "acc16")) for name in names)
+
+
+@pytest.mark.parametrize(("time", "taken"), [(1.97, "exact"), (1.9, "wgmma_64x64")])
+def test_a_tactic_is_taken_where_it_is_worth_it(engine, monkeypatch, time, taken):
+    """By a hundredth it may be noise."""
+    launch = WgmmaFamily.launch
+
+    def faster(self, queue, problem, name):
+        made = launch(self, queue, problem, name)
+        if name == "wgmma_64x64" and isinstance(queue.backend, Rig) and queue.backend._made:
+            source = queue.backend._made[-1].source
+            queue.backend._made[-1] = replace(queue.backend._made[-1], source=replace(source, entry="faster"))
+        return made
+
+    monkeypatch.setattr(WgmmaFamily, "launch", faster)
+    names, _ = chosen(engine, 0.1, faster=time)
+    assert set(names) == {taken}

@@ -188,6 +188,7 @@ class _Held:
     """Memory that belongs to somebody else."""
 
     __slots__ = ("address",)
+    imagined = False
 
     def __init__(self, address: int) -> None:
         self.address = address
