@@ -5,6 +5,9 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import tempfile
+from functools import cache
+from pathlib import Path
 
 import pytest
 
@@ -31,7 +34,16 @@ FAMILIES = (
 )  # fmt: skip
 TABLES = {**vars(cases), **vars(more_cases)}
 # Registers of a thread: so many that at least two blocks fit on a multiprocessor of 65536 (conv_mma's large tile: one).
-BUDGETS = {"matmul_simt": 176, "matmul_mma": 248, "conv_simt": 176, "conv_mma": 192, "norm_parts": 116, "chain": 96}
+# norm_held: rows that a warp holds.
+BUDGETS = {
+    "matmul_simt": 176,
+    "matmul_mma": 248,
+    "conv_simt": 176,
+    "conv_mma": 192,
+    "norm_parts": 116,
+    "norm_held": 96,
+    "chain": 96,
+}
 BUDGET = 80
 # Bytes a thread may spill. With 1024 threads a block it has 64 registers, which the compiler for sm_120 does not manage with the longest
 # rows; nobody has timed that architecture yet.
@@ -40,14 +52,16 @@ SPILLS = {("norm_held", "sm_120"): 80, ("softmax_kept", "sm_90a"): 20, ("recurre
 ADD = Source("chain.cu", "add", text='extern "C" __global__ void add(float* x) { x[0] += 1.f; }')
 
 
-def sources(family: str, precisions: tuple[str, ...], folder) -> list[Source]:
-    """What the cases of a family launch, each once."""
+@cache
+def sources(family: str, precisions: tuple[str, ...]) -> list[Source]:
+    """What the cases of a family launch, each once. Remembered: every architecture compiles the same."""
     backend = NullBackend()
-    for case, precision in itertools.product(TABLES[family], precisions):
-        path, feeds = case.save(folder)
-        engine = compile_model(load(path), precision=precision, passes="none", fusion="none")
-        engine.device = CudaDevice(engine.network, engine.top_layers, engine.rounding, backend)
-        engine(feeds)
+    with tempfile.TemporaryDirectory() as folder:
+        for case, precision in itertools.product(TABLES[family], precisions):
+            path, feeds = case.save(Path(folder))
+            engine = compile_model(load(path), precision=precision, passes="none", fusion="none")
+            engine.device = CudaDevice(engine.network, engine.top_layers, engine.rounding, backend)
+            engine(feeds)
     return list(dict.fromkeys(source for source, _ in backend.launched))
 
 
@@ -63,8 +77,8 @@ def within_budget(found: list[Source], archs: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_kernels_are_within_their_budget(family, tmp_path):
-    found = sources(family, ("fp16",), tmp_path)
+def test_kernels_are_within_their_budget(family):
+    found = sources(family, ("fp16",))
     kinds = {source.entry: source for source in found}  # one of each entry; the others differ in types and sizes
     within_budget([*kinds.values(), *found[:: max(1, len(found) // 6)]], ("sm_90a",))
 
@@ -72,12 +86,12 @@ def test_kernels_are_within_their_budget(family, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("arch", ARCHS)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_variant_is_within_its_budget(family, arch, tmp_path):
+def test_every_variant_is_within_its_budget(family, arch):
     """Every variant for sm_90a; for each other architecture one of each kernel, and a twelfth of the variants in turn.
 
     ``PROBE_ALL_KERNELS=1``: every variant for every architecture.
     """
-    found = sources(family, ("fp32", "fp16", "bf16"), tmp_path)
+    found = sources(family, ("fp32", "fp16", "bf16"))
     share = 1 if arch == "sm_90a" else SHARE
     kinds = {source.entry: source for source in found}
     within_budget([*dict.fromkeys([*kinds.values(), *found[ARCHS.index(arch) % share :: share]])], (arch,))
@@ -98,14 +112,16 @@ def test_large_tiles_are_within_their_budget():
             product(queue, Matrices(a, (), 256, 1), Matrices(b, (), row, col), y, 256, tf32=True)
     found = list(dict.fromkeys(source for source, _ in big.launched))
     assert len(found) == 9  # SIMT takes any strides
-    within_budget(found, ("sm_80", "sm_90a", "sm_120"))
+    within_budget(found, ("sm_90a",))
+    within_budget(found[::2], ("sm_80",))
+    within_budget(found[1::2], ("sm_120",))
 
 
 @pytest.mark.slow
 def test_sums_of_pairs_are_within_their_budget():
-    from probe.engine.device.cuda.formats import F16, F32
     from probe.engine.device.cuda.agreement import Agreements
     from probe.engine.device.cuda.counts import Counts
+    from probe.engine.device.cuda.formats import F16, F32
     from probe.engine.device.cuda.pairs import Pairs, measure
     from probe.engine.device.cuda.queue import Queue
     from probe.engine.device.pairs import Agreement, Measure, Rows
@@ -120,11 +136,15 @@ def test_sums_of_pairs_are_within_their_budget():
         Agreements(queue).rows(x, y, Agreement(cols, kl=True))
         Agreements(queue).columns(x, y, cols, 1.0)
         Pairs(queue).add(x, y, Measure(), worst=True)
-    within_budget(list(dict.fromkeys(source for source, _ in backend.launched)), ARCHS)
+    found = list(dict.fromkeys(source for source, _ in backend.launched))
+    others = [arch for arch in ARCHS if arch != "sm_90a"]
+    within_budget(found, ("sm_90a",))
+    for at, arch in enumerate(others):
+        within_budget(found[at :: 1 if SHARE == 1 else len(others)], (arch,))
 
 
-def test_tensor_cores_are_used(tmp_path):
-    found = [source for source in sources("PRODUCTS", ("fp16",), tmp_path) if source.entry == "matmul_mma"]
+def test_tensor_cores_are_used():
+    found = [source for source in sources("PRODUCTS", ("fp16",)) if source.entry == "matmul_mma"]
     assert {dict(source.defines)["ALIGNED"] for source in found} == {0, 1}
     assert {dict(source.defines)["B_BY_N"] for source in found} == {0, 1}
 
@@ -172,7 +192,7 @@ def test_what_goes_in_makes_the_name(tmp_path, monkeypatch):
 
 def test_a_header_is_part_of_the_source():
     names = set(headers_of(Source("conv_mma.cu", "conv_mma").code))
-    assert names == {"mma.cuh", "conv.cuh", "out.cuh", "common.cuh", "convert.cuh", "types.cuh"}
+    assert names == {"mma.cuh", "conv.cuh", "out.cuh", "common.cuh", "convert.cuh", "overlap.cuh", "types.cuh"}
 
 
 def test_a_folder_that_cannot_be_written_is_said(tmp_path):
