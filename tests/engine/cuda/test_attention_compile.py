@@ -39,8 +39,15 @@ TABLE = {
 }
 
 
-def source_of(elements: int, keys: int, variant: Variant, stored: Format) -> Source:
-    """Scaled, masked scores between transposed operands."""
+def source_of(
+    elements: int, keys: int, variant: Variant, stored: Format, made: Format | None = None, *, wide: bool = False
+) -> Source:
+    """Scaled, masked scores between transposed operands.
+
+    Args:
+        made: what the result is stored in, if not as operands are.
+        wide: weights are not rounded.
+    """
     backend = NullBackend()
     queue = Queue(backend, 18)
     q, k, v = (view(queue.empty((2, n, 2, elements), stored)).transposed((0, 2, 1, 3)) for n in (64, keys, keys))
@@ -59,8 +66,8 @@ def source_of(elements: int, keys: int, variant: Variant, stored: Format) -> Sou
     after = Steps((), (Step("w_", "float", "sum", rounding),))
     readings = (("x0", scale), ("x1", mask))
     between = Steps(("x0", "x1"), steps, pairs)
-    what = Attention(q, k, v, readings, first, first, between, after, values_first=first, tf32=tf32)
-    attend(queue, what, stored, (0, 2, 1, 3), variant)
+    what = Attention(q, k, v, readings, first, first, between, after, wide, first, tf32)
+    attend(queue, what, made or stored, (0, 2, 1, 3), variant)
     (source,) = (one for one, _ in backend.launched if one.entry == "attention")
     return source
 
@@ -81,3 +88,14 @@ def test_attention_is_within_its_budget(name):
 def test_attention_is_within_its_budget_everywhere(arch):
     for at, name in enumerate(TABLE):
         within_budget(name, arch, F32 if name.startswith("tf32") else (F16, BF16)[at % 2])
+
+
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("made", [F32, F16, BF16])
+def test_every_mixture_of_formats_compiles(made, wide):
+    """A result that is kept is stored in FP32, weights that are kept are multiplied as two numbers."""
+    for stored in (F16, BF16):
+        for variant in (Variant(1, 1, 32, 2, 16), Variant(1, 2, 32, 2, 0), Variant(1, 1, 32, 2, 0, 255, 2)):
+            if made in (F32, stored):
+                source = source_of(16, 16 if variant.held else 40, variant, stored, made, wide=wide)
+                assert not Compiler("sm_90a", None)(source).resources.spilled_bytes
