@@ -86,6 +86,7 @@ class Timings:
             found = self._known.get(key)
             if found is None or found.median_us is None:
                 found = self._known[key] = Timing(round(tuner.turning(shape, stored) * 1e6, 3), 1)
+                self._counted.add(key)
                 self.measured += 1
             return found.median_us or 0.0
 

@@ -93,6 +93,7 @@ def test_the_orders_of_layers(engine):
 def test_turning_is_counted(engine):
     """In and out, the network's own images are channels first: two turns that nothing saves but a slower kernel."""
     cheap, timings = chosen(engine, 0.1)
+    assert (timings.measured, timings.reused) == (len(timings), 0)
     assert all(name.startswith(("wgmma", "exact")) for name in cheap)
     dear, _ = chosen(engine, 1.5)
     assert all(name.startswith(("mma", "acc16")) for name in dear), "3 + 3 beside 2 + 2 + 1.5 + 1.5"
