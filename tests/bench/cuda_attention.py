@@ -69,18 +69,17 @@ def peer(q: Any, k: Any, v: Any, mask: Any = None) -> Any:
 
 
 def variants(problem: Problem) -> Iterator[Variant]:
-    pitch, keys = problem[4] + 8, -(-problem[3] // 16) * 16
-    for warps, split, tile, stages in itertools.product((1, 2, 4, 8), (1, 2, 4), (32, 64, 128), (2, 3, 4)):
-        if 8 * warps >= problem[2] or warps * split > 8 or tile % (16 * split) or tile * stages > 256:
+    row_bytes, keys = problem[4] * 2 + 16, -(-problem[3] // 16) * 16
+    sizes = itertools.product((1, 2, 4, 8), (1, 2, 4), (32, 64, 128), (2, 3, 4), (keys, 0), (255, 168, 128), (1, 2))
+    for warps, split, tile, stages, held, registers, rows in sizes:
+        if 8 * warps * rows >= max(problem[2], 9) or warps * split > 8 or tile % (16 * split) or tile * stages > 256:
             continue
-        for held in (keys, 0):
-            one = Variant(warps, split, tile, stages, held)
-            if (
-                held <= 240 * split
-                and one.shared_bytes(pitch, problem[4]) <= 220 << 10
-                and (not held or stages <= 2 * -(-held // tile))
-            ):
-                yield one
+        if split > 1 and (rows > 1 or registers < 255):
+            continue
+        one = Variant(warps, split, tile, stages, held, registers, rows)
+        fits = one.shared_bytes(row_bytes, problem[4]) <= 220 << 10 and held * rows <= 240 * split
+        if fits and (not held or stages <= 2 * -(-held // tile)):
+            yield one
 
 
 def timed(backend: Recorder, problem: Problem, stored: Format, dtype: Any, variant: Variant) -> tuple[float, float]:
@@ -123,7 +122,7 @@ def main() -> None:
             seconds, error = timed(backend, problem, stored, dtype, variant)
             flops = 4.0 * math.prod(problem[:5]) / seconds * 1e-12
             wrong = " WRONG" * (not error < (2e-3 if stored is F16 else 2e-2))
-            text = f"{'*' * (variant == chosen)}{variant} s{variant.stages}: {seconds * 1e6:.1f}, {theirs / seconds:.0%}, {flops:.0f}, {error:.0e}{wrong}"
+            text = f"{'*' * (variant == chosen)}{variant} s{variant.stages} r{variant.registers}: {seconds * 1e6:.1f}, {theirs / seconds:.0%}, {flops:.0f}, {error:.0e}{wrong}"
             found.append((seconds, text))
         print(
             f"{name:24} {theirs * 1e6:8.1f}  " + "; ".join(text for _, text in sorted(found)[: given.best]), flush=True
