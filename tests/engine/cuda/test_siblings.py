@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from typing import Any
 
 import numpy as np
 import onnx
@@ -65,7 +66,7 @@ def model(path, second: str):
     return path, {"given": random.standard_normal((2, 40, 64), dtype=np.float32)}
 
 
-def ran(path, feeds, backend, *, alone: bool, fusion: str, interior: bool = False):
+def ran(path, feeds, backend, *, alone: bool, fusion: Any, interior: bool = False) -> tuple[dict[str, Any], int]:
     """What a device makes, and how many products it launched."""
     engine = compile_model(load(path), precision="fp16", passes="none", fusion=fusion)
     device = CudaDevice(engine.network, engine.top_layers, engine.rounding, backend)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -107,24 +108,26 @@ def test_a_tail_gives_the_same_bits(tmp_path, backend, monkeypatch, network):
 
 def test_a_product_shown_under_another_shape_is_one_kernel(tmp_path, backend):
     engine, feeds = engine_of(tmp_path, "shown", backend)
-    engine.device.replays.enabled = False
-    before = dict(engine.device.queue.launches)
+    device: Any = engine.device
+    device.replays.enabled = False
+    before = dict(device.queue.launches)
     engine(feeds)
-    made = {k: v - before.get(k, 0) for k, v in engine.device.queue.launches.items()}
+    made = {k: v - before.get(k, 0) for k, v in device.queue.launches.items()}
     made.pop("copy_strided", None)  # weights, once
     # x, r, weights and what is read beside are made low; the result needs not be made wide again
     assert sum(count for name, count in made.items() if name.startswith("matmul")) == 1
     assert set(made) <= {"chain", "transpose", *(name for name in made if name.startswith("matmul"))}
-    tail = engine.device.queue.launches["chain"]
+    tail = device.queue.launches["chain"]
     engine(feeds)
-    assert engine.device.queue.launches["chain"] - tail <= 2  # the inputs
+    assert device.queue.launches["chain"] - tail <= 2  # the inputs
 
 
 def test_long_functions_are_computed_apart(tmp_path, backend):
     """An erf GELU is cut where one tensor crosses: behind the product, not behind the division."""
     engine, feeds = engine_of(tmp_path, "gelu", backend)
-    engine.device.replays.enabled = False
+    device: Any = engine.device
+    device.replays.enabled = False
     engine(feeds)
-    before = engine.device.queue.launches["chain"]
+    before = device.queue.launches["chain"]
     engine(feeds)
-    assert engine.device.queue.launches["chain"] - before == 2  # the input, and all that is behind the product
+    assert device.queue.launches["chain"] - before == 2  # the input, and all that is behind the product
