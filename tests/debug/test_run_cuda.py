@@ -21,6 +21,9 @@ from tests.engine.cuda.test_models import EXPORTS, MODELS
 
 # Of sums whose order differs, and of the sum of relative errors, which the host adds in float32
 NEAR = 3e-6
+# Of noise that went through a layer in FP32: tensors of the device may lie in another order than those from the host (channels last), and so may sums
+# over them. Measured: 3.5e-5 behind global pools.
+FP32 = 1e-3
 
 
 @pytest.fixture
@@ -31,13 +34,13 @@ def device(monkeypatch, backend):  # noqa: F811
 
 
 NETWORK = """<ir_version: 8, opset_import: ["" : 18]>
-g (float[2,3,9,9] x) => (float[2,7] y, int64[2,1] k)
+g (float[2,3,9,9] x) => (float[2,7] y, int64[2,1] k, float z)
 { c = Conv <kernel_shape = [3, 3]> (x, w)  r = Relu (c)  p = GlobalAveragePool (r)  f = Flatten (p)  h = Gemm (f, v)
-  y = Softmax (h)  k = ArgMax <axis = 1> (y) }"""
+  y = Softmax (h)  k = ArgMax <axis = 1> (y)  n = Size (x)  s = Cast <to = 1> (n)  z = Sqrt (s) }"""
 
 
 def small(folder):
-    """Convolution, pooling, a softmax, integers: tensors of one to four axes, with and without rows."""
+    """Convolution, pooling, a softmax, integers: tensors of none to four axes, with and without rows."""
     random = np.random.default_rng(0)
     made = onnx.parser.parse_model(NETWORK)
     for name, shape in (("w", (5, 3, 3, 3)), ("v", (5, 7))):
@@ -72,7 +75,8 @@ def alike(one: RunResult, other: RunResult) -> list[str]:
     for x, y in zip(one.layers, other.layers, strict=True):
         for name in ("accumulated", "local", "injected", "floor", "gain"):
             u, v = getattr(x, name), getattr(y, name)
-            if (u is None) != (v is None) or (u is not None and not math.isclose(u, v, rel_tol=NEAR, abs_tol=1e-11)):
+            near = FP32 if name == "gain" else NEAR
+            if (u is None) != (v is None) or (u is not None and not math.isclose(u, v, rel_tol=near, abs_tol=1e-11)):
                 off.append(f"layer {x.name} {name}: {u} {v}")
     return off
 
@@ -92,19 +96,27 @@ def test_device_compares_as_the_host_does(device, monkeypatch, tmp_path):
     assert found.verdict == "passed" and found.device.startswith("cuda")
 
 
-def test_without_room_goldens_are_copied_one_by_one(host, monkeypatch, tmp_path):  # noqa: F811
+def test_without_room_goldens_are_copied_and_tensors_go_to_the_host(host, monkeypatch, tmp_path):  # noqa: F811
     monkeypatch.setattr(guard, "first_gpu", lambda: host)
     path, feeds = small(tmp_path)
     whole = api.run(path, inputs=feeds, device="cuda", try_cure=False)
-    monkeypatch.setattr(host, "room", lambda: 9000, raising=False)
-    monkeypatch.setattr(resident, "_GOLDEN_SHARE", 8)
+    on_device, on_host, passing = counted(whole)
+    assert on_device >= 5 and passing == 0
+    monkeypatch.setattr(resident, "_GOLDEN_SHARE", 1 << 40)  # no room for goldens
+    copied = api.run(path, inputs=feeds, device="cuda", try_cure=False)
+    assert not alike(copied, whole)
+    assert counted(copied)[:2] == (on_device, on_host) and counted(copied)[2] >= on_device
+    monkeypatch.setattr(host, "room", lambda: 400, raising=False)  # of tensors of the run, only the smallest
     found = api.run(path, inputs=feeds, device="cuda", try_cure=False)
     assert not alike(found, whole)
-    assert any("3 goldens found no room" in note for note in found.notes), found.notes
-    monkeypatch.setattr(host, "room", lambda: 400, raising=False)
-    found = api.run(path, inputs=feeds, device="cuda", try_cure=False)
-    assert not alike(found, whole)
-    assert any("4 tensors were compared on the device, 3 on the host" in note for note in found.notes), found.notes
+    assert 0 < counted(found)[0] < on_device and sum(counted(found)[:2]) == on_device + on_host
+
+
+def counted(result: RunResult) -> tuple[int, int, int]:
+    """Tensors compared on the device, on the host, goldens without room, as the result's notes say."""
+    (note,) = [one for one in result.notes if "compared on the device" in one]
+    numbers = [int(word) for word in note.replace(",", "").split() if word.isdigit()]
+    return numbers[0], numbers[1], numbers[2] if len(numbers) > 2 else 0
 
 
 def test_without_a_gpu_it_says_why(tmp_path, monkeypatch):

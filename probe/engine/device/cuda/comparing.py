@@ -88,7 +88,7 @@ class Comparing:
 
     def hold(self, array: Array) -> Held | None:
         """As ``Comparison.hold``."""
-        made = host_tensor(np.ascontiguousarray(array))
+        made = host_tensor(np.asarray(array, order="C"))  # ascontiguousarray would give a scalar an axis
         if made.format is not F32:
             return None
         backend = self._queue.backend
