@@ -24,6 +24,9 @@ EXPORTS = (
     "scripted_loop_if", "nonzero_boxes",
 )  # fmt: skip
 SMALL = ("bert_mini", "scripted_loop_if")  # on the host too
+# Quantised inside: another order of an FP32 sum gives 15.5000022 where the CPU has 15.4999989 before one of the first QuantizeLinear, and one
+# step there becomes steps elsewhere. In FP32 judged by how many outputs are off, and by how much all of them are together.
+QUANTISED = {"ultraface_slim_320_qdq": (0.05, 0.02)}
 
 
 def rows(names: tuple[str, ...]) -> list:
@@ -61,6 +64,14 @@ def off(actual: np.ndarray, golden: np.ndarray) -> float:
         float(np.abs(actual[finite].astype(np.float64) - golden[finite]).max() / top)
         if top
         else float(np.any(actual[finite]))
+    )
+
+
+def mostly_near(actual: np.ndarray, golden: np.ndarray, share: float, together: float) -> None:
+    """So many elements may be off by more than a thousandth of the range, and all of them together by so much of the golden's length."""
+    apart = np.abs(actual.astype(np.float64) - golden)
+    assert np.mean(apart > 1e-3 * np.ptp(golden)) <= share and np.linalg.norm(apart) <= together * np.linalg.norm(
+        golden
     )
 
 
@@ -124,6 +135,9 @@ def check(folder: Path, name: str, precision: str, backend) -> None:
     print(json.dumps(facts))
     near = 0.06 if precision == "bf16" else 0.02
     for key, array in expected.items():  # where low precision breaks an output, it may break differently
+        if name in QUANTISED and precision == "fp32":
+            mostly_near(actual[key], array, *QUANTISED[name])
+            continue
         broken = off(array, golden[key]) > near and off(actual[key], golden[key]) > near
         assert broken or off(actual[key], array) <= near, (key, facts)
 
