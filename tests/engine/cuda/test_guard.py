@@ -60,7 +60,12 @@ def test_a_launch_that_is_refused_names_layer_and_limits(gpu):
 
 @pytest.mark.gpu
 def test_out_of_memory_says_how_much(gpu):
-    from probe.engine.device.cuda.errors import CudaError
+    from probe.engine.device.cuda.errors import OutOfMemory
 
-    with pytest.raises(CudaError, match="CUDA_ERROR_OUT_OF_MEMORY allocating"):
+    with pytest.raises(
+        OutOfMemory, match=r"16384.00 GiB \(17,592,186,044,416 bytes\) asked for, .* are free on "
+    ) as caught:
         gpu.allocate(1 << 44)
+    assert 0 < caught.value.free <= caught.value.total < 1 << 44
+    address = gpu.allocate(1 << 20)  # and the next who asks gets it
+    gpu.free(address)

@@ -7,6 +7,7 @@ import threading
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 import probe.api.building as api
@@ -107,6 +108,19 @@ def test_interrupted_it_stops(compiled):
     with pytest.raises(KeyboardInterrupt):
         compile_ahead(Compiler("sm_90a", None), sources, interrupted)
     assert not [one for one in threading.enumerate() if one.name.startswith("compiling")]
+
+
+def test_looking_ahead_is_no_run_of_layers_on_the_host(tmp_path, compiled, gpu_of):
+    gpu_of()
+    text = "g (float[3,5] x) => (float[3,5] z) { s = Hardmax (x)  z = Mul (s, x) }"
+    onnx.save(onnx.parser.parse_model('<ir_version: 8, opset_import: ["" : 18]>\n' + text), tmp_path / "m.onnx")
+    engine: Any = compile_model(load(tmp_path / "m.onnx"), device="cuda")
+    feeds = {"x": np.ones((3, 5), np.float32)}
+    for runs in (1, 2, 3):
+        engine.run(feeds)
+        assert list(engine.device.falls.values()) == [runs] and list(engine.device.fallen.values()) == [
+            "no kernel for Hardmax"
+        ]
 
 
 def test_the_first_run_looks_ahead_by_itself(tmp_path, compiled, gpu_of, monkeypatch):

@@ -260,12 +260,13 @@ class CudaDevice(KeptKernels, ComparesPairs):
         self.backend.enter()
         with self._lock, self._weigh.placed():
             self._faults.address(self.backend)
-            known = len(self._templates)
+            known, counted = len(self._templates), (dict(self.fallen), Counter(self.falls))
             tape, run = self._taped(backend, self._fed(feeds), plans, {})
             with suppress(Missing):
                 deque(self._run_layers(self._layers, run), maxlen=0)
                 self._results(run)
             tape.abandon()
+            self.fallen, self.falls = counted  # layers on the host were computed for their shapes: that is no run
         return len(self._templates) - known
 
     def _faulted(self) -> bool:
