@@ -172,8 +172,12 @@ def torch_seconds(torch: Any, job: Job, precision: str) -> float:
 # --- ours ---------------------------------------------------------------------------------------------------------------
 
 
-def floor_seconds(engine: Engine, shapes: dict[str, tuple[int, ...]], precision: str) -> float:
-    """The least the network could take: of every layer its multiplications at the library's best rate, or its bytes at copy bandwidth."""
+def floor_seconds(engine: Engine, shapes: dict[str, tuple[int, ...]] | None, precision: str) -> float:
+    """The least the network could take: of every layer its multiplications at the library's best rate, or its bytes at copy bandwidth.
+
+    Args:
+        shapes: of all tensors; None: as the model declares them.
+    """
     total = 0.0
     for layer in engine.layers:
         cost = cost_of(

@@ -33,20 +33,17 @@ from typing import Any
 import numpy as np
 
 from probe.engine.build import compile_model
-from probe.engine.costs import cost_of
 from probe.engine.device.cuda.device import CudaDevice
 from probe.engine.device.cuda.recording import Launched
-from probe.engine.engine import Engine
 from probe.engine.tuning.choose import choose
 from probe.engine.tuning.fingerprint import fingerprint_of
 from probe.engine.tuning.selector import Deny
 from probe.engine.tuning.timing import Timings
 from probe.model import load
+from tests.bench.cuda_latency import floor_seconds
 from tests.bench.network_exports import NETS, Net, chosen, export, file_of, golden
 from tests.bench.network_peers import Peer, ort_peers, range_rel, torch_peer
 
-BANDWIDTH = 4.26e12  # bytes a second of a device copy, read and written
-PEAK = {"fp32": 51e12, "tf32": 363e12, "fp16": 781e12, "bf16": 798e12}  # of the library's best product
 MARGIN, FP32 = 1.5, 1e-3
 LIBRARIES = "cublaslt_.*|cudnn_.*"
 # The best of torch.compile, eager torch and ONNX Runtime on an H200 at fp16, measured 2026-11-20; ms.
@@ -110,18 +107,6 @@ def allowed_error(net: Net, precision: str, folder: Path) -> float:
         return MARGIN * range_rel(dict(stored), golden(net, folder))
 
 
-def floor_ms(engine: Engine, precision: str) -> float:
-    total = 0.0
-    for layer in engine.layers:
-        cost = cost_of(
-            layer.nodes, reads=layer.reads, weights=layer.weights, outputs=layer.outputs,
-            float_bytes=2 if precision in ("fp16", "bf16") else 4,
-        )  # fmt: skip
-        if layer.kind not in ("shape", "move"):
-            total += max((cost.flops or 0) / PEAK[precision], (cost.bytes or 0) / BANDWIDTH)
-    return total * 1e3
-
-
 def ours(net: Net, precision: str, folder: Path, backend: Any) -> Row:
     begin = time.perf_counter()
     engine = compile_model(load(export(net, folder)), precision=precision)
@@ -144,7 +129,7 @@ def ours(net: Net, precision: str, folder: Path, backend: Any) -> Row:
         kinds[named.get(name, name)] = (count + 1, total + one * 1e6)
     return Row(
         net.name, precision, seconds * 1e3, range_rel(found, golden(net, folder)), allowed_error(net, precision, folder),
-        floor_ms(engine, precision), len(engine.layers), prepared.launches, prepared.graphs, same, ready, dict(device.fallen),
+        floor_seconds(engine, None, precision) * 1e3, len(engine.layers), prepared.launches, prepared.graphs, same, ready, dict(device.fallen),
         dict(sorted(kinds.items(), key=lambda one: -one[1][1])), dict(kernels.most_common()),
         [(name, one * 1e6) for name, one in sorted(by_layer.items(), key=lambda one: -one[1])],
     )  # fmt: skip
