@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections import Counter
 
 import numpy as np
+import onnx
 import pytest
 
 from probe.engine.build import compile_model
@@ -96,3 +97,16 @@ def test_real_models(request, gpu, folder, name, precision):
 @pytest.mark.parametrize("name", ["nonzero_boxes", "scripted_loop_if"])
 def test_on_the_host(exports, name, host):
     check(exports, name, "fp16", host)
+
+
+def test_nan_keeps_its_bits_whoever_looks(tmp_path, backend):
+    """What is widened on the device is so, too, when somebody has read it on the host before: a NaN shows who did it."""
+    path = tmp_path / "m.onnx"
+    text = """<ir_version: 8, opset_import: ["" : 18]> g (float[3,8] x) => (float[3,8] y) { a = Sqrt (x)  y = Softmax (a) }"""
+    onnx.save(onnx.parser.parse_model(text), path)
+    engine = compile_model(load(path), precision="fp16")
+    engine.device = CudaDevice(engine.network, engine.top_layers, engine.rounding, backend)
+    feeds = {"x": np.linspace(-1, 3, 24, dtype=np.float32).reshape(3, 8)}
+    plain = engine.run(feeds)["y"]
+    assert np.isnan(plain[0]).all() and not np.isnan(plain[1:]).any()
+    assert engine.run(feeds, tap=lambda tapped: np.sum(tapped.array))["y"].tobytes() == plain.tobytes()

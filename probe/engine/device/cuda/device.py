@@ -293,7 +293,8 @@ class CudaDevice(KeptKernels, ComparesPairs):
         found = {}
         for value in self._network.graph.outputs:
             tensor = self._value_of(value, run.values)
-            if tensor.format is not None and tensor.format.is_float and not tensor.on_host:
+            on_device = tensor.memory is not None or tensor.is_late  # whether or not somebody has read it on the host, which NaNs would show
+            if tensor.format is not None and tensor.format.is_float and on_device:
                 run.queue.layer = "outputs"
                 if isinstance(run.queue.backend, Tape):
                     run.queue.backend.begin()

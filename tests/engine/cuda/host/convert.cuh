@@ -3,7 +3,13 @@
 #include "types.cuh"
 #include <cstring>
 
-inline float widen(f16 x) { _Float16 y; std::memcpy(&y, &x.bits, 2); return (float)y; }
+// NaN as the instruction gives it, whatever its bits were
+inline float widen(f16 x) {
+    _Float16 y; std::memcpy(&y, &x.bits, 2);
+    unsigned nan = 0x7fffffffu; float z = (float)y;
+    if (z != z) std::memcpy(&z, &nan, 4);
+    return z;
+}
 inline float widen(bf16 x) { unsigned bits = (unsigned)x.bits << 16; float y; std::memcpy(&y, &bits, 4); return y; }
 inline f16 to_f16(float x) { _Float16 y = (_Float16)x; f16 z; std::memcpy(&z.bits, &y, 2); return z; }
 inline bf16 to_bf16(float x) {
