@@ -84,7 +84,7 @@ def asked_of(reference: Reference, spec: Spec) -> Asked | None:
         if wanted and layout.class_inner == 1:
             agreement = Agreement(layout.classes, reference.distributions)
         elif reference.distributions and not reference.by_class:
-            agreement = Agreement(layout.shape[-1], kl=True)
+            agreement = Agreement(*layout.shape[-1:], kl=True)
         elif wanted:
             return None
     how = Measure(
