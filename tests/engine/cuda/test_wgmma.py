@@ -217,14 +217,20 @@ def test_the_choice():
     assert choose(4096, 4096, 4096, 1, 132).m * choose(4096, 4096, 4096, 1, 132).n == 128 * 256
     assert choose(128, 768, 3072, 1, 132).splits > 1
     assert choose(16384, 64, 576, 1, 132).n == 64
-    for m, n, k, batch in itertools.product((1, 8, 100, 5000), (8, 100, 5000), (8, 100, 5000), (1, 100)):
+    for m, n, k, batch in itertools.product((1, 8, 100, 5000), (8, 100, 5000), (8, 100, 5000), (1, 3, 100)):
+        many = {
+            choose(m, n, k, batch, 132, by_n=by_n, tail=tail).splits
+            for by_n in (False, True)
+            for tail in (0.0, 0.365, 0.5, 0.85)
+        }
+        assert len(many) == 1, "what follows a product changes its bits"
         assert choose(m, n, k, batch, 132).splits <= -(-k // 64)
 
 
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({}, None), ({"arch": "sm_100"}, "of sm_90a"), ({"stored": F32}, "FP16"), ({"tactic": "acc16"}, "FP32"), ({"k": 100}, "divide"),
+        ({}, None), ({"k": 0}, "no products"), ({"arch": "sm_100"}, "of sm_90a"), ({"stored": F32}, "FP16"), ({"tactic": "acc16"}, "FP32"), ({"k": 100}, "divide"),
         ({"n": 100}, "divide"),
     ],
 )  # fmt: skip

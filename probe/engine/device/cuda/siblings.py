@@ -117,8 +117,8 @@ def together(queue: Queue, runs: Sequence[LayerRun], layer: str) -> list[Values]
     rows = row_order(x)
     left = rows.dense if rows is not None else x.view((math.prod(x.shape[:-1]), x.shape[-1]))
     (m, k), n = left.shape, w.shape[-1]
-    alone = wgmma.choose(m, n, k, 1, queue.backend.multiprocessors)
-    if alone.splits > 1 or wgmma.choose(m, n, k, len(tails), queue.backend.multiprocessors).splits > 1:
+    deep = k * (w.format.bytes if w.format else 2) // 2  # as wgmma counts it
+    if any(wgmma.choose(m, n, deep, many, queue.backend.multiprocessors).splits > 1 for many in (1, len(tails))):
         raise Unsupported("sums of which each block has a part of k")
     if (m * n * min(one.store.bytes for one in first.steps if one.store)) % _ALIGNED:
         raise Unsupported("results that do not begin on 16 bytes")

@@ -108,6 +108,8 @@ def refusal(product: Product, arch: str) -> str | None:
     a, b = product.a, product.b
     if arch != ARCH:
         return f"wgmma is of {ARCH}"
+    if product.k == 0:
+        return "no products"
     if product.tactic != EXACT:
         return "sums are kept in FP32"
     stored = a.tensor.format
@@ -116,7 +118,7 @@ def refusal(product: Product, arch: str) -> str | None:
     turned = b.row != 1 and _turns(product)
     if stored is F32 and not (a.col == 1 and (b.row == 1 or turned)):
         return "TF32 operands that do not lie along k"
-    if product.k == 0 or (b.col == 1 and product.n % 8 and not turned):
+    if b.col == 1 and product.n % 8 and not turned:
         return "rows that do not divide by 16 bytes"
     if product.batches * math.ceil(product.m / 64) * math.ceil(product.n / 64) >= 1 << 31:
         return "more tiles than 32 bits count"
@@ -218,7 +220,14 @@ def _turns(product: Product) -> bool:
     once; TF32 also where a copy at 3.4 TB/s costs less than what mma.sync would take longer (175 TFLOP/s in place of 330)."""
     b, (n, k) = product.b, (product.n, product.k)
     tf32, count = b.tensor.format is F32, math.prod(b.tensor.shape)
-    if not (tf32 or n % 8) or b.col != 1 or b.row != n or count % (k * n) or any(one % (k * n) for one in b.batch):
+    if (
+        not k * n
+        or not (tf32 or n % 8)
+        or b.col != 1
+        or b.row != n
+        or count % (k * n)
+        or any(one % (k * n) for one in b.batch)
+    ):
         return False
     operations = 2.0 * product.m * n * k * product.batches
     return b.fixed or (tf32 and operations * (1 / 175e12 - 1 / 330e12) > 8 * count / 3.4e12 + 3e-6)
@@ -297,10 +306,17 @@ def choose(
     windows: bool = False,
     tail: float = 0.0,
 ) -> Tactic:
-    """The tactic that should take least time; arguments of ``cycles``."""
-    return min(
-        TACTICS, key=lambda one: cycles(one, m, n, k, batch, multiprocessors, by_n=by_n, windows=windows, tail=tail)
-    )
+    """The tactic that should take least time; arguments of ``cycles``.
+
+    How often k is split depends on the product alone, and neither on what follows it nor on how its operands lie: the tile that computes a sum
+    changes none of its bits, the ranges of k that are added do.
+    """
+
+    def cost(one: Tactic) -> float:
+        return cycles(one, m, n, k, batch, multiprocessors, by_n=by_n, windows=windows, tail=tail)
+
+    alone = min(TACTICS, key=lambda one: cycles(one, m, n, k, batch, multiprocessors, windows=windows))
+    return min((one for one in TACTICS if one.splits == alone.splits), key=cost)
 
 
 def cycles(
