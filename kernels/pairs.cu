@@ -2,17 +2,15 @@
 //   actual TA, golden float: `n` elements, dense
 //   parts [VALUES][BLOCKS] double of one pair, then joined [VALUES] double; classes [CLASSES], maxima: unsigned, zero before
 // Compared are elements finite in both and below `threshold` in magnitude in golden; the others are masks and infinities, counted by class.
-// Sums are in double. With SUMS = 1 squares of both sides and their products are added in float over the VEC elements of a thread before: a
-// relative error of VEC * 2^-24 at most (4.8e-7), of random sign, so that it falls with the number of elements; the caller sees to it that such
-// squares neither overflow nor vanish. Relative errors are added so, too, and good to 4 units in the last place of float each. Errors and their
-// squares are exact where a float difference is (both sides within a factor of two), else good to 2^-24 of the element's own.
+// Sums are in double, of differences in double. Relative errors are added in float over the VEC elements of a thread before, and good to 4 units in
+// the last place of float each, the largest to 2. Squares in float (over eight elements, then folded) brought nothing: 146 and 147 us for 64 M pairs.
 // Tactics:
 //   pairs_parts   a block a stretch of the tensor, VEC elements at a time, the next ones on their way; what has nothing odd among VEC elements
 //                 needs one test for all of them, the rest is walked one by one; the place of the largest error is looked for when a warp meets one
 //   pairs_join    a block a pair: joins its parts, in order
 //   pairs_clear   zeroes what parts add to
 // Maxima are those of unsigned bits, so that their order does not matter; the order of every sum is fixed by n and the number of blocks.
-// NVRTC defines: TA, VEC, ROWS (maxima are kept), SPLIT (rows may end inside VEC elements), EITHER (of two tolerances suffices), SUMS, AHEAD (load before working), LEAST (blocks a
+// NVRTC defines: TA, VEC, ROWS (maxima are kept), SPLIT (rows may end inside VEC elements), EITHER (of two tolerances suffices), AHEAD (load before working), LEAST (blocks a
 // multiprocessor), BLOCKS (of one pair, at most), one ENTRY.
 #include "common.cuh"
 
@@ -52,16 +50,6 @@ struct Seen {
     __device__ __forceinline__ float bound(float magnitude, const Measure& m) const {
         float scaled = __fmul_rn(m.rtol, magnitude);
         return EITHER ? fmaxf(scaled, m.atol) : __fadd_rn(scaled, m.atol);
-    }
-
-    // A short run of sums in float, folded into those in double
-    struct Run { float abs, squared, golden2, actual2, dot; };
-    __device__ __forceinline__ void fold(const Run& run) {
-        sums[ABS] += run.abs;
-        sums[SQUARED] += run.squared;
-        sums[GOLDEN2] += run.golden2;
-        sums[ACTUAL2] += run.actual2;
-        sums[DOT] += run.dot;
     }
 
     __device__ __forceinline__ void wide(float a, float g) {
@@ -186,7 +174,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, LEAST) pairs_parts(
         bool plain = c + VEC <= end && fabsf(together) < INFINITE && range < m.threshold;
         if (plain) {
             float relative = 0.f, relative_max = 0.f;
-            Seen::Run run = {};
 #pragma unroll
             for (int v = 0; v < VEC; ++v) {
                 float x = read(a.lane[v]), y = g.lane[v], apart = fabsf(x - y), magnitude = fabsf(y);
@@ -194,23 +181,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, LEAST) pairs_parts(
                 relative += share;
                 relative_max = fmaxf(relative_max, share);
                 seen.mismatched += (int)(__float_as_uint(seen.bound(magnitude, m) - apart) >> 31);
-                if (SUMS == 2) {
-                    seen.wide(x, y);
-                } else {
-                    if (SUMS == 1) {
-                        double wide = apart;
-                        seen.sums[ABS] += wide;
-                        seen.sums[SQUARED] += wide * wide;
-                    } else {
-                        run.abs += apart;
-                        run.squared = fmaf(apart, apart, run.squared);
-                    }
-                    run.golden2 = fmaf(y, y, run.golden2);
-                    run.actual2 = fmaf(x, x, run.actual2);
-                    run.dot = fmaf(x, y, run.dot);
-                }
+                seen.wide(x, y);
             }
-            if (SUMS < 2) seen.fold(run);
             seen.sums[REL] += relative;
             seen.golden_max = fmaxf(seen.golden_max, golden_max);
             seen.golden_min = fminf(seen.golden_min, golden_min);

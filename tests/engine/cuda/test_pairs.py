@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -78,12 +77,6 @@ def test_sums_are_numpys(backend, shape, stored, kind):
         assert expected.channels is not None
         np.testing.assert_allclose(found.channel_error, expected.channels.max_abs, rtol=1e-6)
         np.testing.assert_array_equal(found.channel_range, expected.channels.range)
-    short = measure(queue, x, y, replace(how, range_=range_), rows)  # squares and products in float over eight elements
-    for name in (*COUNTED, *EXTREMES, "place", "max_rel"):
-        assert getattr(short, name) == getattr(found, name), name
-    for name in SUMMED:
-        scale = math.sqrt(found.golden_squared * found.actual_squared) if name == "dot" else abs(getattr(found, name))
-        assert abs(getattr(short, name) - getattr(found, name)) <= 5e-7 * scale, name
     again = measure(queue, x, y, how, rows)
     assert again.abs_error == found.abs_error and again.dot == found.dot, "the same bits every time"
 

@@ -33,8 +33,6 @@ _CLASSES = (
 _THREADS = 256
 _LANES = 8  # elements a thread takes at a time
 _BLOCKS = 3  # a multiprocessor
-_SUMS = 1  # 2: every element in double; 1: squares and products of a thread's elements in float first; 0: errors too
-_ORDINARY = 2.0**-40, 2.0**50  # ranges of golden whose squares, and those of what matters beside them, float holds
 _AHEAD = 0  # whether a thread loads its next elements before it works on those it has
 _TABLE = _THREADS * 8  # rows a block keeps maxima of
 _PAIRS = 64  # joined by one launch
@@ -103,7 +101,6 @@ class Pairs:
     def __len__(self) -> int:
         return len(self._order)
 
-    # Of eight squares or products in float the sum is off by 8 * 2^-24 of itself at most, and by much less of many of them.
     def add(
         self, actual: Tensor, golden: Tensor, how: Measure, rows: Rows | None = None, *, worst: bool = False
     ) -> int:
@@ -140,8 +137,7 @@ class Pairs:
         chunk = self._chunk(2 * (rows.items + rows.channels) if keeps else 0)
         at, base = len(chunk.pairs), chunk.base
         split = int(keeps and cols % lanes > 0)
-        sums = _SUMS if _ORDINARY[0] <= how.range_ <= _ORDINARY[1] else 2
-        form = actual.format.name, lanes, int(keeps), split, self._blocks, int(how.either), sums, _BLOCKS, _AHEAD
+        form = actual.format.name, lanes, int(keeps), split, self._blocks, int(how.either), _BLOCKS, _AHEAD
         self._queue.launch(
             _parts_source(form), blocks, _THREADS, self._queue.at(actual), self._queue.at(golden),
             ctypes.c_void_p(self._parts_at + at * len(_VALUES) * self._blocks * 8),
@@ -210,7 +206,7 @@ class Pairs:
 
 @cache
 def _parts_source(form: tuple[Any, ...]) -> Source:
-    names = ("TA", "VEC", "ROWS", "SPLIT", "BLOCKS", "EITHER", "SUMS", "LEAST", "AHEAD")
+    names = ("TA", "VEC", "ROWS", "SPLIT", "BLOCKS", "EITHER", "LEAST", "AHEAD")
     return Source("pairs.cu", "pairs_parts", (*zip(names, form, strict=True), ("ENTRY_PARTS", 1)))
 
 
