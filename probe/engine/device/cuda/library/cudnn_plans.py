@@ -81,7 +81,7 @@ def _planned(problem: ConvProblem, *, every: bool) -> tuple[Any, tuple[str, ...]
     """The graph with the library's plans, and letters of the notes that none of those has which can be built.
 
     Args:
-        every: also plans that compute something else than is asked for (``convolutions.refusal_of``).
+        every: also plans that round inside, multiply transforms, or differ from run to run.
     """
     lib, graph = installed.find_cudnn().module, _graph(problem)
     graph.create_execution_plans([lib.heur_mode.A, lib.heur_mode.FALLBACK])
