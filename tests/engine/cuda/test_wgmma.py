@@ -225,6 +225,7 @@ def test_the_choice():
         }
         assert len(many) == 1, "what follows a product changes its bits"
         assert choose(m, n, k, batch, 132).splits <= -(-k // 64)
+        assert choose(m, n, k, batch, 132, one_b=True).splits == choose(m * batch, n, k, 1, 132).splits
 
 
 @pytest.mark.parametrize(

@@ -182,7 +182,14 @@ def launch(queue: Queue, product: Product, tactic: Tactic | None = None, gathere
     product = _along_k(queue, product)
     if tactic is None:
         sizes = (product.m, product.n, product.k * stored.bytes // 2, product.batches)
-        tactic = choose(*sizes, many, by_n=product.b.col == 1, windows=gathered is not None, tail=tail_of(product))
+        tactic = choose(
+            *sizes,
+            many,
+            by_n=product.b.col == 1,
+            windows=gathered is not None,
+            tail=tail_of(product),
+            one_b=not any(product.b_batch),
+        )
     layouts = _layouts(product, tactic)
     assert layouts
     down, across = math.ceil(product.m / (tactic.m * tactic.pair)), math.ceil(product.n / tactic.n)
@@ -305,18 +312,23 @@ def choose(
     by_n: bool = False,
     windows: bool = False,
     tail: float = 0.0,
+    one_b: bool = False,
 ) -> Tactic:
     """The tactic that should take least time; arguments of ``cycles``.
 
     How often k is split depends on the product alone, and neither on what follows it nor on how its operands lie: the tile that computes a sum
     changes none of its bits, the ranges of k that are added do.
+
+    Args:
+        one_b: the right operand is the same for the whole batch: a single taller product, if what follows lets it be one.
     """
 
     def cost(one: Tactic) -> float:
         return cycles(one, m, n, k, batch, multiprocessors, by_n=by_n, windows=windows, tail=tail)
 
-    alone = min(TACTICS, key=lambda one: cycles(one, m, n, k, batch, multiprocessors, windows=windows))
-    return min((one for one in TACTICS if one.splits == alone.splits), key=cost)
+    tall = (m * batch, n, k, 1) if one_b else (m, n, k, batch)
+    usual = min(TACTICS, key=lambda one: cycles(one, *tall, multiprocessors, windows=windows, tail=_LIGHT_TAIL))
+    return min((one for one in TACTICS if one.splits == usual.splits), key=cost)
 
 
 def cycles(
@@ -377,7 +389,7 @@ def cycles(
 _LONG = 1 << 34  # products, from which on the machine is short of power, and what reads shared memory least is fastest
 _MANY = 1024  # pixels, from which on gathering them holds products up
 _A_TILE = 2500.0  # cycles from one tile of a block to the next, whatever it holds
-_HEAVY_TAIL = 0.85
+_LIGHT_TAIL, _HEAVY_TAIL = 0.365, 0.85
 _HEAVY = ("erf", "tanh", "exp", "sigmoid", "gelu", "softplus", "pow", "div")
 
 
@@ -388,4 +400,4 @@ def tail_of(product: Product) -> float:
         return _HEAVY_TAIL
     if any(math.prod(reading.tensor.shape) > product.n for _, reading in product.ending.readings):
         return 0.5
-    return 0.365 if steps or product.c is not None else 0.0
+    return _LIGHT_TAIL if steps or product.c is not None else 0.0
