@@ -1,4 +1,4 @@
-// The operators of generated pointwise chains (probe/engine/device/cuda/chain.py), on registers: float whatever the storage.
+// The operators of generated pointwise chains (probe/engine/device/cuda/layers/chain.py), on registers: float whatever the storage.
 // Compiled without contraction (--fmad=false): a Mul and an Add round twice, as two ONNX nodes do. Add Sub Mul Div Sqrt, comparisons and
 // selections are exact or correctly rounded, so they agree with any IEEE machine bit for bit; exp, log, tanh, erf, pow, sin... are CUDA's,
 // within 1 to 4 units in the last place of float (CUDA programming guide, mathematical functions).

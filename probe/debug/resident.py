@@ -192,9 +192,7 @@ class ResidentTape:
             return ""
         text = f"{self.on_device:,} tensors were compared on the device, {self.on_host:,} on the host"
         if self._passing:
-            text += (
-                f"; {len(self._passing):,} goldens found no room on the device and were copied each time"
-            )
+            text += f"; {len(self._passing):,} goldens found no room on the device and were copied each time"
         return text
 
 

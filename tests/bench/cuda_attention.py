@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from probe.engine.device.cuda.chain import Step
-from probe.engine.device.cuda.formats import BF16, F16, Format
+from probe.engine.device.cuda.layers.chain import Step
+from probe.engine.device.cuda.layers.pointwise import Reading
 from probe.engine.device.cuda.ops.attention import Attention, Variant, attend, choose, view
 from probe.engine.device.cuda.ops.attention_code import Steps, pair_expression
-from probe.engine.device.cuda.pointwise import Reading
 from probe.engine.device.cuda.queue import Queue
-from probe.engine.device.cuda.tensor import Tensor, host_tensor
+from probe.engine.device.cuda.tensors.formats import BF16, F16, Format
+from probe.engine.device.cuda.tensors.tensor import Tensor, host_tensor
 from tests.bench.cuda_kernels import Job, Recorder, measure
 from tests.bench.torch_graph import graph_seconds
 

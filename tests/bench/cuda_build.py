@@ -37,7 +37,7 @@ def child(path: str, precision: str, threads: str) -> dict[str, Any]:
 
     import probe.engine.build as engine_build
     from probe.engine.device.cuda import driver
-    from probe.engine.device.cuda.compile import Compiler, Source
+    from probe.engine.device.cuda.compiling.compile import Compiler, Source
     from probe.model import load
     from probe.model.inputs import make_inputs
 

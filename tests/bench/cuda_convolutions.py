@@ -18,15 +18,15 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
-from probe.engine.device.cuda.chain import Step
-from probe.engine.device.cuda.formats import BF16, F16, F32, Format
+from probe.engine.device.cuda.layers.chain import Step
+from probe.engine.device.cuda.layers.pointwise import Reading
 from probe.engine.device.cuda.ops import wgmma
 from probe.engine.device.cuda.ops.call import Call
 from probe.engine.device.cuda.ops.table import OPS
 from probe.engine.device.cuda.ops.wgmma import TACTICS, Tactic, cycles
-from probe.engine.device.cuda.pointwise import Reading
 from probe.engine.device.cuda.queue import Queue
-from probe.engine.device.cuda.tensor import Tensor
+from probe.engine.device.cuda.tensors.formats import BF16, F16, F32, Format
+from probe.engine.device.cuda.tensors.tensor import Tensor
 from tests.bench.cuda_kernels import Recorder
 from tests.bench.cuda_products import tactic_named
 from tests.bench.rotation import DTYPES, Rotation

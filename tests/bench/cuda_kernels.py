@@ -21,16 +21,16 @@ import onnx_ir as ir
 from cuda.bindings import driver
 
 from probe.engine.device.cuda.backend import Kernel, Shape
-from probe.engine.device.cuda.copies import transposed
 from probe.engine.device.cuda.driver import Driver, call
-from probe.engine.device.cuda.formats import BF16, F16, F32, Format, format_of
+from probe.engine.device.cuda.layers.pointwise import Reading, run_chain
 from probe.engine.device.cuda.ops.call import Call
 from probe.engine.device.cuda.ops.matmul import Tile, product
 from probe.engine.device.cuda.ops.product import Matrices
 from probe.engine.device.cuda.ops.table import OPS
-from probe.engine.device.cuda.pointwise import Reading, run_chain
 from probe.engine.device.cuda.queue import Queue
-from probe.engine.device.cuda.tensor import Tensor, host_tensor
+from probe.engine.device.cuda.tensors.copies import transposed
+from probe.engine.device.cuda.tensors.formats import BF16, F16, F32, Format, format_of
+from probe.engine.device.cuda.tensors.tensor import Tensor, host_tensor
 
 COLD_BYTES = 256 << 20  # of inputs and outputs that a replay walks over: several times the L2 cache
 REPEATS = 15

@@ -30,11 +30,11 @@ from probe.engine.build import compile_model
 from probe.engine.costs import cost_of
 from probe.engine.device.cuda.device import CudaDevice
 from probe.engine.device.cuda.driver import Driver
-from probe.engine.device.cuda.formats import F16, F32
-from probe.engine.device.cuda.pairs import Pairs
-from probe.engine.device.cuda.prepared import Prepared
 from probe.engine.device.cuda.queue import Queue
-from probe.engine.device.cuda.tensor import Tensor, host_tensor
+from probe.engine.device.cuda.runs.prepared import Prepared
+from probe.engine.device.cuda.sums.pairs import Pairs
+from probe.engine.device.cuda.tensors.formats import F16, F32
+from probe.engine.device.cuda.tensors.tensor import Tensor, host_tensor
 from probe.engine.device.pairs import Measure as How
 from probe.engine.device.pairs import Rows
 from probe.engine.engine import Engine

@@ -20,7 +20,6 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
-from probe.engine.device.cuda.formats import BF16, F16, F32, Format
 from probe.engine.device.cuda.library.convolutions import CudnnFamily
 from probe.engine.device.cuda.library.products import CublasLtFamily
 from probe.engine.device.cuda.ops.call import Call
@@ -30,7 +29,8 @@ from probe.engine.device.cuda.ops.product import Matrices, Product, describe
 from probe.engine.device.cuda.ops.wgmma_family import WgmmaFamily
 from probe.engine.device.cuda.ops.window import window_of
 from probe.engine.device.cuda.queue import Queue
-from probe.engine.device.cuda.tensor import Tensor
+from probe.engine.device.cuda.tensors.formats import BF16, F16, F32, Format
+from probe.engine.device.cuda.tensors.tensor import Tensor
 from tests.bench import cuda_convolutions, cuda_products
 from tests.bench.cuda_kernels import Recorder
 from tests.bench.rotation import DTYPES, Rotation

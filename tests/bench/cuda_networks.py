@@ -34,7 +34,7 @@ import numpy as np
 
 from probe.engine.build import compile_model
 from probe.engine.device.cuda.device import CudaDevice
-from probe.engine.device.cuda.recording import Launched
+from probe.engine.device.cuda.runs.recording import Launched
 from probe.engine.tuning.choose import choose
 from probe.engine.tuning.fingerprint import fingerprint_of
 from probe.engine.tuning.selector import Deny

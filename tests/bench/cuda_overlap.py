@@ -18,7 +18,7 @@ import numpy as np
 from probe.engine.build import compile_model
 from probe.engine.device.cuda.device import CudaDevice
 from probe.engine.device.cuda.driver import Driver
-from probe.engine.device.cuda.prepared import Prepared
+from probe.engine.device.cuda.runs.prepared import Prepared
 from probe.model import load
 from tests.bench.cuda_latency import Job, jobs
 

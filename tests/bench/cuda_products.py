@@ -15,16 +15,16 @@ from typing import Any
 
 import torch
 
-from probe.engine.device.cuda.chain import Step
-from probe.engine.device.cuda.formats import BF16, F16, F32, Format
+from probe.engine.device.cuda.layers.chain import Step
+from probe.engine.device.cuda.layers.pointwise import Reading
 from probe.engine.device.cuda.ops.ending import through
 from probe.engine.device.cuda.ops.matmul import product
 from probe.engine.device.cuda.ops.matmul import run as run_product
 from probe.engine.device.cuda.ops.product import Matrices, describe
 from probe.engine.device.cuda.ops.wgmma import TACTICS, Tactic, choose, cycles
-from probe.engine.device.cuda.pointwise import Reading
 from probe.engine.device.cuda.queue import Queue
-from probe.engine.device.cuda.tensor import Tensor
+from probe.engine.device.cuda.tensors.formats import BF16, F16, F32, Format
+from probe.engine.device.cuda.tensors.tensor import Tensor
 from tests.bench.cuda_kernels import Recorder
 from tests.bench.rotation import DTYPES, Rotation
 

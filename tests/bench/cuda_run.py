@@ -22,12 +22,12 @@ from probe.debug.device_sums import asked_of, reference_of
 from probe.engine.assignment import FP32, Assignment
 from probe.engine.build import compile_model
 from probe.engine.device.cuda.backend import Batch, Launch, Shape
-from probe.engine.device.cuda.comparing import Comparing, Held
 from probe.engine.device.cuda.device import CudaDevice
 from probe.engine.device.cuda.driver import Driver
-from probe.engine.device.cuda.formats import Format
 from probe.engine.device.cuda.queue import Queue
-from probe.engine.device.cuda.tensor import Tensor
+from probe.engine.device.cuda.sums.comparing import Comparing, Held
+from probe.engine.device.cuda.tensors.formats import Format
+from probe.engine.device.cuda.tensors.tensor import Tensor
 from probe.engine.device.pairs import Asked
 from probe.metrics.measure import Spec
 from probe.model import load

@@ -21,7 +21,7 @@ import numpy as np
 
 from probe.engine.assignment import Assignment
 from probe.engine.build import compile_model
-from probe.engine.device.cuda.compile import Compiler, default_folder
+from probe.engine.device.cuda.compiling.compile import Compiler, default_folder
 from probe.engine.device.cuda.device import CudaDevice
 from probe.engine.device.cuda.driver import Driver
 from probe.engine.device.cuda.guard import find_gpu

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from cuda.bindings import driver
 
-from probe.engine.device.cuda.channels_last import dense_when_asked
 from probe.engine.device.cuda.driver import Driver, call
-from probe.engine.device.cuda.formats import BF16, F16, F32, Format
 from probe.engine.device.cuda.queue import Queue
-from probe.engine.device.cuda.tensor import Tensor
+from probe.engine.device.cuda.tensors.channels_last import dense_when_asked
+from probe.engine.device.cuda.tensors.formats import BF16, F16, F32, Format
+from probe.engine.device.cuda.tensors.tensor import Tensor
 from tests.bench.cuda_kernels import COLD_BYTES, Recorder
 from tests.bench.torch_graph import graph_seconds
 

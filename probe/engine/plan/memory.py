@@ -17,7 +17,9 @@ import numpy as np
 
 ALIGNMENT = 256  # bytes: what CUDA's own allocator keeps to, and the widest access of any kernel
 NEAR = 1.05  # times the peak at which no further order is tried
-_PLACEMENTS = 10_000  # of single buffers while climbing: about 20 ms; four times as many of few, whose islands weigh more
+_PLACEMENTS = (
+    10_000  # of single buffers while climbing: about 20 ms; four times as many of few, whose islands weigh more
+)
 _FEW = 64
 
 

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from probe.engine.device.cuda.backend import Batch, Shape
-from probe.engine.device.cuda.compile import Source, kernel_folder
+from probe.engine.device.cuda.compiling.compile import Source, kernel_folder
 from probe.engine.device.cuda.library.routine import Routine
-from probe.engine.device.cuda.maps import TileMap
+from probe.engine.device.cuda.tensors.maps import TileMap
 from tests.engine.cuda.host_maps import host_map
 
 HOST = Path(__file__).with_name("host")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 
-from probe.engine.device.cuda.maps import TileMap
+from probe.engine.device.cuda.tensors.maps import TileMap
 
 
 class HostMap(ctypes.Structure):

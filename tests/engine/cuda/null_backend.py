@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from probe.engine.device.cuda.backend import Batch, Shape
-from probe.engine.device.cuda.compile import Source
+from probe.engine.device.cuda.compiling.compile import Source
 from tests.engine.cuda.host_backend import Noted, Replayed
 
 

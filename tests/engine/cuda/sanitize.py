@@ -28,15 +28,15 @@ import numpy as np
 
 from probe.engine.assignment import Assignment, Choice
 from probe.engine.build import compile_model
-from probe.engine.device.cuda.agreement import Agreements
-from probe.engine.device.cuda.counts import Counts
 from probe.engine.device.cuda.device import CudaDevice
-from probe.engine.device.cuda.formats import BF16, F16, F32
 from probe.engine.device.cuda.ops.matmul import product
 from probe.engine.device.cuda.ops.wgmma import ARCH, TACTICS, Tactic, cycles
-from probe.engine.device.cuda.pairs import Pairs
 from probe.engine.device.cuda.queue import Queue
-from probe.engine.device.cuda.tensor import host_tensor
+from probe.engine.device.cuda.sums.agreement import Agreements
+from probe.engine.device.cuda.sums.counts import Counts
+from probe.engine.device.cuda.sums.pairs import Pairs
+from probe.engine.device.cuda.tensors.formats import BF16, F16, F32
+from probe.engine.device.cuda.tensors.tensor import host_tensor
 from probe.engine.device.pairs import Agreement, Measure, Rows
 from probe.model import load
 from tests.engine.cuda import attention_cases, cases, more_cases

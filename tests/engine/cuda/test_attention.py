@@ -7,9 +7,9 @@ import pytest
 
 from probe.engine.assignment import Assignment, Choice
 from probe.engine.build import compile_model
-from probe.engine.device.cuda.attention_run import AttentionRun
 from probe.engine.device.cuda.device import CudaDevice
-from probe.engine.device.cuda.layer_run import LayerRun
+from probe.engine.device.cuda.layers.attention_run import AttentionRun
+from probe.engine.device.cuda.layers.layer_run import LayerRun
 from probe.engine.device.cuda.ops import attention
 from probe.engine.device.cuda.ops.attention import Variant
 from probe.engine.device.cuda.ops.attention_code import Steps, text_of

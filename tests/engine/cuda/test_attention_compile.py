@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from probe.engine.device.cuda import compile as compiling
-from probe.engine.device.cuda.chain import Step
-from probe.engine.device.cuda.compile import Compiler, Source
-from probe.engine.device.cuda.formats import BF16, F16, F32, Format
+from probe.engine.device.cuda.compiling import compile as compiling
+from probe.engine.device.cuda.compiling.compile import Compiler, Source
+from probe.engine.device.cuda.layers.chain import Step
+from probe.engine.device.cuda.layers.pointwise import Reading
 from probe.engine.device.cuda.ops.attention import Attention, Variant, attend, view
 from probe.engine.device.cuda.ops.attention_code import Steps, pair_expression
-from probe.engine.device.cuda.pointwise import Reading
 from probe.engine.device.cuda.queue import Queue
-from probe.engine.device.cuda.tensor import host_tensor
+from probe.engine.device.cuda.tensors.formats import BF16, F16, F32, Format
+from probe.engine.device.cuda.tensors.tensor import host_tensor
 from tests.engine.cuda.null_backend import NullBackend
 
 pytest.importorskip("cuda.bindings.nvrtc", reason="cuda-python is not installed")

@@ -7,13 +7,13 @@ import onnx
 import pytest
 
 from probe.engine.build import compile_model
-from probe.engine.device.cuda.chain import Operand, Step, Walk, chain_source, plan_walk
 from probe.engine.device.cuda.device import CudaDevice
-from probe.engine.device.cuda.expressions import literal
-from probe.engine.device.cuda.formats import BF16, F16, F32, packed, unpacked
-from probe.engine.device.cuda.pointwise import Reading, run_steps
+from probe.engine.device.cuda.layers.chain import Operand, Step, Walk, chain_source, plan_walk
+from probe.engine.device.cuda.layers.expressions import literal
+from probe.engine.device.cuda.layers.pointwise import Reading, run_steps
 from probe.engine.device.cuda.queue import Queue
-from probe.engine.device.cuda.tensor import host_tensor
+from probe.engine.device.cuda.tensors.formats import BF16, F16, F32, packed, unpacked
+from probe.engine.device.cuda.tensors.tensor import host_tensor
 from probe.model import load
 
 TEXT = """<ir_version: 8, opset_import: ["" : 18]>

@@ -12,8 +12,15 @@ from pathlib import Path
 import pytest
 
 from probe.engine.build import compile_model
-from probe.engine.device.cuda import compile as compiling
-from probe.engine.device.cuda.compile import CompileError, Compiler, Resources, Source, headers_of, resources_of
+from probe.engine.device.cuda.compiling import compile as compiling
+from probe.engine.device.cuda.compiling.compile import (
+    CompileError,
+    Compiler,
+    Resources,
+    Source,
+    headers_of,
+    resources_of,
+)
 from probe.engine.device.cuda.device import CudaDevice
 from probe.model import load
 from tests.engine.cuda import cases, more_cases
@@ -99,9 +106,9 @@ def test_every_variant_is_within_its_budget(family, arch):
 
 def test_large_tiles_are_within_their_budget():
     big = NullBackend(multiprocessors=1)
-    from probe.engine.device.cuda.formats import BF16, F16, F32
     from probe.engine.device.cuda.ops.matmul import Matrices, product
     from probe.engine.device.cuda.queue import Queue
+    from probe.engine.device.cuda.tensors.formats import BF16, F16, F32
 
     queue = Queue(big, 18)
     for stored, (row, col) in itertools.product((F32, F16, BF16), ((256, 1), (1, 256))):
@@ -119,11 +126,11 @@ def test_large_tiles_are_within_their_budget():
 
 @pytest.mark.slow
 def test_sums_of_pairs_are_within_their_budget():
-    from probe.engine.device.cuda.agreement import Agreements
-    from probe.engine.device.cuda.counts import Counts
-    from probe.engine.device.cuda.formats import F16, F32
-    from probe.engine.device.cuda.pairs import Pairs, measure
     from probe.engine.device.cuda.queue import Queue
+    from probe.engine.device.cuda.sums.agreement import Agreements
+    from probe.engine.device.cuda.sums.counts import Counts
+    from probe.engine.device.cuda.sums.pairs import Pairs, measure
+    from probe.engine.device.cuda.tensors.formats import F16, F32
     from probe.engine.device.pairs import Agreement, Measure, Rows
 
     backend = NullBackend()

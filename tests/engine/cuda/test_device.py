@@ -93,13 +93,13 @@ def test_tensors_are_stored_low(mlp):
 
 
 def _low():
-    from probe.engine.device.cuda.formats import F16
+    from probe.engine.device.cuda.tensors.formats import F16
 
     return F16
 
 
 def _tensor(array):
-    from probe.engine.device.cuda.tensor import host_tensor
+    from probe.engine.device.cuda.tensors.tensor import host_tensor
 
     return host_tensor(array)
 

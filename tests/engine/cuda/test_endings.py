@@ -9,16 +9,16 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from probe.engine.device.cuda.chain import Step
 from probe.engine.device.cuda.errors import Unsupported
-from probe.engine.device.cuda.formats import BF16, F16, F32, Format
+from probe.engine.device.cuda.layers.chain import Step
+from probe.engine.device.cuda.layers.pointwise import Reading, run_steps
 from probe.engine.device.cuda.ops.call import Call
 from probe.engine.device.cuda.ops.ending import regrouped
 from probe.engine.device.cuda.ops.product_shape import product_shape
 from probe.engine.device.cuda.ops.table import OPS
-from probe.engine.device.cuda.pointwise import Reading, run_steps
 from probe.engine.device.cuda.queue import Queue
-from probe.engine.device.cuda.tensor import host_tensor
+from probe.engine.device.cuda.tensors.formats import BF16, F16, F32, Format
+from probe.engine.device.cuda.tensors.tensor import host_tensor
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ def test_architectures(capability, arch):
 @pytest.mark.gpu
 def test_a_launch_that_is_refused_names_layer_and_limits(gpu):
     from probe.engine.device.cuda.backend import Shape
-    from probe.engine.device.cuda.compile import Source
+    from probe.engine.device.cuda.compiling.compile import Source
     from probe.engine.device.cuda.errors import CudaError
 
     source = Source("chain.cu", "f", text='extern "C" __global__ void f() {}')

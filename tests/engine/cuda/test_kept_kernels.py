@@ -12,11 +12,11 @@ import pytest
 
 import probe.api.building as api
 from probe.engine.build import compile_model
-from probe.engine.device.cuda import compile as compiling
-from probe.engine.device.cuda import kept_kernels, saved_parts
-from probe.engine.device.cuda.compile import CompileError, Compiler, Program, Resources, Source
-from probe.engine.device.cuda.saved_parts import CODE, INDEX, kernel_parts, read_kernels
-from probe.engine.device.cuda.workers import compile_ahead
+from probe.engine.device.cuda.compiling import compile as compiling
+from probe.engine.device.cuda.compiling import kept_kernels, saved_parts
+from probe.engine.device.cuda.compiling.compile import CompileError, Compiler, Program, Resources, Source
+from probe.engine.device.cuda.compiling.saved_parts import CODE, INDEX, kernel_parts, read_kernels
+from probe.engine.device.cuda.compiling.workers import compile_ahead
 from probe.engine.saved.load import load_engine
 from probe.errors import InputError
 from probe.model import load

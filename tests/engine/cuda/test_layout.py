@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.lib.stride_tricks import as_strided
 
-from probe.engine.device.cuda.chain import plan_walk
 from probe.engine.device.cuda.errors import Unsupported
-from probe.engine.device.cuda.layout import around, broadcast, collapse, contiguous, spread, width
+from probe.engine.device.cuda.layers.chain import plan_walk
+from probe.engine.device.cuda.tensors.layout import around, broadcast, collapse, contiguous, spread, width
 
 shapes = st.lists(st.integers(1, 5), max_size=5).map(tuple)
 

@@ -13,8 +13,8 @@ from probe.engine.device.cuda.library import cublaslt, cudnn_plans, installed
 from probe.engine.device.cuda.library.installed import Library
 from probe.engine.device.cuda.library.routine import Routine
 from probe.engine.device.cuda.ops import named
-from probe.engine.device.cuda.recording import Launched
-from probe.engine.device.cuda.tape import Tape
+from probe.engine.device.cuda.runs.recording import Launched
+from probe.engine.device.cuda.runs.tape import Tape
 from probe.engine.rounding import Interior
 from probe.engine.tactics.library import NOTES, DnnPlan, LtAlgorithm
 from probe.errors import InputError

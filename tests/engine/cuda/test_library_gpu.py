@@ -8,14 +8,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from probe.engine.device.cuda.formats import BF16, F16, F32, U8
 from probe.engine.device.cuda.library import cublaslt, cudnn_plans, installed
 from probe.engine.device.cuda.library.conv_problem import ConvProblem
 from probe.engine.device.cuda.library.cublaslt import Offer, ProductRoutine
 from probe.engine.device.cuda.library.cudnn_plans import ConvRoutine
 from probe.engine.device.cuda.library.product_problem import ProductProblem, Side
 from probe.engine.device.cuda.queue import Queue
-from probe.engine.device.cuda.tensor import Tensor, host_tensor
+from probe.engine.device.cuda.tensors.formats import BF16, F16, F32, U8
+from probe.engine.device.cuda.tensors.tensor import Tensor, host_tensor
 from tests.engine.cuda.test_library import convs_of, feeds, layers, products_of, residual_of
 
 pytestmark = pytest.mark.gpu

@@ -11,17 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.lib.stride_tricks import as_strided
 
-from probe.engine.device.cuda.chain import Step
-from probe.engine.device.cuda.channels_last import channels_last, dense_when_asked, has_channels_last
-from probe.engine.device.cuda.copies import in_dense_order, lying_of, placed
-from probe.engine.device.cuda.formats import F16, F32
-from probe.engine.device.cuda.lying import Lying, dense, joined, refined
+from probe.engine.device.cuda.layers.chain import Step
+from probe.engine.device.cuda.layers.pointwise import Reading, run_steps
 from probe.engine.device.cuda.ops.call import Call
 from probe.engine.device.cuda.ops.row_order import row_order
 from probe.engine.device.cuda.ops.table import OPS
-from probe.engine.device.cuda.pointwise import Reading, run_steps
 from probe.engine.device.cuda.queue import Queue
-from probe.engine.device.cuda.tensor import Tensor, host_tensor
+from probe.engine.device.cuda.tensors.channels_last import channels_last, dense_when_asked, has_channels_last
+from probe.engine.device.cuda.tensors.copies import in_dense_order, lying_of, placed
+from probe.engine.device.cuda.tensors.formats import F16, F32
+from probe.engine.device.cuda.tensors.lying import Lying, dense, joined, refined
+from probe.engine.device.cuda.tensors.tensor import Tensor, host_tensor
 
 extents = st.lists(st.integers(1, 6), min_size=1, max_size=4).map(tuple)
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from probe.engine.device.cuda.tensor import Buffer
+from probe.engine.device.cuda.tensors.tensor import Buffer
 
 bindings = pytest.importorskip("probe.engine.device.cuda.driver", reason="cuda-python is not installed")
 

@@ -7,11 +7,11 @@ import re
 import pytest
 
 from probe.engine.build import compile_model
-from probe.engine.device.cuda import compile as compiling
-from probe.engine.device.cuda.chain import Operand, Step, chain_source, plan_walk
-from probe.engine.device.cuda.compile import Source, headers_of, kernel_folder, kernel_text, options_of
+from probe.engine.device.cuda.compiling import compile as compiling
+from probe.engine.device.cuda.compiling.compile import Source, headers_of, kernel_folder, kernel_text, options_of
 from probe.engine.device.cuda.device import CudaDevice
-from probe.engine.device.cuda.formats import F32
+from probe.engine.device.cuda.layers.chain import Operand, Step, chain_source, plan_walk
+from probe.engine.device.cuda.tensors.formats import F32
 from probe.model import load
 from tests.engine.cuda import cases, more_cases
 from tests.engine.cuda.null_backend import NullBackend

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from probe.engine.device.cuda.agreement import Agreements
-from probe.engine.device.cuda.counts import Counts
-from probe.engine.device.cuda.formats import BF16, F16, F32
-from probe.engine.device.cuda.pairs import Pairs
 from probe.engine.device.cuda.queue import Queue
-from probe.engine.device.cuda.tensor import Tensor, host_tensor
+from probe.engine.device.cuda.sums.agreement import Agreements
+from probe.engine.device.cuda.sums.counts import Counts
+from probe.engine.device.cuda.sums.pairs import Pairs
+from probe.engine.device.cuda.tensors.formats import BF16, F16, F32
+from probe.engine.device.cuda.tensors.tensor import Tensor, host_tensor
 from probe.engine.device.pairs import Agreement, Measure
 from probe.metrics.measure import InMemory, Spec
 from probe.metrics.measure import measure as on_host

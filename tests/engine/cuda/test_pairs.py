@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from probe.engine.device.cuda.errors import Unsupported
-from probe.engine.device.cuda.formats import BF16, F16, F32, I64
-from probe.engine.device.cuda.pairs import Pairs, measure
 from probe.engine.device.cuda.queue import Queue
-from probe.engine.device.cuda.tensor import host_tensor
+from probe.engine.device.cuda.sums.pairs import Pairs, measure
+from probe.engine.device.cuda.tensors.formats import BF16, F16, F32, I64
+from probe.engine.device.cuda.tensors.tensor import host_tensor
 from probe.engine.device.pairs import Measure, Rows
 from probe.metrics.measure import InMemory, Spec, survey
 from probe.metrics.measure import measure as on_host

@@ -12,9 +12,9 @@ import pytest
 from probe.engine.build import compile_model
 from probe.engine.device.cuda.device import CudaDevice
 from probe.engine.device.cuda.errors import CudaError
-from probe.engine.device.cuda.prepared import Prepared
-from probe.engine.device.cuda.recording import Launched
-from probe.engine.device.cuda.tensor import Buffer
+from probe.engine.device.cuda.runs.prepared import Prepared
+from probe.engine.device.cuda.runs.recording import Launched
+from probe.engine.device.cuda.tensors.tensor import Buffer
 from probe.engine.plan.memory import NEAR
 from probe.errors import InputError
 from probe.model import load

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from probe.engine.device.cuda.compile import kernel_folder
+from probe.engine.device.cuda.compiling.compile import kernel_folder
 from tests.engine.cuda.sanitize import WORDS, taken
 
 

@@ -11,8 +11,8 @@ import pytest
 
 from probe.engine.build import compile_model
 from probe.engine.device.cuda.device import CudaDevice
+from probe.engine.device.cuda.layers.siblings import families
 from probe.engine.device.cuda.ops.wgmma import ARCH
-from probe.engine.device.cuda.siblings import families
 from probe.model import load
 from tests.engine.cuda.host_backend import HostBackend
 

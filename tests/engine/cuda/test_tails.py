@@ -11,14 +11,14 @@ import pytest
 
 from probe.engine.assignment import FP32, Assignment
 from probe.engine.build import compile_model
-from probe.engine.device.cuda import layer_run
 from probe.engine.device.cuda.device import CudaDevice
 from probe.engine.device.cuda.errors import Unsupported
-from probe.engine.device.cuda.formats import F32
+from probe.engine.device.cuda.layers import layer_run
+from probe.engine.device.cuda.layers.pointwise import Reading, run_steps
 from probe.engine.device.cuda.ops.call import Call
 from probe.engine.device.cuda.ops.product_shape import product_shape
 from probe.engine.device.cuda.ops.table import OPS
-from probe.engine.device.cuda.pointwise import Reading, run_steps
+from probe.engine.device.cuda.tensors.formats import F32
 from probe.model import load
 from tests.engine.cuda.host_backend import HostBackend
 

@@ -11,8 +11,6 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from probe.engine.device.cuda.channels_last import channels_last, dense_when_asked
-from probe.engine.device.cuda.formats import BF16, F16, F32, Format
 from probe.engine.device.cuda.ops.call import Call
 from probe.engine.device.cuda.ops.ending import Ending
 from probe.engine.device.cuda.ops.matmul import product
@@ -20,7 +18,9 @@ from probe.engine.device.cuda.ops.product import Matrices, describe
 from probe.engine.device.cuda.ops.table import OPS
 from probe.engine.device.cuda.ops.wgmma import ARCH, TACTICS, Tactic, choose, cycles, refusal
 from probe.engine.device.cuda.queue import Queue
-from probe.engine.device.cuda.tensor import Tensor, host_tensor
+from probe.engine.device.cuda.tensors.channels_last import channels_last, dense_when_asked
+from probe.engine.device.cuda.tensors.formats import BF16, F16, F32, Format
+from probe.engine.device.cuda.tensors.tensor import Tensor, host_tensor
 from tests.engine.cuda.cases import _conv
 from tests.engine.cuda.compared import check
 from tests.engine.cuda.host_backend import HostBackend

@@ -8,18 +8,18 @@ import os
 import onnx_ir as ir
 import pytest
 
-from probe.engine.device.cuda import compile as compiling
-from probe.engine.device.cuda.chain import Step
-from probe.engine.device.cuda.compile import Source, headers_of, options_of
-from probe.engine.device.cuda.formats import BF16, F16, F32
+from probe.engine.device.cuda.compiling import compile as compiling
+from probe.engine.device.cuda.compiling.compile import Source, headers_of, options_of
+from probe.engine.device.cuda.layers.chain import Step
+from probe.engine.device.cuda.layers.pointwise import Reading
 from probe.engine.device.cuda.ops.call import Call
 from probe.engine.device.cuda.ops.ending import storing, through
 from probe.engine.device.cuda.ops.matmul import run
 from probe.engine.device.cuda.ops.product import Matrices, describe
 from probe.engine.device.cuda.ops.table import OPS
 from probe.engine.device.cuda.ops.wgmma import ARCH, TACTICS, Tactic
-from probe.engine.device.cuda.pointwise import Reading
 from probe.engine.device.cuda.queue import Queue
+from probe.engine.device.cuda.tensors.formats import BF16, F16, F32
 from tests.engine.cuda.null_backend import NullBackend
 
 pytest.importorskip("cuda.bindings.nvrtc", reason="cuda-python is not installed")

@@ -11,13 +11,13 @@ import numpy as np
 
 from probe.engine.device.cuda import library
 from probe.engine.device.cuda.errors import Refused, Unsupported
-from probe.engine.device.cuda.formats import BF16, F16, F32
 from probe.engine.device.cuda.ops import named
 from probe.engine.device.cuda.ops.ending import Ending
 from probe.engine.device.cuda.ops.matmul import run
 from probe.engine.device.cuda.ops.product import Matrices, describe
 from probe.engine.device.cuda.queue import Queue
-from probe.engine.device.cuda.tensor import host_tensor
+from probe.engine.device.cuda.tensors.formats import BF16, F16, F32
+from probe.engine.device.cuda.tensors.tensor import host_tensor
 from probe.results.bench import Ceilings
 
 if TYPE_CHECKING:

@@ -15,21 +15,13 @@ import onnx_ir as ir
 
 from probe.engine import tactics
 from probe.engine.assignment import Choice
-from probe.engine.device.cuda.attention_run import AttentionRun
 from probe.engine.device.cuda.backend import Backend
-from probe.engine.device.cuda.comparing import ComparesPairs, arrays_of, handed_out
-from probe.engine.device.cuda.context import CudaContext, Means
+from probe.engine.device.cuda.compiling.kept_kernels import KeptKernels
 from probe.engine.device.cuda.errors import Missing, OutOfMemory, Refused, Unsupported
-from probe.engine.device.cuda.fallback import FallbackExecutor
-from probe.engine.device.cuda.formats import F32
-from probe.engine.device.cuda.kept_kernels import KeptKernels
-from probe.engine.device.cuda.layer_run import LayerRun
-from probe.engine.device.cuda.one_run import OneRun, is_constant, not_run, with_interiors
-from probe.engine.device.cuda.ops.table import refusal
-from probe.engine.device.cuda.prepared import Prepared
-from probe.engine.device.cuda.queue import Queue
-from probe.engine.device.cuda.recording import Computed, Recording
-from probe.engine.device.cuda.refusals import (
+from probe.engine.device.cuda.layers.attention_run import AttentionRun
+from probe.engine.device.cuda.layers.fallback import FallbackExecutor
+from probe.engine.device.cuda.layers.layer_run import LayerRun
+from probe.engine.device.cuda.layers.refusals import (
     ON_HOST,
     as_spoken_of,
     is_repeatable,
@@ -37,13 +29,21 @@ from probe.engine.device.cuda.refusals import (
     refused_by_name,
     tactic_refusal,
 )
-from probe.engine.device.cuda.replays import Replays
-from probe.engine.device.cuda.siblings import Siblings
-from probe.engine.device.cuda.tape import Tape
-from probe.engine.device.cuda.templates import Template, seen, template_of
-from probe.engine.device.cuda.tensor import Tensor, host_tensor
+from probe.engine.device.cuda.layers.siblings import Siblings
+from probe.engine.device.cuda.ops.table import refusal
+from probe.engine.device.cuda.queue import Queue
+from probe.engine.device.cuda.runs.context import CudaContext, Means
+from probe.engine.device.cuda.runs.one_run import OneRun, is_constant, not_run, with_interiors
+from probe.engine.device.cuda.runs.prepared import Prepared
+from probe.engine.device.cuda.runs.recording import Computed, Recording
+from probe.engine.device.cuda.runs.replays import Replays
+from probe.engine.device.cuda.runs.tape import Tape
+from probe.engine.device.cuda.runs.templates import Template, seen, template_of
+from probe.engine.device.cuda.sums.comparing import ComparesPairs, arrays_of, handed_out
+from probe.engine.device.cuda.tensors.formats import F32
+from probe.engine.device.cuda.tensors.tensor import Tensor, host_tensor
+from probe.engine.device.cuda.tensors.weights import DeviceWeights
 from probe.engine.device.cuda.tuning.tuner import CudaTuner
-from probe.engine.device.cuda.weights import DeviceWeights
 from probe.engine.device.protocol import Fallback, Tapped
 from probe.engine.layers import Layer, all_layers
 from probe.engine.network import Network, bodies_of
@@ -293,7 +293,9 @@ class CudaDevice(KeptKernels, ComparesPairs):
         found = {}
         for value in self._network.graph.outputs:
             tensor = self._value_of(value, run.values)
-            on_device = tensor.memory is not None or tensor.is_late  # whether or not somebody has read it on the host, which NaNs would show
+            on_device = (
+                tensor.memory is not None or tensor.is_late
+            )  # whether or not somebody has read it on the host, which NaNs would show
             if tensor.format is not None and tensor.format.is_float and on_device:
                 run.queue.layer = "outputs"
                 if isinstance(run.queue.backend, Tape):

@@ -14,14 +14,14 @@ import numpy as np
 from cuda.bindings import driver  # pyright: ignore[reportAttributeAccessIssue] - compiled, without stubs
 
 from probe.engine.device.cuda.backend import Argument, Batch, Kernel, Shape
-from probe.engine.device.cuda.compile import Compiler, default_folder
+from probe.engine.device.cuda.compiling.compile import Compiler, default_folder
 from probe.engine.device.cuda.encode import encoded
 from probe.engine.device.cuda.errors import OutOfMemory
 from probe.engine.device.cuda.events import StreamEvent
 from probe.engine.device.cuda.graphs import CapturedGraph, call, capture, pinned_array, seconds_of
 from probe.engine.device.cuda.guard import find_gpu
 from probe.engine.device.cuda.library.routine import Routine
-from probe.engine.device.cuda.maps import TileMap
+from probe.engine.device.cuda.tensors.maps import TileMap
 from probe.errors import InputError
 
 Array = np.ndarray[Any, Any]

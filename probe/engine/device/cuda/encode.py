@@ -10,7 +10,7 @@ from cuda.bindings import driver  # pyright: ignore[reportAttributeAccessIssue] 
 
 from probe.engine.device.cuda.errors import CudaError
 from probe.engine.device.cuda.graphs import call
-from probe.engine.device.cuda.maps import TileMap
+from probe.engine.device.cuda.tensors.maps import TileMap
 
 Encoded = ctypes.Array[ctypes.c_ubyte]
 _SIZE, _ALIGNMENT = 128, 64  # bytes

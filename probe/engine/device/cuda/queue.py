@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from probe.engine.device.cuda.backend import Argument, Shape
-from probe.engine.device.cuda.chain import THREADS, Operand, Step, chain_source, plan_walk
-from probe.engine.device.cuda.compile import Source
+from probe.engine.device.cuda.compiling.compile import Source
 from probe.engine.device.cuda.errors import OutOfMemory, Unsupported
-from probe.engine.device.cuda.formats import Format
-from probe.engine.device.cuda.tensor import Buffer, Tensor, host_tensor
+from probe.engine.device.cuda.layers.chain import THREADS, Operand, Step, chain_source, plan_walk
+from probe.engine.device.cuda.tensors.formats import Format
+from probe.engine.device.cuda.tensors.tensor import Buffer, Tensor, host_tensor
 
 if TYPE_CHECKING:
     from probe.engine.device.cuda.backend import Backend
@@ -105,7 +105,7 @@ class Queue:
         if tensor.format is format and rounding in ("", format.name):
             return tensor
         if tensor.lies is not None:
-            from probe.engine.device.cuda.pointwise import Reading, run_steps
+            from probe.engine.device.cuda.layers.pointwise import Reading, run_steps
 
             (found,) = run_steps(
                 self, tensor.shape, [("x", Reading(tensor, rounding))], [Step("y", "float", "x", "", format)]

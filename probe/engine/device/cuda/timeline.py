@@ -10,20 +10,20 @@ import numpy as np
 
 from probe.engine.device.cuda.backend import Batch, Launch
 from probe.engine.device.cuda.ceilings import measure_ceilings
-from probe.engine.device.cuda.formats import F32
-from probe.engine.device.cuda.prepared import Diverged, Prepared
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.ranges import Ranges
-from probe.engine.device.cuda.recording import Launched
-from probe.engine.device.cuda.tape import Tape
+from probe.engine.device.cuda.runs.prepared import Diverged, Prepared
+from probe.engine.device.cuda.runs.recording import Launched
+from probe.engine.device.cuda.runs.tape import Tape
+from probe.engine.device.cuda.tensors.formats import F32
 from probe.engine.device.timeline import Clock, Held, Moments
 from probe.results.bench import Ceilings
 
 if TYPE_CHECKING:
     from probe.engine.device.cuda.backend import Backend
-    from probe.engine.device.cuda.context import CudaContext
     from probe.engine.device.cuda.device import CudaDevice
-    from probe.engine.device.cuda.tensor import Tensor
+    from probe.engine.device.cuda.runs.context import CudaContext
+    from probe.engine.device.cuda.tensors.tensor import Tensor
     from probe.engine.rounding import Plan
 
 Array = np.ndarray[Any, Any]

@@ -7,19 +7,19 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from probe.engine.device.cuda import channels_last as order
 from probe.engine.device.cuda.errors import Unsupported
-from probe.engine.device.cuda.formats import BF16, F16, F32, U8
 from probe.engine.device.cuda.library import PREFIXES, cudnn_plans, installed
 from probe.engine.device.cuda.library.conv_problem import library_convolution
 from probe.engine.device.cuda.ops import conv_nhwc
 from probe.engine.device.cuda.ops.family import Convolution
+from probe.engine.device.cuda.tensors import channels_last as order
+from probe.engine.device.cuda.tensors.formats import BF16, F16, F32, U8
 from probe.engine.tactics.library import DnnPlan, dnn_plan
 
 if TYPE_CHECKING:
     from probe.engine.device.cuda.ops.product import Product
     from probe.engine.device.cuda.queue import Queue
-    from probe.engine.device.cuda.tensor import Tensor
+    from probe.engine.device.cuda.tensors.tensor import Tensor
 
 _OFFERED = 6  # of each order of channels
 _BY_NAME = {one.name: one for one in (F16, BF16, F32)}

@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from probe.engine.device.cuda.errors import Unsupported
-from probe.engine.device.cuda.formats import BF16, F16, F32
+from probe.engine.device.cuda.tensors.formats import BF16, F16, F32
 
 if TYPE_CHECKING:
     from probe.engine.device.cuda.ops.product import Matrices, Pair, Product
-    from probe.engine.device.cuda.tensor import Tensor
+    from probe.engine.device.cuda.tensors.tensor import Tensor
 
 _MULTIPLIED = (F16, BF16, F32)
 

@@ -7,21 +7,21 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from probe.engine.device.cuda import channels_last as order
 from probe.engine.device.cuda.errors import Unsupported
-from probe.engine.device.cuda.formats import BF16, F16, F32, U8
+from probe.engine.device.cuda.layers.pointwise import Reading
 from probe.engine.device.cuda.library import PREFIXES, cublaslt, installed
 from probe.engine.device.cuda.library.product_problem import library_product
 from probe.engine.device.cuda.ops.ending import Ending, storing, through
 from probe.engine.device.cuda.ops.family import Convolution
 from probe.engine.device.cuda.ops.product import Matrices, Product, describe
-from probe.engine.device.cuda.pointwise import Reading
-from probe.engine.device.cuda.tensor import Tensor
+from probe.engine.device.cuda.tensors import channels_last as order
+from probe.engine.device.cuda.tensors.formats import BF16, F16, F32, U8
+from probe.engine.device.cuda.tensors.tensor import Tensor
 from probe.engine.tactics.library import LtAlgorithm, lt_algorithm
 
 if TYPE_CHECKING:
-    from probe.engine.device.cuda.formats import Format
     from probe.engine.device.cuda.queue import Queue
+    from probe.engine.device.cuda.tensors.formats import Format
 
 _OFFERED = 10
 _ELSEWHERE = "the library computes on the GPU alone"

@@ -8,17 +8,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from probe.engine.device.cuda.compile import Source
+from probe.engine.device.cuda.compiling.compile import Source
 from probe.engine.device.cuda.errors import Unsupported
-from probe.engine.device.cuda.formats import BF16, F16, F32, Format
-from probe.engine.device.cuda.layout import Shape, Strides, broadcast, collapse, contiguous, spread
 from probe.engine.device.cuda.ops.attention_code import FILE, Around, Steps, beside, text_of
 from probe.engine.device.cuda.ops.ending import Spread
+from probe.engine.device.cuda.tensors.formats import BF16, F16, F32, Format
+from probe.engine.device.cuda.tensors.layout import Shape, Strides, broadcast, collapse, contiguous, spread
 
 if TYPE_CHECKING:
-    from probe.engine.device.cuda.pointwise import Reading
+    from probe.engine.device.cuda.layers.pointwise import Reading
     from probe.engine.device.cuda.queue import Queue
-    from probe.engine.device.cuda.tensor import Tensor
+    from probe.engine.device.cuda.tensors.tensor import Tensor
 
 _REGISTERS = 1 << 16  # of a multiprocessor
 _BATCH = 2  # batch axes that the kernel walks over

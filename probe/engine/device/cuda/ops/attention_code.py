@@ -8,10 +8,10 @@ from functools import lru_cache
 
 import numpy as np
 
-from probe.engine.device.cuda.chain import Step
-from probe.engine.device.cuda.compile import kernel_text
-from probe.engine.device.cuda.formats import B8, F16, F32, Format
-from probe.engine.device.cuda.layout import Strides
+from probe.engine.device.cuda.compiling.compile import kernel_text
+from probe.engine.device.cuda.layers.chain import Step
+from probe.engine.device.cuda.tensors.formats import B8, F16, F32, Format
+from probe.engine.device.cuda.tensors.layout import Strides
 
 FILE = "attention.cu"
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from probe.engine.device.cuda.errors import Unsupported
-from probe.engine.device.cuda.expressions import is_pointwise
+from probe.engine.device.cuda.layers.expressions import is_pointwise
 
 
 @dataclass(frozen=True, slots=True)

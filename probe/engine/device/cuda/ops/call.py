@@ -10,14 +10,14 @@ import numpy as np
 import onnx_ir as ir
 
 from probe.engine.assignment import EXACT
-from probe.engine.device.cuda.chain import Step
 from probe.engine.device.cuda.errors import Unsupported
-from probe.engine.device.cuda.formats import F32, Format
+from probe.engine.device.cuda.layers.chain import Step
 from probe.engine.device.cuda.queue import Queue
+from probe.engine.device.cuda.tensors.formats import F32, Format
 
 if TYPE_CHECKING:
-    from probe.engine.device.cuda.pointwise import Reading
-    from probe.engine.device.cuda.tensor import Tensor
+    from probe.engine.device.cuda.layers.pointwise import Reading
+    from probe.engine.device.cuda.tensors.tensor import Tensor
 
 Array = np.ndarray[Any, Any]
 

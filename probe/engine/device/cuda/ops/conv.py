@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from probe.engine.assignment import EXACT
-from probe.engine.device.cuda.chain import Step
-from probe.engine.device.cuda.compile import Source
+from probe.engine.device.cuda.compiling.compile import Source
 from probe.engine.device.cuda.errors import Unsupported
-from probe.engine.device.cuda.formats import BF16, F16, F32
+from probe.engine.device.cuda.layers.chain import Step
 from probe.engine.device.cuda.ops import conv_nhwc, conv_patches
 from probe.engine.device.cuda.ops.call import Call, Op, Readings
 from probe.engine.device.cuda.ops.ending import Ending, storing, through
@@ -20,7 +19,8 @@ from probe.engine.device.cuda.ops.product import Matrices, Product, describe
 from probe.engine.device.cuda.ops.product_shape import product_shape
 from probe.engine.device.cuda.ops.window import ConvProblem, Window, conv_problem, window_of
 from probe.engine.device.cuda.queue import Queue
-from probe.engine.device.cuda.tensor import Tensor
+from probe.engine.device.cuda.tensors.formats import BF16, F16, F32
+from probe.engine.device.cuda.tensors.tensor import Tensor
 
 DIRECT = "conv_direct"
 _FEW = 8  # output channels of a group under which a thread an output element beats a tile

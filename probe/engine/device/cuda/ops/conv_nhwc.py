@@ -11,22 +11,22 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from probe.engine.assignment import EXACT
-from probe.engine.device.cuda import channels_last as order
-from probe.engine.device.cuda.compile import Source
-from probe.engine.device.cuda.copies import copy, filled, transposed
-from probe.engine.device.cuda.formats import BF16, F16, F32
-from probe.engine.device.cuda.layout import contiguous
-from probe.engine.device.cuda.maps import SWIZZLED
+from probe.engine.device.cuda.compiling.compile import Source
 from probe.engine.device.cuda.ops import wgmma
 from probe.engine.device.cuda.ops.ending import Ending, storing, through
 from probe.engine.device.cuda.ops.product import Matrices, describe
 from probe.engine.device.cuda.ops.window import Window, conv_problem
+from probe.engine.device.cuda.tensors import channels_last as order
+from probe.engine.device.cuda.tensors.copies import copy, filled, transposed
+from probe.engine.device.cuda.tensors.formats import BF16, F16, F32
+from probe.engine.device.cuda.tensors.layout import contiguous
+from probe.engine.device.cuda.tensors.maps import SWIZZLED
 
 if TYPE_CHECKING:
-    from probe.engine.device.cuda.chain import Step
+    from probe.engine.device.cuda.layers.chain import Step
     from probe.engine.device.cuda.ops.call import Call, Readings
     from probe.engine.device.cuda.queue import Queue
-    from probe.engine.device.cuda.tensor import Tensor
+    from probe.engine.device.cuda.tensors.tensor import Tensor
 
 _AXES = 4
 _LEAST = 8  # channels: 16 bytes

@@ -7,18 +7,18 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from probe.engine.assignment import EXACT
-from probe.engine.device.cuda import channels_last as order
-from probe.engine.device.cuda.copies import in_dense_order, lying_of
 from probe.engine.device.cuda.ops.ending import storing, through
 from probe.engine.device.cuda.ops.matmul import run
 from probe.engine.device.cuda.ops.product import Matrices, describe
 from probe.engine.device.cuda.ops.window import Window
+from probe.engine.device.cuda.tensors import channels_last as order
+from probe.engine.device.cuda.tensors.copies import in_dense_order, lying_of
 
 if TYPE_CHECKING:
-    from probe.engine.device.cuda.chain import Step
+    from probe.engine.device.cuda.layers.chain import Step
     from probe.engine.device.cuda.ops.call import Call, Readings
     from probe.engine.device.cuda.queue import Queue
-    from probe.engine.device.cuda.tensor import Tensor
+    from probe.engine.device.cuda.tensors.tensor import Tensor
 
 _AXES = 4
 _FEW = 16  # channels: with more of them a tap alone fills an access

@@ -10,16 +10,16 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from probe.engine.device.cuda.backend import Argument
-from probe.engine.device.cuda.chain import Operand, Step, body_lines, divisor_lines, walk_of
-from probe.engine.device.cuda.compile import Source, kernel_text
+from probe.engine.device.cuda.compiling.compile import Source, kernel_text
 from probe.engine.device.cuda.errors import Unsupported
-from probe.engine.device.cuda.formats import Format
-from probe.engine.device.cuda.layout import Shape, Strides, spread
+from probe.engine.device.cuda.layers.chain import Operand, Step, body_lines, divisor_lines, walk_of
+from probe.engine.device.cuda.tensors.formats import Format
+from probe.engine.device.cuda.tensors.layout import Shape, Strides, spread
 
 if TYPE_CHECKING:
-    from probe.engine.device.cuda.pointwise import Reading
+    from probe.engine.device.cuda.layers.pointwise import Reading
     from probe.engine.device.cuda.queue import Queue
-    from probe.engine.device.cuda.tensor import Tensor
+    from probe.engine.device.cuda.tensors.tensor import Tensor
 
 _AXES = ("b0", "b1", "row", "col")
 _TOGETHER = 8  # neighbours of a row that kernels hand over at once

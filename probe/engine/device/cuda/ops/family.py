@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from probe.engine.device.cuda.chain import Step
+    from probe.engine.device.cuda.layers.chain import Step
+    from probe.engine.device.cuda.layers.pointwise import Reading
     from probe.engine.device.cuda.ops.call import Call
     from probe.engine.device.cuda.ops.product import Product
     from probe.engine.device.cuda.ops.window import Window
-    from probe.engine.device.cuda.pointwise import Reading
     from probe.engine.device.cuda.queue import Queue
-    from probe.engine.device.cuda.tensor import Tensor
+    from probe.engine.device.cuda.tensors.tensor import Tensor
 
 
 @dataclass(frozen=True, slots=True)

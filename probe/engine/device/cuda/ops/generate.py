@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from probe.engine.device.cuda.chain import Step
 from probe.engine.device.cuda.errors import Unsupported
-from probe.engine.device.cuda.expressions import literal
-from probe.engine.device.cuda.formats import F32, Format
+from probe.engine.device.cuda.layers.chain import Step
+from probe.engine.device.cuda.layers.expressions import literal
+from probe.engine.device.cuda.layers.pointwise import Reading, run_steps
 from probe.engine.device.cuda.ops.call import Call, Op
-from probe.engine.device.cuda.pointwise import Reading, run_steps
 from probe.engine.device.cuda.queue import Queue
-from probe.engine.device.cuda.tensor import host_tensor
+from probe.engine.device.cuda.tensors.formats import F32, Format
+from probe.engine.device.cuda.tensors.tensor import host_tensor
 
 if TYPE_CHECKING:
-    from probe.engine.device.cuda.tensor import Tensor
+    from probe.engine.device.cuda.tensors.tensor import Tensor
 
 
 def fill_range(queue: Queue, call: Call) -> list[Tensor | None]:

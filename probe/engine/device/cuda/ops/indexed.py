@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from probe.engine.device.cuda.compile import Source
-from probe.engine.device.cuda.copies import UNITS, copy
+from probe.engine.device.cuda.compiling.compile import Source
 from probe.engine.device.cuda.errors import Unsupported
-from probe.engine.device.cuda.formats import I32, I64
-from probe.engine.device.cuda.layout import contiguous, width
 from probe.engine.device.cuda.ops.call import Call, Op
 from probe.engine.device.cuda.queue import Queue
+from probe.engine.device.cuda.tensors.copies import UNITS, copy
+from probe.engine.device.cuda.tensors.formats import I32, I64
+from probe.engine.device.cuda.tensors.layout import contiguous, width
 
 if TYPE_CHECKING:
-    from probe.engine.device.cuda.tensor import Tensor
+    from probe.engine.device.cuda.tensors.tensor import Tensor
 
 _THREADS = 256
 

@@ -9,12 +9,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from probe.engine.assignment import EXACT
-from probe.engine.device.cuda.chain import Step
-from probe.engine.device.cuda.compile import Source
-from probe.engine.device.cuda.copies import transposed
+from probe.engine.device.cuda.compiling.compile import Source
 from probe.engine.device.cuda.errors import Unsupported
-from probe.engine.device.cuda.formats import BF16, F16, F32
-from probe.engine.device.cuda.layout import Shape, broadcast, spread
+from probe.engine.device.cuda.layers.chain import Step
 from probe.engine.device.cuda.ops import wgmma
 from probe.engine.device.cuda.ops.call import Call, Op, Readings
 from probe.engine.device.cuda.ops.ending import Ending, storing, through
@@ -23,9 +20,12 @@ from probe.engine.device.cuda.ops.product_shape import product_shape
 from probe.engine.device.cuda.ops.row_order import by_rows
 from probe.engine.device.cuda.ops.wgmma import Tactic
 from probe.engine.device.cuda.queue import Queue
+from probe.engine.device.cuda.tensors.copies import transposed
+from probe.engine.device.cuda.tensors.formats import BF16, F16, F32
+from probe.engine.device.cuda.tensors.layout import Shape, broadcast, spread
 
 if TYPE_CHECKING:
-    from probe.engine.device.cuda.tensor import Tensor
+    from probe.engine.device.cuda.tensors.tensor import Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +128,10 @@ def gemm_tailed(queue: Queue, call: Call, readings: Readings, steps: Sequence[St
 
 def _gemm(queue: Queue, call: Call, ending: Ending) -> list[Tensor]:
     a, b, c = call.data(0), call.data(1), call.given(2)
-    left = Matrices(a, (), *((1, a.shape[1]) if call.int("transA", 0) else (a.shape[1], 1)))
-    right = Matrices(b, (), *((1, b.shape[1]) if call.int("transB", 0) else (b.shape[1], 1)), _is_weight(call))
+    rows, cols = (1, a.shape[1]) if call.int("transA", 0) else (a.shape[1], 1)
+    left = Matrices(a, (), rows, cols)
+    rows, cols = (1, b.shape[1]) if call.int("transB", 0) else (b.shape[1], 1)
+    right = Matrices(b, (), rows, cols, fixed=_is_weight(call))
     k = a.shape[0] if call.int("transA", 0) else a.shape[1]
     added = None if c is None else Matrices(c, (), *spread(c.shape, ending.shape))
     scales = {"alpha": call.float("alpha", 1.0), "beta": call.float("beta", 1.0)}

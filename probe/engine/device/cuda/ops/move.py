@@ -7,18 +7,26 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from probe.engine.device.cuda.copies import copy, gathered, in_dense_order, lying_of, ordered, placed, transposed
 from probe.engine.device.cuda.errors import Unsupported
-from probe.engine.device.cuda.layout import around, broadcast, contiguous
-from probe.engine.device.cuda.lying import dense
 from probe.engine.device.cuda.ops.call import Call, Op
 from probe.engine.device.cuda.queue import Queue
+from probe.engine.device.cuda.tensors.copies import (
+    copy,
+    gathered,
+    in_dense_order,
+    lying_of,
+    ordered,
+    placed,
+    transposed,
+)
+from probe.engine.device.cuda.tensors.layout import around, broadcast, contiguous
+from probe.engine.device.cuda.tensors.lying import dense
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from probe.engine.device.cuda.lying import Lying
-    from probe.engine.device.cuda.tensor import Tensor
+    from probe.engine.device.cuda.tensors.lying import Lying
+    from probe.engine.device.cuda.tensors.tensor import Tensor
 
 _STEPS = 10  # opset from which Slice takes its bounds as inputs
 

@@ -16,7 +16,7 @@ from probe.engine.device.cuda.ops.wgmma_family import WgmmaFamily
 if TYPE_CHECKING:
     from probe.engine.device.cuda.ops.product import Product
     from probe.engine.device.cuda.queue import Queue
-    from probe.engine.device.cuda.tensor import Tensor
+    from probe.engine.device.cuda.tensors.tensor import Tensor
 
 Problem = "Product | Convolution"
 

@@ -6,18 +6,18 @@ import ctypes
 import math
 from typing import TYPE_CHECKING, Any
 
-from probe.engine.device.cuda.chain import Step
-from probe.engine.device.cuda.compile import Source
+from probe.engine.device.cuda.compiling.compile import Source
 from probe.engine.device.cuda.errors import Unsupported
-from probe.engine.device.cuda.expressions import literal
-from probe.engine.device.cuda.formats import F32
+from probe.engine.device.cuda.layers.chain import Step
+from probe.engine.device.cuda.layers.expressions import literal
+from probe.engine.device.cuda.layers.pointwise import Reading, run_steps
 from probe.engine.device.cuda.ops.call import Call, Op
 from probe.engine.device.cuda.ops.rows import rows_for
-from probe.engine.device.cuda.pointwise import Reading, run_steps
 from probe.engine.device.cuda.queue import Queue
+from probe.engine.device.cuda.tensors.formats import F32
 
 if TYPE_CHECKING:
-    from probe.engine.device.cuda.tensor import Tensor
+    from probe.engine.device.cuda.tensors.tensor import Tensor
 
 _THREADS = 256  # of a block that takes a part of a row
 _HELD = 32  # elements of a part that a thread holds

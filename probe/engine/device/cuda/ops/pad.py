@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from probe.engine.device.cuda.copies import copy, filled, gathered, ordered
 from probe.engine.device.cuda.errors import Unsupported
-from probe.engine.device.cuda.layout import around, contiguous
 from probe.engine.device.cuda.ops.call import Call, Op
 from probe.engine.device.cuda.queue import Queue
-from probe.engine.device.cuda.tensor import host_tensor
+from probe.engine.device.cuda.tensors.copies import copy, filled, gathered, ordered
+from probe.engine.device.cuda.tensors.layout import around, contiguous
+from probe.engine.device.cuda.tensors.tensor import host_tensor
 
 if TYPE_CHECKING:
-    from probe.engine.device.cuda.tensor import Tensor
+    from probe.engine.device.cuda.tensors.tensor import Tensor
 
 _MODES: dict[str, Literal["reflect", "edge", "wrap"]] = {
     "reflect": "reflect",

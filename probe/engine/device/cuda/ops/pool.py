@@ -6,15 +6,15 @@ import ctypes
 import math
 from typing import TYPE_CHECKING
 
-from probe.engine.device.cuda.channels_last import channels_last, dense_when_asked, has_channels_last
-from probe.engine.device.cuda.compile import Source
+from probe.engine.device.cuda.compiling.compile import Source
 from probe.engine.device.cuda.errors import Unsupported
 from probe.engine.device.cuda.ops.call import Call, Op
 from probe.engine.device.cuda.ops.window import window_of
 from probe.engine.device.cuda.queue import Queue
+from probe.engine.device.cuda.tensors.channels_last import channels_last, dense_when_asked, has_channels_last
 
 if TYPE_CHECKING:
-    from probe.engine.device.cuda.tensor import Tensor
+    from probe.engine.device.cuda.tensors.tensor import Tensor
 
 _THREADS = 256
 _TOGETHER = 8  # channels a thread takes, where they are contiguous

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 
 from probe.engine.assignment import EXACT
 from probe.engine.device.cuda.backend import Argument
-from probe.engine.device.cuda.compile import Source
+from probe.engine.device.cuda.compiling.compile import Source
 from probe.engine.device.cuda.errors import Unsupported
-from probe.engine.device.cuda.formats import F32
-from probe.engine.device.cuda.layout import Shape, Strides, collapse, contiguous
 from probe.engine.device.cuda.ops.ending import Ending
+from probe.engine.device.cuda.tensors.formats import F32
+from probe.engine.device.cuda.tensors.layout import Shape, Strides, collapse, contiguous
 
 if TYPE_CHECKING:
     from probe.engine.device.cuda.queue import Queue
-    from probe.engine.device.cuda.tensor import Tensor
+    from probe.engine.device.cuda.tensors.tensor import Tensor
 
 Pair = tuple[int, int]
 _BATCH = 2  # batch axes that a kernel walks over

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from probe.engine.device.cuda.errors import Unsupported
-from probe.engine.device.cuda.layout import Shape, broadcast
 from probe.engine.device.cuda.ops.call import Call
 from probe.engine.device.cuda.ops.window import window_of
+from probe.engine.device.cuda.tensors.layout import Shape, broadcast
 
 
 def product_shape(call: Call) -> Shape:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from probe.engine.device.cuda.chain import Step
 from probe.engine.device.cuda.errors import Unsupported
+from probe.engine.device.cuda.layers.chain import Step
+from probe.engine.device.cuda.layers.pointwise import Reading, run_steps
 from probe.engine.device.cuda.ops.call import Call, Op
-from probe.engine.device.cuda.pointwise import Reading, run_steps
 from probe.engine.device.cuda.queue import Queue
 
 if TYPE_CHECKING:
-    from probe.engine.device.cuda.tensor import Tensor
+    from probe.engine.device.cuda.tensors.tensor import Tensor
 
 _BOUNDS = {"u8": "0.f, 255.f", "i8": "-128.f, 127.f"}
 

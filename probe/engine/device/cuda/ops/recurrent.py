@@ -6,16 +6,16 @@ import ctypes
 import math
 from typing import TYPE_CHECKING
 
-from probe.engine.device.cuda.compile import Source
-from probe.engine.device.cuda.copies import transposed
+from probe.engine.device.cuda.compiling.compile import Source
 from probe.engine.device.cuda.errors import Unsupported
-from probe.engine.device.cuda.formats import F32, I32
 from probe.engine.device.cuda.ops.call import Call, Op
 from probe.engine.device.cuda.ops.matmul import Matrices, product
 from probe.engine.device.cuda.queue import Queue
+from probe.engine.device.cuda.tensors.copies import transposed
+from probe.engine.device.cuda.tensors.formats import F32, I32
 
 if TYPE_CHECKING:
-    from probe.engine.device.cuda.tensor import Tensor
+    from probe.engine.device.cuda.tensors.tensor import Tensor
 
 _GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 _ACTIVATIONS = {"LSTM": ("Sigmoid", "Tanh", "Tanh"), "GRU": ("Sigmoid", "Tanh"), "RNN": ("Tanh",)}

@@ -7,18 +7,18 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from probe.engine.device.cuda.channels_last import channels_last, has_channels_last
-from probe.engine.device.cuda.compile import Source
-from probe.engine.device.cuda.copies import transposed
+from probe.engine.device.cuda.compiling.compile import Source
 from probe.engine.device.cuda.errors import Unsupported
-from probe.engine.device.cuda.formats import F32, Format
-from probe.engine.device.cuda.layout import width
 from probe.engine.device.cuda.ops.call import Call, Op
 from probe.engine.device.cuda.ops.rows import rows_for
 from probe.engine.device.cuda.queue import Queue
+from probe.engine.device.cuda.tensors.channels_last import channels_last, has_channels_last
+from probe.engine.device.cuda.tensors.copies import transposed
+from probe.engine.device.cuda.tensors.formats import F32, Format
+from probe.engine.device.cuda.tensors.layout import width
 
 if TYPE_CHECKING:
-    from probe.engine.device.cuda.tensor import Tensor
+    from probe.engine.device.cuda.tensors.tensor import Tensor
 
 _OPS = {
     "ReduceSum": "SUM", "ReduceMean": "MEAN", "ReduceMax": "MAX", "ReduceMin": "MIN", "ReduceProd": "PROD", "ReduceL1": "L1",

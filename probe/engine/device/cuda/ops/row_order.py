@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from probe.engine.device.cuda.copies import lying_of, placed
-from probe.engine.device.cuda.lying import Axis, Lying, joined
+from probe.engine.device.cuda.tensors.copies import lying_of, placed
+from probe.engine.device.cuda.tensors.lying import Axis, Lying, joined
 
 if TYPE_CHECKING:
     from probe.engine.device.cuda.ops.call import Call, Readings
     from probe.engine.device.cuda.queue import Queue
-    from probe.engine.device.cuda.tensor import Tensor
+    from probe.engine.device.cuda.tensors.tensor import Tensor
 
 
 @dataclass(frozen=True, slots=True)

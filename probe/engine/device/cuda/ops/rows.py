@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from probe.engine.device.cuda.layout import width
+from probe.engine.device.cuda.tensors.layout import width
 
 _HELD = 32  # floats of a row that a thread holds in registers: with 1024 threads a block, a thread has 64 of them
 _BLOCK = 128  # threads of a block that holds several rows

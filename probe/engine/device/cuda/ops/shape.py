@@ -9,10 +9,10 @@ import numpy as np
 from probe.engine.device.cuda.errors import Unsupported
 from probe.engine.device.cuda.ops.call import Call, Op
 from probe.engine.device.cuda.queue import Queue
-from probe.engine.device.cuda.tensor import host_tensor
+from probe.engine.device.cuda.tensors.tensor import host_tensor
 
 if TYPE_CHECKING:
-    from probe.engine.device.cuda.tensor import Tensor
+    from probe.engine.device.cuda.tensors.tensor import Tensor
 
 
 def shape(queue: Queue, call: Call) -> list[Tensor | None]:  # noqa: ARG001 - a row of the table

@@ -6,14 +6,14 @@ import ctypes
 import math
 from typing import TYPE_CHECKING
 
-from probe.engine.device.cuda.compile import Source
-from probe.engine.device.cuda.layout import around
+from probe.engine.device.cuda.compiling.compile import Source
 from probe.engine.device.cuda.ops.call import Call, Op
 from probe.engine.device.cuda.ops.rows import rows_for
 from probe.engine.device.cuda.queue import Queue
+from probe.engine.device.cuda.tensors.layout import around
 
 if TYPE_CHECKING:
-    from probe.engine.device.cuda.tensor import Tensor
+    from probe.engine.device.cuda.tensors.tensor import Tensor
 
 _OTHER = 1 << 10  # bytes of shared memory that a block needs beside its row
 _LOOP = 1024  # threads of a block that walks along a row

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from probe.engine.device.cuda.expressions import is_pointwise
-from probe.engine.device.cuda.formats import format_of
+from probe.engine.device.cuda.layers.expressions import is_pointwise
 from probe.engine.device.cuda.ops.call import Op
 from probe.engine.device.cuda.ops.conv import CONVOLUTIONS
 from probe.engine.device.cuda.ops.generate import GENERATED
@@ -22,6 +21,7 @@ from probe.engine.device.cuda.ops.resize import RESIZES
 from probe.engine.device.cuda.ops.scan import SCANS
 from probe.engine.device.cuda.ops.shape import SHAPES
 from probe.engine.device.cuda.ops.softmax import SOFTMAX
+from probe.engine.device.cuda.tensors.formats import format_of
 from probe.engine.fusion.kinds import is_standard
 
 _FAMILIES = (

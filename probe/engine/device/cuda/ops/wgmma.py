@@ -9,17 +9,17 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from probe.engine.assignment import EXACT
-from probe.engine.device.cuda import maps as mapped
-from probe.engine.device.cuda.copies import transposed
-from probe.engine.device.cuda.formats import BF16, F16, F32
-from probe.engine.device.cuda.maps import SWIZZLED, TileLayout, TileMap
 from probe.engine.device.cuda.ops.product import Matrices
+from probe.engine.device.cuda.tensors import maps as mapped
+from probe.engine.device.cuda.tensors.copies import transposed
+from probe.engine.device.cuda.tensors.formats import BF16, F16, F32
+from probe.engine.device.cuda.tensors.maps import SWIZZLED, TileLayout, TileMap
 
 if TYPE_CHECKING:
     from probe.engine.device.cuda.ops.product import Product
     from probe.engine.device.cuda.ops.window import Window
     from probe.engine.device.cuda.queue import Queue
-    from probe.engine.device.cuda.tensor import Tensor
+    from probe.engine.device.cuda.tensors.tensor import Tensor
 
 ARCH = "sm_90a"
 DEPTH = 64  # 16-bit elements of k a tile: one row of 128 bytes

@@ -16,7 +16,7 @@ from probe.engine.device.cuda.ops.wgmma import TACTICS, Tactic
 if TYPE_CHECKING:
     from probe.engine.device.cuda.ops.product import Product
     from probe.engine.device.cuda.queue import Queue
-    from probe.engine.device.cuda.tensor import Tensor
+    from probe.engine.device.cuda.tensors.tensor import Tensor
 
 _FIRST = "_nchw"
 _OFFERED = 10  # of half of all problems the model of their times is off by more than 11 %: so many are worth a look

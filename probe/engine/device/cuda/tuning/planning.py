@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from probe.engine.device.cuda.attention_run import AttentionRun
-from probe.engine.device.cuda.channels_last import dense_when_asked
 from probe.engine.device.cuda.errors import Missing, Refused, Unsupported
-from probe.engine.device.cuda.formats import Format, format_of, storage_of
-from probe.engine.device.cuda.layer_run import LayerRun
+from probe.engine.device.cuda.layers.attention_run import AttentionRun
+from probe.engine.device.cuda.layers.layer_run import LayerRun
 from probe.engine.device.cuda.queue import Queue
-from probe.engine.device.cuda.tensor import Buffer, Tensor, host_tensor
+from probe.engine.device.cuda.tensors.channels_last import dense_when_asked
+from probe.engine.device.cuda.tensors.formats import Format, format_of, storage_of
+from probe.engine.device.cuda.tensors.tensor import Buffer, Tensor, host_tensor
 
 if TYPE_CHECKING:
     import onnx_ir as ir

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from probe.engine.device.cuda.backend import Batch, Launch
-from probe.engine.device.cuda.copies import copy
-from probe.engine.device.cuda.formats import U8
 from probe.engine.device.cuda.queue import Queue
-from probe.engine.device.cuda.tensor import Buffer, Tensor
+from probe.engine.device.cuda.tensors.copies import copy
+from probe.engine.device.cuda.tensors.formats import U8
+from probe.engine.device.cuda.tensors.tensor import Buffer, Tensor
 
 if TYPE_CHECKING:
     import numpy as np

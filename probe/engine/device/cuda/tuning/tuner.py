@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from probe.engine.assignment import EXACT, Choice
-from probe.engine.device.cuda.channels_last import channels_last
-from probe.engine.device.cuda.compile import Source
+from probe.engine.device.cuda.compiling.compile import Source
+from probe.engine.device.cuda.compiling.workers import compile_ahead
 from probe.engine.device.cuda.errors import Refused, Unsupported
-from probe.engine.device.cuda.formats import F32, storage_of
+from probe.engine.device.cuda.layers.refusals import layer_refusal, tactic_refusal
+from probe.engine.device.cuda.layers.siblings import families
 from probe.engine.device.cuda.ops.wgmma import ARCH
-from probe.engine.device.cuda.pairs import Pairs
 from probe.engine.device.cuda.queue import Queue
-from probe.engine.device.cuda.refusals import layer_refusal, tactic_refusal
-from probe.engine.device.cuda.siblings import families
-from probe.engine.device.cuda.tensor import Tensor, host_tensor
+from probe.engine.device.cuda.sums.pairs import Pairs
+from probe.engine.device.cuda.tensors.channels_last import channels_last
+from probe.engine.device.cuda.tensors.formats import F32, storage_of
+from probe.engine.device.cuda.tensors.tensor import Tensor, host_tensor
 from probe.engine.device.cuda.tuning.planning import Planned, imagined, read_format, run_layer
 from probe.engine.device.cuda.tuning.rig import Noted, Rig
 from probe.engine.device.cuda.tuning.turning import orders_of, turning_seconds
-from probe.engine.device.cuda.workers import compile_ahead
 from probe.engine.device.pairs import Measure
 from probe.engine.device.protocol import Measured
 from probe.engine.tuning.turns import turn_order
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from probe.engine.costs import Shapes
     from probe.engine.device.cuda.backend import Backend, Graph
-    from probe.engine.device.cuda.layer_run import Weigh
+    from probe.engine.device.cuda.layers.layer_run import Weigh
     from probe.engine.layers import Layer
     from probe.engine.rounding import Plan, Rounding
     from probe.engine.tuning.orders import Pair

@@ -7,11 +7,11 @@ import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from probe.engine.device.cuda.channels_last import has_channels_last
-from probe.engine.device.cuda.copies import transposed
 from probe.engine.device.cuda.errors import Missing, Refused, Unsupported
-from probe.engine.device.cuda.formats import Format, format_of, storage_of
 from probe.engine.device.cuda.queue import Queue
+from probe.engine.device.cuda.tensors.channels_last import has_channels_last
+from probe.engine.device.cuda.tensors.copies import transposed
+from probe.engine.device.cuda.tensors.formats import Format, format_of, storage_of
 from probe.engine.device.cuda.tuning.planning import Planning, Weightless, imagined, read_format, run_layer
 from probe.engine.device.cuda.tuning.rig import Rig
 from probe.engine.tuning.orders import FIRST, LAST, Pair
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from probe.engine.device.cuda.backend import Backend
-    from probe.engine.device.cuda.tensor import Tensor
+    from probe.engine.device.cuda.tensors.tensor import Tensor
     from probe.engine.layers import Layer
     from probe.engine.rounding import Plan, Sites
 

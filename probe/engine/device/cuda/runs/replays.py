@@ -1,0 +1,138 @@
+"""``Replays``: which runs are recorded, and when a recording is made ready to be repeated."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from probe.engine.device.cuda.runs.prepared import Compute, Diverged, Prepared
+from probe.engine.device.cuda.runs.recording import Recording
+from probe.engine.device.cuda.tensors.tensor import Buffer, Tensor
+
+if TYPE_CHECKING:
+    from probe.engine.device.cuda.backend import Backend
+    from probe.engine.rounding import Plan
+
+Array = np.ndarray[Any, Any]
+Results = dict[str, Tensor]
+_MOST = 64  # recordings held
+_PATIENCE = 3  # recordings of the same shapes and plans that may go wrong before every run is made anew
+
+
+@dataclass(slots=True)
+class Replay:
+    """What is known of runs with inputs of the same shapes under the same plans.
+
+    Attributes:
+        diverged: how often a recording did not fit the next inputs.
+        why: why they are not repeated from a recording; "" when they are.
+    """
+
+    recording: Recording | None = None
+    prepared: Prepared | None = None
+    diverged: int = 0
+    why: str = ""
+
+
+class Replays:
+    """The first run of its kind is recorded while it is made, the second prepares the recording, later ones repeat it.
+
+    All share one block of memory: they are run one at a time, and nothing is kept there between runs.
+    """
+
+    def __init__(self, backend: Backend, compute: Compute) -> None:
+        self._backend, self._compute = backend, compute
+        self._known: OrderedDict[Hashable, Replay] = OrderedDict()
+        self._plans: OrderedDict[int, tuple[Mapping[str, Plan], int]] = OrderedDict()
+        self._numbers: OrderedDict[Hashable, int] = OrderedDict()
+        self._next = count(1)
+        self._block: Buffer | None = None
+        self._pinned: Array | None = None
+        self.enabled = True
+
+    def of(self, fed: Mapping[str, Tensor], plans: Mapping[str, Plan]) -> Replay:
+        """What is known of a run."""
+        shapes = tuple((name, tensor.shape, tensor.format) for name, tensor in fed.items())
+        key = (shapes, self._key(plans))
+        if key not in self._known:
+            self._known[key] = Replay()
+            if len(self._known) > _MOST:
+                self._known.popitem(last=False)
+        self._known.move_to_end(key)
+        return self._known[key]
+
+    def _key(self, plans: Mapping[str, Plan]) -> int:
+        """A number for what plans are, found once an object: an engine hands out the same one for the same assignment."""
+        found = self._plans.get(id(plans))
+        if found is None:
+            content = tuple(plans.items())
+            number = self._numbers[content] = self._numbers.pop(content, None) or next(self._next)
+            if len(self._numbers) > _MOST:
+                self._numbers.popitem(last=False)
+            found = self._plans[id(plans)] = (plans, number)
+            if len(self._plans) > _MOST:
+                self._plans.popitem(last=False)
+        return found[1]
+
+    def run(
+        self,
+        fed: Mapping[str, Tensor],
+        plans: Mapping[str, Plan],
+        record: Callable[[], tuple[Results, Recording]],
+    ) -> tuple[Results, bool] | None:
+        """Outputs, and whether kernels may have found an index out of range; None for runs that are not repeated.
+
+        Args:
+            record: makes the run and records it.
+        """
+        known = self.of(fed, plans)
+        if known.why:
+            return None
+        if known.recording is not None:
+            try:
+                if known.prepared is None:
+                    known.prepared = self.prepare(known.recording, self._shared, staging=self._staging)
+                return known.prepared.run(fed), known.recording.checks_faults
+            except Diverged as error:
+                known.recording = known.prepared = None
+                known.diverged += 1
+                if known.diverged > _PATIENCE:
+                    known.why = str(error)
+                    return None
+        results, known.recording = record()
+        return results, known.recording.checks_faults
+
+    def prepare(
+        self,
+        recording: Recording,
+        arena: Callable[[int], Buffer] | None = None,
+        *,
+        side_by_side: bool = False,
+        staging: Callable[[int], Array] | None = None,
+    ) -> Prepared:
+        """A recording made ready, by default in memory of its own."""
+        own = arena or (lambda nbytes: Buffer(self._backend, nbytes))
+        return Prepared(recording, self._backend, self._compute, own, side_by_side=side_by_side, staging=staging)
+
+    def _shared(self, nbytes: int) -> Buffer:
+        """The block that runs share; a larger one when it is too small. Those prepared before keep theirs."""
+        if self._block is None or self._block.nbytes < nbytes:
+            self._block = Buffer(self._backend, nbytes)
+        return self._block
+
+    def _staging(self, nbytes: int) -> Array:
+        """Pinned memory that runs share likewise: asking for it takes a millisecond."""
+        if self._pinned is None or self._pinned.size < nbytes:
+            self._pinned = self._backend.pinned(nbytes)
+        return self._pinned
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Why runs are not repeated, or not as graphs; each reason once."""
+        found = [known.why or (known.prepared.note if known.prepared else "") for known in self._known.values()]
+        return tuple(dict.fromkeys(note for note in found if note))

@@ -1,0 +1,101 @@
+"""``Agreements``: rows and columns of pairs on the device: largest elements, divergence of distributions, the maxima of channels that are columns."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from probe.engine.device.cuda.compiling.compile import Source
+from probe.engine.device.cuda.tensors.formats import I32
+from probe.engine.device.pairs import Agreement, PairRows
+
+if TYPE_CHECKING:
+    from probe.engine.device.cuda.queue import Queue
+    from probe.engine.device.cuda.tensors.tensor import Tensor
+
+Array = np.ndarray[Any, Any]
+_THREADS = 256
+_WIDE = 1024  # columns from which a row is a block's
+_UNIT = 2.0**-40  # nats
+_PAIRS, _WORDS = 64, 10  # of results of rows: pairs together, words each
+_STRETCH = 64  # rows that a thread walks down a column
+
+
+@dataclass(frozen=True, slots=True)
+class PendingRows:
+    """Rows of a pair that the device is still at: entry ``at`` of ``made``."""
+
+    made: Tensor
+    at: int
+    rows: int
+    asked: Agreement
+
+
+class Agreements:
+    """Of many pairs: launched as they are asked for, fetched afterwards."""
+
+    def __init__(self, queue: Queue) -> None:
+        self._queue = queue
+        self._open: Tensor | None = None  # results of rows, of ``_used`` pairs so far
+        self._used = 0
+        self._read: dict[int, Array] = {}
+
+    def rows(self, actual: Tensor, golden: Tensor, asked: Agreement) -> PendingRows:
+        """Launch the rows of a pair; ``rows_of`` reads what becomes of them."""
+        assert actual.format is not None
+        rows, group = actual.size // asked.cols, _THREADS if asked.cols >= _WIDE else 32
+        blocks = min(math.ceil(rows * group / _THREADS), 8 * self._queue.backend.multiprocessors)
+        if self._open is None or self._used == _PAIRS:
+            self._open, self._used = self._cleared(_PAIRS * _WORDS), 0
+        begin = self._open.address(self._queue.backend) + 4 * _WORDS * self._used
+        macros = (("TA", actual.format.name), ("GROUP", group), ("KL", int(asked.kl)), ("ENTRY_ROWS", 1))
+        self._queue.launch(
+            Source("pair_rows.cu", "rows_agree", macros), blocks, _THREADS, self._queue.at(actual), self._queue.at(golden), ctypes.c_void_p(begin),
+            ctypes.c_void_p(begin + 32), ctypes.c_longlong(rows), ctypes.c_int(asked.cols),
+        )  # fmt: skip
+        self._used += 1
+        return PendingRows(self._open, self._used - 1, rows, asked)
+
+    def rows_of(self, pending: PendingRows) -> PairRows:
+        """Waits for them; nothing is launched afterwards."""
+        key, rows, asked = id(pending.made), pending.rows, pending.asked
+        if key not in self._read:
+            raw = np.empty(pending.made.nbytes, np.uint8)
+            self._queue.backend.download(raw, pending.made.address(self._queue.backend))
+            self._read[key] = raw.reshape(_PAIRS, -1)
+        raw = self._read[key][pending.at]
+        top1, top5, kl_rows, kl = raw.view(np.uint64)[:4].tolist()
+        return PairRows(
+            rows, top1, rows if asked.cols > 5 else 0, top5, kl_rows, kl * _UNIT, float(raw.view(np.float64)[4])
+        )
+
+    def columns(self, actual: Tensor, golden: Tensor, cols: int, threshold: float) -> Tensor:
+        """Launch the maxima of a pair's columns; ``columns_of`` reads them."""
+        assert actual.format is not None
+        rows, made = actual.size // cols, self._cleared(2 * cols)
+        blocks = math.ceil(cols / _THREADS) * math.ceil(rows / _STRETCH)
+        macros = (("TA", actual.format.name), ("GROUP", 32), ("KL", 0), ("ENTRY_COLUMNS", 1))
+        self._queue.launch(
+            Source("pair_rows.cu", "columns_most", macros), blocks, _THREADS, self._queue.at(actual), self._queue.at(golden), self._queue.at(made),
+            ctypes.c_longlong(rows), ctypes.c_int(cols), ctypes.c_int(_STRETCH), ctypes.c_float(threshold),
+        )  # fmt: skip
+        return made
+
+    def columns_of(self, made: Tensor) -> tuple[Array, Array]:
+        """Largest error and largest golden magnitude of each column; waits for them."""
+        raw = np.empty(made.size, np.float32)
+        self._queue.backend.download(raw.view(np.uint8), made.address(self._queue.backend))
+        error, extent = raw.astype(np.float64).reshape(2, -1)
+        return error, extent
+
+    def _cleared(self, words: int) -> Tensor:
+        made = self._queue.empty((words,), I32)
+        source = Source("pairs.cu", "pairs_clear", (("ENTRY_CLEAR", 1),))
+        self._queue.launch(
+            source, min(128, math.ceil(words / _THREADS)), _THREADS, self._queue.at(made), ctypes.c_longlong(words)
+        )
+        return made

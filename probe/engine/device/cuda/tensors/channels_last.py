@@ -1,0 +1,59 @@
+"""Images whose channels are contiguous: the order that convolutions on sm_90a read and write. Nobody else has to know: a tensor made so turns
+into dense order when someone asks for its address."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from probe.engine.device.cuda.layers.pointwise import Reading
+from probe.engine.device.cuda.tensors.copies import lying_of, placed, transposed
+from probe.engine.device.cuda.tensors.tensor import Tensor
+
+if TYPE_CHECKING:
+    from probe.engine.device.cuda.queue import Queue
+
+_KEY = "channels last"
+_LAST, _FIRST = (0, 2, 3, 1), (0, 3, 1, 2)
+_AXES = 4
+
+
+def has_channels_last(x: Tensor) -> bool:
+    """Whether the other order is there already."""
+    if x.kept is not None and _KEY in x.kept:
+        return True
+    return x.lies is not None and len(x.shape) == _AXES and x.lies.permuted(_LAST).in_order
+
+
+def channels_last(queue: Queue, x: Tensor) -> Tensor:
+    """``x`` [images, channels, rows, columns] as [images, rows, columns, channels], dense."""
+    if x.kept is not None and _KEY in x.kept:
+        return x.kept[_KEY]
+    where = queue.aside if x.on_host and x.origin is None else queue  # what is the same in every run is kept
+    made = transposed(where, x, _LAST)
+    if x.lies is None or not x.lies.permuted(_LAST).in_order:
+        x.kept = {**(x.kept or {}), _KEY: made}
+    return made
+
+
+def dense_when_asked(queue: Queue, y: Tensor) -> Tensor:
+    """``y`` [images, rows, columns, channels] as [images, channels, rows, columns], moved when someone asks for its address."""
+    return placed(queue, lying_of(queue, y).permuted(_FIRST)) if y.size else transposed(queue, y, _FIRST)
+
+
+def reading_last(queue: Queue, reading: Reading) -> Reading:
+    """What is read beside images of four axes, in the other order; what has one channel or one pixel an image lies there as it is."""
+    x = reading.tensor
+    shape = (1,) * (_AXES - len(x.shape)) + x.shape
+    images, channels, rows, columns = shape
+    if channels == 1 or rows * columns == 1:
+        return Reading(x.view((images, rows, columns, channels)), reading.rounding)
+    four = x if x.shape == shape else x.view(shape)
+    return Reading(channels_last(queue, four), reading.rounding)
+
+
+def in_its_order(queue: Queue, x: Tensor, work: Callable[[Tensor], Tensor]) -> Tensor:
+    """What ``work`` makes of each element, channels last if ``x`` lies so and not in dense order."""
+    if x.is_late and has_channels_last(x):
+        return dense_when_asked(queue, work(channels_last(queue, x)))
+    return work(x)

@@ -1,0 +1,63 @@
+"""``TileMap``: a tensor as bulk copies see it, as an argument of a kernel (``TensorMap`` of kernels/tma.cuh)."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+
+from probe.engine.device.cuda.tensors.formats import Format
+
+SWIZZLED = 128  # bytes of a row of a tile
+_ALIGNMENT = 16  # bytes that addresses and strides divide by
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """How a tensor of axes (channel, column, row, image) is read as the windows of a convolution: a tile is some channels of as many
+    output pixels, one behind the other, each at the tap that the copy names.
+
+    Attributes:
+        lower: column and row of the first window's corner: minus the padding.
+        upper: column and row of the last corner, from the image's last column and row on.
+        strides: of the windows, along columns and rows.
+    """
+
+    lower: tuple[int, int]
+    upper: tuple[int, int]
+    strides: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class TileLayout:
+    """Where elements lie, and which of them make a tile. Axes are named innermost first; there are four.
+
+    Attributes:
+        extents: elements along each axis.
+        strides: bytes between neighbours of every axis but the innermost, which is contiguous.
+        box: elements of a tile along each axis; with ``windows``: channels and pixels.
+    """
+
+    format: Format
+    extents: tuple[int, ...]
+    strides: tuple[int, ...]
+    box: tuple[int, ...]
+    windows: Windows | None = None
+
+    @property
+    def possible(self) -> bool:
+        """Whether bulk copies can read it."""
+        return all(step % _ALIGNMENT == 0 and step < 1 << 40 for step in self.strides) and max(self.extents) < 1 << 31
+
+
+class TileMap(ctypes.c_void_p):
+    """The address of a tensor, and its layout; whatever launches makes a ``TensorMap`` of both."""
+
+    layout: TileLayout
+
+    def __init__(self, address: int, layout: TileLayout) -> None:
+        super().__init__(address)
+        self.layout = layout
+
+    def moved(self, address: int) -> TileMap:
+        """The same layout elsewhere."""
+        return TileMap(address, self.layout)
