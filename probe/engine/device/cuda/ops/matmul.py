@@ -128,12 +128,13 @@ def gemm_tailed(queue: Queue, call: Call, readings: Readings, steps: Sequence[St
 
 def _gemm(queue: Queue, call: Call, ending: Ending) -> list[Tensor]:
     a, b, c = call.data(0), call.data(1), call.given(2)
-    rows, cols = (1, a.shape[1]) if call.int("transA", 0) else (a.shape[1], 1)
-    left = Matrices(a, (), rows, cols)
-    rows, cols = (1, b.shape[1]) if call.int("transB", 0) else (b.shape[1], 1)
-    right = Matrices(b, (), rows, cols, fixed=_is_weight(call))
+    left = Matrices(a, (), *((1, a.shape[1]) if call.int("transA", 0) else (a.shape[1], 1)))
+    right = Matrices(b, (), *((1, b.shape[1]) if call.int("transB", 0) else (b.shape[1], 1)), _is_weight(call))
     k = a.shape[0] if call.int("transA", 0) else a.shape[1]
-    added = None if c is None else Matrices(c, (), *spread(c.shape, ending.shape))
+    added = None
+    if c is not None:
+        down, across = spread(c.shape, ending.shape)
+        added = Matrices(c, (), down, across)
     scales = {"alpha": call.float("alpha", 1.0), "beta": call.float("beta", 1.0)}
     whole = describe(left, right, added, ending.shape, k, ending, tactic=call.tactic, tf32=call.tf32, **scales)
     return _computed(queue, whole)
