@@ -74,21 +74,26 @@ class HostBackend:
     def __init__(self, folder: Path) -> None:
         self._folder, self._headers = folder, folder / "include"
         self._headers.mkdir(parents=True, exist_ok=True)
-        for path in (
-            *kernel_folder().glob("*.cuh"),
-            *HOST.glob("*"),
-        ):  # the host's convert.cuh takes the place of the real one
-            target = self._headers / path.name
+        # The host's convert.cuh takes the place of the real one. Other processes compile meanwhile: no file is ever half there, or another's.
+        for name, path in {one.name: one for one in (*kernel_folder().glob("*.cuh"), *HOST.glob("*"))}.items():
+            target = self._headers / name
             if not target.exists() or target.read_bytes() != path.read_bytes():
-                shutil.copy(path, target)
+                shutil.copy(path, self._own(target))
+                self._own(target).replace(target)
         shim = self._headers / "cudashim.h"
         built = shim.with_suffix(".h.gch")  # parsing the standard library is most of what a compilation takes
         if not built.exists() or built.stat().st_mtime < shim.stat().st_mtime:
-            self._gxx("-x", "c++-header", "-o", str(built), str(shim))
+            self._gxx("-x", "c++-header", "-o", str(self._own(built)), str(shim))
+            self._own(built).replace(built)
         self._kernels: dict[Source, Any] = {}
         self._running = Lock()
         self._memory: dict[int, tuple[ctypes.Array[ctypes.c_char], int]] = {}
         self.launches = 0
+
+    @staticmethod
+    def _own(path: Path) -> Path:
+        """Where this process writes a file before it gets its name."""
+        return path.with_name(f"{path.name}.{os.getpid()}")
 
     def enter(self) -> None:
         pass
