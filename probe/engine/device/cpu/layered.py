@@ -14,6 +14,7 @@ import onnx_ir as ir
 from onnx_ir import serde
 
 from probe.engine.assignment import FP32, Choice
+from probe.engine.device.branches import not_run
 from probe.engine.device.cpu.casts import BF16_OPSET
 from probe.engine.device.cpu.emit import FLAGS, LayerEmitter
 from probe.engine.device.cpu.fallback import ReferenceSession, lacks_kernel, op_refused
@@ -142,7 +143,7 @@ class LayeredExecutor:
         ran = {value.name for one in all_layers(layer.branches[taken]) for value in one.tensors}
         for attribute, branch in layer.branches.items():
             if attribute != taken:
-                yield from _not_run(branch, f"{layer.name}/{attribute}", ran, plans)
+                yield from not_run(branch, f"{layer.name}/{attribute}", ran, plans)
         for value, inner in zip(node.outputs, bodies_of(node)[taken].outputs, strict=True):
             if value.name:
                 values[id(value)] = self._value_of(inner, values)
@@ -311,15 +312,6 @@ def _handed_out(value: ir.Value, made: onnxruntime.OrtValue, layer: Layer, choic
         yield Tapped(
             f"{value.name}{suffix}", array, layer, choice, "recorded" if array is not None else "unsupported", note
         )
-
-
-def _not_run(layers: Sequence[Layer], body: str, ran: set[str | None], plans: Mapping[str, Plan]) -> Iterator[Tapped]:
-    """The tensors of a branch that was not taken, but for names that the other branch made."""
-    for layer in all_layers(layers):
-        for value in layer.tensors:
-            if value.name not in ran:
-                choice = plans[layer.name].choice
-                yield Tapped(value.name or "", None, layer, choice, "not_run", f"{body} did not run")
 
 
 def _own_reads(layer: Layer) -> list[ir.Value]:

@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from probe.engine import tactics
 from probe.engine.assignment import Choice
+from probe.engine.device.branches import not_run
 from probe.engine.device.cuda.backend import Backend
 from probe.engine.device.cuda.compiling.kept_kernels import KeptKernels
 from probe.engine.device.cuda.errors import Missing, OutOfMemory, Refused, Unsupported
@@ -33,7 +34,7 @@ from probe.engine.device.cuda.layers.siblings import Siblings
 from probe.engine.device.cuda.ops.table import refusal
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.runs.context import CudaContext, Means
-from probe.engine.device.cuda.runs.one_run import OneRun, is_constant, not_run, with_interiors
+from probe.engine.device.cuda.runs.one_run import OneRun, is_constant, with_interiors
 from probe.engine.device.cuda.runs.prepared import Prepared
 from probe.engine.device.cuda.runs.recording import Computed, Recording
 from probe.engine.device.cuda.runs.replays import Replays

@@ -15,7 +15,8 @@ import numpy as np
 from probe.engine.device.cuda.errors import CudaError
 from probe.engine.device.cuda.runs.prepared import Compute, Diverged, Prepared
 from probe.engine.device.cuda.runs.recording import Launched, Recording
-from probe.engine.device.cuda.tensors.tensor import Buffer, Tensor, host_tensor
+from probe.engine.device.cuda.runs.shared import SharedMemory
+from probe.engine.device.cuda.tensors.tensor import Tensor, host_tensor
 from probe.engine.device.timeline import Clock, Moments
 
 if TYPE_CHECKING:
@@ -71,8 +72,7 @@ class CudaContext:
         self._faults = host_tensor(np.zeros(1, np.int32))
         self._ready: OrderedDict[Hashable, Prepared] = OrderedDict()
         self._given_up: dict[Hashable, str] = {}
-        self._block: Buffer | None = None
-        self._pinned: Array | None = None
+        self._memory = SharedMemory(self._backend)
         self._lock = Lock()
         self._watch: _Watch | None = None
 
@@ -161,26 +161,14 @@ class CudaContext:
             recording = self._means.record(feeds, fed)
             self._note_faults_here(recording)
             found = Prepared(
-                recording, self._backend, self._means.compute, self._shared, graphs=self._graphs, marked=self._marked,
-                staging=self._staging,
+                recording, self._backend, self._means.compute, self._memory.block, graphs=self._graphs, marked=self._marked,
+                staging=self._memory.pinned,
             )  # fmt: skip
             self._ready[key] = found
             if len(self._ready) > _MOST:
                 self._ready.popitem(last=False)
         self._ready.move_to_end(key)
         return found
-
-    def _shared(self, nbytes: int) -> Buffer:
-        """The block that runs of this context share, whatever their shapes; those made ready before keep a smaller one."""
-        if self._block is None or self._block.nbytes < nbytes:
-            self._block = Buffer(self._backend, nbytes)
-        return self._block
-
-    def _staging(self, nbytes: int) -> Array:
-        """Pinned memory that runs of this context share likewise."""
-        if self._pinned is None or self._pinned.size < nbytes:
-            self._pinned = self._backend.pinned(nbytes)
-        return self._pinned
 
     def _note_faults_here(self, recording: Recording) -> None:
         """Let kernels note in this context that an index is out of range, and not in another."""

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.tensors.tensor import Tensor
-from probe.engine.device.protocol import Tapped
 from probe.engine.layers import Layer, all_layers
 from probe.engine.rounding import Plan
 
@@ -49,12 +48,3 @@ def with_interiors(layers: Sequence[Layer], made: Mapping[str, tuple[int, ...]])
 def is_constant(reads: Values) -> bool:
     """Whether what a layer reads lies on the host and is the same in every run with inputs of these shapes."""
     return all(tensor.origin is None and (tensor.on_host or tensor.opaque is not None) for tensor in reads.values())
-
-
-def not_run(layers: Sequence[Layer], body: str, ran: set[str | None], plans: Mapping[str, Plan]) -> Iterator[Tapped]:
-    """The tensors of a branch that was not taken, but for names that the other branch made."""
-    for layer in all_layers(layers):
-        for value in layer.tensors:
-            if value.name not in ran:
-                choice = plans[layer.name].choice
-                yield Tapped(value.name or "", None, layer, choice, "not_run", f"{body} did not run")

@@ -12,6 +12,7 @@ import numpy as np
 
 from probe.engine.device.cuda.runs.prepared import Compute, Diverged, Prepared
 from probe.engine.device.cuda.runs.recording import Recording
+from probe.engine.device.cuda.runs.shared import SharedMemory
 from probe.engine.device.cuda.tensors.tensor import Buffer, Tensor
 
 if TYPE_CHECKING:
@@ -51,8 +52,7 @@ class Replays:
         self._plans: OrderedDict[int, tuple[Mapping[str, Plan], int]] = OrderedDict()
         self._numbers: OrderedDict[Hashable, int] = OrderedDict()
         self._next = count(1)
-        self._block: Buffer | None = None
-        self._pinned: Array | None = None
+        self._memory = SharedMemory(backend)
         self.enabled = True
 
     def of(self, fed: Mapping[str, Tensor], plans: Mapping[str, Plan]) -> Replay:
@@ -96,7 +96,7 @@ class Replays:
         if known.recording is not None:
             try:
                 if known.prepared is None:
-                    known.prepared = self.prepare(known.recording, self._shared, staging=self._staging)
+                    known.prepared = self.prepare(known.recording, self._memory.block, staging=self._memory.pinned)
                 return known.prepared.run(fed), known.recording.checks_faults
             except Diverged as error:
                 known.recording = known.prepared = None
@@ -118,18 +118,6 @@ class Replays:
         """A recording made ready, by default in memory of its own."""
         own = arena or (lambda nbytes: Buffer(self._backend, nbytes))
         return Prepared(recording, self._backend, self._compute, own, side_by_side=side_by_side, staging=staging)
-
-    def _shared(self, nbytes: int) -> Buffer:
-        """The block that runs share; a larger one when it is too small. Those prepared before keep theirs."""
-        if self._block is None or self._block.nbytes < nbytes:
-            self._block = Buffer(self._backend, nbytes)
-        return self._block
-
-    def _staging(self, nbytes: int) -> Array:
-        """Pinned memory that runs share likewise: asking for it takes a millisecond."""
-        if self._pinned is None or self._pinned.size < nbytes:
-            self._pinned = self._backend.pinned(nbytes)
-        return self._pinned
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from probe.engine.device.cuda.backend import Argument, Backend, Batch, Event, Graph, Kernel, Shape
+from probe.engine.device.cuda.backend import Argument, Backend, Kernel, Shape
+from probe.engine.device.cuda.passing import Passing
 from probe.engine.device.cuda.runs.recording import (
     Compared,
     Computed,
@@ -59,7 +60,7 @@ class _Origin:
         self.tape.uploaded(self.host, address)
 
 
-class Tape:
+class Tape(Passing):
     """Records one run.
 
     Memory that an upload of constant values fills is kept for as long as the recording lives; all other memory is the run's own.
@@ -69,10 +70,7 @@ class Tape:
     """
 
     def __init__(self, backend: Backend) -> None:
-        self.backend = backend
-        self.arch, self.name = backend.arch, backend.name
-        self.multiprocessors, self.shared_limit = backend.multiprocessors, backend.shared_limit
-        self.imagined = backend.imagined
+        super().__init__(backend)
         self._made: Recording | None = Recording()
         self._live: dict[int, int] = {}  # address -> slot, of memory that is allocated now
         self._starts: list[int] | None = None  # the addresses, sorted; None when out of date
@@ -216,10 +214,6 @@ class Tape:
 
     # --- as a backend ------------------------------------------------------------------------------------------------
 
-    def enter(self) -> None:
-        """As ``Backend.enter``."""
-        self.backend.enter()
-
     def allocate(self, nbytes: int) -> int:
         """As ``Backend.allocate``."""
         address = self.backend.allocate(nbytes)
@@ -240,10 +234,6 @@ class Tape:
             self._starts = None
         self.backend.free(address)
 
-    def room(self) -> int:
-        """As ``Backend.room``."""
-        return self.backend.room()
-
     def upload(self, address: int, array: Array) -> None:
         """As ``Backend.upload``. Constant values, unless ``uploaded`` says otherwise."""
         self.backend.upload(address, array)
@@ -261,10 +251,6 @@ class Tape:
             self._recording.steps.append(Downloaded(Stored(*found, raw.shape, U8), host))
             self.compared(host)
 
-    def pinned(self, nbytes: int) -> Array:
-        """As ``Backend.pinned``."""
-        return self.backend.pinned(nbytes)
-
     def launch(self, source: Kernel, shape: Shape, arguments: Sequence[Argument], what: str) -> None:
         """As ``Backend.launch``."""
         self.backend.launch(source, shape, arguments, what)
@@ -277,26 +263,6 @@ class Tape:
                 if found is not None:
                     pointers.append((position, *found))
         self._made.steps.append(Launched(source, shape, tuple(arguments), tuple(pointers), what, self._stage))
-
-    def synchronize(self) -> None:
-        """As ``Backend.synchronize``."""
-        self.backend.synchronize()
-
-    def capture(self, batches: Sequence[Batch], *, timed: bool = False) -> Graph:
-        """As ``Backend.capture``."""
-        return self.backend.capture(batches, timed=timed)
-
-    def seconds(self, work: Callable[[], None]) -> float:
-        """As ``Backend.seconds``."""
-        return self.backend.seconds(work)
-
-    def event(self) -> Event:
-        """As ``Backend.event``."""
-        return self.backend.event()
-
-    def beside(self) -> Backend:
-        """As ``Backend.beside``."""
-        return self.backend.beside()
 
     def _found(self, address: int) -> tuple[int, int] | None:
         """Slot and offset of an address in memory of the run; None for all other memory."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from probe.engine.device.cuda.backend import Batch, Launch
+from probe.engine.device.cuda.passing import Passing
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.tensors.copies import copy
 from probe.engine.device.cuda.tensors.formats import U8
@@ -17,7 +18,7 @@ from probe.engine.device.cuda.tensors.tensor import Buffer, Tensor
 if TYPE_CHECKING:
     import numpy as np
 
-    from probe.engine.device.cuda.backend import Argument, Backend, Event, Graph, Kernel, Shape
+    from probe.engine.device.cuda.backend import Argument, Backend, Graph, Kernel, Shape
 
     Array = np.ndarray[Any, Any]
 
@@ -39,14 +40,11 @@ class Noted:
     nbytes: int
 
 
-class Rig:
+class Rig(Passing):
     """A ``Backend`` for one problem at a time. Memory given back while launches are noted stays until ``forget``."""
 
     def __init__(self, backend: Backend) -> None:
-        self.backend = backend
-        self.arch, self.name = backend.arch, backend.name
-        self.multiprocessors, self.shared_limit = backend.multiprocessors, backend.shared_limit
-        self.imagined = backend.imagined
+        super().__init__(backend)
         self._live: dict[int, int] = {}  # address -> bytes
         self._made: list[Launch] | None = None
         self._since: set[int] = set()  # addresses allocated while noting
@@ -121,10 +119,6 @@ class Rig:
 
     # --- as a backend ------------------------------------------------------------------------------------------------
 
-    def enter(self) -> None:
-        """As ``Backend.enter``."""
-        self.backend.enter()
-
     def allocate(self, nbytes: int) -> int:
         """As ``Backend.allocate``."""
         address = self.backend.allocate(nbytes)
@@ -141,10 +135,6 @@ class Rig:
         self._live.pop(address, None)
         self.backend.free(address)
 
-    def room(self) -> int:
-        """As ``Backend.room``."""
-        return self.backend.room()
-
     def upload(self, address: int, array: Array) -> None:
         """As ``Backend.upload``."""
         self.backend.upload(address, array)
@@ -153,35 +143,11 @@ class Rig:
         """As ``Backend.download``."""
         self.backend.download(array, address, wait=wait)
 
-    def pinned(self, nbytes: int) -> Array:
-        """As ``Backend.pinned``."""
-        return self.backend.pinned(nbytes)
-
     def launch(self, source: Kernel, shape: Shape, arguments: Sequence[Argument], what: str) -> None:
         """As ``Backend.launch``."""
         self.backend.launch(source, shape, arguments, what)
         if self._made is not None:
             self._made.append(Launch(source, shape, tuple(arguments), what))
-
-    def synchronize(self) -> None:
-        """As ``Backend.synchronize``."""
-        self.backend.synchronize()
-
-    def capture(self, batches: Sequence[Batch], *, timed: bool = False) -> Graph:
-        """As ``Backend.capture``."""
-        return self.backend.capture(batches, timed=timed)
-
-    def seconds(self, work: Callable[[], None]) -> float:
-        """As ``Backend.seconds``."""
-        return self.backend.seconds(work)
-
-    def event(self) -> Event:
-        """As ``Backend.event``."""
-        return self.backend.event()
-
-    def beside(self) -> Backend:
-        """As ``Backend.beside``."""
-        return self.backend.beside()
 
 
 class _Held:
