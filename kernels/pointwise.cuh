@@ -110,7 +110,7 @@ OP float op_swish(float x, float alpha) { return x * op_sigmoid(alpha * x); }
 OP float op_leaky_relu(float x, float alpha) { return x < 0.f ? alpha * x : x; }
 OP float op_elu(float x, float alpha) { return x < 0.f ? alpha * expm1f(x) : x; }
 OP float op_selu(float x, float alpha, float gamma) { return gamma * (x > 0.f ? x : alpha * expm1f(x)); }
-OP float op_celu(float x, float alpha) { return fmaxf(x, 0.f) + fminf(0.f, alpha * expm1f(x / alpha)); }
+OP float op_celu(float x, float alpha) { return x > 0.f || x != x ? x : 0.f + fminf(0.f, alpha * expm1f(x / alpha)); }
 OP float op_thresholded_relu(float x, float alpha) { return x > alpha ? x : 0.f; }
 OP float op_hard_sigmoid(float x, float alpha, float beta) { return op_clip(alpha * x + beta, 0.f, 1.f); }
 OP float op_hard_swish(float x) { return x * op_hard_sigmoid(x, 1.f / 6.f, 0.5f); }

@@ -44,7 +44,12 @@ def is_exact(node: ir.Node) -> bool:
     if node.op_type == "Clip":
         # Before opset 11 the bounds are attributes, which nobody rounded; a bound that is missing is the largest FP32 number.
         return len(node.inputs) == 3 and all(value is not None for value in node.inputs)
-    return node.op_type in _EXACT_OPS or is_movement(node)
+    return node.op_type in _EXACT_OPS or (is_movement(node) and not _puts_number(node))
+
+
+def _puts_number(node: ir.Node) -> bool:
+    """Whether data movement puts a number among what it moves that nobody rounded: before opset 11 Pad has it as an attribute."""
+    return node.op_type == "Pad" and node.attributes.get_float("value", 0.0) != 0
 
 
 def multiplies(node: ir.Node) -> bool:
@@ -161,8 +166,10 @@ class Rounding:
                 )
             elif layer.moves:
                 # It rounds nothing itself: what it hands on is as rounded as what it got.
-                passes_on = any(edge.get(id(v), True) for v in layer.reads if is_float(v)) or any(
-                    map(is_float, layer.weights)
+                passes_on = (
+                    any(edge.get(id(v), True) for v in layer.reads if is_float(v))
+                    or any(map(is_float, layer.weights))
+                    or any(map(_puts_number, layer.nodes))
                 )
                 edge.update(dict.fromkeys(map(id, layer.tensors), passes_on))
             else:
@@ -211,6 +218,7 @@ class Rounding:
         if layer.moves:
             held = {state[id(v)] for v in layer.reads if is_float(v)}
             held |= {_KEPT if v.name in kept else _WIDE for v in layer.weights if is_float(v)}
+            held |= {_WIDE for node in layer.nodes if _puts_number(node)}
             one = _joined(held)
             return Plan(choice, "plain"), tuple(_KEPT if v.name in kept else one for v in layer.tensors)
         stored = choice.precision if choice.precision not in ("fp32", "tf32") else _WIDE

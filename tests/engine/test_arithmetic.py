@@ -218,3 +218,14 @@ def test_a_kept_layer_or_constant_needs_no_such_rule(tmp_path):
             ]
         )
     assert engine.run(x, engine.assignment.keeping(tensors=["a"]))["y"][0] == pytest.approx(np.log(1e-12), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("precision", "rounded"), [("fp16", np.float32(np.float16(0.1))), ("bf16", np.float32(0.10009765625))]
+)
+def test_what_pad_puts_around_by_an_attribute_is_rounded_by_its_reader(tmp_path, precision, rounded):
+    text = """<ir_version: 8, opset_import: ["" : 10]>
+    g (float[2] x) => (float[3] y) { a = Relu (x)  b = Pad <pads = [0, 1], value = 0.1> (a)  y = Neg (b) }"""
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "m.onnx")
+    engine = compile_model(load(tmp_path / "m.onnx"), precision=precision, passes="none", fusion="none")
+    assert engine({"x": np.ones(2, np.float32)})["y"].tolist() == [-1.0, -1.0, -rounded]

@@ -122,6 +122,7 @@ POINTWISE = (
     _unary("Log", 6, low=0.1), _unary("Acosh", 8, low=1.1), _unary("Tan", 12), _unary("Tanh", 16), _unary("Sigmoid", 24, sum_ulps=2),
     _unary("Asin", 8, scale=0.2), _unary("Acos", 8, scale=0.2), _unary("Atanh", 8, scale=0.2),
     _unary("LeakyRelu", attributes={"alpha": 0.1}), _unary("Elu", 8, sum_ulps=2), _unary("Selu", 8, sum_ulps=2), _unary("Celu", 16, sum_ulps=2, attributes={"alpha": 0.7}),
+    Case("Celu", {"x": np.array([np.nan, np.inf, -np.inf, 0.0, 2.0, -1.0], np.float32)}, {"alpha": 0.7}, ulps=16, sum_ulps=2, name="Celu_nan"),
     _unary("ThresholdedRelu"), _unary("HardSigmoid", 2), _unary("HardSwish", 4), _unary("Mish", 24, sum_ulps=2),
     _unary("Gelu", 32, sum_ulps=2, opset=20), _unary("Gelu", 32, sum_ulps=4, opset=20, attributes={"approximate": "tanh"}), _unary("Shrink"),
     Case("Clip", {"x": _N, "low": ("w", np.float32(-1)), "high": ("w", np.float32(1.5))}),
