@@ -80,11 +80,20 @@ def _keeps_channels(node: ir.Node) -> bool:
     return before is not None and after is not None and len(after) > 1 and before[:2] == after[:2]
 
 
-def _epilogue(keeps: Callable[[ir.Node], bool]) -> tuple[tuple[Step, ...], ...]:
-    """What may follow a product; a view between must keep its channels in their place."""
+def _moves_rows(node: ir.Node) -> bool:
+    """Whether the last axis stays where it is, so that rows are moved whole."""
+    order = tuple(node.attributes.get_ints("perm", ()))
+    return bool(order) and order[-1] == len(order) - 1
+
+
+ROWS = Step("rows", op("Transpose", when=_moves_rows)(_y), passing=True)
+
+
+def _epilogue(keeps: Callable[[ir.Node], bool], *moved: Step) -> tuple[tuple[Step, ...], ...]:
+    """What may follow a product; a view between must keep its channels in their place, and so must what moves it (``moved``)."""
     view = Step("view", op("Reshape", "Squeeze", "Unsqueeze", "Flatten", when=keeps, rest=ANY)(_y), passing=True)
     affine = (_GATE, BIAS, SCALE)
-    return ((BATCH_NORM,), (view,), affine, affine, ACTIVATION, (RESIDUAL,), ACTIVATION, (POOL,), (QUANTISE,))
+    return ((BATCH_NORM,), (view,), affine, affine, ACTIVATION, moved, (RESIDUAL,), ACTIVATION, (POOL,), (QUANTISE,))
 
 
 _input = either(_Dequantise(ANY), ANY)
@@ -131,8 +140,8 @@ PRODUCTS = (
         op("Conv", "ConvTranspose", rest=_input)(either(_Padded(ANY), _input), _input),
         _pads_with_zeros, then=_epilogue(_keeps_channels), parts=_PARTS,
     ),
-    Fusion("gemm", "gemm", op("Gemm", rest=_input)(_input, _input), then=_epilogue(_keeps_rows), parts=_PARTS),
-    Fusion("matmul", "matmul", op("MatMul")(_input, _input), then=_epilogue(_keeps_rows), parts=_PARTS),
+    Fusion("gemm", "gemm", op("Gemm", rest=_input)(_input, _input), then=_epilogue(_keeps_rows, ROWS), parts=_PARTS),
+    Fusion("matmul", "matmul", op("MatMul")(_input, _input), then=_epilogue(_keeps_rows, ROWS), parts=_PARTS),
 )  # fmt: skip
 
 QUANTISED = Fusion(

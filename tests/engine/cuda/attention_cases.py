@@ -22,7 +22,7 @@ class Attended:
         shapes: of q, k, v where they are not dense matrices.
         beside: inputs that steps read, by name: shapes; of bools where the name begins with an m, with a row of False for mz.
         behind: what comes after the softmax ``w``; makes ``u``.
-        moved: the result is transposed to [batch, queries, heads, width].
+        moved: how the result is transposed, from [batch, heads, queries, width].
         gain: of the operands.
     """
 
@@ -34,7 +34,7 @@ class Attended:
     shapes: tuple[tuple[int, ...], ...] = ()
     beside: tuple[tuple[str, tuple[int, ...]], ...] = ()
     behind: str = ""
-    moved: bool = False
+    moved: tuple[int, ...] = ()
     gain: float = 1.0
 
     def save(self, path: Path) -> dict[str, np.ndarray]:
@@ -53,7 +53,7 @@ class Attended:
         lines += [f"p = MatMul ({a}, {b})", *self.steps.split("; "), "w = Softmax <axis = -1> (s)"]
         lines += self.behind.split("; ") if self.behind else []
         lines += [f"{'z' if self.moved else 'y'} = MatMul ({'u' if self.behind else 'w'}, {c})"]
-        lines += ["y = Transpose <perm = [0, 2, 1, 3]> (z)"] if self.moved else []
+        lines += [f"y = Transpose <perm = {list(self.moved)}> (z)"] if self.moved else []
         text = f"<ir_version: 9, opset_import: ['' : 17]>\nagraph ({', '.join(inputs)}) => (float[n0,n1,n2,n3] y) {{\n".replace(
             "'", '"'
         )
@@ -92,14 +92,14 @@ CASES = {
     "plain": Attended((1, 2, 16), 16),
     "ragged": Attended((2, 1, 19), 37, (24, 8)),
     "bert": Attended(
-        (2, 3, 33), 33, (24, 24), "d = Div (p, root); s = Add (d, x)", _HEADS, of_heads(2, 3, 33, 33, 24), (("x", (2, 1, 1, 33)),), moved=True
+        (2, 3, 33), 33, (24, 24), "d = Div (p, root); s = Add (d, x)", _HEADS, of_heads(2, 3, 33, 33, 24), (("x", (2, 1, 1, 33)),), moved=(0, 2, 1, 3)
     ),
     "even mask": Attended((2, 2, 20), 40, (16, 32), "d = Mul (p, third); s = Add (x, d)", beside=(("x", (1, 2, 20, 40)),)),
     "vit": Attended(
         (1, 2, 21), 21, (32, 32), "s = Mul (p, third)",
         "qt = Transpose <perm = [0, 2, 1, 3]> (q); a = Mul (qt, root_of_root); kt = Transpose <perm = [0, 2, 3, 1]> (k); "
         "b = Mul (kt, root_of_root); c = Transpose <perm = [0, 2, 1, 3]> (v)",
-        of_heads(1, 2, 21, 21, 32), moved=True,
+        of_heads(1, 2, 21, 21, 32), moved=(0, 2, 1, 3),
     ),
     "where": Attended(
         (1, 2, 18), 18, (16, 16), "d = Mul (p, third); s = Where (m, d, low)", beside=(("m", (1, 1, 18, 18)),),
@@ -119,4 +119,5 @@ CASES = {
     "one key": Attended((3, 1, 1), 1),
     "one query": Attended((1, 2, 1), 75, (64, 64)),
     "broadcast keys": Attended((2, 4, 9), 10, (16, 16), shapes=((2, 4, 9, 16), (2, 1, 10, 16), (2, 1, 10, 16))),
+    "queries first": Attended((3, 2, 17), 17, (16, 16), "s = Mul (p, third)", _HEADS, of_heads(3, 2, 17, 17, 16), moved=(2, 0, 1, 3)),
 }  # fmt: skip

@@ -20,6 +20,7 @@ from tests.engine.cuda.attention_cases import CASES
 
 ON_HOST = (
     "ragged", "bert", "vit", "where", "rows without keys made zero", "overflow", "keys scaled first", "wide heads", "heads of 40", "broadcast keys",
+    "queries first",
 )  # fmt: skip
 # name: of a case, variant of the kernel
 VARIANTS = (

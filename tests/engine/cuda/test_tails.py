@@ -21,6 +21,7 @@ from probe.engine.device.cuda.ops.table import OPS
 from probe.engine.device.cuda.tensors.formats import F32
 from probe.model import load
 from tests.engine.cuda.host_backend import HostBackend
+from tests.engine.cuda.null_backend import NullBackend
 
 HEAD = '<ir_version: 8, opset_import: ["" : 18]>\n'
 NETWORKS = {
@@ -32,17 +33,24 @@ NETWORKS = {
 { p = Conv <pads = [1, 1, 1, 1]> (x, w, b)  q = Relu (p)  s = Conv (q, v, c)  t = Add (s, x)  y = Relu (t) }""",
     "shown": """g (float[7,16] x, float[1,7,24] r) => (float[1,7,24] y) <int64[3] s = {1, 7, 24}>
 { p = Gemm (x, w, b)  v = Reshape (p, s)  q = Add (v, r)  y = Mul (q, c) }""",
+    "moved": """g (float[2,7,16] x, float[2,7,24] r) => (float[2,7,24] y) <int64[2] flat = {14, 16}, int64[3] s = {7, 2, 24}>
+{ t = Transpose <perm = [1, 0, 2]> (x)  f = Reshape (t, flat)  p = Gemm (f, w, b)  v = Reshape (p, s)
+  u = Transpose <perm = [1, 0, 2]> (v)  q = Add (u, r)  y = Mul (q, c) }""",
+    "across": """g (float[14,16] x, float[2,7,24] r) => (float[2,7,24] y) <int64[3] s = {7, 2, 24}>
+{ p = Gemm (x, w, b)  v = Reshape (p, s)  u = Transpose <perm = [1, 0, 2]> (v)  y = Add (u, r) }""",
     "wider": """g (float[1,16] x, float[5,24] r) => (float[5,24] y)
 { p = MatMul (x, w)  q = Relu (p)  y = Add (q, r) }""",
 }
 WEIGHTS = {
     "linear": {"w": (16, 24), "b": (24,)}, "gelu": {"w": (24, 16), "b": (24,)},
     "block": {"w": (8, 8, 3, 3), "b": (8,), "v": (8, 8, 1, 1), "c": (8,)}, "wider": {"w": (16, 24)},
-    "shown": {"w": (16, 24), "b": (24,), "c": (24,)},
+    "shown": {"w": (16, 24), "b": (24,), "c": (24,)}, "moved": {"w": (16, 24), "b": (24,), "c": (24,)},
+    "across": {"w": (16, 24), "b": (24,)},
 }  # fmt: skip
 FEEDS = {
     "linear": {"x": (2, 7, 16), "r": (2, 7, 24)}, "gelu": {"x": (7, 16)}, "block": {"x": (1, 8, 6, 6)},
     "wider": {"x": (1, 16), "r": (5, 24)}, "shown": {"x": (7, 16), "r": (1, 7, 24)},
+    "moved": {"x": (2, 7, 16), "r": (2, 7, 24)}, "across": {"x": (14, 16), "r": (2, 7, 24)},
 }  # fmt: skip
 
 
@@ -103,11 +111,13 @@ def test_a_tail_gives_the_same_bits(tmp_path, backend, monkeypatch, network):
             assert found.keys() == golden[assignment].keys()
             for name, array in golden[assignment].items():
                 assert array is not None and np.array_equal(found[name], array), (kind, name)
-    assert log
+    assert log or network == "across"  # rows that neither operand has in that order
 
 
-def test_a_product_shown_under_another_shape_is_one_kernel(tmp_path, backend):
-    engine, feeds = engine_of(tmp_path, "shown", backend)
+@pytest.mark.parametrize("network", ["shown", "moved"])
+def test_a_product_shown_otherwise_is_one_kernel(tmp_path, backend, network):
+    """Under another shape; or its rows transposed, as those of what it multiplies were before."""
+    engine, feeds = engine_of(tmp_path, network, backend)
     device: Any = engine.device
     device.replays.enabled = False
     before = dict(device.queue.launches)
@@ -120,6 +130,38 @@ def test_a_product_shown_under_another_shape_is_one_kernel(tmp_path, backend):
     tail = device.queue.launches["chain"]
     engine(feeds)
     assert device.queue.launches["chain"] - tail <= 2  # the inputs
+
+
+# Attention as PyTorch exports it: queries first inside, heads beside images; images first around it
+QUERIES_FIRST = """g (float[4,9,32] x) => (float[4,9,32] y) <int64[3] rows = {9, 12, 16}, int64[4] wide = {9, 4, 3, 48}, int64[4] heads = {4, 3, 9, 16},
+    int64[2] all = {36, 48}, int64[3] back = {9, 4, 32}, int64 i0 = {0}, int64 i1 = {1}, int64 i2 = {2}, float third = {0.3}>
+{ n = Neg (x)  t = Transpose <perm = [1, 0, 2]> (n)  m = MatMul (t, w)  l = Add (m, b)  l4 = Reshape (l, wide)
+  l3 = Transpose <perm = [2, 0, 1, 3]> (l4)  q0 = Gather (l3, i0)  k0 = Gather (l3, i1)  v0 = Gather (l3, i2)
+  q1 = Reshape (q0, rows)  k1 = Reshape (k0, rows)  v1 = Reshape (v0, rows)
+  q2 = Transpose <perm = [1, 0, 2]> (q1)  k2 = Transpose <perm = [1, 0, 2]> (k1)  v2 = Transpose <perm = [1, 0, 2]> (v1)
+  q3 = Reshape (q2, heads)  k3 = Reshape (k2, heads)  v3 = Reshape (v2, heads)  k4 = Transpose <perm = [0, 1, 3, 2]> (k3)
+  p0 = MatMul (q3, k4)  p = Mul (p0, third)  s = Softmax <axis = -1> (p)  o = MatMul (s, v3)
+  h = Transpose <perm = [2, 0, 1, 3]> (o)  f = Reshape (h, all)  g = Gemm <transB = 1> (f, u, c)
+  r = Reshape (g, back)  e = Transpose <perm = [1, 0, 2]> (r)  z = Add (e, n)  y = Relu (z) }"""
+
+
+def test_attention_that_turns_images_moves_nothing(tmp_path):
+    """Rows stay in the order of the images through attention and the product behind it, so that the residual is the product's."""
+    made = onnx.parser.parse_model(HEAD + QUERIES_FIRST)
+    random = np.random.default_rng(5)
+    for name, shape in {"w": (32, 144), "b": (144,), "u": (32, 48), "c": (32,)}.items():
+        made.graph.initializer.append(
+            onnx.numpy_helper.from_array(random.standard_normal(shape).astype(np.float32), name)
+        )
+    onnx.save(made, tmp_path / "m.onnx")
+    engine = compile_model(load(tmp_path / "m.onnx"), precision="fp16")
+    backend = NullBackend()
+    backend.arch = "sm_90a"
+    engine.device = CudaDevice(engine.network, engine.top_layers, engine.rounding, backend)
+    engine({"x": np.zeros((4, 9, 32), np.float32)})
+    backend.launched.clear()
+    engine({"x": np.zeros((4, 9, 32), np.float32)})
+    assert [source.entry for source, _ in backend.launched] == ["chain", "matmul_wgmma", "attention", "matmul_wgmma"]
 
 
 def test_long_functions_are_computed_apart(tmp_path, backend):

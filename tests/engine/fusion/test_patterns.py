@@ -211,6 +211,8 @@ PRODUCTS = {
     "matmul + bias + residual": "m = MatMul(x, %96x96) n = Add(m, %96) y = Add(x, n)",
     "matmul + relu": "m = MatMul(x, %96x96) y = Relu(m)",
     "gemm + view + residual": "f = Reshape(x, $i[-1,96]) g = Gemm(f, %96x96, %96) u = Reshape(g, $i[2,8,96]) y = Add(u, x)",
+    "gemm + view + rows + residual": """f = Reshape(x, $i[-1,96]) g = Gemm(f, %96x96, %96) u = Reshape(g, $i[8,2,96])
+        t = Transpose<perm=[1,0,2]>(u) y = Add(t, x)""",
 }
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
@@ -14,13 +13,16 @@ from probe.engine.device.cuda.errors import Unsupported
 from probe.engine.device.cuda.layers.chain import Step
 from probe.engine.device.cuda.layers.expressions import is_pointwise
 from probe.engine.device.cuda.layers.pointwise import Reading, run_chain, steps_of
+from probe.engine.device.cuda.layers.shown import Shown, shown
 from probe.engine.device.cuda.ops.call import Call, Readings
 from probe.engine.device.cuda.ops.product_shape import product_shape
 from probe.engine.device.cuda.ops.table import OPS
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.tensors.channels_last import in_its_order
+from probe.engine.device.cuda.tensors.copies import placed
 from probe.engine.device.cuda.tensors.formats import F32, Format, format_of, storage_of
 from probe.engine.device.cuda.tensors.layout import broadcast
+from probe.engine.device.cuda.tensors.lying import Lying
 from probe.engine.device.cuda.tensors.tensor import Tensor
 from probe.engine.fusion.kinds import VIEWS, is_movement
 from probe.engine.layers import Layer
@@ -43,21 +45,21 @@ class Tail:
 
     Attributes:
         readings: by the name that steps call them.
-        stored: ``id`` of every value that is written, and its shape.
+        stored: ``id`` of every value that is written, and how it lies in what is made, unless that is it.
         taken: nodes behind the product.
     """
 
     call: Call
     readings: Readings
     steps: tuple[Step, ...]
-    stored: tuple[tuple[int, tuple[int, ...]], ...]
+    stored: tuple[tuple[int, Lying | None], ...]
     taken: int
 
-    def seen(self, made: Sequence[Tensor]) -> dict[int, Tensor]:
+    def seen(self, queue: Queue, made: Sequence[Tensor]) -> dict[int, Tensor]:
         """What was written, by ``id`` of the value."""
         return {
-            key: tensor if tensor.shape == shape else tensor.view(shape)
-            for (key, shape), tensor in zip(self.stored, made, strict=True)
+            key: tensor if lies is None else placed(queue, replace(lies, base=tensor))
+            for (key, lies), tensor in zip(self.stored, made, strict=True)
         }
 
 
@@ -109,11 +111,12 @@ class LayerRun:
                 for part in self._of_one_shape(nodes):
                     self._chain(part)
                 continue
-            view = self._view_behind(nodes[0], waiting)
-            if view is not None:
-                taken = self._with_tail(nodes[0], waiting[1], view)
+            moves = self._moves_behind(nodes[0], waiting)
+            if moves:
+                taken = self._with_tail(nodes[0], waiting[len(moves)], moves)
                 if taken is not None:
-                    waiting.popleft()
+                    for _ in moves:
+                        waiting.popleft()
                     behind = waiting.popleft()
                     if behind[taken:]:
                         waiting.appendleft(behind[taken:])
@@ -137,7 +140,7 @@ class LayerRun:
         first, *behind = self._layer.nodes
         if is_movement(first) or OPS[first.op_type].tailed is None or not all(is_pointwise(node) for node in behind):
             raise Unsupported("more than a product")
-        tail = self._tail_of(first, behind, None)
+        tail = self._tail_of(first, behind)
         if tail.taken != len(behind):
             raise Unsupported("nodes of several shapes")
         return tail
@@ -214,18 +217,22 @@ class LayerRun:
                 self._tensors[id(value)] = tensor
 
     @staticmethod
-    def _view_behind(node: ir.Node, waiting: Sequence[Sequence[ir.Node]]) -> ir.Node | None:
-        """What shows a node's output under another shape, where pointwise nodes come behind it."""
-        if len(waiting) < 2 or not is_pointwise(waiting[1][0]):
-            return None
-        (found, *_) = waiting[0]
-        return found if found.op_type in VIEWS and found.inputs[0] is node.outputs[0] else None
+    def _moves_behind(node: ir.Node, waiting: Sequence[Sequence[ir.Node]]) -> list[ir.Node]:
+        """What shows a node's output under another shape or transposed, one behind the other, where pointwise nodes come then; else nothing."""
+        found: list[ir.Node] = []
+        for first, *_ in waiting:
+            if is_pointwise(first):
+                return found
+            if (first.op_type not in VIEWS and first.op_type != "Transpose") or first.inputs[0] is not node.outputs[0]:
+                return []
+            found.append(node := first)
+        return []
 
-    def _with_tail(self, node: ir.Node, behind: Sequence[ir.Node], view: ir.Node | None = None) -> int | None:
+    def _with_tail(self, node: ir.Node, behind: Sequence[ir.Node], moves: Sequence[ir.Node] = ()) -> int | None:
         """A product and the pointwise nodes behind it of its shape as one kernel.
 
         Args:
-            view: lies between them and shows the product under another shape.
+            moves: lie between them: the product under other shapes, or transposed.
 
         Returns:
             how many of them it took; None when no kernel does, and then nothing was computed.
@@ -234,43 +241,61 @@ class LayerRun:
         if tailed is None or is_movement(node):
             return None
         try:
-            tail = self._tail_of(node, behind, view)
+            tail = self._tail_of(node, behind, moves)
             found = tailed(self._queue, tail.call, tail.readings, tail.steps)
         except Unsupported:
             return None
-        self._tensors.update(tail.seen(found))
+        self._tensors.update(tail.seen(self._queue, found))
         return tail.taken
 
-    def _tail_of(self, node: ir.Node, behind: Sequence[ir.Node], view: ir.Node | None) -> Tail:
+    def _tail_of(self, node: ir.Node, behind: Sequence[ir.Node], moves: Sequence[ir.Node] = ()) -> Tail:
         """What one kernel would compute of a product and the nodes behind it.
 
         Raises:
             Unsupported: none could.
         """
-        call, made = self._call(node), (view or node).outputs[0]
-        own = product_shape(call)
-        shape = self._shown(view, own) if view is not None else own
-        tail = self._worth_taking(made, next(self._of_one_shape(behind, {id(made): shape}), []))
+        call, made = self._call(node), [*(one.outputs[0] for one in (node, *moves))]
+        seen = self._moved(shown(call), moves) if moves else None
+        shape = seen.last.shape if seen is not None else product_shape(call)
+        tail = self._worth_taking(made[-1], next(self._of_one_shape(behind, {id(made[-1]): shape}), []))
         if behind and not tail:
             raise Unsupported("functions that are computed faster apart")
-        if tail and not any(value is made for one in tail for value in one.inputs):
+        if tail and not any(value is made[-1] for one in tail for value in one.inputs):
             raise Unsupported("nodes that read something else")
-        before = [node, *([view] if view is not None else [])]
-        nodes = [*before, *tail]
+        nodes = [node, *moves, *tail]
         readings, roundings, stores = self._described(nodes, tail)
         if broadcast(shape, *(one.tensor.shape for one in readings.values())) != shape:
             raise Unsupported("nodes that make more of a product than it has elements")
-        if view is not None:
-            readings = {key: _seen_as(one, shape, own) for key, one in readings.items()}
+        if seen is not None:
+            readings = {key: seen.reading(self._queue, one) for key, one in readings.items()}
         names = {key: f"x{at}" for at, key in enumerate(readings)}
         steps = [
             Step(f"p{at}", "float", f"p{at - 1}" if at else "sum", roundings.get(id(value), ""), stores.get(id(value)))
-            for at, value in enumerate(one.outputs[0] for one in before)
+            for at, value in enumerate(made)
         ]
-        steps += steps_of(tail, {**names, id(made): steps[-1].name}, roundings, stores)
-        stored = [one.outputs[0] for one in nodes if id(one.outputs[0]) in stores]
-        shapes = tuple((id(value), own if value is node.outputs[0] else shape) for value in stored)
-        return Tail(call, tuple((names[key], one) for key, one in readings.items()), tuple(steps), shapes, len(tail))
+        steps += steps_of(tail, {**names, id(made[-1]): steps[-1].name}, roundings, stores)
+        places = {id(value): lies for value, lies in zip(made, seen.lies if seen is not None else (), strict=False)}
+        stored = tuple(
+            (id(one.outputs[0]), places.get(id(one.outputs[0]), seen.last if seen is not None else None))
+            for one in nodes
+            if id(one.outputs[0]) in stores
+        )
+        call = seen.call if seen is not None else call
+        return Tail(call, tuple((names[key], one) for key, one in readings.items()), tuple(steps), stored, len(tail))
+
+    def _moved(self, seen: Shown, moves: Sequence[ir.Node]) -> Shown:
+        """A product as the last of some movements shows it, before anything is computed.
+
+        Raises:
+            Unsupported: it does not lie evenly then.
+        """
+        for move in moves:
+            shape = seen.last.shape
+            if move.op_type == "Transpose":
+                seen = seen.transposed(move.attributes.get_ints("perm", None) or range(len(shape))[::-1])
+            else:
+                seen = seen.viewed(self._shown(move, shape))
+        return seen
 
     def _worth_taking(self, made: ir.Value, nodes: Sequence[ir.Node]) -> Sequence[ir.Node]:
         """Of the nodes behind a product those before the first long function, up to where least has to be stored."""
@@ -355,20 +380,6 @@ class LayerRun:
     def _is_last(value: ir.Value) -> bool:
         """Whether nobody reads it but whoever called the network, who is given floats: rounded, but stored wide, it need not be widened."""
         return value.is_graph_output() and not value.consumers()
-
-
-def _seen_as(reading: Reading, shape: tuple[int, ...], own: tuple[int, ...]) -> Reading:
-    """What is read beside a product that is shown under another shape, as the product itself sees it.
-
-    Raises:
-        Unsupported: it is repeated along an axis that the product does not have.
-    """
-    x = reading.tensor
-    if x.size == math.prod(shape):
-        return Reading(x.view(own), reading.rounding)
-    if math.prod(x.shape[:-1]) != 1 or shape[-1] != own[-1]:
-        raise Unsupported(f"{x.shape} beside a product of {own} that is shown as {shape}")
-    return Reading(x.view(x.shape[-1:]), reading.rounding)
 
 
 def moved_format(inputs: Sequence[Tensor | None]) -> Format:

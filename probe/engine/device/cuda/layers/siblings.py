@@ -23,8 +23,7 @@ from probe.engine.device.cuda.tensors.layout import contiguous
 from probe.engine.network import constant
 
 if TYPE_CHECKING:
-    import onnx_ir as ir
-
+    from probe import ir
     from probe.engine.device.cuda.queue import Queue
     from probe.engine.device.cuda.runs.one_run import OneRun, Values
     from probe.engine.device.cuda.tensors.tensor import Tensor
@@ -141,7 +140,7 @@ def together(queue: Queue, runs: Sequence[LayerRun], layer: str) -> list[Values]
     for at, tail in enumerate(tails):
         own = [one.part((m, n), at * m * n * one.format.bytes) for one in ending.stored if one.format is not None]
         made = [rows.back(queue, one) if rows is not None else one.view((*x.shape[:-1], n)) for one in own]
-        found.append(tail.seen(made))
+        found.append(tail.seen(queue, made))
     return found
 
 

@@ -12,8 +12,10 @@ from probe.engine.device.cuda.compiling.compile import Source
 from probe.engine.device.cuda.errors import Unsupported
 from probe.engine.device.cuda.ops.attention_code import FILE, Around, Steps, beside, text_of
 from probe.engine.device.cuda.ops.ending import Spread
+from probe.engine.device.cuda.tensors.copies import placed
 from probe.engine.device.cuda.tensors.formats import BF16, F16, F32, Format
 from probe.engine.device.cuda.tensors.layout import Shape, Strides, broadcast, collapse, contiguous, spread
+from probe.engine.device.cuda.tensors.lying import dense
 
 if TYPE_CHECKING:
     from probe.engine.device.cuda.layers.pointwise import Reading
@@ -179,7 +181,7 @@ def attend(
         variant: of the kernel; chosen by size when left out.
 
     Returns:
-        the result, and what steps between and after store, in their order.
+        the result, its rows of heads in the order in which those of the queries lie; and what steps between and after store, in their order.
 
     Raises:
         Unsupported: the kernel does not take it; nothing was launched.
@@ -202,9 +204,9 @@ def attend(
         raise Unsupported("a result whose rows do not lie in one piece")
     if not (0 < max(depth, width) * stored.bytes <= _WIDEST) or depth % _WIDE or width % _WIDE or not keys:
         raise Unsupported(f"heads of {depth} and {width} elements, {keys} keys")
-    y = queue.empty(tuple(shape[at] for at in order), store)
-    lies = contiguous(y.shape)
-    result = View(y, y.shape, lies).transposed([order.index(at) for at in range(len(shape))])
+    walk = _as_read(what.q, shape, order)
+    y = queue.empty(tuple(shape[at] for at in walk), store)
+    result = View(y, y.shape, contiguous(y.shape)).transposed([walk.index(at) for at in range(len(shape))])
     beside_of = [spread(one.tensor.shape, scores) for _, one in what.readings if _fits(one, scores)]
     views = (what.q, what.k, what.v, result)
     walked = [contiguous(batch), *(one.batch(tuple(batch)) for one in views), *(one[:-2] for one in beside_of)]
@@ -227,8 +229,9 @@ def attend(
     if any(not one.is_scalar for one in read if one.name in (*what.queries_first.reads, *what.keys_first.reads)):
         raise Unsupported("queries or keys that are more than scaled")
     kept = [queue.empty(scores, step.store) for step in around.stored if step.store is not None]
+    made = y if walk == order else placed(queue, dense(y).permuted([walk.index(at) for at in order]))
     if not y.size:
-        return y, kept
+        return made, kept
     batches = math.prod(batch)
     variant = variant or choose(
         queries, keys, max(depth, width) * stored.bytes // 2, batches, queue.backend.multiprocessors
@@ -250,7 +253,17 @@ def attend(
         *(queue.at(one.tensor) for _, one in what.readings), *(Spread(*one) for one in along), *map(queue.at, kept), problem,
         shared_bytes=variant.shared_bytes(row_bytes, padded),
     )  # fmt: skip
-    return y, kept
+    return made, kept
+
+
+def _as_read(q: View, shape: Shape, order: tuple[int, ...]) -> tuple[int, ...]:
+    """``order`` with the axes before the last two, heads and elements, slowest first as the queries lie: then what was made of their rows row by
+    row lies as they do."""
+    if q.shape[:-1] != shape[:-1] or 0 in shape:
+        return order
+    *outer, _, _ = order
+    moving = iter(sorted((at for at in outer if shape[at] > 1), key=lambda at: -q.strides[at]))
+    return (*(next(moving) if shape[at] > 1 else at for at in outer), *order[-2:])
 
 
 def _fits(reading: Reading, scores: Shape) -> bool:

@@ -31,10 +31,13 @@ class RowOrder:
 
     def back(self, queue: Queue, made: Tensor) -> Tensor:
         """[rows, n], made of the dense rows, as [..., n]."""
-        width = made.shape[-1]
-        axes = tuple(tuple((extent, step * width) for extent, step in axis) for axis in self.axes)
         whole = lying_of(queue, made)
-        return placed(queue, Lying(whole.base, whole.first, (*axes, joined([(width, 1)]))))
+        return placed(queue, Lying(whole.base, whole.first, self.wide(made.shape[-1])))
+
+    def wide(self, width: int) -> tuple[Axis, ...]:
+        """The axes of [..., width], made of the dense rows, in steps of elements."""
+        axes = tuple(tuple((extent, step * width) for extent, step in axis) for axis in self.axes)
+        return (*axes, joined([(width, 1)]))
 
 
 def row_order(x: Tensor | None) -> RowOrder | None:
