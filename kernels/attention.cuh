@@ -23,10 +23,6 @@ struct Rows {
     __device__ __forceinline__ bool has(int half) const { return row + half * 8 < queries; }
 };
 
-// Two values side by side, and one of them
-template <class T> __device__ __forceinline__ unsigned side_by_side(const Pack<T, 2>& both) { return both.lane[0].bits | (unsigned)both.lane[1].bits << 16; }
-template <class T> __device__ __forceinline__ float lower(unsigned both, T) { return widen(T{(unsigned short)both}); }
-template <class T> __device__ __forceinline__ float higher(unsigned both, T) { return widen(T{(unsigned short)(both >> 16)}); }
 __device__ __forceinline__ unsigned pair_where(const Pack<b8, 2>& c, unsigned x, unsigned y) {
     unsigned mask = (c.lane[0] ? 0xffffu : 0u) | (c.lane[1] ? 0xffff0000u : 0u);
     return (x & mask) | (y & ~mask);

@@ -22,6 +22,12 @@ __device__ __forceinline__ void write(u8& y, u8 x) { y = x; }
 __device__ __forceinline__ void write(i8& y, i8 x) { y = x; }
 __device__ __forceinline__ void write(bool& y, bool x) { y = x; }
 
+// Two values of 16 bits side by side, and one of them
+template <class T> __device__ __forceinline__ unsigned side_by_side(const Pack<T, 2>& both) { return both.lane[0].bits | (unsigned)both.lane[1].bits << 16; }
+template <class T> __device__ __forceinline__ float lower(unsigned both, T) { return widen(T{(unsigned short)both}); }
+template <class T> __device__ __forceinline__ float higher(unsigned both, T) { return widen(T{(unsigned short)(both >> 16)}); }
+template <class T> __device__ __forceinline__ unsigned side_by_side(T x, T y) { return side_by_side(Pack<T, 2>{x, y}); }
+
 // N values to memory that is aligned to all of them, 16 bytes at a time
 template <class T, int N> __device__ __forceinline__ void store(T* to, const Pack<T, N>& from) {
     if constexpr (sizeof(T) * N % 16) {
@@ -32,9 +38,8 @@ template <class T, int N> __device__ __forceinline__ void store(T* to, const Pac
     }
 }
 
-// Rounding without storing: what a tensor inside a fused layer goes through.
+// Rounding without storing: what a tensor inside a fused layer goes through (bf16: convert.cuh).
 __device__ __forceinline__ float round_f16(float x) { return widen(to_f16(x)); }
-__device__ __forceinline__ float round_bf16(float x) { return widen(to_bf16(x)); }
 
 // 10 bits of mantissa, nearest even. Never overflows: what would, is cut instead, so that a mask of -3.4e38 stays finite.
 __device__ __forceinline__ float round_tf32(float x) {

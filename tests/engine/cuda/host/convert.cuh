@@ -17,9 +17,11 @@ inline bf16 to_bf16(float x) {
     if ((bits & 0x7fffffffu) > 0x7f800000u) return {(unsigned short)0x7fff};
     return {(unsigned short)((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16)};
 }
+inline float round_bf16(float x) { return widen(to_bf16(x)); }
 inline unsigned side_by_side(float x, float y, f16) { return to_f16(x).bits | (unsigned)to_f16(y).bits << 16; }
 inline unsigned side_by_side(float x, float y, bf16) { return to_bf16(x).bits | (unsigned)to_bf16(y).bits << 16; }
-inline float exp_quick(float x) { return exp2f(x * 1.4426950408889634f); }
+inline float two_to(float x) { return exp2f(x); }
+inline float exp_quick(float x) { return two_to(x * 1.4426950408889634f); }
 template <class T, class F> inline unsigned pairwise(unsigned x, unsigned y, T, F f) {
     auto of = [](unsigned both, int at) { T one; one.bits = (unsigned short)(both >> 16 * at); return widen(one); };
     return side_by_side(f(of(x, 0), of(y, 0)), f(of(x, 1), of(y, 1)), T());

@@ -6,19 +6,19 @@ A tensor inside the chain that the plan rounds is rounded in its register, so a 
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 from probe.engine.device.cuda.compiling.compile import Source
+from probe.engine.device.cuda.layers.divisors import divided_by, divisor_lines, rounded
+from probe.engine.device.cuda.layers.neighbours import both_lines, format_of_all
 from probe.engine.device.cuda.tensors.formats import Format
 from probe.engine.device.cuda.tensors.layout import Shape, Strides, contiguous, width
 
 THREADS = 256
 _ACCESS = 16  # bytes a thread moves at once
 _SMALL = 1 << 31  # elements that a 32-bit index reaches
-_DIVISION = re.compile(r"(?<=float\()op_div\((\w+), (\w+)\)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,11 @@ class Operand:
     format: Format
     rounding: str
     walk: str
+
+    @property
+    def values(self) -> str:
+        """The format that its values have when they are read."""
+        return self.rounding or self.format.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,13 +140,10 @@ def _source(operands: tuple[Operand, ...], steps: tuple[Step, ...], walk: Walk, 
         + [f"{index} {one.name}_step" for one, lies in zip(operands, straight, strict=True) if not lies and one.walk == "strided"]
     )  # fmt: skip
     text = [
-        '#include "pointwise.cuh"', "",
+        '#include "narrow.cuh"', "",
         "// N elements of the last axis, from element `at` of the output",
         "template <int N> __device__ __forceinline__ void run(", f"    {signature}) {{",
-        *_loads(operands, straight), *_packs(stored), *(f"    {line}" for line in divisor_lines(operands, steps)),
-        "#pragma unroll", "    for (int n = 0; n < N; ++n) {",
-        *(f"        {line}" for line in body_lines(operands, steps)),
-        "    }",
+        *_loads(operands, straight), *_packs(stored), *(f"    {line}" for line in loop_lines(operands, steps)),
         *(f"    *(Pack<{s.store.name}, N>*)({s.name}_at + at) = {s.name}_out;" for s in stored if s.store is not None),
         "}", "",
         f'extern "C" __global__ void __launch_bounds__({THREADS}) chain(', f"    {(',' + chr(10) + '    ').join(parameters)}) {{",
@@ -171,6 +173,28 @@ def _packs(stored: list[Step]) -> list[str]:
     return [f"    Pack<{step.store.name}, N> {step.name}_out;" for step in stored if step.store is not None]
 
 
+def loop_lines(operands: tuple[Operand, ...], steps: tuple[Step, ...], given: Sequence[str] = ()) -> list[str]:
+    """The code of ``N`` neighbours: two at once where tensors are rounded to 16 bits.
+
+    Args:
+        given: floats that lie in arrays ``NAMEs``.
+    """
+    kind = format_of_all(steps)
+    one_by_one = _loop(1, [*(f"float {name} = {name}s[n];" for name in given), *body_lines(operands, steps)])
+    if not kind:
+        return [*divisor_lines(operands, steps), *one_by_one]
+    lines = [*_indented(_loop(2, both_lines(operands, steps, given))), "} else {", *_indented(one_by_one)]
+    return [*divisor_lines(operands, steps, kind), "if constexpr (N % 2 == 0) {", *lines, "}"]
+
+
+def _loop(step: int, lines: Sequence[str]) -> list[str]:
+    return ["#pragma unroll", f"for (int n = 0; n < N; n += {step}) {{", *_indented(lines), "}"]
+
+
+def _indented(lines: Sequence[str]) -> list[str]:
+    return [line if line.startswith("#") else f"    {line}" for line in lines]
+
+
 def body_lines(operands: tuple[Operand, ...], steps: tuple[Step, ...]) -> list[str]:
     """The code of one element, ``n``: every operand read into a register of its name, then every step."""
     lines = []
@@ -180,38 +204,15 @@ def body_lines(operands: tuple[Operand, ...], steps: tuple[Step, ...]) -> list[s
             "fixed": f"{one.name}_in",
             "strided": f"{one.name}_at[{one.name}_o + n * {one.name}_step]",
         }[one.walk]
-        value = _rounded(f"read({value})", one.rounding)
+        value = rounded(f"read({value})", one.rounding)
         lines.append(f"{one.format.register} {one.name} = {value};")
     fixed = {one.name for one in operands if one.walk == "fixed"}
     for step in steps:
-        value = _rounded(divided_by(step.expression, fixed), step.rounding)
+        value = rounded(divided_by(step.expression, fixed), step.rounding)
         lines.append(f"{step.type} {step.name} = {value};")
         if step.store is not None:
             lines.append(f"write({step.name}_out.lane[n], {step.name});")
     return lines
-
-
-def divided_by(expression: str, fixed: Container[str]) -> str:
-    """An expression whose divisors that are the same for all elements of a loop are divided by as such: ``NAME_by``, of ``divisor_lines``.
-
-    Args:
-        fixed: their names.
-    """
-    return _DIVISION.sub(lambda one: f"op_div_by({one[1]}, {one[2]}_by)" if one[2] in fixed else one[0], expression)
-
-
-def divisor_lines(operands: Sequence[Operand], steps: Sequence[Step]) -> list[str]:
-    """Code before the loop: what is divided by in all of its elements."""
-    divisors = {one[2] for step in steps for one in _DIVISION.finditer(step.expression)}
-    return [
-        f"const Divisor {one.name}_by = divisor({_rounded(f'read({one.name}_in)', one.rounding)});"
-        for one in operands
-        if one.walk == "fixed" and one.name in divisors
-    ]
-
-
-def _rounded(value: str, rounding: str) -> str:
-    return f"round_{rounding}({value})" if rounding else value
 
 
 def _positions(operands: tuple[Operand, ...], straight: tuple[bool, ...], walk: Walk, index: str) -> list[str]:

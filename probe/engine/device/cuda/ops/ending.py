@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from probe.engine.device.cuda.backend import Argument
 from probe.engine.device.cuda.compiling.compile import Source, kernel_text
 from probe.engine.device.cuda.errors import Unsupported
-from probe.engine.device.cuda.layers.chain import Operand, Step, body_lines, divisor_lines, walk_of
+from probe.engine.device.cuda.layers.chain import Operand, Step, loop_lines, walk_of
 from probe.engine.device.cuda.tensors.formats import Format
 from probe.engine.device.cuda.tensors.layout import Shape, Strides, spread
 
@@ -143,7 +143,7 @@ def _text(file: str, operands: tuple[Operand, ...], axes: tuple[tuple[str, ...],
     parameters = [*members, *(f"Strides {name}" for name in spreads)]
     arguments = [*(f"{one.name}_at" for one in operands), *(f"{name}_at" for name, _ in stored), *spreads]
     lines = [
-        '#include "pointwise.cuh"', "#define TAIL 1", '#include "out.cuh"',
+        '#include "narrow.cuh"', "#define TAIL 1", '#include "out.cuh"',
         f"#define OUT_PARAMETERS {', '.join(parameters)}", f"#define OUT_ARGUMENTS {', '.join(arguments)}",
         f"struct Out {{ {' '.join(f'{one};' for one in [*members, *(f'Strides {name}' for name in spreads)])} }};",
         "template <int N> struct Beside {",
@@ -175,10 +175,8 @@ def _text(file: str, operands: tuple[Operand, ...], axes: tuple[tuple[str, ...],
         else:
             lines.append(f"    auto {name}_in = {f'beside.{name}_in' if places[name] else f'*out.{name}_at'};")
     lines += [f"    Pack<{kind}, N> {name}_out;" for name, kind in stored]
-    lines += [f"    {line}" for line in divisor_lines(operands, steps)]
-    lines += ["#pragma unroll", "    for (int n = 0; n < N; ++n) {", "        float sum = sums[n];"]
-    lines += [f"        {line}" for line in body_lines(operands, steps)]
-    lines += ["    }", *(f"    if (in) store(out.{name}_at + spot.at, {name}_out);" for name, _ in stored), "}"]
+    lines += [f"    {line}" for line in loop_lines(operands, steps, ("sum",))]
+    lines += [*(f"    if (in) store(out.{name}_at + spot.at, {name}_out);" for name, _ in stored), "}"]
     at_once = "put(out, sums, fetch<N>(out, spot), spot);"
     lines += [f"template <int N> __device__ __forceinline__ void put({whole}, const Spot& spot) {{ {at_once} }}", ""]
     return "\n".join(lines) + kernel_text(file)
