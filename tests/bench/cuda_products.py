@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from probe.engine.device.cuda.layers.chain import Step
-from probe.engine.device.cuda.layers.pointwise import Reading
+from probe.engine.device.cuda.layers.pointwise import Reading, run_steps
 from probe.engine.device.cuda.ops.ending import through
 from probe.engine.device.cuda.ops.matmul import product
 from probe.engine.device.cuda.ops.matmul import run as run_product
@@ -51,32 +51,45 @@ def run(queue: Queue, x: list[Tensor], problem: Problem, stored: Format, tile: T
     return y
 
 
-def run_tailed(queue: Queue, x: list[Tensor], problem: Problem, stored: Format, tail: str, tile: Tactic) -> Tensor:
-    """With what follows products in transformers: a bias, and a residual or an activation, each step rounded."""
-    batch, m, n, k, at, bt = problem
+# What follows products in transformers, as steps on the product p, a bias x0, a residual x1 and the numbers of NUMBERS, each step rounded
+TAILS = {
+    "bias": ("float(op_add(p, x0))",), "residual": ("float(op_add(p, x0))", "float(op_add(v0, x1))"),
+    "gelu": ("float(op_add(p, x0))", "float(op_div(v0, x2))", "op_erf(v1)", "float(op_add(v2, x3))", "float(op_mul(v0, v3))", "float(op_mul(v4, x4))"),
+    "tanh": ("float(op_add(p, x0))", "(v0 * v0 * v0)", "float(op_mul(v1, x5))", "float(op_add(v0, v2))", "float(op_mul(v3, x6))", "op_tanh(v4)",
+             "float(op_add(v5, x3))", "float(op_mul(v0, v6))", "float(op_mul(v7, x4))"),
+}  # fmt: skip
+NUMBERS = (1.4140625, 1.0, 0.5, 0.044715, 0.7978515625)
+
+
+def tail_of(tail: str, x: list[Tensor], stored: Format) -> tuple[list[tuple[str, Reading]], list[Step]]:
+    """What a tail reads and its steps; ``x``: a bias, a residual, then numbers."""
     rounding = "" if stored is F32 else stored.name
-    texts = {
-        "bias": ("op_add(sum, x0)",), "residual": ("op_add(sum, x0)", "op_add({}, x1)"),
-        "gelu": ("op_add(sum, x0)", "op_mul(v0, 0.70703125f)", "op_erf({})", "op_add({}, 1.f)", "op_mul(v0, {})", "op_mul({}, 0.5f)"),
-    }[tail]  # fmt: skip
+    texts = TAILS[tail]
     steps = [Step("p", "float", "sum", rounding)]
-    for position, text in enumerate(texts):
-        last = position == len(texts) - 1
-        steps.append(
-            Step(
-                f"v{position}",
-                "float",
-                text.format(steps[-1].name).replace("sum", "p"),
-                rounding,
-                stored if last else None,
-            )
-        )
-    readings = [("x0", Reading(x[2])), ("x1", Reading(x[3]))][: 2 if tail == "residual" else 1]
+    steps += [
+        Step(f"v{at}", "float", text, rounding, stored if at == len(texts) - 1 else None)
+        for at, text in enumerate(texts)
+    ]
+    used = set(re.findall(r"x\d", " ".join(texts)))
+    return [(f"x{at}", Reading(one)) for at, one in enumerate(x) if f"x{at}" in used], steps
+
+
+def run_tailed(queue: Queue, x: list[Tensor], problem: Problem, stored: Format, tail: str, tile: Tactic) -> Tensor:
+    batch, m, n, k, at, bt = problem
+    readings, steps = tail_of(tail, x[2:], stored)
     ending = through(queue, (batch, m, n), readings, steps)
     a = Matrices(x[0], (m * k,), *((1, m) if at else (k, 1)))
     b = Matrices(x[1], (n * k,), *((1, k) if bt else (n, 1)))
     run_product(queue, describe(a, b, None, (batch, m, n), k, ending, tf32=stored is F32), tile)
     return ending.stored[0]
+
+
+def run_apart(queue: Queue, x: list[Tensor], problem: Problem, stored: Format, tail: str, tile: Tactic) -> Tensor:
+    """The bias with the product, what is behind it in a kernel of its own."""
+    readings, steps = tail_of(tail, x[2:], stored)
+    sums = run_tailed(queue, x, problem, stored, "bias", tile)
+    (made,) = run_steps(queue, sums.shape, [("v0", Reading(sums)), *readings[1:]], steps[2:])
+    return made
 
 
 def torch_product(problem: Problem, a: Any, b: Any) -> Any:
@@ -121,9 +134,10 @@ def main() -> None:
     parser.add_argument(
         "--tail",
         default="",
-        choices=("", "bias", "residual", "gelu"),
+        choices=("", *TAILS),
         help="what follows, in the same kernel (torch: without)",
     )
+    parser.add_argument("--apart", action="store_true", help="what is behind the bias in a kernel of its own")
     parser.add_argument("--shown", type=int, default=5, help="tactics that are printed")
     given = parser.parse_args()
     stored = {"f16": F16, "bf16": BF16, "tf32": F32}[given.type]
@@ -149,6 +163,7 @@ def main() -> None:
             values += [
                 torch.randn(n, device="cuda").to(values[0].dtype),
                 torch.randn((batch, m, n), device="cuda").to(values[0].dtype),
+                *(torch.tensor(one, device="cuda", dtype=values[0].dtype) for one in NUMBERS),
             ]
         rotation = Rotation(backend, values, batch * m * n * stored.bytes)
         peer, found = rotation.torch_seconds(lambda a, b, *_, one=problem: torch_product(one, a, b)), []
@@ -156,11 +171,9 @@ def main() -> None:
             wrong = checked(rotation, problem, stored, tile, exact)
 
             def work(queue: Queue, x: list[Tensor], one: Problem = problem, tile: Tactic = tile) -> Tensor:
-                return (
-                    run_tailed(queue, x, one, stored, given.tail, tile)
-                    if given.tail
-                    else run(queue, x, one, stored, tile)
-                )
+                if not given.tail:
+                    return run(queue, x, one, stored, tile)
+                return (run_apart if given.apart else run_tailed)(queue, x, one, stored, given.tail, tile)
 
             seconds = rotation.seconds(work)
             text = f"{'*' * (tile == chosen)}{str(tile)[6:]}: {seconds * 1e6:.1f}, {peer / seconds:.0%}{wrong}"
