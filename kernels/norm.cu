@@ -4,9 +4,10 @@
 //   elements of an image    k = r % period (AFFINE 2): instance norm, period C
 // Tactics; each is the one above plus one idea:
 //   norm_parts, norm_apply   many blocks a row, x read twice        any cols, cols % VEC == 0; long rows, or few
-//   norm_held                the row held in registers: x read once cols <= THREADS * ITEMS * VEC, cols % VEC == 0
+//   norm_held                the row held in registers, all of it under way at once: x read once    cols <= THREADS * ITEMS * VEC, cols % VEC == 0
 // cols stays below 2^31. Sums are float whatever the storage, two-pass (E[x^2] - E[x]^2 cancels when |mean| >> std), their order fixed.
-// NVRTC defines: TX, TY, TS (norm_parts: TX), AFFINE, RMS, BIAS (0 or 1), THREADS, VEC; for norm_held and norm_parts: ITEMS; for norm_held ROWS (of a block; > 1 when THREADS is 32).
+// NVRTC defines: TX, TY, TS (norm_parts: TX), AFFINE, RMS, BIAS (0 or 1), THREADS, VEC; for norm_held and norm_parts: ITEMS; for norm_held ROWS (of a block; > 1 when THREADS is
+// 32) and FULL (1: cols is THREADS * ITEMS * VEC).
 #include "common.cuh"
 
 struct alignas(8) float2_ { float mean, square; };
@@ -125,48 +126,53 @@ template <class F> __device__ __forceinline__ float row_all(float x, float neutr
 
 extern "C" __global__ void __launch_bounds__(THREADS * ROWS) norm_held(
     const TX* __restrict__ x, TY* __restrict__ y, const TS* __restrict__ scale, const TS* __restrict__ bias, float* mean_at,
-    float* rstd_at, i64 rows, i64 cols, i64 period, i64 channels, i64 span, float epsilon) {
+    float* rstd_at, i64 rows, i64 cols_, i64 period, i64 channels, i64 span, float epsilon) {
     take_turn();
     i64 row = (i64)blockIdx.x * ROWS + threadIdx.x / THREADS;
     if (row >= rows) return;  // whole warps: ROWS > 1 only with THREADS == 32
+    const int cols = FULL ? THREADS * ITEMS * VEC : (int)cols_;
+    const float each = 1.f / (float)cols;
     int thread = threadIdx.x % THREADS;
     x += row * cols;
     y += row * cols;
-    float held[ITEMS][VEC], sum = 0.f, square = 0.f, mean = 0.f;
-    // A scale an element: fetched beside x where registers suffice, so that it is there when the statistics are
+    // All of a row is under way before the first of it is waited for: where there is nothing to read, the beginning is read once more. A scale an
+    // element is fetched beside it where registers suffice, so that it is there when the statistics are.
     constexpr bool EARLY = AFFINE == 0 && ITEMS * VEC * (1 + BIAS) * sizeof(TS) <= 96;
+    Pack<TX, VEC> in[ITEMS];
     Pack<TS, VEC> scales[EARLY ? ITEMS : 1], shifts[EARLY && BIAS ? ITEMS : 1];
 #pragma unroll
     for (int i = 0; i < ITEMS; ++i) {
-        int c = (i * THREADS + thread) * VEC;
-        Pack<TX, VEC> in;
-        if (c < cols) {
-            in = *(const Pack<TX, VEC>*)(x + c);
-            if constexpr (EARLY) scales[i] = *(const Pack<TS, VEC>*)(scale + c);
-            if constexpr (EARLY && BIAS) shifts[i] = *(const Pack<TS, VEC>*)(bias + c);
-        }
+        int c = (i * THREADS + thread) * VEC, from = FULL || c < cols ? c : 0;
+        in[i] = *(const Pack<TX, VEC>*)(x + from);
+        if constexpr (EARLY) scales[i] = *(const Pack<TS, VEC>*)(scale + from);
+        if constexpr (EARLY && BIAS) shifts[i] = *(const Pack<TS, VEC>*)(bias + from);
+    }
+    float held[ITEMS][VEC], sum = 0.f, square = 0.f, mean = 0.f;
+#pragma unroll
+    for (int i = 0; i < ITEMS; ++i) {
+        bool has = FULL || (i * THREADS + thread) * VEC < cols;
 #pragma unroll
         for (int v = 0; v < VEC; ++v) {
-            held[i][v] = c < cols ? read(in.lane[v]) : 0.f;
+            held[i][v] = has ? read(in[i].lane[v]) : 0.f;
             sum += held[i][v];
         }
     }
-    if (!RMS) mean = row_all(sum, 0.f, Sum()) / (float)cols;
+    if (!RMS) mean = row_all(sum, 0.f, Sum()) * each;
 #pragma unroll
     for (int i = 0; i < ITEMS; ++i) {
-        int c = (i * THREADS + thread) * VEC;
+        bool has = FULL || (i * THREADS + thread) * VEC < cols;
 #pragma unroll
         for (int v = 0; v < VEC; ++v) {
             held[i][v] -= mean;
-            square += c < cols ? held[i][v] * held[i][v] : 0.f;
+            square += has ? held[i][v] * held[i][v] : 0.f;
         }
     }
-    float rstd = 1.f / sqrtf(row_all(square, 0.f, Sum()) / (float)cols + epsilon);
+    float rstd = 1.f / sqrtf(row_all(square, 0.f, Sum()) * each + epsilon);
     Affine affine(scale, bias, row % period * channels, span);
 #pragma unroll
     for (int i = 0; i < ITEMS; ++i) {
         int c = (i * THREADS + thread) * VEC;
-        if (c < cols) {
+        if (FULL || c < cols) {
             Pack<TY, VEC> out;
             if constexpr (AFFINE == 0) {
                 Pack<TS, VEC> factor, shift;
@@ -182,7 +188,7 @@ extern "C" __global__ void __launch_bounds__(THREADS * ROWS) norm_held(
 #pragma unroll
                 for (int v = 0; v < VEC; ++v) write(out.lane[v], affine(held[i][v] * rstd, c + v));
             }
-            *(Pack<TY, VEC>*)(y + c) = out;
+            store(y + c, out);
         }
     }
     if (thread == 0) {

@@ -119,7 +119,7 @@ def _normalised(
     ]  # fmt: skip
     mean, rstd = statistics or [None, None]
     widest = max(x.format.bytes, y.format.bytes)
-    plan = rows_for(cols, widest, held=True, step=layout[2] if kind == 1 else 0)
+    plan = rows_for(cols, widest, held=True, step=layout[2] if kind == 1 else 0, deep=True)
     pointers = [queue.at(one) for one in (x, y, scale, bias, mean, rstd)]
     epsilon = ctypes.c_float(call.float("epsilon", 1e-5))
     places = [ctypes.c_longlong(n) for n in layout]
@@ -135,7 +135,8 @@ def _normalised(
         # on few multiprocessors (driver.py).
         alone = limit // 2 + _MORE if rows <= of_block * many and limit >= _LARGE else 0
     macros += [
-        ("THREADS", plan.threads), ("ITEMS", plan.items), ("VEC", plan.lanes), ("ROWS", of_block), ("ENTRY_HELD", 1),
+        ("THREADS", plan.threads), ("ITEMS", plan.items), ("VEC", plan.lanes), ("ROWS", of_block),
+        ("FULL", int(cols == plan.threads * plan.items * plan.lanes)), ("ENTRY_HELD", 1),
     ]  # fmt: skip
     arguments = [*pointers, ctypes.c_longlong(rows), ctypes.c_longlong(cols), *places, epsilon]
     source = Source("norm.cu", "norm_held", tuple(macros))
