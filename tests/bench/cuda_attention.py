@@ -1,10 +1,11 @@
 """Attention in one kernel on problems of networks, each variant checked, then timed beside torch in the same run.
 
-    python -m tests.bench.cuda_attention [--only 128x128] [--all] [--type f16]
+    python -m tests.bench.cuda_attention [--only 128x128] [--all] [--type f16] [--interior fp32]
 
 Needs a GPU. q, k, v and the result lie as linear layers leave and take them, [batch, length, heads, elements]; scores are scaled and, where the
-problem says so, a mask is added; each tensor is rounded where it is produced. torch: scaled_dot_product_attention. Both as CUDA graphs over
-inputs that together exceed the L2 cache; medians. The error is that of the whole result against FP64, over its norm.
+problem says so, a mask is added; each tensor is rounded where it is produced, or, with an interior of FP32, the result alone. torch:
+scaled_dot_product_attention. Both as CUDA graphs over inputs that together exceed the L2 cache; medians. The error is that of two heads of the
+result against FP64, over its norm.
 """
 
 from __future__ import annotations
@@ -12,55 +13,31 @@ from __future__ import annotations
 import argparse
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
-from probe.engine.device.cuda.layers.chain import Step
-from probe.engine.device.cuda.layers.pointwise import Reading
-from probe.engine.device.cuda.ops.attention import Attention, Variant, attend, choose, view
-from probe.engine.device.cuda.ops.attention_code import Steps, pair_expression
+from probe.engine.device.cuda.compiling.workers import compile_ahead
+from probe.engine.device.cuda.driver import Driver
+from probe.engine.device.cuda.errors import CudaError, Unsupported
+from probe.engine.device.cuda.ops.attention import Variant, choose
+from probe.engine.device.cuda.ops.attention_wgmma import Groups
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.tensors.formats import BF16, F16, Format
-from probe.engine.device.cuda.tensors.tensor import Tensor, host_tensor
-from tests.bench.cuda_kernels import Job, Recorder, measure
+from probe.engine.device.cuda.tensors.tensor import host_tensor
+from tests.bench.cuda_kernels import COLD_BYTES, Recorder
 from tests.bench.torch_graph import graph_seconds
+from tests.engine.cuda.attention_problem import AnyVariant, Problem, run, shapes
+from tests.engine.cuda.null_backend import NullBackend
 
 # batch, heads, queries, keys, elements, mask
 PROBLEMS = (
     (8, 12, 128, 128, 64, 1), (1, 12, 128, 128, 64, 1), (16, 12, 197, 197, 64, 0), (1, 12, 256, 256, 64, 1), (1, 12, 512, 512, 64, 1),
-    (4, 16, 1024, 1024, 64, 0), (1, 32, 1, 1024, 128, 0), (8, 16, 2048, 2048, 128, 0),
+    (4, 16, 1024, 1024, 64, 0), (1, 32, 1, 1024, 128, 0), (8, 16, 2048, 2048, 128, 0), (4, 16, 1024, 1024, 128, 1),
 )  # fmt: skip
-Problem = tuple[int, int, int, int, int, int]
-
-
-def run(queue: Queue, x: list[Tensor], problem: Problem, stored: Format, variant: Variant | None = None) -> Tensor:
-    root = host_tensor(np.array(problem[4] ** -0.5, np.float32), stored)
-    q, k, v = (view(one).transposed((0, 2, 1, 3)) for one in x[:3])
-    steps = [Step("s_", "float", "sum", stored.name), Step("s0", "float", "op_mul(s_, x0)", stored.name)]
-    readings = [("x0", Reading(root))]
-    if problem[5]:
-        steps.append(Step("s1", "float", "op_add(s0, x1)", stored.name))
-        readings.append(("x1", Reading(x[3])))
-    pairs = (
-        "sum_2",
-        pair_expression("Mul", ("s_", "x0"), stored.name),
-        pair_expression("Add", ("s0", "x1"), stored.name),
-    )
-    between = Steps(tuple(name for name, _ in readings), tuple(steps), pairs[: len(steps)])
-    after = Steps((), (Step("w_", "float", "sum", stored.name),))
-    what = Attention(q, k, v, tuple(readings), Steps(), Steps(), between, after)
-    return attend(queue, what, stored, (0, 2, 1, 3), variant)[0]
-
-
-def shapes(problem: Problem) -> tuple[tuple[int, ...], ...]:
-    batch, heads, queries, keys, size, mask = problem
-    return (
-        (batch, queries, heads, size), (batch, keys, heads, size), (batch, keys, heads, size),
-        *([(batch, 1, 1, keys)] if mask else []),
-    )  # fmt: skip
+CHECKED = 2  # heads
 
 
 def peer(q: Any, k: Any, v: Any, mask: Any = None) -> Any:
@@ -68,8 +45,9 @@ def peer(q: Any, k: Any, v: Any, mask: Any = None) -> Any:
     return torch.nn.functional.scaled_dot_product_attention(*heads, attn_mask=mask).transpose(1, 2)
 
 
-def variants(problem: Problem) -> Iterator[Variant]:
+def variants(problem: Problem) -> Iterator[AnyVariant]:
     row_bytes, keys = problem[4] * 2 + 16, -(-problem[3] // 16) * 16
+    yield from (Groups(groups, tile) for groups in (2, 3) for tile in (64, 128))
     sizes = itertools.product((1, 2, 4, 8), (1, 2, 4), (32, 64, 128), (2, 3, 4), (keys, 0), (255, 168, 128), (1, 2))
     for warps, split, tile, stages, held, registers, rows in sizes:
         if 8 * warps * rows >= max(problem[2], 9) or warps * split > 8 or tile % (16 * split) or tile * stages > 256:
@@ -82,47 +60,93 @@ def variants(problem: Problem) -> Iterator[Variant]:
             yield one
 
 
-def timed(backend: Recorder, problem: Problem, stored: Format, dtype: Any, variant: Variant) -> tuple[float, float]:
-    """Seconds, and the error."""
-    queue, random = Queue(backend, 18), np.random.default_rng(1)
-    error = 0.0
-    if math.prod(problem[:4]) < 1 << 26:
-        x = [
-            queue.convert(host_tensor(random.standard_normal(one, dtype=np.float32)), stored) for one in shapes(problem)
-        ]
-        y = torch.from_numpy(run(queue, x, problem, stored, variant).array(backend)).cuda().double()
-        exact = peer(*(torch.from_numpy(one.array(backend)).cuda().double() for one in x))
-        error = float((y - exact).norm() / exact.norm())
-    written = math.prod(problem[:3]) * problem[4]
-    job = Job("attention", stored, lambda queue, x: run(queue, x, problem, stored, variant), shapes(problem), written)
-    return measure(backend, job)[0], error
+def named(text: str, keys: int) -> AnyVariant:
+    """``3x128``: warpgroups and tile; or all that a ``Variant`` has, h for held, between dots."""
+    if "x" in text:
+        return Groups(*map(int, text.split("x")))
+    return Variant(*(-(-keys // 16) * 16 if one == "h" else int(one) for one in text.split(".")))
+
+
+class Timed:
+    """A problem on the GPU: as many sets of inputs as exceed its L2 cache."""
+
+    def __init__(self, backend: Recorder, problem: Problem, stored: Format, *, rounds: bool) -> None:
+        self._backend, self._problem, self._rounds = backend, problem, rounds
+        queue, random = Queue(backend, 18), np.random.default_rng(1)
+        moved = sum(math.prod(one) for one in shapes(problem)) + math.prod(problem[:3]) * problem[4]
+        drawn = [random.standard_normal(one, dtype=np.float32) for one in shapes(problem)]
+        count = max(1, min(64, math.ceil(COLD_BYTES / (moved * stored.bytes))))
+        backend.record = None
+        self.sets = [[queue.convert(host_tensor(one), stored) for one in drawn] for _ in range(count)]
+        for one in itertools.chain(*self.sets):
+            one.address(backend)
+        x = (torch.from_numpy(one.array(backend)).cuda().double() for one in self.sets[0])
+        self.exact = peer(*(one[:1, :, :CHECKED] if one.shape[2] > 1 else one[:1] for one in x))
+
+    def __call__(self, variant: AnyVariant) -> tuple[float, float]:
+        """Seconds, and the error."""
+        backend, queue = self._backend, Queue(self._backend, 18)
+        backend.record = []
+        kept = [run(queue, x, self._problem, variant, rounds=self._rounds) for x in self.sets]
+        backend.synchronize()
+        y = torch.from_numpy(kept[0].array(backend)[:1, :, :CHECKED]).cuda().double()
+        error = float((y - self.exact).norm() / self.exact.norm())
+        launched = backend.record
+
+        def replay() -> None:
+            for source, shape, arguments in launched:
+                Driver.launch(backend, source, shape, arguments, "attention")
+
+        seconds = backend.replayed(replay, len(self.sets))
+        backend.settle()
+        return seconds, error
+
+
+def compiled(backend: Recorder, problem: Problem, stored: Format, found: Sequence[AnyVariant], *, rounds: bool) -> None:
+    """Have them compiled, several at once."""
+    null = NullBackend(backend.multiprocessors)
+    null.arch = backend.arch
+    queue = Queue(null, 18)
+    for variant in found:
+        run(queue, [queue.empty(one, stored) for one in shapes(problem)], problem, variant, rounds=rounds)
+    compile_ahead(backend.compiler, [source for source, _ in null.launched])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--only", default="", help="problems whose name contains this")
+    parser.add_argument("--only", default="", help="problems whose name contains one of these, between commas")
     parser.add_argument("--all", action="store_true", help="every variant, not only the one that is chosen")
+    parser.add_argument(
+        "--variants", default="", help="these beside it: 3x128, 4.1.64.3.0.128 or 4.1.64.4.h, between commas"
+    )
     parser.add_argument("--best", type=int, default=4, help="how many to print")
     parser.add_argument("--type", default="f16", choices=("f16", "bf16"))
+    parser.add_argument("--interior", default="storage", choices=("storage", "fp32"))
     given = parser.parse_args()
     stored, dtype = (F16, torch.float16) if given.type == "f16" else (BF16, torch.bfloat16)
-    backend = Recorder()
+    rounds, backend = given.interior == "storage", Recorder()
     print(f"{'problem':24} {'torch us':>8}  variant: us, share of torch's speed, TFLOP/s (* chosen), error")
     for problem in PROBLEMS:
         batch, heads, queries, keys, size, mask = problem
         name = f"{batch}x{heads} {queries}x{keys}x{size}{' mask' * mask}"
-        if given.only not in name:
+        if not any(one in name for one in given.only.split(",")):
             continue
         inputs = [torch.randn(shape, device="cuda", dtype=dtype) for shape in shapes(problem)]
         theirs = graph_seconds(peer, inputs, 2 * math.prod(problem[:3]) * size)
         chosen = choose(queries, keys, size, batch * heads, backend.multiprocessors)
-        found = []
-        others = [one for one in variants(problem) if given.all and one != chosen]
-        for variant in (chosen, *others):
-            seconds, error = timed(backend, problem, stored, dtype, variant)
+        more = [named(one, keys) for one in given.variants.split(",") if one]
+        tried = [chosen, *(one for one in (*more, *(variants(problem) if given.all else ())) if one != chosen)]
+        compiled(backend, problem, stored, tried, rounds=rounds)
+        time_of, found = Timed(backend, problem, stored, rounds=rounds), []
+        for variant in tried:
+            try:
+                seconds, error = time_of(variant)
+            except (CudaError, Unsupported) as why:
+                found.append((math.inf, f"{variant}: {why}"))
+                continue
             flops = 4.0 * math.prod(problem[:5]) / seconds * 1e-12
             wrong = " WRONG" * (not error < (2e-3 if stored is F16 else 2e-2))
-            text = f"{'*' * (variant == chosen)}{variant} s{variant.stages} r{variant.registers}: {seconds * 1e6:.1f}, {theirs / seconds:.0%}, {flops:.0f}, {error:.0e}{wrong}"
+            text = f"{'*' * (variant == chosen)}{variant} s{getattr(variant, 'stages', 0)}: {seconds * 1e6:.1f}, {theirs / seconds:.0%}, {flops:.0f}, {error:.0e}{wrong}"
             found.append((seconds, text))
         print(
             f"{name:24} {theirs * 1e6:8.1f}  " + "; ".join(text for _, text in sorted(found)[: given.best]), flush=True

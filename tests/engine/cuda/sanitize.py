@@ -11,6 +11,7 @@ kernels/ is launched by none.
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
 import re
 import shutil
@@ -29,6 +30,7 @@ import numpy as np
 from probe.engine.assignment import Assignment, Choice
 from probe.engine.build import compile_model
 from probe.engine.device.cuda.device import CudaDevice
+from probe.engine.device.cuda.ops.attention_wgmma import Groups
 from probe.engine.device.cuda.ops.matmul import product
 from probe.engine.device.cuda.ops.wgmma import ARCH, TACTICS, Tactic, cycles
 from probe.engine.device.cuda.queue import Queue
@@ -40,6 +42,7 @@ from probe.engine.device.cuda.tensors.tensor import host_tensor
 from probe.engine.device.pairs import Agreement, Measure, Rows
 from probe.model import load
 from tests.engine.cuda import attention_cases, cases, more_cases
+from tests.engine.cuda.attention_problem import run, shapes
 from tests.engine.cuda.null_backend import NullBackend
 from tests.engine.cuda.test_wgmma import PROBLEMS, operands
 
@@ -92,6 +95,9 @@ def programs() -> Iterator[Program]:
         for kind in ("fp16", "bf16"):
             saved = lambda folder, one=attended: (folder / "case.onnx", one.save(folder / "case.onnx"))
             yield Program(f"attention {name} {kind}", kind, _network(saved, kind, "safe"))
+    for variant, rounds in itertools.product((Groups(2, 64), Groups(3, 64), Groups(2, 128)), (True, False)):
+        kind = f"{variant} {'storage' if rounds else 'fp32'}"
+        yield Program(kind, kind, lambda backend, _, v=variant, r=rounds: _attention(backend, v, r))
     for stored in (F32, F16, BF16):
         for rows in (None, Rows(4), Rows(4, 2)):
             yield Program(
@@ -132,6 +138,12 @@ def _pairs(backend: Any, stored: Any, rows: Rows | None) -> object:
     counts.add(*pair, NUMPY[stored], threshold=np.inf, range_=6.0)
     pending, columns = looks.rows(*pair, Agreement(555, kl=True)), looks.columns(*pair, 555, np.inf)
     return pairs.fetch(), counts.fetch(), looks.rows_of(pending), looks.columns_of(columns)
+
+
+def _attention(backend: Any, variant: Groups, rounds: bool) -> object:
+    problem, queue, random = (1, 2, 70, 200, 64, 1), Queue(backend, 18), np.random.default_rng(0)
+    x = [queue.convert(host_tensor(random.standard_normal(one, dtype=np.float32)), F16) for one in shapes(problem)]
+    return run(queue, x, problem, variant, rounds=rounds).array(backend)
 
 
 def _product(backend: Any, tactic: Tactic) -> object:

@@ -13,10 +13,13 @@ from probe.engine.device.cuda.layers.chain import Step
 from probe.engine.device.cuda.layers.pointwise import Reading
 from probe.engine.device.cuda.ops.attention import Attention, Variant, attend, view
 from probe.engine.device.cuda.ops.attention_code import Steps, pair_expression
+from probe.engine.device.cuda.ops.attention_wgmma import Groups
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.tensors.formats import BF16, F16, F32, Format
 from probe.engine.device.cuda.tensors.tensor import host_tensor
+from tests.engine.cuda.attention_problem import run, shapes
 from tests.engine.cuda.null_backend import NullBackend
+from tests.engine.cuda.test_wgmma_compile import SHARED, log_of
 
 pytest.importorskip("cuda.bindings.nvrtc", reason="cuda-python is not installed")
 try:
@@ -104,3 +107,24 @@ def test_every_mixture_of_formats_compiles(made, wide):
             if made in (F32, stored):
                 source = source_of(16, 16 if variant.held else 40, variant, stored, made, wide=wide)
                 assert not Compiler("sm_90a", None)(source).resources.spilled_bytes
+
+
+# elements, variant, weights are not rounded
+GROUPS = (
+    (64, Groups(2, 128), False), (64, Groups(3, 64), False), (128, Groups(2, 128), False), (128, Groups(3, 64), False), (64, Groups(2, 128), True),
+    (128, Groups(2, 64), True),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("elements", "variant", "wide"), GROUPS, ids=str)
+def test_groups_are_within_their_budget(elements, variant, wide, monkeypatch):
+    """Registers as the block begins with; the assembler neither spills nor waits for products one by one."""
+    backend = NullBackend()
+    backend.arch = "sm_90a"
+    queue = Queue(backend, 18)
+    problem = (4, 2, 512, 512, elements, 1)
+    run(queue, [queue.empty(one, BF16) for one in shapes(problem)], problem, variant, rounds=not wide)
+    ((source, launched),) = backend.launched
+    log, used = log_of(source, monkeypatch)
+    assert not used.spilled_bytes and used.registers <= (168 if variant.groups == 2 else 128), used
+    assert used.shared_bytes + launched.shared_bytes <= SHARED and "C75" not in log, log

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from probe.engine.device.cuda.compiling.compile import Source
 from probe.engine.device.cuda.errors import Unsupported
 from probe.engine.device.cuda.ops.attention_code import FILE, Around, Steps, beside, text_of
+from probe.engine.device.cuda.ops.attention_wgmma import Groups, Laid, choose_groups, launch, takes
 from probe.engine.device.cuda.ops.ending import Spread
 from probe.engine.device.cuda.tensors.copies import placed
 from probe.engine.device.cuda.tensors.formats import BF16, F16, F32, Format
@@ -171,7 +172,11 @@ class Attention:
 
 
 def attend(
-    queue: Queue, what: Attention, store: Format, order: Sequence[int] | None = None, variant: Variant | None = None
+    queue: Queue,
+    what: Attention,
+    store: Format,
+    order: Sequence[int] | None = None,
+    variant: Variant | Groups | None = None,
 ) -> tuple[Tensor, list[Tensor]]:
     """Attention.
 
@@ -233,6 +238,17 @@ def attend(
     if not y.size:
         return made, kept
     batches = math.prod(batch)
+    problem = Problem(*(Spread(*one) for one in spreads), extents[-1], queries, keys, depth, width)
+    beside_it = (*(queue.at(one.tensor) for _, one in what.readings), *(Spread(*one) for one in along))
+    operands = (what.q.tensor, what.k.tensor, what.v.tensor, y)
+    laid = Laid(
+        operands, spreads, (batches // extents[-1], extents[-1]), (queries, keys, depth, width), beside_it, problem
+    )
+    if variant is None and takes(what, laid, queue.backend.arch):
+        variant = choose_groups(laid, queue.backend.multiprocessors)
+    if isinstance(variant, Groups):
+        launch(queue, what, laid, around, kept, variant)
+        return made, kept
     variant = variant or choose(
         queries, keys, max(depth, width) * stored.bytes // 2, batches, queue.backend.multiprocessors
     )
@@ -246,11 +262,9 @@ def attend(
         *around.macros, ("WIDE", int(what.wide)), ("TF32", int(what.tf32)),
     )  # fmt: skip
     source = Source(FILE, "attention", macros, text_of(around, stored.name, even=keys % 2 == 0), contract=False)
-    problem = Problem(*(Spread(*one) for one in spreads), extents[-1], queries, keys, depth, width)
     blocks = batches * math.ceil(queries / variant.queries)
     queue.launch(
-        source, blocks, variant.threads, *(queue.at(one.tensor) for one in views),
-        *(queue.at(one.tensor) for _, one in what.readings), *(Spread(*one) for one in along), *map(queue.at, kept), problem,
+        source, blocks, variant.threads, *map(queue.at, operands), *beside_it, *map(queue.at, kept), problem,
         shared_bytes=variant.shared_bytes(row_bytes, padded),
     )  # fmt: skip
     return made, kept

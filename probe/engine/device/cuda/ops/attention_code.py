@@ -108,8 +108,8 @@ class Around:
 
 
 @lru_cache(maxsize=1024)
-def text_of(around: Around, stored_as: str, *, even: bool) -> str:
-    """kernels/attention.cu with ``struct Beside`` in front of it.
+def text_of(around: Around, stored_as: str, *, even: bool, file: str = FILE) -> str:
+    """kernels/attention.cu, or another ``file``, with ``struct Beside`` in front of it.
 
     Args:
         stored_as: format of the operands.
@@ -155,7 +155,7 @@ def text_of(around: Around, stored_as: str, *, even: bool) -> str:
     for place, steps in (("between", around.between), ("after", around.after)):
         beside_it = [by_name[name] for name in steps.reads]
         lines += _quad(place, beside_it, steps, stored_as if steps.in_pairs(beside_it, stored_as) else "", even=even)
-    return "\n".join([*lines, "};", ""]) + kernel_text(FILE)
+    return "\n".join([*lines, "};", ""]) + kernel_text(file)
 
 
 def _rounded(value: str, rounding: str) -> str:

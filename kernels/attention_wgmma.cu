@@ -1,0 +1,379 @@
+// y = w v,  w = after(softmax(between(q k^T))) over the keys, as attention.cu, on sm_90a's tensor cores: tiles of 64 queries a warpgroup
+//   q [queries, depth], k [keys, depth], v [keys, width], TAB (f16, bf16), y TY: rows of contiguous elements that begin on 16 bytes; depth <= DEPTH,
+//   width <= WIDTH, multiples of 8; strides of the batch, and of rows, in elements (attention.cuh). The maps are (element, row, second batch axis, first).
+// Rounded where it is produced: each step between and after in its register, w to TAB before it multiplies v. Sums are float.
+// Tactics; each is the one above plus one idea:
+//   attention_wgmma ONLINE 0   the keys are walked over twice: for the largest score and the sum of a row, then for w v; products of one tile are
+//                              under way beside the exponentials of another
+//   attention_wgmma ONLINE 1   once: sums so far are scaled whenever a larger score comes                            nothing rounds w, no steps after
+// One warp copies tiles of BK keys or values, STAGES under way; CONSUMERS groups of four warps compute, each its own 64 queries. Where steps come
+// before the products, the groups do them to queries, the copying group's other warps to keys. The order of every sum is fixed.
+// NVRTC defines: TAB, TY, DEPTH, WIDTH (64 or 128), CONSUMERS, BK (64 or 128), STAGES, ONLINE, PLAIN_AFTER, BEFORE_Q, BEFORE_K as attention.cu, SMALL
+// (1: scores are at most 65504, or infinite), WIDE 1 where nothing rounds w: it is multiplied as the sum of two TAB.
+#include "tma.cuh"
+#include "wgmma_rows.cuh"
+#include "attention.cuh"
+
+typedef TAB T;
+
+#define THREADS (128 * (CONSUMERS + 1))
+#define BQ (64 * CONSUMERS)
+#define STAGE_BYTES (BK * 2 * (DEPTH > WIDTH ? DEPTH : WIDTH))
+#define QUERY_BYTES (64 * 2 * DEPTH)  // of a group
+#define HELPERS 96                    // threads that do steps to keys
+#define FRAGMENTS (WIDE ? 2 : 1)      // of w
+#define LOWEST __int_as_float(0xff800000)
+#define LOG2_E 1.4426950408889634f
+
+typedef float Scores[BK / 8][4];
+
+template <int N> __device__ __forceinline__ void pin(float (&x)[N][4]) {
+#pragma unroll
+    for (int j = 0; j < N; ++j)
+#pragma unroll
+        for (int i = 0; i < 4; ++i) wgmma_pin(x[j][i]);
+}
+
+// What a thread knows of a row of scores; four threads share a row. NaN among the scores makes the sum NaN, whatever the maximum.
+struct Row {
+    float top = LOWEST, sum = 0.f, share, shift;
+    // exp(score - top), off as attention_rows.cuh says. Where top * log2(e) is no Inf it is taken away in one step: what it is rounded by scales
+    // all weights of a row alike, and their sum.
+    __device__ __forceinline__ void from(float highest) { shift = SMALL ? highest * LOG2_E : highest; }
+    __device__ __forceinline__ float part(float score) const { return SMALL ? two_to(fmaf(score, LOG2_E, -shift)) : two_to((score - shift) * LOG2_E); }
+    __device__ __forceinline__ void divide() { share = 1.f / sum; }
+    // correctly rounded, or where it is rounded to 16 bits within two units in the last place of float (attention_rows.cuh)
+    __device__ __forceinline__ float over(float part) const {
+        float near = part * share;
+        return WIDE ? fmaf(fmaf(-near, sum, part), share, near) : near;
+    }
+};
+
+// of the four threads of a row
+template <class F> __device__ __forceinline__ float of_row(float x, F combine) {
+    x = combine(x, __shfl_xor_sync(0xffffffffu, x, 1));
+    return combine(x, __shfl_xor_sync(0xffffffffu, x, 2));
+}
+struct Larger { __device__ __forceinline__ float operator()(float x, float y) const { return fmaxf(x, y); } };
+struct Added { __device__ __forceinline__ float operator()(float x, float y) const { return x + y; } };
+
+// steps between, on a tile of scores; those behind the last are no keys. `column`: the thread's first
+__device__ __forceinline__ void step(Scores& s, const Beside& beside, int column, bool last) {
+#pragma unroll
+    for (int j = 0; j < BK / 8; ++j) beside.between(s[j], column + j * 8);
+    if (!last) return;
+#pragma unroll
+    for (int j = 0; j < BK / 8; ++j)
+#pragma unroll
+        for (int i = 0; i < 4; ++i)
+            if (column + j * 8 + i % 2 >= beside.rows.keys) s[j][i] = LOWEST;
+}
+
+__device__ __forceinline__ float highest_of(const Scores& s, int half, float top) {
+    float other = LOWEST;  // two chains
+#pragma unroll
+    for (int j = 0; j < BK / 8; ++j) top = fmaxf(top, s[j][half * 2]), other = fmaxf(other, s[j][half * 2 + 1]);
+    return fmaxf(top, other);
+}
+
+// what a tile adds to the sum of a row so far, which is scaled whenever a larger score comes; -Inf adds nothing, even to rows that have nothing else
+__device__ __forceinline__ void look(Scores& s, Row (&rows)[2]) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+        Row& row = rows[half];
+        float higher = highest_of(s, half, row.top), sums[2] = {0.f, 0.f};
+        row.sum *= row.top == higher ? 1.f : expf(row.top - higher);
+        row.top = higher;
+        row.from(higher == LOWEST ? 0.f : higher);
+#pragma unroll
+        for (int j = 0; j < BK / 8; ++j)
+#pragma unroll
+            for (int e = 0; e < 2; ++e) sums[e] += row.part(s[j][half * 2 + e]);
+        row.sum += sums[0] + sums[1];
+    }
+}
+
+// w as fragments of 16 keys each: what is rounded, then what that leaves over
+__device__ __forceinline__ void pack(unsigned (&w)[BK / 16][FRAGMENTS][4], const Scores& s) {
+#pragma unroll
+    for (int g = 0; g < BK / 16; ++g)
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            const float* two = &s[2 * g + i / 2][i % 2 * 2];
+            unsigned both = side_by_side(two[0], two[1], T());
+            w[g][0][i] = both;
+            if (WIDE) w[g][FRAGMENTS - 1][i] = side_by_side(two[0] - lower(both, T()), two[1] - higher(both, T()), T());
+        }
+}
+
+// So many bytes of shared memory taken through steps by `threads` threads
+template <class F> __device__ __forceinline__ void change(Shared at, int bytes, int thread, int threads, F steps) {
+    for (int i = thread * 16; i < bytes; i += threads * 16) {
+        Pack<unsigned, 4> x = load_shared_16(at + i);
+#pragma unroll
+        for (int e = 0; e < 4; ++e) x.lane[e] = steps(x.lane[e]);
+        store_shared_16(at + i, x);
+    }
+    show_products();
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS, 1) attention_wgmma(
+    const __grid_constant__ TensorMap q_map, const __grid_constant__ TensorMap k_map, const __grid_constant__ TensorMap v_map, TY* __restrict__ y,
+    BESIDE_PARAMETERS const __grid_constant__ Attention p) {
+    SWIZZLED_SHARED(shared);
+    __shared__ Barrier barriers[3 * STAGES + 1];
+    BarrierAt full = barrier_of(barriers), empty = barrier_at(full, STAGES), changed = barrier_at(full, 2 * STAGES), begun = barrier_at(full, 3 * STAGES);
+    Shared queries = shared_of(shared), ring = queries + CONSUMERS * QUERY_BYTES;
+    int group = of_warp(threadIdx.x / 128), thread = threadIdx.x % 128;
+    int down = (p.queries + BQ - 1) / BQ, first = (int)(blockIdx.x % down) * BQ, tiles = (p.keys + BK - 1) / BK;
+    i64 batch = blockIdx.x / down, b0 = batch / p.batch1, b1 = batch % p.batch1;
+    if (threadIdx.x == 0) {
+        for (int s = 0; s < STAGES; ++s) {
+            barrier_make(barrier_at(full, s), 1);
+            barrier_make(barrier_at(empty, s), CONSUMERS);
+            barrier_make(barrier_at(changed, s), HELPERS);
+        }
+        barrier_make(begun, 1);
+        barriers_made();
+        prefetch_map(&q_map);
+        prefetch_map(&k_map);
+        prefetch_map(&v_map);
+    }
+    __syncthreads();
+    take_turn();
+
+    // Tiles come in the order in which they are multiplied: all keys where they are walked over twice; the first keys; further keys, values before them
+    constexpr int WALKS = ONLINE ? 1 : 2;
+    int all = (WALKS + 1) * tiles, ahead = (WALKS - 1) * tiles;
+    auto has_values = [&](int at) { return at > ahead && ((at - ahead) % 2 == 0 || at == all - 1); };
+    auto tile_of = [&](int at) { return at < ahead ? at : at == all - 1 ? tiles - 1 : has_values(at) ? (at - ahead) / 2 - 1 : (at - ahead + 1) / 2; };
+
+    if (group == CONSUMERS) {
+        registers_down<CONSUMERS == 2 ? 40 : 32>();
+        int stage = 0, phase = 1;
+        if (thread == 0) {
+            int q0 = p.q.b0 ? (int)b0 : 0, q1 = p.q.b1 ? (int)b1 : 0, k0 = p.k.b0 ? (int)b0 : 0, k1 = p.k.b1 ? (int)b1 : 0;
+            int v0 = p.v.b0 ? (int)b0 : 0, v1 = p.v.b1 ? (int)b1 : 0;
+            barrier_expect(begun, CONSUMERS * QUERY_BYTES);
+            for (int g = 0; g < CONSUMERS; ++g)
+                for (int d = 0; d < DEPTH / 64; ++d) copy_tile(queries + g * QUERY_BYTES + d * 8192, &q_map, begun, d * 64, first + g * 64, q1, q0);
+            for (int at = 0; at < all; ++at) {
+                bool values = has_values(at);
+                int key = tile_of(at) * BK;
+                Shared to = ring + stage * STAGE_BYTES;
+                BarrierAt done = barrier_at(full, stage);
+                barrier_wait(barrier_at(empty, stage), phase);
+                barrier_expect(done, BK * 2 * (values ? WIDTH : DEPTH));
+                if (values) {
+                    for (int h = 0; h < BK / 64; ++h)
+                        for (int c = 0; c < WIDTH / 64; ++c) copy_tile(to + (h * (WIDTH / 64) + c) * 8192, &v_map, done, c * 64, key + h * 64, v1, v0);
+                } else {
+                    for (int d = 0; d < DEPTH / 64; ++d) copy_tile(to + d * BK * 128, &k_map, done, d * 64, key, k1, k0);
+                }
+                if (++stage == STAGES) stage = 0, phase ^= 1;
+            }
+        } else if (BEFORE_K && thread >= 32) {
+            Beside beside = {BESIDE_ARGUMENTS};
+            beside.begin(b0, b1, 0, {0, p.queries, p.keys});
+            phase = 0;
+            for (int at = 0; at < all; ++at) {
+                barrier_wait(barrier_at(full, stage), phase);
+                if (!has_values(at)) change(ring + stage * STAGE_BYTES, BK * 2 * DEPTH, thread - 32, HELPERS, [&](unsigned x) { return beside.before_k(x); });
+                barrier_arrive(barrier_at(changed, stage));
+                if (++stage == STAGES) stage = 0, phase ^= 1;
+            }
+        }
+    } else {
+        registers_up<CONSUMERS == 2 ? 232 : 160>();
+        int warp = thread / 32, lane = thread % 32, top = first + group * 64 + warp * 16, column = lane % 4 * 2;
+        Beside beside = {BESIDE_ARGUMENTS};
+        beside.begin(b0, b1, batch * p.queries * p.keys, {top + lane / 4, p.queries, p.keys});
+        y += b0 * p.y.b0 + b1 * p.y.b1;
+        Shared own = queries + group * QUERY_BYTES;
+        barrier_wait(begun, 0);
+        if (BEFORE_Q) {
+            change(own, QUERY_BYTES, thread, 128, [&](unsigned x) { return beside.before_q(x); });
+            meet(1 + group, 128);
+        }
+        Tile q_tile = tile_at<0>(own), k_tiles = tile_at<0>(ring), v_tiles = tile_at<1>(ring);
+        int stage = 0, phase = 0;
+        auto next = [&] {
+            barrier_wait(barrier_at(BEFORE_K ? changed : full, stage), phase);
+            int now = stage;
+            if (++stage == STAGES) stage = 0, phase ^= 1;
+            return now;
+        };
+        auto release = [&](int which) {
+            if (thread == 0) barrier_arrive(barrier_at(empty, which));
+        };
+        auto ask = [&](Scores& s) {  // the next tile's scores
+            int now = next();
+            Tile k_tile = further(k_tiles, now * STAGE_BYTES);
+            pin(s);
+            wgmma_begin();
+            wgmma_scores<true>(s, q_tile, k_tile);
+#pragma unroll
+            for (int d = 1; d < DEPTH / 16; ++d)
+                wgmma_scores<false>(s, along_k<0>(further(q_tile, d / 4 * 8192), d % 4), along_k<0>(further(k_tile, d / 4 * BK * 128), d % 4));
+            wgmma_end();
+            return now;
+        };
+        Row rows[2];
+        Scores s = {};
+
+        if constexpr (!ONLINE) {
+            Scores other = {};
+            auto seen = [&](Scores& these, int which, int t, bool last) {
+                pin(these);
+                release(which);
+                step(these, beside, t * BK + column, last);
+                look(these, rows);
+            };
+            int one = ask(s), two, t = 0;
+            for (; t + 2 < tiles; t += 2) {
+                two = ask(other);
+                wgmma_wait<1>();
+                seen(s, one, t, false);
+                one = ask(s);
+                wgmma_wait<1>();
+                seen(other, two, t + 1, false);
+            }
+            if (t + 1 < tiles) {
+                two = ask(other);
+                wgmma_wait<1>();
+                seen(s, one, t, false);
+                wgmma_wait<0>();
+                seen(other, two, t + 1, true);
+            } else {
+                wgmma_wait<0>();
+                seen(s, one, t, true);
+            }
+#pragma unroll
+            for (int half = 0; half < 2; ++half) {
+                Row& row = rows[half];
+                float before = row.top;
+                row.top = of_row(row.top, Larger());
+                row.sum = of_row(before == row.top ? row.sum : row.sum * expf(before - row.top), Added());
+                row.from(row.top);
+                row.divide();
+            }
+        }
+
+        float sums[WIDTH / 8][4] = {};
+        unsigned w[BK / 16][FRAGMENTS][4];
+        float scale[2] = {1.f, 1.f};  // what the sums are multiplied by before a tile is added
+        auto weigh = [&](int t, bool last) {
+            step(s, beside, t * BK + column, last);
+#pragma unroll
+            for (int half = 0; ONLINE && half < 2; ++half) {
+                Row& row = rows[half];
+                float higher = of_row(highest_of(s, half, row.top), Larger());
+                scale[half] = row.top == higher ? 1.f : expf(row.top - higher);
+                row.top = higher;
+                row.from(higher == LOWEST ? 0.f : higher);
+            }
+#pragma unroll
+            for (int j = 0; j < BK / 8; ++j)
+#pragma unroll
+                for (int i = 0; i < 4; ++i) s[j][i] = ONLINE ? rows[i / 2].part(s[j][i]) : rows[i / 2].over(rows[i / 2].part(s[j][i]));
+#pragma unroll
+            for (int half = 0; ONLINE && half < 2; ++half) {
+                float added[2] = {0.f, 0.f};
+#pragma unroll
+                for (int j = 0; j < BK / 8; ++j) added[0] += s[j][half * 2], added[1] += s[j][half * 2 + 1];
+                rows[half].sum = rows[half].sum * scale[half] + (added[0] + added[1]);
+            }
+#if !PLAIN_AFTER
+#pragma unroll
+            for (int j = 0; j < BK / 8; ++j) {
+                beside.after(s[j], t * BK + column + j * 8);
+#pragma unroll
+                for (int i = 0; i < 4; ++i)
+                    if (last && t * BK + column + j * 8 + i % 2 >= p.keys) s[j][i] = 0.f;  // a row of NaN has no others
+            }
+#endif
+        };
+        auto add = [&] {  // w v of the next tile
+            int now = next();
+            Tile v_tile = further(v_tiles, now * STAGE_BYTES);
+            pin(sums);
+            wgmma_begin();
+#pragma unroll
+            for (int g = 0; g < BK / 16; ++g)
+#pragma unroll
+                for (int f = FRAGMENTS - 1; f >= 0; --f)  // what is smaller first
+                    wgmma_values(sums, w[g][f], along_k<1>(further(v_tile, g / 4 * (WIDTH / 64) * 8192), g % 4));
+            wgmma_end();
+            return now;
+        };
+        auto rescale = [&] {
+#pragma unroll
+            for (int n = 0; ONLINE && n < WIDTH / 8; ++n)
+#pragma unroll
+                for (int i = 0; i < 4; ++i) sums[n][i] *= scale[i / 2];
+        };
+        int keys_at = ask(s);
+        wgmma_wait<0>();
+        pin(s);
+        release(keys_at);
+        weigh(0, tiles == 1);
+        pack(w, s);
+        for (int t = 1; t < tiles; ++t) {
+            keys_at = ask(s);
+            int values_at = add();
+            wgmma_wait<1>();
+            pin(s);
+            release(keys_at);
+            weigh(t, t == tiles - 1);
+            wgmma_wait<0>();
+            pin(sums);
+            pin(s);  // so that w is not written before
+            release(values_at);
+            rescale();
+            pack(w, s);
+        }
+        add();
+        wgmma_wait<0>();
+        pin(sums);
+        if constexpr (ONLINE) {
+#pragma unroll
+            for (int half = 0; half < 2; ++half) {
+                rows[half].sum = of_row(rows[half].sum, Added());
+                rows[half].divide();
+            }
+#pragma unroll
+            for (int n = 0; n < WIDTH / 8; ++n)
+#pragma unroll
+                for (int i = 0; i < 4; ++i) sums[n][i] *= rows[i / 2].share;
+        }
+
+        if constexpr (sizeof(TY) == 2) {  // through shared memory, so that 16 bytes are stored at once; 16-byte chunks swizzled
+            static_assert(WIDTH <= DEPTH, "results lie where queries were");
+            meet(1 + group, 128);  // queries are read no more
+            Shared mine = own + warp * 16 * WIDTH * 2;
+#pragma unroll
+            for (int n = 0; n < WIDTH / 8; ++n)
+#pragma unroll
+                for (int half = 0; half < 2; ++half)
+                    store_word(mine + (lane / 4 + half * 8) * WIDTH * 2 + (n ^ lane / 4) * 16 + column * 2,
+                               side_by_side(sums[n][half * 2], sums[n][half * 2 + 1], TY()));
+            __syncwarp();
+#pragma unroll
+            for (int i = lane; i < 16 * (WIDTH / 8); i += 32) {
+                int row = i / (WIDTH / 8), n = i % (WIDTH / 8);
+                Pack<unsigned, 4> x = load_shared_16(mine + row * WIDTH * 2 + (n ^ row % 8) * 16);
+                if (top + row < p.queries && n * 8 < p.width) store_16(y + (top + row) * p.y.row + n * 8, x.lane);
+            }
+        } else {
+#pragma unroll
+            for (int n = 0; n < WIDTH / 8; ++n)
+#pragma unroll
+                for (int half = 0; half < 2; ++half) {
+                    Pack<TY, 2> two;
+                    write(two.lane[0], sums[n][half * 2]);
+                    write(two.lane[1], sums[n][half * 2 + 1]);
+                    if (beside.rows.has(half) && n * 8 < p.width) *(Pack<TY, 2>*)(y + (top + lane / 4 + half * 8) * p.y.row + n * 8 + column) = two;
+                }
+        }
+    }
+}

@@ -1,0 +1,190 @@
+"""Attention on sm_90a's tensor cores (kernels/attention_wgmma.cu): which layers, in tiles of which size."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from probe.engine.device.cuda.compiling.compile import Source
+from probe.engine.device.cuda.ops.attention_code import Around, Steps, text_of
+from probe.engine.device.cuda.tensors.formats import BF16, F16
+from probe.engine.device.cuda.tensors.maps import SWIZZLED, TileLayout, TileMap
+
+if TYPE_CHECKING:
+    from probe.engine.device.cuda.backend import Argument
+    from probe.engine.device.cuda.ops.attention import Attention
+    from probe.engine.device.cuda.queue import Queue
+    from probe.engine.device.cuda.tensors.tensor import Tensor
+
+FILE, ARCH = "attention_wgmma.cu", "sm_90a"
+_ROWS = 64  # queries of a warpgroup; rows of a tile of values
+_WIDEST = 128  # elements of a query or value
+_SHARED = 226 << 10  # bytes
+_MOST_STAGES = 8
+
+_LONG = 512  # keys
+
+Sizes = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """How the kernel is compiled.
+
+    Attributes:
+        groups: warpgroups that compute, each with 64 queries.
+        tile: keys that come at once.
+    """
+
+    groups: int
+    tile: int
+
+    def __str__(self) -> str:
+        return f"attention {self.queries}x{self.tile} wgmma"
+
+    @property
+    def queries(self) -> int:
+        """Of a block."""
+        return _ROWS * self.groups
+
+    @property
+    def threads(self) -> int:
+        return 128 * (self.groups + 1)
+
+    def stages(self, elements: int) -> int:
+        """Tiles under way.
+
+        Args:
+            elements: of a query or value, 64 or 128.
+        """
+        return min(_MOST_STAGES, (_SHARED - self.queries * 2 * elements) // (self.tile * 2 * elements))
+
+    def shared_bytes(self, elements: int) -> int:
+        """Of a block; 1024 to begin on a multiple of that."""
+        return (self.queries + self.stages(elements) * self.tile) * 2 * elements + 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Laid:
+    """Attention with all that a launch needs to know.
+
+    Attributes:
+        operands: q, k, v, and where the result goes.
+        steps: of each: elements from one to the next along the batch axes, rows and columns.
+        batch: extents of the two batch axes.
+        sizes: queries, keys, elements of a query, of a value.
+        beside: arguments that follow the operands: what steps read and where that lies.
+        problem: the kernel's last argument.
+    """
+
+    operands: tuple[Tensor, Tensor, Tensor, Tensor]
+    steps: Sequence[tuple[int, ...]]
+    batch: tuple[int, int]
+    sizes: Sizes
+    beside: tuple[Argument, ...]
+    problem: Argument
+
+    @property
+    def elements(self) -> int:
+        """Of a query or value, as the kernel is compiled."""
+        return 64 if max(self.sizes[2:]) <= 64 else _WIDEST
+
+    def layouts(self, tile: int) -> tuple[TileLayout, ...]:
+        """How copies read q, k and v."""
+        queries, keys, depth, width = self.sizes
+        matrices = zip((queries, keys, keys), (depth, depth, width), (_ROWS, tile, _ROWS), strict=True)
+        return tuple(_layout(self.operands[at], self.steps[at], self.batch, one) for at, one in enumerate(matrices))
+
+
+def _layout(x: Tensor, steps: tuple[int, ...], batch: tuple[int, int], matrix: tuple[int, int, int]) -> TileLayout:
+    """A stack of matrices.
+
+    Args:
+        matrix: rows, elements of a row, rows of a tile.
+    """
+    rows, line, tall = matrix
+    found = x.format
+    assert found
+    axes = [(rows, steps[2]), *((n if by else 1, by) for n, by in ((batch[1], steps[1]), (batch[0], steps[0])))]
+    strides, dense = [], line
+    for extent, by in axes:
+        dense = by if extent > 1 else -(-dense // 8) * 8  # an axis of one element has no stride of its own
+        strides.append(dense * found.bytes)
+        dense *= extent
+    extents = (line, *(extent for extent, _ in axes))
+    return TileLayout(found, extents, tuple(strides), (SWIZZLED // found.bytes, tall, 1, 1))
+
+
+def takes(what: Attention, laid: Laid, arch: str) -> bool:
+    """Whether the kernel computes it."""
+    stored = laid.operands[0].format
+    return (
+        arch == ARCH
+        and stored in (F16, BF16)
+        and not what.values_first.steps
+        and max(laid.sizes[2:]) <= _WIDEST
+        and all(one.possible for one in laid.layouts(_ROWS))
+    )
+
+
+def choose_groups(laid: Laid, multiprocessors: int) -> Groups | None:
+    """Tiles of what ``takes`` has nothing against; None where attention.cu takes less time, by what an H200 took."""
+    queries, keys, *_ = laid.sizes
+    blocks = math.prod(laid.batch) * math.ceil(queries / (2 * _ROWS))
+    if keys < _LONG or 2 * blocks < multiprocessors:
+        return None
+    return Groups(2, 128)
+
+
+def launch(queue: Queue, what: Attention, laid: Laid, around: Around, kept: Sequence[Tensor], variant: Groups) -> None:
+    """Compute what ``takes`` says that the kernel does.
+
+    Args:
+        kept: what steps store, in order.
+    """
+    once = what.wide and len(around.after.steps) == 1
+    if once and any(step.store is not None for step in around.after.steps):
+        # Weights are not known in one walk. The result is, whoever looks, that of one.
+        _launch(
+            queue,
+            what,
+            laid,
+            replace(around, between=_unstored(around.between), after=_unstored(around.after)),
+            (),
+            variant,
+            once=True,
+        )
+        *operands, y = laid.operands
+        assert y.format
+        laid, once = replace(laid, operands=(*operands, queue.empty(y.shape, y.format))), False
+    _launch(queue, what, laid, around, kept, variant, once=once)
+
+
+def _unstored(steps: Steps) -> Steps:
+    return replace(steps, steps=tuple(replace(one, store=None) for one in steps.steps))
+
+
+def _launch(
+    queue: Queue, what: Attention, laid: Laid, around: Around, kept: Sequence[Tensor], variant: Groups, *, once: bool
+) -> None:
+    elements, (queries, keys, *_), (*read, y) = laid.elements, laid.sizes, laid.operands
+    stored, store = read[0].format, y.format
+    assert stored and store
+    small = stored is F16 and around.between.steps[-1].rounding == F16.name
+    macros = (
+        ("TAB", stored.name), ("TY", store.name), ("DEPTH", elements), ("WIDTH", elements), ("CONSUMERS", variant.groups), ("BK", variant.tile),
+        ("STAGES", variant.stages(elements)), ("ONLINE", int(once)), *around.macros, ("SMALL", int(small)), ("WIDE", int(what.wide)),
+    )  # fmt: skip
+    source = Source(
+        FILE, "attention_wgmma", macros, text_of(around, stored.name, even=keys % 2 == 0, file=FILE), contract=False
+    )
+    maps = (
+        TileMap(one.address(queue.backend), layout)
+        for one, layout in zip(read, laid.layouts(variant.tile), strict=True)
+    )
+    queue.launch(
+        source, math.prod(laid.batch) * math.ceil(queries / variant.queries), variant.threads, *maps, queue.at(y), *laid.beside,
+        *map(queue.at, kept), laid.problem, shared_bytes=variant.shared_bytes(elements),
+    )  # fmt: skip

@@ -1,0 +1,108 @@
+"""Attention on sm_90a's tensor cores: against the CPU device, tapped and not; on the host with copies, barriers and products emulated."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+
+import numpy as np
+import pytest
+
+from probe.engine.device.cuda.ops import attention
+from probe.engine.device.cuda.ops.attention_wgmma import ARCH, Groups
+from probe.engine.device.cuda.queue import Queue
+from probe.engine.device.cuda.tensors.formats import BF16, F16, Format
+from probe.engine.device.cuda.tensors.tensor import host_tensor
+from probe.engine.rounding import Interior
+from probe.precision import PRECISIONS
+from tests.engine.cuda.attention_cases import CASES
+from tests.engine.cuda.attention_problem import Problem, run, shapes
+from tests.engine.cuda.null_backend import NullBackend
+from tests.engine.cuda.test_attention import engine_of, near, tapped
+from tests.engine.cuda.test_wgmma import HopperOnHost
+
+TWO, THREE, WIDE_TILES = Groups(2, 64), Groups(3, 64), Groups(2, 128)
+GROUPS = (TWO, THREE, WIDE_TILES)
+TAKEN = [name for name, case in CASES.items() if max(case.sizes) <= 128]
+# case, precision, interior, variant
+ON_HOST = (
+    ("bert", "bf16", "storage", THREE), ("vit", "fp16", "storage", TWO), ("rows without keys made zero", "fp16", "storage", TWO),
+    ("long", "fp16", "storage", WIDE_TILES), ("where", "fp16", "fp32", TWO), ("rows without keys", "bf16", "fp32", WIDE_TILES),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def hopper(request):
+    if shutil.which("g++") is None:
+        pytest.skip("no g++ to compile kernels for the host")
+    return HopperOnHost(request.config.cache.mkdir("kernels-hopper"))
+
+
+def check(backend, folder, monkeypatch, name: str, precision: str, interior: Interior, variant: Groups) -> None:
+    engine, device, feeds = engine_of(folder, name, precision, backend, interior)
+    monkeypatch.setattr(attention, "choose_groups", lambda *_: variant)
+    golden = tapped(engine, feeds)
+    engine.device = device
+    one, taps = engine(feeds), tapped(engine, feeds)
+    assert not device.queue.apart and device.queue.launches["attention_wgmma"], device.queue.apart
+    assert all(np.array_equal(taps[key], array, equal_nan=True) for key, array in one.items()), "looking changes bits"
+    assert taps.keys() == golden.keys()
+    for key, array in golden.items():
+        near(taps[key], array, 3 * PRECISIONS[precision].roundoff)
+
+
+@pytest.mark.parametrize(("name", "precision", "interior", "variant"), ON_HOST, ids=str)
+def test_groups_compute_what_nodes_do(hopper, tmp_path, monkeypatch, name, precision, interior, variant):
+    check(hopper, tmp_path, monkeypatch, name, precision, interior, variant)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", TAKEN)
+def test_groups_compute_what_nodes_do_on_a_gpu(gpu, tmp_path, monkeypatch, name):
+    at = TAKEN.index(name)
+    for interior, precision in itertools.product(("storage", "fp32"), ("fp16", "bf16")):
+        check(gpu, tmp_path, monkeypatch, name, precision, interior, GROUPS[at % len(GROUPS)])
+        at += 1
+
+
+def error_of(backend, problem: Problem, stored: Format, variant: Groups, *, rounds: bool) -> float:
+    """Of the whole result against FP64, over its norm."""
+    queue, random = Queue(backend, 18), np.random.default_rng(1)
+    x = [queue.convert(host_tensor(random.standard_normal(one, dtype=np.float32)), stored) for one in shapes(problem)]
+    y, again = (run(queue, x, problem, variant, rounds=rounds).array(backend) for _ in range(2))
+    assert np.array_equal(y, again)
+    q, k, v, *mask = (one.array(backend).astype(np.float64) for one in x)
+    scores = np.einsum("bqhe,bkhe->bhqk", q, k, optimize=True) * problem[4] ** -0.5 + (mask[0] if mask else 0.0)
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    exact = np.einsum("bhqk,bkhe->bqhe", weights / weights.sum(-1, keepdims=True), v, optimize=True)
+    return float(np.linalg.norm(y - exact) / np.linalg.norm(exact))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("variant", GROUPS, ids=str)
+@pytest.mark.parametrize("size", [64, 128])
+def test_long_rows(gpu, size, variant):
+    """Several rounds of blocks, and more tiles than are under way; twice, to the bit."""
+    for mask, (stored, rounds) in enumerate(itertools.product((F16, BF16), (True, False))):
+        allowed = (1.5e-3 if rounds else 3e-4) * (1 if stored is F16 else 8)
+        assert error_of(gpu, (2, 9, 700, 1000, size, mask % 2), stored, variant, rounds=rounds) < allowed
+
+
+@pytest.mark.parametrize(("rounds", "variant"), [(True, TWO), (False, THREE)], ids=str)
+def test_a_long_row_on_the_host(hopper, rounds, variant):
+    assert error_of(hopper, (1, 1, 40, 600, 64, 1), F16, variant, rounds=rounds) < (1.5e-3 if rounds else 3e-4)
+
+
+@pytest.mark.parametrize(
+    ("problem", "stored", "arch", "taken"),
+    [
+        ((4, 16, 1024, 1024, 64, 0), F16, ARCH, True), ((4, 16, 1024, 1024, 128, 0), BF16, ARCH, True), ((4, 16, 1024, 1024, 64, 0), F16, "sm_100", False),
+        ((4, 16, 1024, 1024, 136, 0), F16, ARCH, False), ((8, 12, 128, 128, 64, 1), F16, ARCH, False), ((1, 32, 1, 1024, 128, 0), F16, ARCH, False),
+    ],
+)  # fmt: skip
+def test_who_takes_a_layer(problem, stored, arch, taken):
+    backend = NullBackend()
+    backend.arch = arch
+    queue = Queue(backend, 18)
+    run(queue, [queue.empty(one, stored) for one in shapes(problem)], problem)
+    assert [source.entry for source, _ in backend.launched] == ["attention_wgmma" if taken else "attention"]
