@@ -85,7 +85,7 @@ def record_tactics(
 
     Raises:
         InputError: the model cannot be compiled or run, an option names nothing, nothing is left of a layer, the file is there or cannot be
-            written. Nothing is written then.
+            written. Nothing but the timing cache is written then.
     """
     options = options or TacticOptions()
     check_new(out, options, model)
@@ -94,17 +94,28 @@ def record_tactics(
         engine = work.compile()
         with work.phase("choose") as tell:
             timings = work.timings(engine) if measure else None
-            choices = choose(engine, sets[0].feeds, selectors, timings=timings, progress=tell)
-        made = work.run(engine, choices, notes=(*notes, *(timings.notes if timings is not None else ())))
+            try:
+                choices = choose(engine, sets[0].feeds, selectors, timings=timings, progress=tell)
+            finally:
+                work.save(
+                    timings
+                )  # also where it was interrupted, or nothing is left of a layer: what was measured need not be again
+        made = work.run(
+            engine, choices, notes=(*notes, *noted(selectors), *(timings.notes if timings is not None else ()))
+        )
         file = tactic_file_of(engine, choices, made.recorded, made.verdict)
         write_text(text_of(file), out)
-        work.save(timings)
     return TacticsRecordResult(
         run=made, file=str(out), selectors=("fastest", *(one.name for one in selectors)),
         timing_cache=str(options.timing_cache or "") if timings is not None else "",
         measured=timings.measured if timings is not None else 0, reused=timings.reused if timings is not None else 0,
         command=options.command,
     )  # fmt: skip
+
+
+def noted(selectors: Sequence[Selector]) -> tuple[str, ...]:
+    """What selectors have to say once they were asked: rules about nothing."""
+    return tuple(note for one in selectors for note in getattr(one, "notes", ()))
 
 
 def check_new(out: str | Path, options: TacticOptions, model: Model) -> None:

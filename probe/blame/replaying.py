@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from probe.blame.choosing import Progress, TacticOptions, Work, check_new
+from probe.blame.choosing import Progress, TacticOptions, Work, check_new, noted
 from probe.blame.polygraphy_replay import is_polygraphy_replay, meaning_of, read_polygraphy_replay
 from probe.engine.assignment import Assignment, Choice
 from probe.engine.tuning.choose import choose
@@ -79,7 +79,7 @@ def replay_tactics(
         with work.phase("choose") as tell:
             timings = work.timings(engine) if not strict and options.timing_cache is not None else None
             choices = choose(engine, sets[0].feeds, [*selectors, replay], timings=timings, progress=tell)
-        made = work.run(engine, choices, notes=notes)
+        made = work.run(engine, choices, notes=(*notes, *noted(selectors)))
         made = replace(made, notes=(*differences(recorded.fingerprint, made.fingerprint), *made.notes))
         if out is not None:
             write_text(text_of(tactic_file_of(engine, choices, made.recorded, made.verdict)), out)
@@ -126,7 +126,7 @@ def _of_polygraphy(
         engine.assignment = Assignment(base.default, {**base.layers, **layers}, base.kept)
         with work.phase("choose") as tell:
             choices = choose(engine, sets[0].feeds, selectors, progress=tell)
-        made: TacticRun = work.run(engine, choices, notes=notes)
+        made: TacticRun = work.run(engine, choices, notes=(*notes, *noted(selectors)))
         if out is not None:
             write_text(text_of(tactic_file_of(engine, choices, made.recorded, made.verdict)), out)
     taken = f"precisions of {len(meant.precisions)} layers are taken from it"

@@ -113,10 +113,12 @@ class _Table:
                 wanted = [(one.layer, one.context, one.candidates) for one in problems]
                 feeds = work.sets[0].feeds
                 shapes = shapes_of(engine, feeds) if engine.tuner is not None else None
-                times = timings.measure(engine, feeds, wanted, shapes=shapes, progress=tell)
+                try:
+                    times = timings.measure(engine, feeds, wanted, shapes=shapes, progress=tell)
+                finally:
+                    work.save(timings)
                 problems = [_timed(one, times) for one in problems]
                 self.notes_of |= {f"{name} {one.tactic}": one.wrong for (name, _), one in times.items() if one.wrong}
-            work.save(timings)
         with work.phase("float64") as tell:
             self._measure_errors(problems, tell)
         judge = Judge(

@@ -108,6 +108,22 @@ def test_the_second_time_the_cache_is_used(work: Path, tmp_path: Path, typed: Ty
     assert (tmp_path / "a.tactics").read_bytes() == (tmp_path / "b.tactics").read_bytes()
 
 
+def test_what_was_measured_is_kept_where_the_rest_fails(work: Path, tmp_path: Path, typed: Typed) -> None:
+    words = (
+        "tactics",
+        "record",
+        "model.onnx",
+        *CALM,
+        "--timing-cache",
+        tmp_path / "times.json",
+        "-o",
+        tmp_path / "a.tactics",
+    )
+    failed = typed(*words, "--allow", "splitk4", cwd=work)
+    assert failed.returncode == 2 and not (tmp_path / "a.tactics").exists()
+    assert "times       0 measured, 28 from a cache" in typed(*words, cwd=work).stdout
+
+
 def test_a_bad_run_is_recorded_too(work: Path, tmp_path: Path, typed: Typed) -> None:
     target = tmp_path / "bad.tactics"
     done = typed(
@@ -136,6 +152,8 @@ def test_rules_decide(work: Path, tmp_path: Path, typed: Typed) -> None:
 BAD = [
     (("record", "model.onnx", "-o", "x.tactics", "--allow", "splitk4"), "exact refused by allow splitk4"),
     (("record", "model.onnx", "-o", "x.tactics", "--deny", "("), "is no rule about tactics"),
+    (("record", "model.onnx", "-o", "x.tactics", "--deny", "winogard_.*"), "no tactic is called so"),
+    (("record", "model.onnx", "-o", "x.tactics", "--deny", "acc16 @ fc77"), "it is about no layer of this network"),
     (("record", "model.onnx", "-o", "x.tactics", "--deny", "@none.txt"), "cannot read none.txt"),
     (("record", "model.onnx", "-o", "drawn.tactics"), "'drawn.tactics' exists"),
     (("record", "model.onnx", "-o", "model.onnx", "--overwrite"), "is the model"),

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from probe.engine import tactics
 from probe.engine.tuning.context import LayerContext
 from probe.errors import InputError
 
 _AT = " @ "
-_HINT = 'write "TACTIC" or "TACTIC @ LAYER", both regular expressions, or @FILE with a rule a line'
+# Names of every kind, wherever there are such tactics: who denies them on a device that has none has not mistyped
+_KNOWN = (
+    *(one.name for one in tactics.TACTICS), "wgmma_128x256", "wgmma_128x256_pair2", "wgmma_64x64_splitk4", "wgmma_64x128_turns2", "wgmma_64x64_nchw",
+    "mma_64x64", "mma_64x64_acc16", "simt_64x64", "conv_direct", "conv_depthwise", "cublaslt_130100_32f_A66_T20_S36_K1_R0_W0_C0_I0_G2",
+    "cublaslt_130100_16f_A66_T20_S36_K2_R2_W0_C0_I0_G2", "cudnn_91900_last_E11_k2v0_nT", "cudnn_91900_first_E11_k2v0_nW",
+)  # fmt: skip
+HINT = 'write "TACTIC" or "TACTIC @ LAYER", both regular expressions, or @FILE with a rule a line'
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,10 +28,12 @@ class Rule:
     Attributes:
         tactic: matched against the whole name: ``acc16`` is not ``sum_acc16``.
         layer: searched for in the names of the layer, its nodes and the tensors it makes; None: every layer.
+        listed: it is a line of a file, which may have been written for other networks, too.
     """
 
     tactic: re.Pattern[str]
     layer: re.Pattern[str] | None = None
+    listed: bool = field(default=False, compare=False)
 
     def __str__(self) -> str:
         return self.tactic.pattern + (f"{_AT}{self.layer.pattern}" if self.layer is not None else "")
@@ -38,11 +47,11 @@ class Rule:
         """
         tactic, at, layer = text.partition(_AT)
         if not tactic.strip() or (at and not layer):
-            raise InputError(f"{text!r} is no rule about tactics", hint=_HINT)
+            raise InputError(f"{text!r} is no rule about tactics", hint=HINT)
         try:
             return cls(re.compile(tactic.strip()), re.compile(layer) if at else None)
         except re.error as error:
-            raise InputError(f"{text!r} is no rule about tactics: {error}", hint=_HINT) from None
+            raise InputError(f"{text!r} is no rule about tactics: {error}", hint=HINT) from None
 
     @classmethod
     def of(cls, context: LayerContext, tactic: str, among: Iterable[LayerContext] = ()) -> Rule:
@@ -65,6 +74,20 @@ class Rule:
     def names(self, tactic: str) -> bool:
         """Whether it is about a tactic."""
         return self.tactic.fullmatch(tactic) is not None
+
+    def idle(self, layers: Iterable[tuple[LayerContext, Iterable[str]]]) -> str:
+        """Why it is about nothing in a network; "" when it is, and where only the device lacks a tactic that it names.
+
+        Args:
+            layers: each with the names of its tactics.
+        """
+        about = [set(names) for context, names in layers if self.concerns(context)]
+        if not about:
+            return "it is about no layer of this network"
+        there = sorted(set().union(*about))
+        if any(map(self.names, (*there, *_KNOWN))) or tactics.is_known(self.tactic.pattern):
+            return ""
+        return f"no tactic is called so; the layers it is about have {', '.join(there)}"
 
 
 def _named(name: str) -> re.Pattern[str]:
@@ -90,7 +113,10 @@ def read_rules(words: Iterable[str], option: str) -> tuple[Rule, ...]:
     rules: list[Rule] = []
     for word in words:
         try:
-            found = [Rule.parse(line) for line in (_lines(Path(word[1:])) if word.startswith("@") else [word])]
+            listed = word.startswith("@")
+            found = [
+                replace(Rule.parse(line), listed=listed) for line in (_lines(Path(word[1:])) if listed else [word])
+            ]
         except InputError as error:
             raise InputError(error.what, where=f"{option} {word}", hint=error.hint) from None
         rules += found
@@ -104,7 +130,7 @@ def _lines(path: Path) -> list[str]:
         raise InputError(f"cannot read {path}: {error}") from error
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
     if not lines:
-        raise InputError(f"no rules in {path}", hint=_HINT)
+        raise InputError(f"no rules in {path}", hint=HINT)
     return lines
 
 

@@ -11,7 +11,8 @@ from typing import Protocol, runtime_checkable
 
 from probe.engine.tactics import is_known, tactic_of
 from probe.engine.tuning.context import Candidate, LayerContext
-from probe.engine.tuning.rules import Rule
+from probe.engine.tuning.rules import HINT, Rule
+from probe.errors import InputError
 
 
 class Selector(Protocol):
@@ -132,8 +133,14 @@ class Random(_Silent):
         return drawn.sample(by_name, len(by_name))
 
 
-class Allow(_Silent):
-    """Of the layers that its rules are about, only tactics that one of them names. Other layers are free."""
+class _Ruled(_Silent):
+    """A selector made of rules.
+
+    Attributes:
+        notes: rules of files that are about nothing in the network.
+    """
+
+    word = ""
 
     def __init__(self, *rules: Rule | str) -> None:
         """
@@ -144,30 +151,50 @@ class Allow(_Silent):
             InputError: a rule that cannot be read.
         """
         self.rules = tuple(Rule.parse(one) if isinstance(one, str) else one for one in rules)
-        self.name = f"allow {', '.join(map(str, self.rules))}"
+        self.name = f"{self.word} {', '.join(map(str, self.rules))}"
+        self.notes: tuple[str, ...] = ()
+
+    def begin(self, layers: Sequence[tuple[LayerContext, Sequence[Candidate]]]) -> None:
+        """As ``Begins.begin``.
+
+        Raises:
+            InputError: a rule is about nothing: a mistyped one would be obeyed by having no effect.
+        """
+        names = [(context, [one.tactic for one in candidates]) for context, candidates in layers]
+        idle = [(rule, reason) for rule in self.rules if (reason := rule.idle(names))]
+        for rule, reason in idle:
+            if not rule.listed:
+                raise InputError(f"{str(rule)!r}: {reason}", where=f"--{self.word} {rule}", hint=HINT)
+        self.notes = tuple(f"{self.word} {rule}: {reason}" for rule, reason in idle)
+
+    def _about(self, context: LayerContext) -> list[Rule]:
+        return [rule for rule in self.rules if rule.concerns(context)]
+
+
+class Allow(_Ruled):
+    """Of the layers that its rules are about, only tactics that one of them names. Other layers are free."""
+
+    word = "allow"
 
     def named(self, context: LayerContext) -> Sequence[str]:
         """As ``Names.named``: tactics that rules about the layer write out, alone or between ``|``."""
-        words = (word for rule in self.rules if rule.concerns(context) for word in rule.tactic.pattern.split("|"))
+        words = (word for rule in self._about(context) for word in rule.tactic.pattern.split("|"))
         return tuple(dict.fromkeys(word for word in words if is_known(word)))
 
     def select(self, context: LayerContext, candidates: Sequence[Candidate]) -> Sequence[Candidate]:
         """As ``Selector.select``."""
-        about = [rule for rule in self.rules if rule.concerns(context)]
+        about = self._about(context)
         return [one for one in candidates if not about or any(rule.names(one.tactic) for rule in about)]
 
 
-class Deny(_Silent):
+class Deny(_Ruled):
     """All but the tactics that one of its rules names for the layer."""
 
-    def __init__(self, *rules: Rule | str) -> None:
-        """As ``Allow``."""
-        self.rules = tuple(Rule.parse(one) if isinstance(one, str) else one for one in rules)
-        self.name = f"deny {', '.join(map(str, self.rules))}"
+    word = "deny"
 
     def select(self, context: LayerContext, candidates: Sequence[Candidate]) -> Sequence[Candidate]:
         """As ``Selector.select``."""
-        about = [rule for rule in self.rules if rule.concerns(context)]
+        about = self._about(context)
         return [one for one in candidates if not any(rule.names(one.tactic) for rule in about)]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from probe.engine.engine import Engine
 from probe.engine.tactics import TACTICS
 from probe.engine.tuning.choose import choose, problems_of
 from probe.engine.tuning.context import Candidate, LayerContext
+from probe.engine.tuning.rules import read_rules
 from probe.engine.tuning.selector import (
     Allow,
     Deny,
@@ -223,3 +225,28 @@ def test_record_writes_down_every_choice(engine: Engine, feeds: Feeds) -> None:
     record = Record()
     choices = choose(engine, feeds, [record, Random(7)])
     assert [(context.layer, one.tactic) for context, one in record.choices] == list(choices.tactics.items())
+
+
+@pytest.mark.parametrize(
+    ("selector", "told"),
+    [
+        (Deny("winogard_.*"), "no tactic is called so; the layers it is about have .*exact"),
+        (Deny("splitk.*@ ^fc2"), "no tactic is called so"),
+        (Allow("acc16 @ elsewhere"), "about no layer"),
+        (Deny("acc16", "acc16 @ fc22"), "about no layer"),
+    ],
+)
+def test_a_rule_about_nothing_is_refused(engine: Engine, feeds: Feeds, selector: Selector, told: str) -> None:
+    with pytest.raises(InputError, match=told) as refused:
+        choose(engine, feeds, [selector])
+    assert refused.value.where.startswith(("--deny ", "--allow ")) and "TACTIC @ LAYER" in refused.value.hint
+
+
+def test_a_rule_about_tactics_of_other_devices_or_of_a_file_is_not(
+    engine: Engine, feeds: Feeds, tmp_path: Path
+) -> None:
+    assert choose(engine, feeds, [Deny("wgmma_.*", "wgmma_192x128", "cublaslt_.*", "winograd_f2")])
+    (tmp_path / "rules").write_text("acc16 @ elsewhere\nsplitk.*\n")
+    selector = Deny(*read_rules([f"@{tmp_path / 'rules'}"], "--deny"))
+    choose(engine, feeds, [selector])
+    assert selector.notes == ("deny acc16 @ elsewhere: it is about no layer of this network",)
