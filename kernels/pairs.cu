@@ -5,14 +5,20 @@
 // Sums are in double, of differences in double. Relative errors are added in float over the VEC elements of a thread before, and good to 4 units in
 // the last place of float each, the largest to 2. Squares in float (over eight elements, then folded) brought nothing: 146 and 147 us for 64 M pairs.
 // Tactics:
-//   pairs_parts   a block a stretch of the tensor, VEC elements at a time, the next ones on their way; what has nothing odd among VEC elements
-//                 needs one test for all of them, the rest is walked one by one; the place of the largest error is looked for when a warp meets one
+//   pairs_parts   many pairs in one launch: a block a stretch of one of them, VEC elements a thread at a time, those of the next STAGES - 1 turns on
+//                 their way to shared memory (a tensor of 2 bytes has too few bytes under way in registers: 74 % of copy bandwidth); what has nothing
+//                 odd among VEC elements needs one test for all of them, the rest is walked one by one; the place of the largest error is looked for
+//                 when a warp meets one
 //   pairs_join    a block a pair: joins its parts, in order
 //   pairs_clear   zeroes what parts add to
-// Maxima are those of unsigned bits, so that their order does not matter; the order of every sum is fixed by n and the number of blocks.
-// NVRTC defines: TA, VEC, ROWS (maxima are kept), SPLIT (rows may end inside VEC elements), EITHER (of two tolerances suffices), AHEAD (load before working), LEAST (blocks a
-// multiprocessor), BLOCKS (of one pair, at most), one ENTRY.
+// Maxima are those of unsigned bits, so that their order does not matter; the order of every sum is fixed by n and the number of blocks of the pair,
+// which depends on nothing but the pair.
+// NVRTC defines: TA, VEC, STAGES (with VEC 8), ROWS (maxima are kept), SPLIT (rows may end inside VEC elements), EITHER (of two tolerances suffices),
+// LEAST (blocks a multiprocessor), BLOCKS (of one pair, at most), one ENTRY.
 #include "common.cuh"
+#ifdef ENTRY_PARTS
+#include "mma.cuh"
+#endif
 
 enum { ABS, REL, SQUARED, GOLDEN2, ACTUAL2, DOT, MISMATCHED, ADDED = MISMATCHED, MAX_REL, GOLDEN_MAX, ACTUAL_MAX, GOLDEN_MIN_, ACTUAL_MIN_, MAX_ABS, PLACE, VALUES };  // minima are held negated
 enum { ASIDE, NAN_A, INF_A, NAN_G, INF_G, NONFINITE, SENTINELS, SENTINEL_MISMATCH, WRONG, SENTINEL_ERROR, GRID, CLASSES };
@@ -34,6 +40,8 @@ __device__ __forceinline__ float reciprocal(float x) {
 struct Measure { float threshold, boundary, floor, atol, rtol; int equal_nan, equal_inf; };
 // Rows are of `cols` elements; row r is of item r / channels and channel r % channels. `maxima`: error and range of each item, then of each channel.
 struct Rows { int cols, channels, items; };
+// A pair: `blocks` blocks from block `first` on, a stretch of `span` elements each; `place` among the pairs that are joined together.
+struct Job { const void* actual; const float* golden; unsigned* maxima; i64 n; int span, first, blocks, place; Measure m; Rows r; };
 
 __device__ __forceinline__ double joined(int value, double x, double y) { return value <= ADDED ? x + y : y > x ? y : x; }
 // a larger error, or the same earlier
@@ -42,15 +50,15 @@ __device__ __forceinline__ void further(double& most, double& place, double othe
 }
 
 #ifdef ENTRY_PARTS
+__device__ __forceinline__ float bound(float magnitude, float atol, float rtol) {
+    float scaled = __fmul_rn(rtol, magnitude);
+    return EITHER ? fmaxf(scaled, atol) : __fadd_rn(scaled, atol);
+}
+
 struct Seen {
     double sums[DOT + 1];
     float max_rel, golden_max, actual_max, golden_min, actual_min;
     int mismatched;
-
-    __device__ __forceinline__ float bound(float magnitude, const Measure& m) const {
-        float scaled = __fmul_rn(m.rtol, magnitude);
-        return EITHER ? fmaxf(scaled, m.atol) : __fadd_rn(scaled, m.atol);
-    }
 
     __device__ __forceinline__ void wide(float a, float g) {
         double x = a, y = g, apart = x - y;
@@ -84,7 +92,7 @@ struct Seen {
         float apart = fabsf(a - g), relative = apart * reciprocal(fmaxf(magnitude, m.floor));
         wide(a, g);
         sums[REL] += relative;
-        mismatched += apart > bound(magnitude, m);
+        mismatched += apart > bound(magnitude, m.atol, m.rtol);
         max_rel = fmaxf(max_rel, relative);
         golden_max = fmaxf(golden_max, g);
         actual_max = fmaxf(actual_max, a);
@@ -101,24 +109,36 @@ __device__ __forceinline__ void note(unsigned* at, float error, float range) {
 }
 __device__ __forceinline__ float most_of_warp(float x) { return __uint_as_float(__reduce_max_sync(0xffffffffu, __float_as_uint(x))); }
 
+// `firsts` [pairs]: the first block of each
 extern "C" __global__ void __launch_bounds__(THREADS, LEAST) pairs_parts(
-    const TA* __restrict__ actual, const float* __restrict__ golden, double* __restrict__ parts, unsigned* __restrict__ classes,
-    unsigned* __restrict__ maxima, i64 n, int span, Measure m, Rows r) {
+    const Job* __restrict__ jobs, const int* __restrict__ firsts, int pairs, double* __restrict__ parts, unsigned* __restrict__ classes) {
     take_turn();
     __shared__ double held[VALUES][WARPS];
     __shared__ unsigned counted[CLASSES];
-    i64 first = (i64)blockIdx.x * span;
-    int count = (int)(n - first < span ? n - first : span), lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    __shared__ Job job;
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, chosen = -1;
+    for (int base = 0; base < pairs; base += 32) {
+        chosen += __popc(__ballot_sync(0xffffffffu, base + lane < pairs && firsts[base + lane] <= (int)blockIdx.x));
+    }
+    if (threadIdx.x < sizeof(Job) / 4) ((unsigned*)&job)[threadIdx.x] = ((const unsigned*)(jobs + chosen))[threadIdx.x];
+    __syncthreads();
+    const TA* __restrict__ actual = (const TA*)job.actual;
+    const float* __restrict__ golden = job.golden;
+    const Measure& m = job.m;  // in shared memory what is rarely read
+    const float threshold = m.threshold, floor = m.floor, atol = m.atol, rtol = m.rtol;
+    const int cols = job.r.cols, span = job.span, block = (int)blockIdx.x - job.first;
+    const i64 first = (i64)block * span;
+    const int count = (int)(job.n - first < span ? job.n - first : span);
     if (threadIdx.x < CLASSES) counted[threadIdx.x] = 0;
     // A warp walks its own stretch, so that the rows it meets change rarely
     int stretch = span / WARPS, begin = warp * stretch, end = begin + stretch < count ? begin + stretch : count;
 #if ROWS
     __shared__ unsigned table[TABLE][2];
-    i64 first_row = first / r.cols;
-    int within = (int)(first - first_row * r.cols), rows = (within + count - 1) / r.cols + 1;
+    i64 first_row = first / cols;
+    int within = (int)(first - first_row * cols), rows = (within + count - 1) / cols + 1;
     for (int row = threadIdx.x; row < rows; row += THREADS) table[row][0] = table[row][1] = 0;
-    int row = (within + begin) / r.cols, col = (within + begin) % r.cols;  // where the warp is
-    int step_rows = 32 * VEC / r.cols, step_cols = 32 * VEC % r.cols, current = row;
+    int row = (within + begin) / cols, col = (within + begin) % cols;  // where the warp is
+    int step_rows = 32 * VEC / cols, step_cols = 32 * VEC % cols, current = row;
     float row_error = 0.f, row_range = 0.f;  // of `current`, so far
 #endif
     __syncthreads();
@@ -128,26 +148,45 @@ extern "C" __global__ void __launch_bounds__(THREADS, LEAST) pairs_parts(
     seen.golden_min = seen.actual_min = INFINITE;
     actual += first;
     golden += first;
-    Pack<TA, VEC> a = {}, coming_a = {};
-    Pack<float, VEC> g = {}, coming_g = {};
     int c = begin + lane * VEC;
-    if (AHEAD && c + VEC <= end) {
-        coming_a = *(const Pack<TA, VEC>*)(actual + c);
-        coming_g = *(const Pack<float, VEC>*)(golden + c);
-    }
+#if VEC > 1
+    // What a thread brings it alone reads, so that nobody waits for others
+    DYNAMIC_SHARED(staged);
+    constexpr int OF_ACTUAL = VEC * sizeof(TA) / 16, PIECES = OF_ACTUAL + VEC / 4, APART = THREADS * 16;
+    unsigned char* mine = staged + threadIdx.x * 16;
+    auto bring = [&](int at, int stage) {
+        unsigned char* to = mine + stage * (PIECES * APART);
+        if (at + VEC <= end) {
+#pragma unroll
+            for (int piece = 0; piece < OF_ACTUAL; ++piece) copy16(to + piece * APART, (const unsigned char*)(actual + at) + 16 * piece, true);
+#pragma unroll
+            for (int piece = 0; piece < VEC / 4; ++piece) copy16(to + (OF_ACTUAL + piece) * APART, golden + at + 4 * piece, true);
+        }
+        copies_commit();
+    };
+#pragma unroll
+    for (int ahead = 0; ahead < STAGES - 1; ++ahead) bring(c + ahead * 32 * VEC, ahead);
+    int stage = 0;
+#endif
     for (int base = begin; base < end; base += 32 * VEC, c += 32 * VEC) {
-        a = coming_a;
-        g = coming_g;
-        if (!AHEAD && c + VEC <= end) {
-            a = *(const Pack<TA, VEC>*)(actual + c);
-            g = *(const Pack<float, VEC>*)(golden + c);
+        Pack<TA, VEC> a = {};
+        Pack<float, VEC> g = {};
+#if VEC > 1
+        copies_wait<STAGES - 2>();
+        if (c + VEC <= end) {
+            const unsigned char* from = mine + stage * (PIECES * APART);
+#pragma unroll
+            for (int piece = 0; piece < OF_ACTUAL; ++piece) ((Pack<TA, 16 / sizeof(TA)>*)a.lane)[piece] = *(const Pack<TA, 16 / sizeof(TA)>*)(from + piece * APART);
+#pragma unroll
+            for (int piece = 0; piece < VEC / 4; ++piece) ((Pack<float, 4>*)g.lane)[piece] = *(const Pack<float, 4>*)(from + (OF_ACTUAL + piece) * APART);
         }
-        if (AHEAD && c + 32 * VEC + VEC <= end) {
-            coming_a = *(const Pack<TA, VEC>*)(actual + c + 32 * VEC);
-            coming_g = *(const Pack<float, VEC>*)(golden + c + 32 * VEC);
-        }
+        bring(c + (STAGES - 1) * 32 * VEC, stage ? stage - 1 : STAGES - 1);
+        stage = stage + 1 < STAGES ? stage + 1 : 0;
+#else
+        if (c < end) { a.lane[0] = actual[c]; g.lane[0] = golden[c]; }
+#endif
 #if ROWS
-        bool alone = col + 32 * VEC <= r.cols;  // the whole warp in one row
+        bool alone = col + 32 * VEC <= cols;  // the whole warp in one row
         if (current != row || !alone) {
             row_error = most_of_warp(row_error);
             row_range = most_of_warp(row_range);
@@ -156,7 +195,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, LEAST) pairs_parts(
             current = row;
         }
         int my_col = col + lane * VEC, my_row = row;
-        if (!alone) { my_row += my_col / r.cols; my_col %= r.cols; }
+        if (!alone) { my_row += my_col / cols; my_col %= cols; }
 #endif
         float together = 0.f, golden_max = -INFINITE, golden_min = INFINITE, actual_max = -INFINITE, actual_min = INFINITE, error = 0.f;
 #pragma unroll
@@ -171,16 +210,16 @@ extern "C" __global__ void __launch_bounds__(THREADS, LEAST) pairs_parts(
         }
         float range = fmaxf(golden_max, -golden_min), error_2 = 0.f, range_2 = 0.f;
         // NaN or Inf of either side is in the sum of differences, or in golden's range
-        bool plain = c + VEC <= end && fabsf(together) < INFINITE && range < m.threshold;
+        bool plain = c + VEC <= end && fabsf(together) < INFINITE && range < threshold;
         if (plain) {
             float relative = 0.f, relative_max = 0.f;
 #pragma unroll
             for (int v = 0; v < VEC; ++v) {
                 float x = read(a.lane[v]), y = g.lane[v], apart = fabsf(x - y), magnitude = fabsf(y);
-                float share = apart * reciprocal(fmaxf(magnitude, m.floor));
+                float share = apart * reciprocal(fmaxf(magnitude, floor));
                 relative += share;
                 relative_max = fmaxf(relative_max, share);
-                seen.mismatched += (int)(__float_as_uint(seen.bound(magnitude, m) - apart) >> 31);
+                seen.mismatched += (int)(__float_as_uint(bound(magnitude, atol, rtol) - apart) >> 31);
                 seen.wide(x, y);
             }
             seen.sums[REL] += relative;
@@ -190,12 +229,12 @@ extern "C" __global__ void __launch_bounds__(THREADS, LEAST) pairs_parts(
             seen.actual_min = fminf(seen.actual_min, actual_min);
             seen.max_rel = fmaxf(seen.max_rel, relative_max);
 #if ROWS && SPLIT
-            if (my_col + VEC > r.cols) {  // the next row begins among these
+            if (my_col + VEC > cols) {  // the next row begins among these
                 error = range = 0.f;
 #pragma unroll
                 for (int v = 0; v < VEC; ++v) {
                     float apart = fabsf(read(a.lane[v]) - g.lane[v]), magnitude = fabsf(g.lane[v]);
-                    bool next = my_col + v >= r.cols;
+                    bool next = my_col + v >= cols;
                     error = fmaxf(error, next ? 0.f : apart);
                     range = fmaxf(range, next ? 0.f : magnitude);
                     error_2 = fmaxf(error_2, next ? apart : 0.f);
@@ -211,7 +250,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, LEAST) pairs_parts(
                 float apart = 0.f, magnitude = 0.f;
                 seen.one(read(actual[at]), golden[at], m, counted, apart, magnitude);
 #if ROWS && SPLIT
-                bool next = my_col + (at - c) >= r.cols;
+                bool next = my_col + (at - c) >= cols;
                 error_2 = fmaxf(error_2, next ? apart : 0.f);
                 range_2 = fmaxf(range_2, next ? magnitude : 0.f);
                 if (next) apart = magnitude = 0.f;
@@ -229,7 +268,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, LEAST) pairs_parts(
 #pragma unroll 1
                 for (int at = last - 1; at >= c; --at) {
                     float x = read(actual[at]), y = golden[at];
-                    if (fabsf(y) < m.threshold && fabsf(x) < INFINITE && __float_as_uint(fabsf(x - y)) == highest) found = at;
+                    if (fabsf(y) < threshold && fabsf(x) < INFINITE && __float_as_uint(fabsf(x - y)) == highest) found = at;
                 }
             }
             place = __reduce_min_sync(0xffffffffu, found);
@@ -240,11 +279,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, LEAST) pairs_parts(
             row_range = fmaxf(row_range, range);
         } else if (c < end) {
             note(table[my_row], error, range);
-            if (SPLIT && my_col + VEC > r.cols && my_row + 1 < rows) note(table[my_row + 1], error_2, range_2);
+            if (SPLIT && my_col + VEC > cols && my_row + 1 < rows) note(table[my_row + 1], error_2, range_2);
         }
         row += step_rows;
         col += step_cols;
-        if (col >= r.cols) { col -= r.cols; ++row; }
+        if (col >= cols) { col -= cols; ++row; }
 #endif
     }
 #if ROWS
@@ -274,7 +313,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, LEAST) pairs_parts(
         held[PLACE][warp] = (double)(first + place);
     }
     __syncthreads();
-    parts += blockIdx.x;
+    parts += (i64)job.place * VALUES * BLOCKS + block;
+    classes += job.place * CLASSES;
     if (threadIdx.x < MAX_ABS) {
         double x = held[threadIdx.x][0];
         for (int w = 1; w < WARPS; ++w) x = joined(threadIdx.x, x, held[threadIdx.x][w]);
@@ -288,25 +328,27 @@ extern "C" __global__ void __launch_bounds__(THREADS, LEAST) pairs_parts(
     }
     if (threadIdx.x < SENTINEL_ERROR && counted[threadIdx.x]) atomicAdd(classes + threadIdx.x, counted[threadIdx.x]);
     if (threadIdx.x == SENTINEL_ERROR && counted[SENTINEL_ERROR]) atomicMax(classes + SENTINEL_ERROR, counted[SENTINEL_ERROR]);
-    if (threadIdx.x == GRID && blockIdx.x == 0) classes[GRID] = gridDim.x;
+    if (threadIdx.x == GRID && block == 0) classes[GRID] = (unsigned)job.blocks;
 #if ROWS
+    unsigned* __restrict__ maxima = job.maxima;
+    const int items = job.r.items, channels = job.r.channels;
     for (int base = warp * 32; base < rows; base += THREADS) {
         bool there = base + lane < rows;
         unsigned error = there ? table[base + lane][0] : 0, range = there ? table[base + lane][1] : 0;
-        i64 whole = first_row + base + (there ? lane : 0), item = whole / r.channels;
-        int channel = (int)(whole - item * r.channels);
-        if (r.channels > 1 && there) {
-            atomicMax(maxima + 2 * (i64)r.items + channel, error);
-            atomicMax(maxima + 2 * (i64)r.items + r.channels + channel, range);
+        i64 whole = first_row + base + (there ? lane : 0), item = whole / channels;
+        int channel = (int)(whole - item * channels);
+        if (channels > 1 && there) {
+            atomicMax(maxima + 2 * (i64)items + channel, error);
+            atomicMax(maxima + 2 * (i64)items + channels + channel, range);
         }
-        if ((first_row + base) / r.channels == (first_row + base + 31) / r.channels) {  // of one item
+        if ((first_row + base) / channels == (first_row + base + 31) / channels) {  // of one item
             error = __reduce_max_sync(0xffffffffu, error);
             range = __reduce_max_sync(0xffffffffu, range);
             there = lane == 0;
         }
         if (there) {
             atomicMax(maxima + item, error);
-            atomicMax(maxima + r.items + item, range);
+            atomicMax(maxima + items + item, range);
         }
     }
 #endif

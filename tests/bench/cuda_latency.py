@@ -40,6 +40,7 @@ from probe.engine.device.pairs import Rows
 from probe.engine.engine import Engine
 from probe.model import load
 from tests.bench import bert_base, resnet50
+from tests.bench.kernel_graph import graph_of
 
 REAL = (
     ("PROBE_MODELS", ("silero_vad", "gtcrn_simple", "dnsmos_sig_bak_ovr", "magika_standard_v3_3", "ultraface_slim_320", "superres_core")),
@@ -213,32 +214,38 @@ def new_assignment(engine: Engine, device: CudaDevice, feeds: Mapping[str, np.nd
 
 
 def sums_of_pairs(backend: Driver) -> None:
-    """Sums of tensors and their goldens against the bytes of both at copy bandwidth; 64 M pairs, and what ResNet-50 has most of."""
+    """Sums of tensors and their goldens against the bytes of both at copy bandwidth, as a graph: 64 M pairs, what ResNet-50 has most of, and many of
+    those together."""
     queue, random = Queue(backend, 18), np.random.default_rng(0)
     golden, other = (host_tensor(random.standard_normal((32, 1 << 21), dtype=np.float32)) for _ in range(2))
     sizes = (
-        (1 << 26, (Rows(), Rows(32), Rows(32, 64))),
-        (32 * 256 * 3136, (Rows(32, 256),)),
-        (32 * 2048 * 49, (Rows(32, 2048),)),
+        (1 << 26, 1, (Rows(), Rows(32), Rows(32, 64))),
+        (32 * 256 * 3136, 1, (Rows(32, 256),)),
+        (32 * 2048 * 49, 1, (Rows(32, 2048),)),
+        (32 * 256 * 784, 1, (Rows(32, 256),)),
+        (32 * 256 * 784, 40, (Rows(32, 256),)),
+        (32 * 2048 * 49, 40, (Rows(32, 2048),)),
     )
     for stored in (F32, F16):
         actual = queue.convert(other, stored)
-        for size, layouts in sizes:
+        for size, many, layouts in sizes:
             pair = [Tensor((size,), one.format, buffer=one.memory) for one in (actual, golden) if one.address(backend)]
             for rows in layouts:
-                seconds = min(backend.seconds(partial(_five_times, queue, *pair, rows)) / 5 for _ in range(8))
-                floor = sum(one.nbytes for one in pair) / BANDWIDTH
+                graph = graph_of(backend, partial(_summed, *pair, rows, many))
+                seconds = min(backend.seconds(graph.launch) for _ in range(12))
+                floor = many * sum(one.nbytes for one in pair) / BANDWIDTH
                 print(
-                    f"sums of {size / 2**20:4.1f} M pairs, {stored.name:5}, {rows.items:2} x {rows.channels:4} rows: {seconds * 1e6:.1f} us, "
+                    f"sums of {many:2} x {size / 2**20:4.1f} M pairs, {stored.name:5}, {rows.items:2} x {rows.channels:4} rows: {seconds * 1e6:.1f} us, "
                     f"{floor / seconds:.0%} of copy bandwidth",
                     flush=True,
                 )
 
 
-def _five_times(queue: Queue, actual: Tensor, golden: Tensor, rows: Rows) -> None:
+def _summed(actual: Tensor, golden: Tensor, rows: Rows, many: int, queue: Queue) -> None:
     pairs = Pairs(queue)
-    for _ in range(5):
+    for _ in range(many):
         pairs.add(actual, golden, How(floor=1e-3), rows)
+    pairs.fetch()
 
 
 def _replayed(prepared: Prepared) -> dict[str, Tensor]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 from dataclasses import dataclass, field
 from functools import cache
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from probe.engine.device.cuda.compiling.compile import Source
 from probe.engine.device.cuda.errors import Unsupported
 from probe.engine.device.cuda.sums.worst import Walk, Worst
 from probe.engine.device.cuda.tensors.formats import F32, I32
+from probe.engine.device.cuda.tensors.tensor import host_tensor
 from probe.engine.device.pairs import Measure, PairSums, PairWorst, Rows
 
 if TYPE_CHECKING:
@@ -32,37 +32,52 @@ _CLASSES = (
 )  # fmt: skip
 _THREADS = 256
 _LANES = 8  # elements a thread takes at a time
+_BYTES = {"float": 4, "f16": 2, "bf16": 2}
+_STAGES = {4: 3, 2: 4}  # of elements of so many bytes, turns that are on their way to shared memory or there
 _BLOCKS = 3  # a multiprocessor
-_AHEAD = 0  # whether a thread loads its next elements before it works on those it has
+_TURNS = 2  # of a block at least, where a pair does not fill the GPU
 _TABLE = _THREADS * 8  # rows a block keeps maxima of
-_PAIRS = 64  # joined by one launch
+_PAIRS = 128  # summed up together
+_HELD = 1 << 30  # bytes of tensors from which on pairs do not wait for others
 _MAXIMA = 1 << 18  # of the items and channels of so many pairs
 _LARGEST = 1 << 30  # elements of a row
+# The structs of kernels/pairs.cu
+_JOB = np.dtype(
+    [(name, "u8") for name in ("actual", "golden", "maxima")] + [("n", "i8")] + [(name, "i4") for name in ("span", "first", "blocks", "place")]
+    + [(name, "f4") for name in ("threshold", "boundary", "floor", "atol", "rtol")]
+    + [(name, "i4") for name in ("equal_nan", "equal_inf", "cols", "channels", "items")]
+)  # fmt: skip
 
 
-class _Measure(ctypes.Structure):
-    """The struct of kernels/pairs.cu."""
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """A pair as kernels are told of it.
 
-    _fields_ = (
-        *((name, ctypes.c_float) for name in ("threshold", "boundary", "floor", "atol", "rtol")),
-        *((name, ctypes.c_int) for name in ("equal_nan", "equal_inf")),
-    )
+    Attributes:
+        form: pairs of one form are one launch.
+        maxima: place of its own among those of the chunk.
+        worst: whether its largest errors are looked up.
+    """
 
-
-class _Rows(ctypes.Structure):
-    """The struct of kernels/pairs.cu."""
-
-    _fields_ = tuple((name, ctypes.c_int) for name in ("cols", "channels", "items"))
+    actual: Tensor
+    golden: Tensor
+    form: tuple[int | str, ...]
+    span: int
+    blocks: int
+    maxima: int
+    how: Measure
+    rows: Rows
+    worst: bool
 
 
 @dataclass(slots=True)
 class _Chunk:
-    """Pairs that are joined by one launch.
+    """Pairs that are launched together.
 
     Attributes:
         made: what is fetched: joined values, classes, maxima. ``base``: where it lies.
+        jobs: until they are launched, with their tensors; ``held``: bytes of these.
         pairs: elements, rows and place among the maxima of each.
-        walks: how the tensors of each were cut, with the tensors, until their largest errors are looked up.
     """
 
     made: Tensor
@@ -70,8 +85,9 @@ class _Chunk:
     maxima: int
     pairs: list[tuple[int, Rows, int]]
     used: int = 0
-    joined: bool = False
-    walks: list[Walk | None] = field(default_factory=list)
+    held: int = 0
+    launched: bool = False
+    jobs: list[_Job] = field(default_factory=list)
     worst: Worst | None = None
 
     @property
@@ -84,7 +100,8 @@ class _Chunk:
 
 
 class Pairs:
-    """Sums of many pairs: launched as they are asked for, fetched together.
+    """Sums of many pairs: launched together, when there are enough of them or they are fetched. What is summed in which order depends on the pair
+    alone, and so do the bits of its sums.
 
     Args:
         most: largest errors that are looked up of pairs that ask for it.
@@ -94,7 +111,6 @@ class Pairs:
         self._queue, self._most = queue, most
         self._blocks = _BLOCKS * queue.backend.multiprocessors  # of one pair, at most
         self._parts: Tensor | None = None
-        self._parts_at = 0
         self._chunks: list[_Chunk] = []
         self._order: list[tuple[int, int]] = []
 
@@ -104,18 +120,19 @@ class Pairs:
     def add(
         self, actual: Tensor, golden: Tensor, how: Measure, rows: Rows | None = None, *, worst: bool = False
     ) -> int:
-        """Launch the sums of a pair.
+        """Ask for the sums of a pair; both tensors are held until they are launched.
 
         Args:
             golden: float32, of as many elements.
             rows: whose maxima are kept.
-            worst: look up its largest errors, too; both tensors are held until then.
+            worst: look up its largest errors, too.
 
         Returns:
             Its place in what ``fetch`` returns.
 
         Raises:
             Unsupported: other types, or rows of unequal or unheard-of length.
+            OutOfMemory: for what is made of the pairs.
         """
         rows = rows or Rows()
         size = actual.size
@@ -127,7 +144,7 @@ class Pairs:
         keeps = rows.count > 1
         lanes = _LANES if not keeps or cols >= _LANES else 1
         unit = _THREADS * lanes
-        blocks = min(self._blocks, -(-size // unit))
+        blocks = min(self._blocks, -(-size // (_TURNS * unit)))
         span = -(-size // (blocks * unit)) * unit
         if keeps:
             span = max(min(span, _TABLE * cols // unit * unit), unit)
@@ -135,33 +152,34 @@ class Pairs:
         if cols >= _LARGEST or span >= _LARGEST or blocks > self._blocks:
             raise Unsupported(f"sums over {rows.count} rows of {cols} elements")
         chunk = self._chunk(2 * (rows.items + rows.channels) if keeps else 0)
-        at, base = len(chunk.pairs), chunk.base
-        split = int(keeps and cols % lanes > 0)
-        form = actual.format.name, lanes, int(keeps), split, self._blocks, int(how.either), _BLOCKS, _AHEAD
-        self._queue.launch(
-            _parts_source(form), blocks, _THREADS, self._queue.at(actual), self._queue.at(golden),
-            ctypes.c_void_p(self._parts_at + at * len(_VALUES) * self._blocks * 8),
-            ctypes.c_void_p(base + chunk.classes_at + at * len(_CLASSES) * 4), ctypes.c_void_p(base + chunk.maxima_at + chunk.used * 4),
-            ctypes.c_longlong(size), ctypes.c_int(span),
-            _Measure(how.threshold, how.boundary, how.floor, how.atol, how.rtol, how.equal_nan, how.equal_inf),
-            _Rows(cols, rows.channels, rows.items),
-        )  # fmt: skip
+        at = len(chunk.pairs)
+        form = (
+            actual.format.name,
+            lanes,
+            _STAGES[actual.format.bytes],
+            int(keeps),
+            int(keeps and cols % lanes > 0),
+            int(how.either),
+        )
+        chunk.jobs.append(_Job(actual, golden, form, span, blocks, chunk.used, how, rows, worst))
         chunk.pairs.append((size, rows, chunk.used))
-        chunk.walks.append(Walk(actual, golden, span, blocks, how.threshold) if worst else None)
+        chunk.held += actual.nbytes + golden.nbytes
         if keeps:
             chunk.used += 2 * (rows.items + (rows.channels if rows.channels > 1 else 0))
         self._order.append((len(self._chunks) - 1, at))
+        if chunk.held >= _HELD:
+            self._launch()
         return len(self._order) - 1
 
     def fetch(self) -> list[tuple[PairSums, tuple[PairWorst, ...]]]:
         """All sums asked for, in order, with the largest errors of those that asked for them; waits for them."""
-        self._join()
+        self._launch()
         made: list[list[tuple[PairSums, tuple[PairWorst, ...]]]] = []
         for chunk in self._chunks:
             raw = np.empty(chunk.maxima_at + 4 * chunk.used, np.uint8)
             self._queue.backend.download(raw, chunk.base)
             worst = chunk.worst.fetch() if chunk.worst is not None else [()] * len(chunk.pairs)
-            made.append([(_sums(raw, chunk, at), worst[at]) for at in range(len(chunk.pairs))])
+            made.append(list(zip(_sums(raw, chunk), worst, strict=True)))
         found = [made[chunk][at] for chunk, at in self._order]
         self._chunks, self._order = [], []
         return found
@@ -170,55 +188,100 @@ class Pairs:
         """One with room for another pair of so many maxima."""
         if self._chunks:
             last = self._chunks[-1]
-            if not last.joined and len(last.pairs) < _PAIRS and last.used + maxima <= last.maxima:
+            if not last.launched and len(last.pairs) < _PAIRS and last.used + maxima <= last.maxima:
                 return last
-            self._join()
+            self._launch()
         if self._parts is None:
             self._parts = self._queue.empty((_PAIRS * len(_VALUES) * self._blocks * 2,), F32)  # doubles
-            self._parts_at = self._parts.address(self._queue.backend)
         room = max(_MAXIMA, maxima)
         made = self._queue.empty(((_PAIRS * (len(_VALUES) * 2 + len(_CLASSES)) + room),), I32)
-        chunk = _Chunk(made, made.address(self._queue.backend), room, [])
-        words = chunk.made.size
-        self._queue.launch(
-            Source("pairs.cu", "pairs_clear", (("ENTRY_CLEAR", 1),)), min(self._blocks, -(-words // _THREADS)), _THREADS,
-            ctypes.c_void_p(chunk.base), ctypes.c_longlong(words),
-        )  # fmt: skip
-        self._chunks.append(chunk)
-        return chunk
+        self._chunks.append(_Chunk(made, made.address(self._queue.backend), room, []))
+        return self._chunks[-1]
 
-    def _join(self) -> None:
-        if not self._chunks or self._chunks[-1].joined:
+    def _launch(self) -> None:
+        """The last chunk: everything that its pairs ask for."""
+        if not self._chunks or self._chunks[-1].launched:
             return
-        chunk = self._chunks[-1]
-        chunk.joined = True
-        base = chunk.base
-        self._queue.launch(
-            Source("pairs.cu", "pairs_join", (("BLOCKS", self._blocks), ("ENTRY_JOIN", 1))), len(chunk.pairs), _THREADS, ctypes.c_void_p(self._parts_at),
+        chunk, parts = self._chunks[-1], self._parts
+        assert parts is not None
+        chunk.launched = True
+        queue, base = self._queue, chunk.base
+        words = (chunk.maxima_at - chunk.classes_at) // 4 + chunk.used
+        queue.launch(
+            Source("pairs.cu", "pairs_clear", (("ENTRY_CLEAR", 1),)), min(self._blocks, -(-words // _THREADS)), _THREADS,
+            ctypes.c_void_p(base + chunk.classes_at), ctypes.c_longlong(words),
+        )  # fmt: skip
+        by_form: dict[tuple[int | str, ...], list[int]] = {}
+        for at, job in enumerate(chunk.jobs):
+            by_form.setdefault(job.form, []).append(at)
+        table, forms = self._table(chunk, list(by_form.values()))
+        begin, length = table.address(queue.backend), len(chunk.jobs)
+        for form, (first, count, blocks) in zip(by_form, forms, strict=True):
+            _, lanes, stages, *_ = form
+            shared = int(stages) * _THREADS * _LANES * (_BYTES[str(form[0])] + 4) if lanes == _LANES else 0
+            queue.launch(
+                _parts_source((*form, self._blocks)), blocks, _THREADS, ctypes.c_void_p(begin + first * _JOB.itemsize),
+                ctypes.c_void_p(begin + length * _JOB.itemsize + 4 * first), ctypes.c_int(count), queue.at(parts),
+                ctypes.c_void_p(base + chunk.classes_at), shared_bytes=shared,
+            )  # fmt: skip
+        queue.launch(
+            Source("pairs.cu", "pairs_join", (("BLOCKS", self._blocks), ("ENTRY_JOIN", 1))), length, _THREADS, queue.at(parts),
             ctypes.c_void_p(base + chunk.classes_at), ctypes.c_void_p(base),
         )  # fmt: skip
-        if any(chunk.walks):
+        walks = [Walk(j.actual, j.golden, j.span, j.blocks, j.how.threshold) if j.worst else None for j in chunk.jobs]
+        if any(walks):
             stride = len(_VALUES) * self._blocks * 8
-            first = self._parts_at + _VALUES.index("max_abs") * self._blocks * 8
-            chunk.worst = Worst(self._queue, chunk.walks, first, stride, most=self._most, blocks=self._blocks)
-            chunk.walks = []
+            errors = parts.address(queue.backend) + _VALUES.index("max_abs") * self._blocks * 8
+            chunk.worst = Worst(queue, walks, errors, stride, most=self._most, blocks=self._blocks)
+        chunk.jobs = []
+
+    def _table(self, chunk: _Chunk, forms: list[list[int]]) -> tuple[Tensor, list[tuple[int, int, int]]]:
+        """Jobs of each form one behind the other, behind them the first block of each; and of each form its first job, how many, and blocks."""
+        backend, rows, firsts, found = self._queue.backend, [], [], []
+        for places in forms:
+            blocks = 0
+            found.append((len(rows), len(places)))
+            for at in places:
+                job, how = chunk.jobs[at], chunk.jobs[at].how
+                rows.append(
+                    (job.actual.address(backend), job.golden.address(backend), chunk.base + chunk.maxima_at + 4 * job.maxima, job.actual.size,
+                     job.span, blocks, job.blocks, at, how.threshold, how.boundary, how.floor, how.atol, how.rtol, how.equal_nan, how.equal_inf,
+                     job.actual.size // job.rows.count, job.rows.channels, job.rows.items)
+                )  # fmt: skip
+                firsts.append(blocks)
+                blocks += job.blocks
+            found[-1] += (blocks,)
+        with np.errstate(over="ignore"):  # a threshold beyond float32 is none
+            raw = np.array(rows, _JOB).tobytes() + np.array(firsts, np.int32).tobytes()
+        return host_tensor(np.frombuffer(raw, np.uint8)), found
 
 
 @cache
 def _parts_source(form: tuple[Any, ...]) -> Source:
-    names = ("TA", "VEC", "ROWS", "SPLIT", "BLOCKS", "EITHER", "LEAST", "AHEAD")
-    return Source("pairs.cu", "pairs_parts", (*zip(names, form, strict=True), ("ENTRY_PARTS", 1)))
+    names = ("TA", "VEC", "STAGES", "ROWS", "SPLIT", "EITHER", "BLOCKS")
+    return Source("pairs.cu", "pairs_parts", (*zip(names, form, strict=True), ("LEAST", _BLOCKS), ("ENTRY_PARTS", 1)))
 
 
-def _sums(raw: Array, chunk: _Chunk, at: int) -> PairSums:
-    values = raw[: chunk.classes_at].view(np.float64).reshape(_PAIRS, len(_VALUES))[at].tolist()
-    classes = raw[chunk.classes_at : chunk.maxima_at].view(np.uint32).reshape(_PAIRS, len(_CLASSES))[at]
-    maxima = raw[chunk.maxima_at :].view(np.float32)
-    size, rows, begin = chunk.pairs[at]
-    named: dict[str, Any] = {}
-    named.update(zip(_VALUES, values, strict=True))
-    named.update(zip(_CLASSES, classes.tolist(), strict=True))
-    named["sentinel_error"] = float(classes.view(np.float32)[_CLASSES.index("sentinel_error")])
+def _sums(raw: Array, chunk: _Chunk) -> list[PairSums]:
+    """Of all pairs of a chunk, from what was fetched."""
+    all_values = raw[: chunk.classes_at].view(np.float64).reshape(_PAIRS, len(_VALUES))[: len(chunk.pairs)].tolist()
+    all_classes = raw[chunk.classes_at : chunk.maxima_at].view(np.uint32).reshape(_PAIRS, len(_CLASSES))
+    aside = all_classes.view(np.float32)[:, _CLASSES.index("sentinel_error")].tolist()
+    counted = all_classes.tolist()
+    maxima = raw[chunk.maxima_at :].view(np.float32).astype(np.float64)
+    return [
+        _named(values, classes, error, maxima, pair)
+        for values, classes, error, pair in zip(all_values, counted, aside, chunk.pairs, strict=False)
+    ]
+
+
+def _named(
+    values: list[float], classes: list[int], sentinel_error: float, maxima: Array, pair: tuple[int, Rows, int]
+) -> PairSums:
+    size, rows, begin = pair
+    named: dict[str, Any] = dict(zip(_VALUES, values, strict=True))
+    named.update(zip(_CLASSES, classes, strict=True))
+    named["sentinel_error"] = sentinel_error
     for name in ("golden_min", "actual_min"):
         named[name] = -named[name]
     named["place"] = int(named["place"])
@@ -227,11 +290,11 @@ def _sums(raw: Array, chunk: _Chunk, at: int) -> PairSums:
     del named["grid"]
     items = rows.items if rows.count > 1 else 0
     channels = rows.channels if rows.channels > 1 else 0
-    cuts = np.cumsum([begin, items, items, channels, channels])
-    parts = [maxima[low:high].astype(np.float64) for low, high in pairwise(cuts)]
+    middle = begin + 2 * items
     return PairSums(
-        count=size, item_error=parts[0], item_range=parts[1], channel_error=parts[2], channel_range=parts[3], **named
-    )
+        count=size, item_error=maxima[begin : begin + items], item_range=maxima[begin + items : middle],
+        channel_error=maxima[middle : middle + channels], channel_range=maxima[middle + channels : middle + 2 * channels], **named,
+    )  # fmt: skip
 
 
 def measure(queue: Queue, actual: Tensor, golden: Tensor, how: Measure, rows: Rows | None = None) -> PairSums:
