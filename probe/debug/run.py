@@ -22,6 +22,7 @@ from probe.debug.resident import ResidentTape, tape_for
 from probe.debug.whole_run import failed_to_run, observed, of_baseline, of_golden
 from probe.engine.assignment import FP32, Assignment
 from probe.engine.build import resolve_keep
+from probe.engine.device.protocol import Tells
 from probe.engine.layers import tensor_names
 from probe.engine.rounding import is_float
 from probe.errors import InputError
@@ -200,6 +201,8 @@ def run_network(
         )
         if isinstance(tape, ResidentTape):
             notes = (*notes, *filter(None, [tape.note]))
+        if isinstance(engine.device, Tells):
+            notes = (*notes, *engine.device.notes)
         return _finish(
             run, engine, assignment, golden, diff, found.layers,
             first=found.first, findings=findings, cure=cure, kept=kept, outputs=found.outputs, baseline=baseline, kind=kind, notes=notes,

@@ -256,6 +256,16 @@ class Learns(Protocol):
         ...
 
 
+@runtime_checkable
+class Tells(Protocol):
+    """A device that has something to say about how its runs took place."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What made them slower than they might have been, in sentences; none of it changes what was computed."""
+        ...
+
+
 class Comparison(Protocol):
     """Pairs of tensors that a device compares where they lie: asked for one by one, answered together."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,17 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 MAX_BLOCKS = (1 << 31) - 1
+
+
+def apart_in_words(apart: Mapping[str, str]) -> list[str]:
+    """``Queue.apart`` in sentences, one a reason."""
+    by_reason: dict[str, list[str]] = {}
+    for layer, why in apart.items():
+        by_reason.setdefault(why, []).append(layer)
+    return [
+        f"{names[0]}{f' and {len(names) - 1:,} layers like it' if names[1:] else ''}: node by node, not by one kernel: {why}"
+        for why, names in by_reason.items()
+    ]
 
 
 @dataclass(slots=True)

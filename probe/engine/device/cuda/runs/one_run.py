@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.tensors.tensor import Tensor
 from probe.engine.layers import Layer, all_layers
 from probe.engine.rounding import Plan
+
+if TYPE_CHECKING:
+    from probe.engine.device.cuda.runs.watched import Noted
 
 Values = dict[int, Tensor]
 
@@ -20,6 +24,7 @@ class OneRun:
 
     Attributes:
         shapes: where those of tapped tensors go, whose values nobody wants then.
+        noted: where it is noted what is handed out, while that is recorded.
         ahead: what layers make that were computed with a sibling before them.
     """
 
@@ -31,6 +36,7 @@ class OneRun:
     interior: bool = False
     shapes: dict[str, tuple[int, ...]] | None = None
     ahead: dict[str, Values] = field(default_factory=dict)
+    noted: Noted | None = None
 
 
 def with_interiors(layers: Sequence[Layer], made: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]] | None:

@@ -17,6 +17,7 @@ from probe.engine.device.cuda.runs.recording import (
     Downloaded,
     Fixed,
     Hosted,
+    Place,
     Recording,
     Stored,
     Uploaded,
@@ -53,7 +54,7 @@ class Prepared:
         staging: gives pinned memory of at least so many bytes; nothing is kept there between runs.
 
     Attributes:
-        layout: of the memory of the run.
+        layout: of the memory of the run. ``arena``: that memory.
         side_by_side: layers that do not depend on each other share no memory, and may run at the same time.
         note: why there is no graph; "" when there is.
         graphs: captured.
@@ -81,11 +82,11 @@ class Prepared:
         self.layout, offsets, self.side_by_side = laid_out(
             recording, self._pieces, side_by_side=side_by_side and graphs
         )
-        self._arena = self._whole(arena)
+        self.arena = self._whole(arena)
         self._addresses = [0] * len(recording.slots)
         self._ranges: dict[int, tuple[int, int]] = {}
         for slot, offset in offsets.items():
-            self._addresses[slot] = self._arena.address + offset
+            self._addresses[slot] = self.arena.address + offset
             self._ranges[slot] = (offset, offset + max(recording.slots[slot], 1))
         self._hosts: list[Tensor | None] = [None] * recording.hosts
         self.note = "" if graphs else "graphs are switched off"
@@ -273,6 +274,18 @@ class Prepared:
             if step.host == host:
                 return self._addresses[step.slot]
         return {other: self._addresses[place.slot] + place.offset for other, place, _ in self._downloads}[name]
+
+    def tensor(self, place: Place | None, memory: Buffer) -> Tensor | None:
+        """What the last run made of a tensor that is handed out, in ``memory``, which begins where the run's does."""
+        if isinstance(place, Stored):
+            begins = self._addresses[place.slot] + place.offset - memory.address
+            return Tensor(place.shape, place.format, buffer=memory, begins=begins)
+        if isinstance(place, Hosted):
+            found = self._given(place)
+            return Tensor(found.shape, found.format, array=found.held)
+        if place is None or place.tensor.held is not None or place.tensor.memory is None:
+            return place.tensor.of(None) if place is not None else None
+        return Tensor(place.tensor.shape, place.tensor.format, buffer=place.tensor.memory, begins=place.tensor.begins)
 
     def in_use(self) -> dict[str, InUse]:
         """Memory of the run while each layer runs, by its name."""

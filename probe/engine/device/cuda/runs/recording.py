@@ -152,6 +152,7 @@ class Recording:
         hosts: how many host values there are.
         fed: the network's inputs: name -> host value.
         outputs: of the network, by name.
+        watched: tensors that are handed out: where they lie nothing else does, to the end.
         kept: tensors that launches read and no run makes.
         checks_faults: kernels may have found an index out of range.
         release: gives back what is held for the recording.
@@ -163,6 +164,7 @@ class Recording:
     hosts: int = 0
     fed: dict[str, int] = field(default_factory=dict)
     outputs: dict[str, Place] = field(default_factory=dict)
+    watched: list[Place] = field(default_factory=list)
     kept: list[Tensor] = field(default_factory=list)
     checks_faults: bool = False
     release: Callable[[], None] | None = None
@@ -190,7 +192,8 @@ class Recording:
         return found
 
     def lifetimes(self, moments: Mapping[int, int]) -> dict[int, Lifetime]:
-        """Of every slot that is used. Inputs live from the beginning to the end, so that a run can be repeated on them; outputs to the end.
+        """Of every slot that is used. Inputs live from the beginning to the end, so that a run can be repeated on them; outputs, and what is handed
+        out, to the end.
 
         Args:
             moments: when a step happens, by its ``id``; 0 where it is not named.
@@ -205,5 +208,5 @@ class Recording:
                 first[slot] = min(first.get(slot, moment), moment)
                 last[slot] = max(last.get(slot, moment), moment)
         last.update(dict.fromkeys(whole, end))
-        last.update({place.slot: end for place in self.outputs.values() if isinstance(place, Stored)})
+        last.update({place.slot: end for place in (*self.outputs.values(), *self.watched) if isinstance(place, Stored)})
         return {slot: Lifetime(self.slots[slot], first[slot], last[slot]) for slot in first}

@@ -57,8 +57,7 @@ class Replays:
 
     def of(self, fed: Mapping[str, Tensor], plans: Mapping[str, Plan]) -> Replay:
         """What is known of a run."""
-        shapes = tuple((name, tensor.shape, tensor.format) for name, tensor in fed.items())
-        key = (shapes, self._key(plans))
+        key = self.key(fed, plans)
         if key not in self._known:
             self._known[key] = Replay()
             if len(self._known) > _MOST:
@@ -66,7 +65,11 @@ class Replays:
         self._known.move_to_end(key)
         return self._known[key]
 
-    def _key(self, plans: Mapping[str, Plan]) -> int:
+    def key(self, fed: Mapping[str, Tensor], plans: Mapping[str, Plan]) -> Hashable:
+        """Equal for runs with inputs of the same shapes under the same plans."""
+        return tuple((name, tensor.shape, tensor.format) for name, tensor in fed.items()), self._number(plans)
+
+    def _number(self, plans: Mapping[str, Plan]) -> int:
         """A number for what plans are, found once an object: an engine hands out the same one for the same assignment."""
         found = self._plans.get(id(plans))
         if found is None:

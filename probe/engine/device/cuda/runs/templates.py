@@ -159,9 +159,13 @@ def _places(tape: Tape, tensor: Tensor) -> dict[str, Stored] | None:
     return found
 
 
-def seen(tape: Tape, layer: Layer, plan: Plan, reads: Mapping[int, Tensor]) -> Seen | None:
+def seen(tape: Tape, layer: Layer, plan: Plan, reads: Mapping[int, Tensor], *, interior: bool = False) -> Seen | None:
     """What a layer's launches depend on; None where they depend on more than shapes, formats, how reads lie, and small constants. The order of
-    the reads is that of the layer."""
+    the reads is that of the layer.
+
+    Args:
+        interior: what stays inside the layer is stored, too.
+    """
     keys: list[Hashable] = []
     slots: dict[int, int] = {}
     places: list[Mapping[str, Stored]] = []
@@ -183,7 +187,7 @@ def seen(tape: Tape, layer: Layer, plan: Plan, reads: Mapping[int, Tensor]) -> S
         )
         keys.append((tensor.format, tensor.shape, lies, where))
         places.append(own)
-    return Seen((layer.name, plan, tuple(keys)), tuple(slots), tuple(places))
+    return Seen((layer.name, plan, tuple(keys), interior), tuple(slots), tuple(places))
 
 
 def template_of(
