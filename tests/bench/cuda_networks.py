@@ -7,7 +7,8 @@ is that of a CUDA graph with inputs and outputs on the device: the median over 7
 
 ``error`` is range_rel: the largest difference over the range of the golden output. What is allowed is what the precision costs, not what a GPU
 adds: the CPU device rounds the same tensors at the same places and sums in FP32 as we do, so that its error is another draw of the same
-noise (another order of a sum flips roundings, no more); the largest of two draws agree within half as much again. In FP32 a thousandth.
+noise (another order of a sum flips roundings, no more); the largest of two draws agree within half as much again. In FP32 a thousandth. A peer
+that errs more than four times as much is wrong, and its time says nothing.
 
 ``tuned`` is the choice of tactics by measurement (``--tune``) among our own kernels, ``libraries`` the same with cuBLASLt and cuDNN beside them,
 where they are installed; both are judged as the rest is.
@@ -41,17 +42,16 @@ from probe.engine.tuning.selector import Deny
 from probe.engine.tuning.timing import Timings
 from probe.model import load
 from tests.bench.cuda_latency import floor_seconds
+from tests.bench.network_errors import allowed_error, range_rel
 from tests.bench.network_exports import NETS, Net, chosen, export, file_of, golden
-from tests.bench.network_peers import Peer, ort_peers, range_rel, torch_peer
+from tests.bench.network_peers import NONE, Peer, ort_peers, torch_peer
 
-MARGIN, FP32 = 1.5, 1e-3
 LIBRARIES = "cublaslt_.*|cudnn_.*"
 # The best of torch.compile, eager torch and ONNX Runtime on an H200 at fp16, measured 2026-11-20; ms.
 CITED = {
     "resnet50 b1": 0.413, "resnet50 b32": 1.467, "mobilenet_v2 b32": 0.826, "vit_b_16 b16": 1.741, "bert-base 8x128": 0.987,
     "gpt2 1x256": 0.552,
 }  # fmt: skip
-NONE = Peer(float("nan"), float("nan"), "not run")
 
 
 @dataclass
@@ -91,20 +91,6 @@ class Row:
     def right(self) -> bool:
         worse = max((one.error for one in (self.tuned, self.libraries) if one is not NONE), default=0.0)
         return max(self.error, worse) <= self.allowed and self.same_bits and not self.fallbacks
-
-
-def allowed_error(net: Net, precision: str, folder: Path) -> float:
-    """See above; what the CPU device computes is kept beside the model."""
-    if precision == "fp32":
-        return FP32
-    path = file_of(net, folder).with_suffix(f".{precision}.npz")
-    if not path.exists():
-        engine = compile_model(load(export(net, folder)), precision=precision)
-        part = path.with_suffix(".part.npz")
-        np.savez(part, allow_pickle=False, **engine.run(net.inputs()))
-        part.replace(path)
-    with np.load(path) as stored:
-        return MARGIN * range_rel(dict(stored), golden(net, folder))
 
 
 def ours(net: Net, precision: str, folder: Path, backend: Any) -> Row:
@@ -163,7 +149,7 @@ def rows(given: argparse.Namespace, backend: Any) -> Iterator[Row]:
             if given.tune:
                 row.tuned, row.libraries = by_measurement(net, precision, given.folder, backend)
             if not given.no_torch:
-                row.torch = torch_peer(net, precision, golden(net, given.folder))
+                row.torch = torch_peer(net, precision, given.folder)
             yield row
 
 
@@ -177,7 +163,7 @@ def table(found: Sequence[Row]) -> str:
         cited = f"{CITED[row.net]:.3f}" if row.precision == "fp16" else ""
         best = min(one for one in (row.ms, row.tuned.ms) if math.isfinite(one))
         lines.append(
-            f"| {row.net} | {row.precision} | {row.ms:.3f} | {row.tuned.ms:.3f} | {row.libraries.ms:.3f} | {row.launches} | {row.ort.ms:.3f} | {row.ort.ms / best:.2f} | {row.torch.ms:.3f} "
+            f"| {row.net} | {row.precision} | {row.ms:.3f} | {row.tuned.ms:.3f} | {row.libraries.ms:.3f} | {row.launches} | {row.ort} | {row.ort.ms / best:.2f} | {row.torch} "
             f"| {cited} | {row.floor_ms:.3f} | {row.error:.1e}, {row.allowed:.1e}{'' if row.right else ' WRONG'} | {row.ort.error:.1e} |"
         )
     return "\n".join(lines)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -23,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from tests.bench.network_errors import OF_PEERS, allowed_error, range_rel
 from tests.bench.network_exports import Arrays, Net, chosen, export, golden
 
 ROUNDS, REPEATS, WARM_UP = 7, 50, 5
@@ -39,7 +41,7 @@ class Peer:
     """What a peer took.
 
     Attributes:
-        ms: of an inference; NaN where it cannot run.
+        ms: of an inference; NaN where it cannot run, or is wrong.
         error: range_rel against the golden outputs.
         note: how it ran, or why it did not.
     """
@@ -48,14 +50,11 @@ class Peer:
     error: float
     note: str = ""
 
+    def __str__(self) -> str:
+        return f"{self.ms:.3f}" if math.isfinite(self.ms) else "wrong" if not math.isnan(self.error) else "-"
 
-def range_rel(actual: Arrays, expected: Arrays) -> float:
-    """The largest of the outputs' largest differences, each over the range of its golden; Inf where one is not finite."""
-    found = []
-    for name, wanted in expected.items():
-        off = np.abs(actual[name].astype(np.float64) - wanted).max()
-        found.append(float(off / (float(wanted.max()) - float(wanted.min()))) if np.isfinite(off) else float("inf"))
-    return max(found)
+
+NONE = Peer(math.nan, math.nan, "not run")
 
 
 def ms_of(work: Callable[[], Any], torch: Any, stream: Any, *, rounds: int = ROUNDS, repeats: int = REPEATS) -> float:
@@ -79,7 +78,7 @@ def ms_of(work: Callable[[], Any], torch: Any, stream: Any, *, rounds: int = ROU
 # --- torch --------------------------------------------------------------------------------------------------------------
 
 
-def torch_peer(net: Net, precision: str, expected: Arrays) -> Peer:
+def torch_peer(net: Net, precision: str, folder: Path) -> Peer:
     """torch's own module, eager, in a CUDA graph."""
     import torch
 
@@ -105,8 +104,12 @@ def torch_peer(net: Net, precision: str, expected: Arrays) -> Peer:
             outputs = made if isinstance(made, tuple) else (made,)
             arrays = {name: one.float().cpu().numpy() for name, one in zip(net.outputs, outputs, strict=True)}
     except RuntimeError as error:
-        return Peer(float("nan"), float("nan"), " ".join(str(error).split())[:200])
-    return Peer(ms, range_rel(arrays, expected), "eager, CUDA graph")
+        return Peer(math.nan, math.nan, " ".join(str(error).split())[:200])
+    error = range_rel(arrays, golden(net, folder))
+    right = error <= OF_PEERS * allowed_error(net, precision, folder)
+    return Peer(
+        ms if right else math.nan, error, "eager, CUDA graph" if right else f"eager, CUDA graph: wrong, {ms:.3f}"
+    )
 
 
 # --- ONNX Runtime -------------------------------------------------------------------------------------------------------
@@ -129,25 +132,46 @@ def ort_peers(folder: Path, only: str, precisions: list[str], package: str) -> d
 
 
 def ort_peer(net: Net, precision: str, folder: Path, stream: Any) -> Peer:
-    """The fastest of ONNX Runtime's settings: each is tried shortly, the best is measured."""
+    """The fastest of ONNX Runtime's settings that compute what they should: each is tried shortly, the best is measured."""
     import torch
 
     tried: dict[str, tuple[float, Callable[[], Any], Callable[[], Arrays]]] = {}
-    said = []
+    said, wrong = [], 0.0
+    wanted, allowed = golden(net, folder), OF_PEERS * allowed_error(net, precision, folder)
     for name, options in SETTINGS.items() if net.channels_last else [("NCHW", {})]:
         try:
             run, outputs, where = _bound(net, precision, folder, stream, options)
-            tried[name + where] = ms_of(run, torch, stream, rounds=1, repeats=20), run, outputs
+            ms = ms_of(run, torch, stream, rounds=1, repeats=20)
+            torch.cuda.synchronize()
+            error = range_rel(outputs(), wanted)
+            if error <= allowed:
+                tried[name + where] = ms, run, outputs
+            else:
+                said.append(f"{name}{where}: wrong ({_seen(outputs(), wanted)}), {ms:.3f}")
+                wrong = max(wrong, error)
         except Exception as error:
             said.append(f"{name}: {' '.join(str(error).split())[:200]}")
     if not tried:
-        return Peer(float("nan"), float("nan"), "; ".join(said))
+        return Peer(math.nan, wrong or math.nan, "; ".join(said))
     best = min(tried, key=lambda one: tried[one][0])
     _, run, outputs = tried[best]
     ms = ms_of(run, torch, stream)
     torch.cuda.synchronize()
     others = [f"{name} {ms:.3f}" for name, (ms, *_) in tried.items() if name != best]
-    return Peer(ms, range_rel(outputs(), golden(net, folder)), "; ".join([best, *others, *said]))
+    return Peer(ms, range_rel(outputs(), wanted), "; ".join([best, *others, *said]))
+
+
+def _seen(made: Arrays, wanted: Arrays) -> str:
+    """How outputs are wrong: how many elements are NaN or Inf, and how far off the others are."""
+    flat = {name: array.astype(np.float64) for name, array in made.items()}
+    bad = {
+        "NaN": sum(int(np.isnan(one).sum()) for one in flat.values()),
+        "Inf": sum(int(np.isinf(one).sum()) for one in flat.values()),
+    }
+    found = [f"{count} {what}" for what, count in bad.items() if count]
+    return ", ".join(
+        [*found, f"of {sum(one.size for one in flat.values())}" if found else f"error {range_rel(made, wanted):.1e}"]
+    )
 
 
 def _bound(
