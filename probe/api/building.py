@@ -104,7 +104,7 @@ def build(
     begin = time.perf_counter()
     load_engine(out, threads=threads, libraries=libraries)
     return _result(
-        engine, Path(out), loaded.path.name, tactic_file=str(tactics or ""), fallbacks=fallbacks, notes=loaded.notes, command=command,
+        engine, Path(out), loaded.path.name, tactic_file=str(tactics or ""), fallbacks=fallbacks, notes=(*loaded.notes, *engine.notes), command=command,
         seconds=seconds, load_seconds=time.perf_counter() - begin,
     )  # fmt: skip
 

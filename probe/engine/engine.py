@@ -12,7 +12,7 @@ import numpy as np
 
 from probe.engine import tactics
 from probe.engine.assignment import Assignment, Choice
-from probe.engine.device.protocol import Resumes, RunsBeside, Tunes
+from probe.engine.device.protocol import Resumes, RunsBeside, Tells, Tunes
 from probe.engine.layers import Layer, all_layers
 from probe.engine.rounding import Interior, Plan, Rounding
 from probe.errors import InputError
@@ -366,6 +366,11 @@ class Engine:
             InputError: the network cannot be built for another reason.
         """
         return self.device.fallbacks
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What its device has to say of how it ran so far."""
+        return self.device.notes if isinstance(self.device, Tells) else ()
 
     @property
     def tuner(self) -> Tuner | None:

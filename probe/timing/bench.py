@@ -162,7 +162,7 @@ def bench_network(
         graph_inputs=tuple(port.name for port in model.inputs),
         graph_outputs=tuple(port.name for port in model.outputs),
         inputs=input_infos(sets),
-        notes=tuple(notes),
+        notes=(*notes, *engine.notes),
         environment=environment(),
         command=options.command,
         seconds=bench.seconds,

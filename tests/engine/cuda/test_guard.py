@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from enum import Enum
+from types import SimpleNamespace
 
 import pytest
 
@@ -69,3 +72,43 @@ def test_out_of_memory_says_how_much(gpu):
     assert 0 < caught.value.free <= caught.value.total < 1 << 44
     address = gpu.allocate(1 << 20)  # and the next who asks gets it
     gpu.free(address)
+
+
+class _Driver:
+    """Answers like a driver, as far as ``find_gpu`` asks."""
+
+    def __init__(self, *, init: str = "CUDA_SUCCESS", count: int = 1, version: int = 13000) -> None:
+        names = ("CUDA_SUCCESS", "CUDA_ERROR_NO_DEVICE", "CUDA_ERROR_SYSTEM_NOT_READY")
+        self.CUresult = Enum("CUresult", names)
+        fields = ("CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR", "CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR")
+        self.CUdevice_attribute = Enum("CUdevice_attribute", fields)
+        fine = self.CUresult["CUDA_SUCCESS"]
+        self.cuInit = lambda _: (self.CUresult[init],)
+        self.cuDeviceGetCount = lambda: (fine, count)
+        self.cuDriverGetVersion = lambda: (fine, version)
+        self.cuDeviceGet = lambda at: (fine, at)
+        self.cuDeviceGetName = lambda _size, _device: (fine, b"NVIDIA Test\0\0")
+        self.cuDeviceGetAttribute = lambda field, _device: (fine, 9 if field.name.endswith("MAJOR") else 0)
+
+
+@pytest.mark.parametrize(
+    ("driver", "visible", "reason"),
+    [
+        (_Driver(), None, ""),
+        (_Driver(version=13020), "0", ""),
+        (_Driver(init="CUDA_ERROR_NO_DEVICE"), "", r"sees no GPU \(CUDA_VISIBLE_DEVICES is ''\)"),
+        (_Driver(count=0), "7", r"sees no GPU \(CUDA_VISIBLE_DEVICES is '7'\)"),
+        (_Driver(init="CUDA_ERROR_NO_DEVICE"), None, "sees no GPU$"),
+        (_Driver(init="CUDA_ERROR_SYSTEM_NOT_READY"), None, "does not start: CUDA_ERROR_SYSTEM_NOT_READY"),
+        (_Driver(version=12040), None, r"driver is of CUDA 12\.4, and loads nothing that NVRTC 13 compiles: a newer driver, or .* of CUDA 12"),
+    ],
+)  # fmt: skip
+def test_why_there_is_none(monkeypatch, driver, visible, reason):
+    bindings = pytest.importorskip("cuda.bindings")
+    monkeypatch.setattr(bindings, "driver", driver, raising=False)
+    monkeypatch.setattr(bindings, "nvrtc", SimpleNamespace(nvrtcVersion=lambda: (0, 13, 0)), raising=False)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    found = find_gpu.__wrapped__()
+    assert re.search(reason, found.reason) if reason else found == Gpu("NVIDIA Test", (9, 0))

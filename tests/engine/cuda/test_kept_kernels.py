@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from typing import Any
 
@@ -10,7 +11,9 @@ import numpy as np
 import onnx
 import pytest
 
+import probe
 import probe.api.building as api
+from probe.api.timing import bench
 from probe.engine.build import compile_model
 from probe.engine.device.cuda.compiling import compile as compiling
 from probe.engine.device.cuda.compiling import kept_kernels, saved_parts
@@ -247,3 +250,29 @@ def test_a_saved_engine_computes_the_same_bits(tmp_path, gpu, monkeypatch):
         }
     assert other.compiler.compiled == 0 and other.compiler.found
     assert np.isfinite(expected["y"]).all()
+
+
+def test_kernels_that_cannot_be_kept_are_spoken_of(tmp_path, compiled, gpu_of, monkeypatch):
+    gpu = gpu_of()
+    (tmp_path / "full").write_text("a file where a folder should be")
+    gpu.compiler = Compiler("sm_90a", tmp_path / "full" / "kernels")
+    engine = built(tmp_path, gpu)
+    assert engine.notes == ()
+    engine.run(X)
+    assert re.search("^compiled kernels are not kept, and compiled again by every process: .*full", *engine.notes)
+    for made in (
+        probe.run(tmp_path / "m.onnx", device="cuda"),
+        bench(tmp_path / "m.onnx", device="cuda", iterations=2, by_layer=False),
+    ):
+        assert [note for note in made.notes if "not kept" in note], made.notes
+
+
+def test_a_user_without_a_home_has_no_folder_of_kernels(monkeypatch):
+    def nobody():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(compiling.Path, "home", nobody)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    assert compiling.default_folder() is None and "no folder" in Compiler("sm_90a", None).note
+    monkeypatch.setenv("XDG_CACHE_HOME", "/c")
+    assert str(compiling.default_folder()) == "/c/probe/kernels"

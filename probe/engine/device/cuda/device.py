@@ -89,7 +89,11 @@ class CudaDevice(RunsLayers, KeptKernels, ComparesPairs):
     def notes(self) -> tuple[str, ...]:
         """As ``Tells.notes``."""
         whys = dict.fromkeys((*self.replays.notes, *self.watched.notes))
-        return (*apart_in_words(self.queue.apart), *(f"a run was launched kernel by kernel: {why}" for why in whys))
+        return (
+            *self.kernel_notes,
+            *apart_in_words(self.queue.apart),
+            *(f"a run was launched kernel by kernel: {why}" for why in whys),
+        )
 
     def run(self, feeds: Mapping[str, Array], plans: Mapping[str, Plan]) -> dict[str, Array]:
         """As ``Device.run``. From the second run with inputs of the same shapes on, what the first one launched is repeated as CUDA graphs."""

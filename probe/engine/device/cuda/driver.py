@@ -16,7 +16,7 @@ from cuda.bindings import driver  # pyright: ignore[reportAttributeAccessIssue] 
 from probe.engine.device.cuda.backend import Argument, Batch, Kernel, Shape
 from probe.engine.device.cuda.compiling.compile import Compiler, default_folder
 from probe.engine.device.cuda.encode import encoded
-from probe.engine.device.cuda.errors import OutOfMemory
+from probe.engine.device.cuda.errors import CudaError, OutOfMemory
 from probe.engine.device.cuda.events import StreamEvent
 from probe.engine.device.cuda.graphs import CapturedGraph, call, capture, pinned_array, seconds_of
 from probe.engine.device.cuda.guard import find_gpu
@@ -50,7 +50,12 @@ class Driver:
         self.name, self.arch, self.checked = gpu.name, gpu.arch, checked
         self.compiler = compiler or Compiler(gpu.arch, default_folder())
         self._device = call(driver.cuDeviceGet(0), "asking for the first GPU")
-        self._context = call(driver.cuDevicePrimaryCtxRetain(self._device), "opening the GPU")
+        try:
+            self._context = call(driver.cuDevicePrimaryCtxRetain(self._device), f"opening {gpu.name}")
+        except CudaError as error:  # others hold its memory, or it is theirs alone
+            raise InputError(
+                f"no CUDA device: {error.what}", hint="nvidia-smi shows who uses it; --device cpu"
+            ) from error
         self.enter()
         field = driver.CUdevice_attribute
         self.multiprocessors = self._attribute(field.CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)
@@ -212,7 +217,9 @@ class Driver:
             if isinstance(source, Routine):
                 return self._kernels.setdefault(source, source.ready())
             program = self.compiler(source)
-            module = call(driver.cuModuleLoadData(program.cubin), f"loading {source}")
+            here = f"{self.name} ({self.arch}), driver of {self.driver_version}"
+            hint = "nvidia-smi shows what else is on the GPU; a newer driver; --device cpu"
+            module = call(driver.cuModuleLoadData(program.cubin), f"loading {source}", where=here, hint=hint)
             self._modules.append(module)
             kernel = call(driver.cuModuleGetFunction(module, source.entry.encode()), f"looking for {source.entry}")
             if shared_bytes > _STATIC_LIMIT:

@@ -189,7 +189,10 @@ def pinned_array(nbytes: int) -> Array:
     """
     if not nbytes:
         return np.empty(0, np.uint8)
-    address = int(call(driver.cuMemHostAlloc(nbytes, 0), f"allocating {nbytes} bytes of pinned memory"))
+    hint = "a smaller batch (--input-shapes), or more memory that may be locked (ulimit -l)"
+    address = int(
+        call(driver.cuMemHostAlloc(nbytes, 0), f"allocating {nbytes:,} bytes of pinned host memory", hint=hint)
+    )
     raw = (ctypes.c_ubyte * nbytes).from_address(address)
     weakref.finalize(raw, driver.cuMemFreeHost, address)
     return np.ctypeslib.as_array(raw)

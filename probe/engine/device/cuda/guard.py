@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
@@ -53,18 +54,26 @@ def find_gpu() -> Gpu:
     except ImportError as error:
         return Gpu(reason=f"the package cuda-python is not installed ({error}): pip install 'probe-inference[cuda]'")
     try:
-        nvrtc.nvrtcVersion()
+        _, newest, _ = nvrtc.nvrtcVersion()
     except RuntimeError as error:
         return Gpu(reason=f"NVRTC cannot be loaded ({_first_line(error)}): pip install nvidia-cuda-nvrtc")
     try:
         (status,) = driver.cuInit(0)
     except RuntimeError as error:
         return Gpu(reason=f"no NVIDIA driver ({_first_line(error)})")
+    if status == driver.CUresult.CUDA_ERROR_NO_DEVICE:
+        return Gpu(reason=f"the NVIDIA driver sees no GPU{_hidden()}")
     if status != driver.CUresult.CUDA_SUCCESS:
-        return Gpu(reason=f"the NVIDIA driver does not start: {status.name}")
+        return Gpu(reason=f"the NVIDIA driver does not start: {status.name}{_hidden()}")
     status, count = driver.cuDeviceGetCount()
     if status != driver.CUresult.CUDA_SUCCESS or not count:
-        return Gpu(reason="the NVIDIA driver sees no GPU")
+        return Gpu(reason=f"the NVIDIA driver sees no GPU{_hidden()}")
+    status, known = driver.cuDriverGetVersion()
+    if status == driver.CUresult.CUDA_SUCCESS and known // 1000 < newest:  # it would refuse every kernel
+        told = f"the NVIDIA driver is of CUDA {known // 1000}.{known % 1000 // 10}, and loads nothing that NVRTC {newest} compiles"
+        return Gpu(
+            reason=f"{told}: a newer driver, or the packages cuda-python and nvidia-cuda-nvrtc of CUDA {known // 1000}"
+        )
     _, device = driver.cuDeviceGet(0)
     _, name = driver.cuDeviceGetName(256, device)
     field = driver.CUdevice_attribute
@@ -91,6 +100,12 @@ def first_gpu() -> Driver:
     from probe.engine.device.cuda.driver import Driver  # imports cuda.bindings, which need not be installed
 
     return Driver()
+
+
+def _hidden() -> str:
+    """What the environment hides."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return "" if visible is None else f" (CUDA_VISIBLE_DEVICES is {visible!r})"
 
 
 def _first_line(error: BaseException) -> str:

@@ -110,7 +110,8 @@ class Compiler:
     """
 
     def __init__(self, arch: str, folder: Path | None) -> None:
-        self.arch, self.folder, self.note = arch, folder, ""
+        self.arch, self.folder = arch, folder
+        self.note = "" if folder is not None else "compiled kernels are not kept: there is no folder for them"
         self.compiled = self.found = 0  # kernels compiled, kernels that were there already
         self._given: dict[str, Program] = {}
 
@@ -133,7 +134,10 @@ class Compiler:
             try:
                 _write(path, program)
             except OSError as error:
-                self.folder, self.note = None, f"compiled kernels are not kept: {error}"
+                self.folder, self.note = (
+                    None,
+                    f"compiled kernels are not kept, and compiled again by every process: {error}",
+                )
         if self.folder is None:
             self._given[key] = program  # the next who asks has it from here
         return program
@@ -249,7 +253,10 @@ def _write(path: Path, program: Program) -> None:
         raise
 
 
-def default_folder() -> Path:
-    """``$XDG_CACHE_HOME/probe/kernels``, by default below ``~/.cache``."""
+def default_folder() -> Path | None:
+    """``$XDG_CACHE_HOME/probe/kernels``, by default below ``~/.cache``; None for users without a home."""
     base = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(base) if base else Path.home() / ".cache") / "probe" / "kernels"
+    try:
+        return (Path(base) if base else Path.home() / ".cache") / "probe" / "kernels"
+    except RuntimeError:  # as in a container that runs under a number nobody knows
+        return None

@@ -52,6 +52,12 @@ class KeptKernels(ABC):
         """A run of which only the launches are planned, on a backend without memory, with the device's own weights; how many layers it has
         not met so before."""
 
+    @property
+    def kernel_notes(self) -> tuple[str, ...]:
+        """Why kernels are compiled again by every process; nothing where they are not."""
+        note = getattr(self._compiler, "note", "")
+        return (note,) if note else ()
+
     def learn(self, feeds: Feeds, plans: Plans) -> int:
         """As ``Learns.learn``."""
         planning = Planning(self.backend)
