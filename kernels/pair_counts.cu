@@ -3,8 +3,8 @@
 //   counts [WORDS] unsigned of one pair, zero before: errors by the upper half of their float bits; then units in the last place, by the same
 //   bins from that of 1 on, behind a bin for none; then the largest such distance, as float bits
 // Tactics:
-//   counts_of     a block a stretch, counted in shared memory: all distances, errors from bin `lowest` on. The most frequent ones (no error,
-//                 distances 0 and 1) in registers, errors outside the window in global memory
+//   counts_of     many pairs in one launch: a block a stretch of one of them, counted in shared memory: all distances, errors from bin `lowest` on. The
+//                 most frequent ones (no error, distances 0 and 1) in registers, errors outside the window in global memory
 //   counts_pack   a block a pair: the occupied words, [entries] of {word, count}, wherever there is room; `found` says where and how many
 // NVRTC defines: TA, ULPS (type that units are counted in), one ENTRY.
 #include "common.cuh"
@@ -14,6 +14,9 @@ enum { BINS = 0x7f81, ONE = 0x3f80, DISTANCES = 0x4f81 - ONE + 1, LARGEST = BINS
 #define INFINITE __int_as_float(0x7f800000)
 
 #ifdef ENTRY_COUNT
+// A pair: blocks from `first` on, a stretch of `span` elements each; its counts
+struct Job { const void* actual; const float* golden; unsigned* counts; i64 n, span; int first, lowest; float threshold; int zero; };
+
 __device__ __forceinline__ float apart(int x, int y, int magnitude) {
     if ((x ^ y) < 0) return (float)((double)(x & magnitude) + (double)(y & magnitude));
     int between = x > y ? x - y : y - x;
@@ -25,14 +28,26 @@ __device__ __forceinline__ float distance(float a, float g, f16) { return apart(
 __device__ __forceinline__ float distance(float a, float g, bf16) { return apart(signed_bits(to_bf16(a)), signed_bits(to_bf16(g)), 0x7fff); }
 __device__ __forceinline__ float distance(float a, float g, float) { return apart((int)__float_as_uint(a), (int)__float_as_uint(g), 0x7fffffff); }
 
-extern "C" __global__ void __launch_bounds__(THREADS) counts_of(
-    const TA* __restrict__ actual, const float* __restrict__ golden, unsigned* __restrict__ counts, i64 n, i64 span, float threshold, int lowest) {
+// `firsts` [pairs]: the first block of each
+extern "C" __global__ void __launch_bounds__(THREADS) counts_of(const Job* __restrict__ jobs, const int* __restrict__ firsts, int pairs) {
     take_turn();
     __shared__ unsigned errors[WINDOW], distances[DISTANCES];
+    int chosen = -1;
+    for (int base = 0; base < pairs; base += 32) {
+        int at = base + threadIdx.x % 32;
+        chosen += __popc(__ballot_sync(0xffffffffu, at < pairs && firsts[at] <= (int)blockIdx.x));
+    }
+    const Job job = jobs[chosen];
+    const TA* __restrict__ actual = (const TA*)job.actual;
+    const float* __restrict__ golden = job.golden;
+    unsigned* __restrict__ counts = job.counts;
+    const i64 n = job.n, span = job.span;
+    const float threshold = job.threshold;
+    const int lowest = job.lowest;
     for (int at = threadIdx.x; at < WINDOW; at += THREADS) errors[at] = 0;
     for (int at = threadIdx.x; at < DISTANCES; at += THREADS) distances[at] = 0;
     __syncthreads();
-    i64 first = (i64)blockIdx.x * span, last = first + span < n ? first + span : n;
+    i64 first = (i64)((int)blockIdx.x - job.first) * span, last = first + span < n ? first + span : n;
     unsigned equal = 0, same = 0, neighbours = 0;
     float largest = 0.f;
     for (i64 c = first + threadIdx.x * LANES; c < last; c += THREADS * LANES) {

@@ -109,8 +109,14 @@ __device__ __forceinline__ void note(unsigned* at, float error, float range) {
 }
 __device__ __forceinline__ float most_of_warp(float x) { return __uint_as_float(__reduce_max_sync(0xffffffffu, __float_as_uint(x))); }
 
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
+#define RESIDENT (LEAST - 1)  // there it would spill
+#else
+#define RESIDENT LEAST
+#endif
+
 // `firsts` [pairs]: the first block of each
-extern "C" __global__ void __launch_bounds__(THREADS, LEAST) pairs_parts(
+extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) pairs_parts(
     const Job* __restrict__ jobs, const int* __restrict__ firsts, int pairs, double* __restrict__ parts, unsigned* __restrict__ classes) {
     take_turn();
     __shared__ double held[VALUES][WARPS];
