@@ -5,17 +5,20 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from probe.engine.device.cuda.errors import Unsupported
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.sums.agreement import Agreements
+from probe.engine.device.cuda.sums.comparing import Comparing, Held
 from probe.engine.device.cuda.sums.counts import Counts
 from probe.engine.device.cuda.sums.pairs import Pairs
 from probe.engine.device.cuda.tensors.formats import BF16, F16, F32
-from probe.engine.device.cuda.tensors.tensor import Tensor, host_tensor
-from probe.engine.device.pairs import Agreement, Measure
+from probe.engine.device.cuda.tensors.tensor import Buffer, Tensor, host_tensor
+from probe.engine.device.pairs import Agreement, Asked, Measure, Rows
 from probe.metrics.measure import InMemory, Spec
 from probe.metrics.measure import measure as on_host
 from probe.metrics.sums import Sums
 from probe.precision import round_to
+from tests.engine.cuda.null_backend import NullBackend
 
 STORED = {"float32": F32, "float16": F16, "bfloat16": BF16}
 
@@ -94,3 +97,21 @@ def test_rows_and_columns(backend, shape, stored, kind):
     assert expected.channels is not None
     np.testing.assert_array_equal(error, np.float32(expected.channels.max_abs))
     np.testing.assert_array_equal(extent, expected.channels.range)
+
+
+def large(*shape: int) -> Tensor:
+    """Of no memory that anybody touches."""
+    backend = NullBackend()
+    return Tensor(shape, F32, buffer=Buffer(backend, 4))
+
+
+def test_what_counters_and_sums_of_kernels_do_not_hold_is_left_to_numpy():
+    queue = Queue(NullBackend(), 18)
+    pair = Held(large(1 << 16, 1 << 16), queue.backend), Held(large(1 << 16, 1 << 16), queue.backend)
+    comparing = Comparing(queue, 5)
+    assert comparing.add(*pair, Asked(Measure(), Rows())) is None, "2^32 elements may all be NaN"
+    few, many = (large(rows, 8) for rows in (600_000, 600_001))
+    Agreements(queue).rows(few, few, Agreement(8, kl=True))
+    Agreements(queue).rows(many, many, Agreement(8))
+    with pytest.raises(Unsupported, match="divergence of 600001 rows"):
+        Agreements(queue).rows(many, many, Agreement(8, kl=True))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from probe.engine.device.cuda.compiling.compile import Source
+from probe.engine.device.cuda.errors import Unsupported
 from probe.engine.device.cuda.tensors.formats import I32
 from probe.engine.device.pairs import Agreement, PairRows
 
@@ -21,6 +22,7 @@ Array = np.ndarray[Any, Any]
 _THREADS = 256
 _WIDE = 1024  # columns from which a row is a block's
 _UNIT = 2.0**-40  # nats
+_DISTRIBUTIONS = 600_000  # of 27.7 nats each, at most, whose sum in units stays below 2^64
 _PAIRS, _WORDS = 64, 10  # of results of rows: pairs together, words each
 _STRETCH = 64  # rows that a thread walks down a column
 
@@ -45,8 +47,14 @@ class Agreements:
         self._read: dict[int, Array] = {}
 
     def rows(self, actual: Tensor, golden: Tensor, asked: Agreement) -> PendingRows:
-        """Launch the rows of a pair; ``rows_of`` reads what becomes of them."""
+        """Launch the rows of a pair; ``rows_of`` reads what becomes of them.
+
+        Raises:
+            Unsupported: so many distributions that the sum of their divergences might not fit.
+        """
         assert actual.format is not None
+        if asked.kl and actual.size // asked.cols > _DISTRIBUTIONS:
+            raise Unsupported(f"the divergence of {actual.size // asked.cols} rows")
         rows, group = actual.size // asked.cols, _THREADS if asked.cols >= _WIDE else 32
         blocks = min(math.ceil(rows * group / _THREADS), 8 * self._queue.backend.multiprocessors)
         if self._open is None or self._used == _PAIRS:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from probe.engine.rounding import Plan
 
 Array = np.ndarray[Any, Any]
+_COUNTED = (1 << 32) - 1  # elements: what an unsigned counter of a kernel holds
 _ALIGNED = 16  # bytes that kernels load at a time
 
 
@@ -102,7 +103,7 @@ class Comparing:
         """As ``Comparison.add``."""
         x, y = cast("Held", actual).tensor, cast("Held", golden).tensor
         backend, self._queue.layer = self._queue.backend, "comparing"
-        if asked.ulps is not None and not Counts.takes(asked.ulps):
+        if (asked.ulps is not None and not Counts.takes(asked.ulps)) or x.size > _COUNTED:
             return None
         counts = rows = columns = None
         try:
