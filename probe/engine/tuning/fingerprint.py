@@ -39,7 +39,12 @@ def _cpu() -> tuple[str, str, str]:
 
 def _cuda(device: Any) -> tuple[str, str, str]:
     backend = device.backend
-    return f"cuda {backend.arch}", backend.name, str(getattr(backend, "driver_version", ""))
+    driver = str(getattr(backend, "driver_version", ""))
+    if getattr(backend, "compiler", None) is not None:
+        from probe.engine.device.cuda.compiling.compile import nvrtc_version
+
+        driver = ", ".join([*filter(None, [driver]), f"NVRTC {'.'.join(map(str, nvrtc_version()))}"])
+    return f"cuda {backend.arch}", backend.name, driver
 
 
 @cache

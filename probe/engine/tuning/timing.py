@@ -14,6 +14,8 @@ import numpy as np
 
 from probe.engine.activations import activations
 from probe.engine.assignment import Choice
+from probe.engine.network import constant
+from probe.engine.rounding import multiplies
 from probe.engine.tactics import tactic_of
 from probe.engine.tuning.budget import budget
 from probe.engine.tuning.context import Candidate, LayerContext
@@ -113,6 +115,10 @@ class Timings:
         Raises:
             InputError: the network does not run in FP32.
         """
+        wanted = [
+            (layer, replace(context, problem=_under(engine, layer, context.problem)), candidates)
+            for layer, context, candidates in wanted
+        ]
         lacking: dict[str, Wanted] = {}
         for layer, context, candidates in wanted:
             for candidate in candidates:
@@ -211,6 +217,18 @@ class Timings:
             f'"{name}": {json.dumps(value)},\n' for name, value in {"schema": SCHEMA, **_head(self.fingerprint)}.items()
         )
         return "{\n" + head + '"times": [\n' + ",\n".join(lines) + "\n]\n}\n"
+
+
+def _under(engine: Engine, layer: Layer, problem: str) -> str:
+    """A problem with what its times depend on beside it, where that is not as usual: the same layer takes another time, or other kernels."""
+    told = []
+    if engine.settings.interior == "fp32" and len(layer.nodes) > 1:
+        told.append("interior fp32")
+    if any(multiplies(node) and constant(node.inputs[1]) is None for node in layer.nodes):
+        told.append("operands computed")
+    if threads := getattr(engine.device, "threads", 0):
+        told.append(f"threads {threads}")
+    return f"{problem} [{', '.join(told)}]" if told else problem
 
 
 def _head(fingerprint: Fingerprint) -> dict[str, str]:

@@ -10,16 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from probe.engine.build import compile_model
 from probe.engine.engine import Engine
 from probe.engine.tuning.choose import choose
 from probe.engine.tuning.fingerprint import fingerprint_of
 from probe.engine.tuning.timing import RUNS, Timing, Timings
 from probe.engine.tuning.turns import turn_order
 from probe.errors import InputError
+from probe.model import load
 
 Feeds = dict[str, np.ndarray]
 
@@ -100,6 +103,33 @@ def test_a_cache_is_reused(
     choices = choose(engine, feeds, timings=loaded)
     assert (loaded.measured, loaded.reused) == (0, len(measured))
     assert choices.tactics == choose(engine, feeds, timings=measured).tactics
+
+
+COMPUTED = """<ir_version: 8, opset_import: ["" : 18]>
+g (float[8,16] x, float[16,4] w) => (float[8,4] y) <float[16,4] v = {%s}> { a = MatMul (x, w)  b = MatMul (x, v)  c = Add (a, b)  y = Relu (c) }"""
+
+
+def test_times_of_other_circumstances_are_not_taken(tmp_path: Path) -> None:
+    """Interiors in FP32 launch other kernels, weights are laid out once, and threads are threads."""
+    onnx.save(onnx.parser.parse_model(COMPUTED % ", ".join(["0.5"] * 64)), tmp_path / "m.onnx")
+    feeds = {"x": np.ones((8, 16), np.float32), "w": np.ones((16, 4), np.float32)}
+
+    def timed(**given: Any) -> tuple[Timings, set[str]]:
+        engine = compile_model(load(tmp_path / "m.onnx"), fusion=given.pop("fusion", "none"), **given)
+        timings = Timings.load(tmp_path / "times.json", fingerprint_of(engine))
+        known = {problem for problem, _ in timings._known}
+        choose(engine, feeds, timings=timings)
+        (tmp_path / "times.json").write_text(timings.text())
+        return timings, {problem for problem, _ in timings._known} - known
+
+    first, problems = timed()
+    product = "MatMul(fp16[8,16], fp16[16,4]) -> fp16[8,4]"
+    assert problems == {product, f"{product} [operands computed]"} and first.reused == 0
+    assert timed()[0].measured == 0
+    assert timed(threads=1)[1] == {f"{product} [threads 1]", f"{product} [operands computed, threads 1]"}
+    _, fused = timed(fusion="safe")
+    _, wide = timed(fusion="safe", interior="fp32")
+    assert fused and wide and all("interior fp32" in one for one in wide)
 
 
 def test_an_edited_time_decides(engine: Engine, feeds: Feeds, measured: Timings, tmp_path: Path) -> None:

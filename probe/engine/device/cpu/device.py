@@ -52,6 +52,11 @@ class CpuDevice:
         self.seconds: dict[str, float] = {}
 
     @property
+    def threads(self) -> int:
+        """Of one operator; 0: as many as there are cores."""
+        return self._program.threads
+
+    @property
     def gated(self) -> GatedExecutor:
         """The gated session, built on first use; ``seconds["gated session"]`` says what that took."""
         if self._gated is None:
