@@ -14,6 +14,7 @@ import argparse
 import itertools
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -22,10 +23,11 @@ import torch
 from probe.engine.device.cuda.compiling.workers import compile_ahead
 from probe.engine.device.cuda.driver import Driver
 from probe.engine.device.cuda.errors import CudaError, Unsupported
-from probe.engine.device.cuda.ops.attention import Variant, choose
+from probe.engine.device.cuda.ops.attention import Variant
+from probe.engine.device.cuda.ops.attention_simt import Warps
 from probe.engine.device.cuda.ops.attention_wgmma import Groups
 from probe.engine.device.cuda.queue import Queue
-from probe.engine.device.cuda.tensors.formats import BF16, F16, Format
+from probe.engine.device.cuda.tensors.formats import BF16, F16, F32, Format
 from probe.engine.device.cuda.tensors.tensor import host_tensor
 from tests.bench.cuda_kernels import COLD_BYTES, Recorder
 from tests.bench.torch_graph import graph_seconds
@@ -38,6 +40,7 @@ PROBLEMS = (
     (4, 16, 1024, 1024, 64, 0), (1, 32, 1, 1024, 128, 0), (8, 16, 2048, 2048, 128, 0), (4, 16, 1024, 1024, 128, 1),
 )  # fmt: skip
 CHECKED = 2  # heads
+TYPES = {"f16": (F16, torch.float16, 2e-3), "bf16": (BF16, torch.bfloat16, 2e-2), "f32": (F32, torch.float32, 3e-6)}
 
 
 def peer(q: Any, k: Any, v: Any, mask: Any = None) -> Any:
@@ -45,7 +48,10 @@ def peer(q: Any, k: Any, v: Any, mask: Any = None) -> Any:
     return torch.nn.functional.scaled_dot_product_attention(*heads, attn_mask=mask).transpose(1, 2)
 
 
-def variants(problem: Problem) -> Iterator[AnyVariant]:
+def variants(problem: Problem, stored: Format) -> Iterator[AnyVariant]:
+    if stored is F32:
+        yield from map(Warps, (1, 2, 4, 8))
+        return
     row_bytes, keys = problem[4] * 2 + 16, -(-problem[3] // 16) * 16
     yield from (Groups(groups, tile) for groups in (2, 3) for tile in (64, 128))
     sizes = itertools.product((1, 2, 4, 8), (1, 2, 4), (32, 64, 128), (2, 3, 4), (keys, 0), (255, 168, 128), (1, 2))
@@ -61,7 +67,9 @@ def variants(problem: Problem) -> Iterator[AnyVariant]:
 
 
 def named(text: str, keys: int) -> AnyVariant:
-    """``3x128``: warpgroups and tile; or all that a ``Variant`` has, h for held, between dots."""
+    """``3x128``: warpgroups and tile; ``4``: warps; or all that a ``Variant`` has, h for held, between dots."""
+    if text.isdecimal():
+        return Warps(int(text))
     if "x" in text:
         return Groups(*map(int, text.split("x")))
     return Variant(*(-(-keys // 16) * 16 if one == "h" else int(one) for one in text.split(".")))
@@ -83,7 +91,7 @@ class Timed:
         x = (torch.from_numpy(one.array(backend)).cuda().double() for one in self.sets[0])
         self.exact = peer(*(one[:1, :, :CHECKED] if one.shape[2] > 1 else one[:1] for one in x))
 
-    def __call__(self, variant: AnyVariant) -> tuple[float, float]:
+    def __call__(self, variant: AnyVariant | None) -> tuple[float, float]:
         """Seconds, and the error."""
         backend, queue = self._backend, Queue(self._backend, 18)
         backend.record = []
@@ -102,13 +110,16 @@ class Timed:
         return seconds, error
 
 
-def compiled(backend: Recorder, problem: Problem, stored: Format, found: Sequence[AnyVariant], *, rounds: bool) -> None:
+def compiled(
+    backend: Recorder, problem: Problem, stored: Format, found: Sequence[AnyVariant | None], *, rounds: bool
+) -> None:
     """Have them compiled, several at once."""
     null = NullBackend(backend.multiprocessors)
     null.arch = backend.arch
     queue = Queue(null, 18)
     for variant in found:
-        run(queue, [queue.empty(one, stored) for one in shapes(problem)], problem, variant, rounds=rounds)
+        with suppress(Unsupported):
+            run(queue, [queue.empty(one, stored) for one in shapes(problem)], problem, variant, rounds=rounds)
     compile_ahead(backend.compiler, [source for source, _ in null.launched])
 
 
@@ -120,12 +131,12 @@ def main() -> None:
         "--variants", default="", help="these beside it: 3x128, 4.1.64.3.0.128 or 4.1.64.4.h, between commas"
     )
     parser.add_argument("--best", type=int, default=4, help="how many to print")
-    parser.add_argument("--type", default="f16", choices=("f16", "bf16"))
+    parser.add_argument("--type", default="f16", choices=TYPES)
     parser.add_argument("--interior", default="storage", choices=("storage", "fp32"))
     given = parser.parse_args()
-    stored, dtype = (F16, torch.float16) if given.type == "f16" else (BF16, torch.bfloat16)
+    stored, dtype, allowed = TYPES[given.type]
     rounds, backend = given.interior == "storage", Recorder()
-    print(f"{'problem':24} {'torch us':>8}  variant: us, share of torch's speed, TFLOP/s (* chosen), error")
+    print(f"{'problem':24} {'torch us':>8}  variant: us, share of torch's speed, TFLOP/s (*: what is chosen), error")
     for problem in PROBLEMS:
         batch, heads, queries, keys, size, mask = problem
         name = f"{batch}x{heads} {queries}x{keys}x{size}{' mask' * mask}"
@@ -133,9 +144,8 @@ def main() -> None:
             continue
         inputs = [torch.randn(shape, device="cuda", dtype=dtype) for shape in shapes(problem)]
         theirs = graph_seconds(peer, inputs, 2 * math.prod(problem[:3]) * size)
-        chosen = choose(queries, keys, size, batch * heads, backend.multiprocessors)
         more = [named(one, keys) for one in given.variants.split(",") if one]
-        tried = [chosen, *(one for one in (*more, *(variants(problem) if given.all else ())) if one != chosen)]
+        tried = [None, *more, *(variants(problem, stored) if given.all else ())]
         compiled(backend, problem, stored, tried, rounds=rounds)
         time_of, found = Timed(backend, problem, stored, rounds=rounds), []
         for variant in tried:
@@ -145,8 +155,8 @@ def main() -> None:
                 found.append((math.inf, f"{variant}: {why}"))
                 continue
             flops = 4.0 * math.prod(problem[:5]) / seconds * 1e-12
-            wrong = " WRONG" * (not error < (2e-3 if stored is F16 else 2e-2))
-            text = f"{'*' * (variant == chosen)}{variant} s{getattr(variant, 'stages', 0)}: {seconds * 1e6:.1f}, {theirs / seconds:.0%}, {flops:.0f}, {error:.0e}{wrong}"
+            wrong = " WRONG" * (not error < allowed)
+            text = f"{variant or '*'}: {seconds * 1e6:.1f}, {theirs / seconds:.0%}, {flops:.0f}, {error:.0e}{wrong}"
             found.append((seconds, text))
         print(
             f"{name:24} {theirs * 1e6:8.1f}  " + "; ".join(text for _, text in sorted(found)[: given.best]), flush=True

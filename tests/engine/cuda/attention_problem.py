@@ -8,13 +8,15 @@ from probe.engine.device.cuda.layers.chain import Step
 from probe.engine.device.cuda.layers.pointwise import Reading
 from probe.engine.device.cuda.ops.attention import Attention, Variant, attend, view
 from probe.engine.device.cuda.ops.attention_code import Steps, pair_expression
+from probe.engine.device.cuda.ops.attention_simt import Warps
 from probe.engine.device.cuda.ops.attention_wgmma import Groups
 from probe.engine.device.cuda.queue import Queue
+from probe.engine.device.cuda.tensors.formats import F32
 from probe.engine.device.cuda.tensors.tensor import Tensor, host_tensor
 
 # batch, heads, queries, keys, elements, mask
 Problem = tuple[int, int, int, int, int, int]
-AnyVariant = Variant | Groups
+AnyVariant = Variant | Groups | Warps
 
 
 def run(
@@ -23,11 +25,11 @@ def run(
     """Attention of x.
 
     Args:
-        rounds: every tensor where it is produced; else the result alone.
+        rounds: every tensor where it is produced; else the result alone, and in FP32 nothing.
     """
     stored = x[0].format
     assert stored
-    rounding = stored.name if rounds else ""
+    rounding = stored.name if rounds and stored is not F32 else ""
     root = host_tensor(np.array(problem[4] ** -0.5, np.float32), stored)
     q, k, v = (view(one).transposed((0, 2, 1, 3)) for one in x[:3])
     steps = [Step("s_", "float", "sum", rounding), Step("s0", "float", "op_mul(s_, x0)", rounding)]

@@ -16,7 +16,7 @@ from probe.engine.device.cuda.tensors.tensor import host_tensor
 from probe.engine.rounding import Interior
 from probe.precision import PRECISIONS
 from tests.engine.cuda.attention_cases import CASES
-from tests.engine.cuda.attention_problem import Problem, run, shapes
+from tests.engine.cuda.attention_problem import AnyVariant, Problem, run, shapes
 from tests.engine.cuda.null_backend import NullBackend
 from tests.engine.cuda.test_attention import engine_of, near, tapped
 from tests.engine.cuda.test_wgmma import HopperOnHost
@@ -65,7 +65,7 @@ def test_groups_compute_what_nodes_do_on_a_gpu(gpu, tmp_path, monkeypatch, name)
         at += 1
 
 
-def error_of(backend, problem: Problem, stored: Format, variant: Groups, *, rounds: bool) -> float:
+def error_of(backend, problem: Problem, stored: Format, variant: AnyVariant, *, rounds: bool) -> float:
     """Of the whole result against FP64, over its norm."""
     queue, random = Queue(backend, 18), np.random.default_rng(1)
     x = [queue.convert(host_tensor(random.standard_normal(one, dtype=np.float32)), stored) for one in shapes(problem)]

@@ -45,8 +45,8 @@ class AttentionRun(LayerRun):
         """
         parts = parts_of(self._layer.nodes)
         tf32 = self._multiplies_tf32(parts.product) and self._multiplies_tf32(parts.output)
-        if self._low is F32 and not tf32:
-            raise Unsupported(f"{self._precision}: one kernel multiplies FP16, BF16 and TF32")
+        if self._precision == "tf32" and not tf32:
+            raise Unsupported("a product in FP32 and one in TF32")
         if self._tactic != EXACT:
             raise Unsupported(f"{self._tactic}: one kernel adds up in FP32")
         core = [parts.product, *parts.between, parts.softmax, *parts.after, parts.output]
@@ -57,7 +57,7 @@ class AttentionRun(LayerRun):
         if id(made) in self._wanted and self._rounds(made) is not rounds:
             raise Unsupported("a result that is rounded where it is transposed")
         views = [
-            self._operand(way, node)
+            self._operand(way, node, "" if self._low is F32 else self._low.name)
             for way, node in ((parts.q, parts.product), (parts.k, parts.product), (parts.v, parts.output))
         ]
         scaling = [node for way in (parts.q, parts.k) for node in way.nodes if is_pointwise(node)]
@@ -107,8 +107,8 @@ class AttentionRun(LayerRun):
         ):
             self._chain([node]) if is_pointwise(node) else self._single(node)
 
-    def _operand(self, way: Way, product: ir.Node) -> View:
-        """A tensor as it is multiplied but for what scales it: transposed without moving."""
+    def _operand(self, way: Way, product: ir.Node, rounding: str) -> View:
+        """A tensor as it is multiplied but for what scales it: transposed without moving. FP32 holds what any format does."""
         first = way.nodes[0] if way.nodes else product
         reading = self._reading(first, way.source)
         if self._low is F32:  # rounded in the kernel
@@ -116,9 +116,9 @@ class AttentionRun(LayerRun):
         rounded = next((node for node in way.nodes if self._rounds(node.outputs[0])), None)
         rounds = reading.rounding or (rounded is not None and is_movement(first))
         is_low = reading.tensor.format is self._low
-        if not is_low and not rounds:
+        if not is_low and not rounds and rounding:
             raise Unsupported("an operand that is not rounded before it is multiplied")
-        found = view(reading.tensor if is_low else self._queue.convert(reading.tensor, self._low, self._low.name))
+        found = view(reading.tensor if is_low else self._queue.convert(reading.tensor, self._low, rounding))
         for node in way.nodes:
             if not is_pointwise(node):
                 found = found.transposed(node.attributes.get_ints("perm", None) or range(len(found.shape))[::-1])

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 
 from probe.engine.device.cuda.compiling.compile import Source
 from probe.engine.device.cuda.errors import Unsupported
+from probe.engine.device.cuda.ops import attention_simt
 from probe.engine.device.cuda.ops.attention_code import FILE, Around, Steps, beside, text_of
+from probe.engine.device.cuda.ops.attention_simt import Warps, choose_warps
 from probe.engine.device.cuda.ops.attention_wgmma import Groups, Laid, choose_groups, launch, takes
 from probe.engine.device.cuda.ops.ending import Spread
 from probe.engine.device.cuda.tensors.copies import placed
@@ -176,7 +178,7 @@ def attend(
     what: Attention,
     store: Format,
     order: Sequence[int] | None = None,
-    variant: Variant | Groups | None = None,
+    variant: Variant | Groups | Warps | None = None,
 ) -> tuple[Tensor, list[Tensor]]:
     """Attention.
 
@@ -196,11 +198,12 @@ def attend(
     depth, width = what.q.shape[-1], what.v.shape[-1]
     stored = what.q.tensor.format
     if (
-        stored is None
-        or stored not in ((F32,) if what.tf32 else (F16, BF16))
+        stored not in ((F32,) if what.tf32 else (F16, BF16, F32))
+        or stored is None
         or any(one.tensor.format is not stored for one in (what.k, what.v))
     ):
         raise Unsupported("operands that are not all FP16, all BF16 or all FP32")
+    exact = stored is F32 and not what.tf32
     if broadcast(tuple(batch), what.v.shape[:-2]) != tuple(batch):
         raise Unsupported("values for more batches than there are scores")
     shape = (*batch, queries, width)
@@ -244,11 +247,16 @@ def attend(
     laid = Laid(
         operands, spreads, (batches // extents[-1], extents[-1]), (queries, keys, depth, width), beside_it, problem
     )
-    if variant is None and takes(what, laid, queue.backend.arch):
-        variant = choose_groups(laid, queue.backend.multiprocessors)
-    if isinstance(variant, Groups):
-        launch(queue, what, laid, around, kept, variant)
+    if exact:
+        kind = variant if isinstance(variant, Warps) else choose_warps(laid, queue.backend.multiprocessors)
+    elif variant is None and takes(what, laid, queue.backend.arch):
+        kind = choose_groups(laid, queue.backend.multiprocessors)
+    else:
+        kind = variant
+    if isinstance(kind, Groups | Warps):
+        _in_one_walk(queue, what, laid, around, kept, kind)
         return made, kept
+    variant = kind
     variant = variant or choose(
         queries, keys, max(depth, width) * stored.bytes // 2, batches, queue.backend.multiprocessors
     )
@@ -268,6 +276,25 @@ def attend(
         shared_bytes=variant.shared_bytes(row_bytes, padded),
     )  # fmt: skip
     return made, kept
+
+
+def _in_one_walk(
+    queue: Queue, what: Attention, laid: Laid, around: Around, kept: Sequence[Tensor], variant: Groups | Warps
+) -> None:
+    """Attention whose keys are walked over once where nothing is done to weights, not even rounded. Then they are not known before the result is, and
+    who wants them gets them from a second launch: the result is, whoever looks, that of the first."""
+    once = around.is_plain and (what.wide or isinstance(variant, Warps))
+    walks = [(laid, around, tuple(kept), once)]
+    if once and around.stores_weights:
+        y = laid.operands[-1]
+        assert y.format
+        aside = replace(laid, operands=(*laid.operands[:-1], queue.empty(y.shape, y.format)))
+        walks = [(laid, around.unstored, (), True), (aside, around, tuple(kept), False)]
+    for lies, steps, stored, one in walks:
+        if isinstance(variant, Warps):
+            attention_simt.launch(queue, lies, steps, stored, variant, twice=not one)
+        else:
+            launch(queue, what, lies, steps, stored, variant, once=one)
 
 
 def _as_read(q: View, shape: Shape, order: tuple[int, ...]) -> tuple[int, ...]:

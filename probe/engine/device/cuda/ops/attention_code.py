@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -97,10 +97,27 @@ class Around:
         return [step for step in (*self.between.steps, *self.after.steps) if step.store is not None]
 
     @property
+    def is_plain(self) -> bool:
+        """Whether nothing but a rounding lies between the softmax and its product with the values."""
+        return len(self.after.steps) == 1
+
+    @property
+    def stores_weights(self) -> bool:
+        return any(step.store is not None for step in self.after.steps)
+
+    @property
+    def unstored(self) -> Around:
+        """The same, and nothing of it is stored."""
+        between, after = (
+            replace(steps, steps=tuple(replace(one, store=None) for one in steps.steps))
+            for steps in (self.between, self.after)
+        )
+        return replace(self, between=between, after=after)
+
+    @property
     def macros(self) -> tuple[tuple[str, int], ...]:
-        plain = len(self.after.steps) == 1 and not any(step.store is not None for step in self.after.steps)
         return (
-            ("PLAIN_AFTER", int(plain)),
+            ("PLAIN_AFTER", int(self.is_plain and not self.stores_weights)),
             ("BEFORE_Q", int(bool(self.queries.steps))),
             ("BEFORE_K", int(bool(self.keys.steps))),
             ("BEFORE_V", int(bool(self.values.steps))),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from probe.engine.device.cuda.compiling.compile import Source
-from probe.engine.device.cuda.ops.attention_code import Around, Steps, text_of
+from probe.engine.device.cuda.ops.attention_code import Around, text_of
 from probe.engine.device.cuda.tensors.formats import BF16, F16
 from probe.engine.device.cuda.tensors.maps import SWIZZLED, TileLayout, TileMap
 
@@ -138,37 +138,15 @@ def choose_groups(laid: Laid, multiprocessors: int) -> Groups | None:
     return Groups(2, 128)
 
 
-def launch(queue: Queue, what: Attention, laid: Laid, around: Around, kept: Sequence[Tensor], variant: Groups) -> None:
+def launch(
+    queue: Queue, what: Attention, laid: Laid, around: Around, kept: Sequence[Tensor], variant: Groups, *, once: bool
+) -> None:
     """Compute what ``takes`` says that the kernel does.
 
     Args:
         kept: what steps store, in order.
+        once: the keys are walked over once; nothing is done to weights.
     """
-    once = what.wide and len(around.after.steps) == 1
-    if once and any(step.store is not None for step in around.after.steps):
-        # Weights are not known in one walk. The result is, whoever looks, that of one.
-        _launch(
-            queue,
-            what,
-            laid,
-            replace(around, between=_unstored(around.between), after=_unstored(around.after)),
-            (),
-            variant,
-            once=True,
-        )
-        *operands, y = laid.operands
-        assert y.format
-        laid, once = replace(laid, operands=(*operands, queue.empty(y.shape, y.format))), False
-    _launch(queue, what, laid, around, kept, variant, once=once)
-
-
-def _unstored(steps: Steps) -> Steps:
-    return replace(steps, steps=tuple(replace(one, store=None) for one in steps.steps))
-
-
-def _launch(
-    queue: Queue, what: Attention, laid: Laid, around: Around, kept: Sequence[Tensor], variant: Groups, *, once: bool
-) -> None:
     elements, (queries, keys, *_), (*read, y) = laid.elements, laid.sizes, laid.operands
     stored, store = read[0].format, y.format
     assert stored and store

@@ -1,0 +1,234 @@
+// y = w v,  w = after(softmax(between(q k^T))) over the keys, as attention.cu, in FP32 throughout: products and sums are fused multiply-adds
+//   q [queries, depth], k [keys, depth], v [keys, width], y: float, rows of contiguous elements that begin on 16 bytes; depth <= DEPTH, width <= WIDTH,
+//   multiples of 8; strides of the batch, and of rows, in elements (attention.cuh)
+// Tactics:
+//   attention_simt TWICE 0   the keys are walked over once: sums so far are scaled whenever a larger score comes     no steps after the softmax
+//   attention_simt TWICE 1   twice: for the largest score and the sum of a row, then for w v
+// A warp has 16 queries and, of a tile of 64 keys, all: a thread 8 rows x 4 keys, then 8 rows x 4 (or 8) elements of the result. Weights go through
+// shared memory within their warp. Keys and values come by asynchronous copies, one tile ahead. The order of every sum is fixed.
+// NVRTC defines: TY, DEPTH (a multiple of 16), WIDTH (64 or 128), QUERY_WARPS, BLOCKS (of a multiprocessor, at least), TWICE.
+#include "mma.cuh"
+#include "attention.cuh"
+
+#define THREADS (32 * QUERY_WARPS)
+#define BQ (16 * QUERY_WARPS)
+#define BK 64
+#define PITCH ((DEPTH > WIDTH ? DEPTH : WIDTH) + 4)  // floats: eight rows lie in different banks
+#define WEIGHTS_PITCH (BK + 4)
+#define COLUMNS (WIDTH / 64)
+#define LOWEST __int_as_float(0xff800000)
+
+typedef Pack<float, 4> Four;
+typedef float Scores[4][2][4];  // rows m and m + 8, keys 32 * j + 2 * x and the next
+
+// ROWS of a matrix from row `first` on, zeros for what is not there. MIXED: even rows before odd ones, so that neighbours are read from different banks.
+template <int ROWS, int COLS, bool MIXED> __device__ __forceinline__ void fetch(float* to, const float* matrix, i64 stride, int first, int rows, int cols) {
+#pragma unroll 4
+    for (int i = threadIdx.x; i < ROWS * (COLS / 4); i += THREADS) {
+        int row = i / (COLS / 4), col = i % (COLS / 4) * 4;
+        bool in = first + row < rows && col < cols;
+        copy16(to + (MIXED ? row % 2 * (ROWS / 2) + row / 2 : row) * PITCH + col, in ? matrix + (first + row) * stride + col : matrix, in);
+    }
+}
+
+// of the sixteen threads of a row
+template <class F> __device__ __forceinline__ float of_row(float x, F combine) {
+#pragma unroll
+    for (int lane = 1; lane < 16; lane *= 2) x = combine(x, __shfl_xor_sync(0xffffffffu, x, lane));
+    return x;
+}
+struct Larger { __device__ __forceinline__ float operator()(float x, float y) const { return fmaxf(x, y); } };
+
+// s = q k^T for HALVES times 32 keys; `q`, `k`: the thread's first row
+template <int HALVES> __device__ __forceinline__ void multiply(Scores& s, const float* q, const float* k) {
+#pragma unroll 2
+    for (int d = 0; d < DEPTH; d += 4) {
+        Four keys[HALVES][2];
+#pragma unroll
+        for (int j = 0; j < HALVES; ++j)
+#pragma unroll
+            for (int e = 0; e < 2; ++e) keys[j][e] = *(const Four*)(k + (e * 32 + j * 16) * PITCH + d);
+#pragma unroll
+        for (int i = 0; i < 8; ++i) {
+            Four one = *(const Four*)(q + 2 * i * PITCH + d);
+#pragma unroll
+            for (int j = 0; j < HALVES; ++j)
+#pragma unroll
+                for (int e = 0; e < 2; ++e) {
+                    float& sum = s[i % 4][j][i / 4 * 2 + e];
+#pragma unroll
+                    for (int c = 0; c < 4; ++c) sum = fmaf(one.lane[c], keys[j][e].lane[c], sum);
+                }
+        }
+    }
+}
+
+// y += w v for `keys` keys (up to three more, whose weights are 0)
+__device__ __forceinline__ void weigh(float (&y)[8][COLUMNS][4], const float* w, const float* v, int keys) {
+#pragma unroll 1
+    for (int k = 0; k < keys; k += 4) {
+        Four values[4][COLUMNS];
+#pragma unroll
+        for (int u = 0; u < 4; ++u)
+#pragma unroll
+            for (int c = 0; c < COLUMNS; ++c) values[u][c] = *(const Four*)(v + (k + u) * PITCH + c * 64);
+#pragma unroll
+        for (int i = 0; i < 8; ++i) {
+            Four some = *(const Four*)(w + 2 * i * WEIGHTS_PITCH + k);
+#pragma unroll
+            for (int u = 0; u < 4; ++u)
+#pragma unroll
+                for (int c = 0; c < COLUMNS; ++c)
+#pragma unroll
+                    for (int e = 0; e < 4; ++e) y[i][c][e] = fmaf(some.lane[u], values[u][c].lane[e], y[i][c][e]);
+        }
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) attention_simt(
+    const float* __restrict__ q, const float* __restrict__ k, const float* __restrict__ v, TY* __restrict__ y, BESIDE_PARAMETERS Attention p) {
+    take_turn();
+    DYNAMIC_SHARED(shared);
+    float *queries = (float*)shared, *keys = queries + BQ * PITCH, *values = keys + BK * PITCH, *weights = values + BK * PITCH;
+    int down = (p.queries + BQ - 1) / BQ, first = (int)(blockIdx.x % down) * BQ, tiles = (p.keys + BK - 1) / BK;
+    i64 batch = blockIdx.x / down, b0 = batch / p.batch1, b1 = batch % p.batch1;
+    q += b0 * p.q.b0 + b1 * p.q.b1, k += b0 * p.k.b0 + b1 * p.k.b1, v += b0 * p.v.b0 + b1 * p.v.b1, y += b0 * p.y.b0 + b1 * p.y.b1;
+    int warp = threadIdx.x / 32, x = threadIdx.x % 16, down_in = warp * 16 + threadIdx.x % 32 / 16;  // the first of its rows, which are every other one
+    bool busy = first + warp * 16 < p.queries;
+    Beside beside[4];
+#pragma unroll
+    for (int m = 0; m < 4; ++m) {
+        beside[m] = {BESIDE_ARGUMENTS};
+        beside[m].begin(b0, b1, batch * p.queries * p.keys, {first + down_in + 2 * m, p.queries, p.keys});
+    }
+    const float *own = queries + down_in * PITCH, *key = keys + x * PITCH, *value = values + x * 4;
+    float* own_weights = weights + down_in * WEIGHTS_PITCH;
+    float tops[8], totals[8] = {}, sums[8][COLUMNS][4] = {};
+#pragma unroll
+    for (int i = 0; i < 8; ++i) tops[i] = LOWEST;
+
+    auto fetch_keys = [&](int t) {
+        if (t < tiles) fetch<BK, DEPTH, true>(keys, k, p.k.row, t * BK, p.keys, p.depth);
+        copies_commit();
+    };
+    auto fetch_values = [&](int t) {
+        if (t < tiles) fetch<BK, WIDTH, false>(values, v, p.v.row, t * BK, p.keys, p.width);
+        copies_commit();
+    };
+    auto scores = [&](Scores& s, int t) {
+        int left = p.keys - t * BK;
+        if (left > 32) multiply<2>(s, own, key);
+        else multiply<1>(s, own, key);
+#pragma unroll
+        for (int m = 0; m < 4; ++m)
+#pragma unroll
+            for (int j = 0; j < 2; ++j) {
+                int col = t * BK + j * 32 + x * 2;
+                beside[m].between(s[m][j], col);
+                if (left < BK)
+#pragma unroll
+                    for (int i = 0; i < 4; ++i)
+                        if (col + i % 2 >= p.keys) s[m][j][i] = LOWEST;
+            }
+    };
+    auto highest = [&](const Scores& s, int i) {
+        float top = tops[i];
+#pragma unroll
+        for (int j = 0; j < 2; ++j) top = fmaxf(top, fmaxf(s[i % 4][j][i / 4 * 2], s[i % 4][j][i / 4 * 2 + 1]));
+        return top;
+    };
+
+    fetch<BQ, DEPTH, false>(queries, q, p.q.row, first, p.queries, p.depth);
+    fetch_keys(0);
+#if TWICE
+    for (int t = 0; t < tiles; ++t) {
+        copies_wait<0>();
+        __syncthreads();
+        Scores s = {};
+        if (busy) scores(s, t);
+        __syncthreads();
+        fetch_keys(t + 1 < tiles ? t + 1 : 0);
+        if (!busy) continue;
+#pragma unroll
+        for (int i = 0; i < 8; ++i) {
+            float higher = highest(s, i), from = higher == LOWEST ? 0.f : higher;
+            totals[i] *= tops[i] == higher ? 1.f : expf(tops[i] - higher);
+#pragma unroll
+            for (int j = 0; j < 2; ++j) totals[i] += expf(s[i % 4][j][i / 4 * 2] - from) + expf(s[i % 4][j][i / 4 * 2 + 1] - from);
+            tops[i] = higher;
+        }
+    }
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+        float before = tops[i];
+        tops[i] = of_row(before, Larger());
+        totals[i] = of_row(before == tops[i] ? totals[i] : totals[i] * expf(before - tops[i]), Sum());
+    }
+#endif
+    fetch_values(0);
+    for (int t = 0; t < tiles; ++t) {
+        copies_wait<1>();
+        __syncthreads();
+        Scores s = {};
+        if (busy) scores(s, t);
+        __syncthreads();
+        fetch_keys(t + 1);
+        if (busy) {
+#pragma unroll
+            for (int i = 0; i < 8; ++i) {
+                float(&left)[4] = s[i % 4][0], (&right)[4] = s[i % 4][1];
+                const int at = i / 4 * 2;
+#if TWICE
+                left[at] = expf(left[at] - tops[i]) / totals[i], left[at + 1] = expf(left[at + 1] - tops[i]) / totals[i];
+                right[at] = expf(right[at] - tops[i]) / totals[i], right[at + 1] = expf(right[at + 1] - tops[i]) / totals[i];
+#else
+                float higher = of_row(highest(s, i), Larger()), from = higher == LOWEST ? 0.f : higher;
+                float scale = tops[i] == higher ? 1.f : expf(tops[i] - higher);
+                tops[i] = higher;
+                left[at] = expf(left[at] - from), left[at + 1] = expf(left[at + 1] - from);
+                right[at] = expf(right[at] - from), right[at + 1] = expf(right[at + 1] - from);
+                totals[i] = totals[i] * scale + ((left[at] + left[at + 1]) + (right[at] + right[at + 1]));
+#pragma unroll
+                for (int c = 0; c < COLUMNS; ++c)
+#pragma unroll
+                    for (int e = 0; e < 4; ++e) sums[i][c][e] *= scale;
+#endif
+            }
+#if TWICE
+#pragma unroll
+            for (int m = 0; m < 4; ++m)
+#pragma unroll
+                for (int j = 0; j < 2; ++j) {
+                    int col = t * BK + j * 32 + x * 2;
+                    beside[m].after(s[m][j], col);
+#pragma unroll
+                    for (int i = 0; i < 4; ++i)
+                        if (col + i % 2 >= p.keys) s[m][j][i] = 0.f;  // a row of NaN has no others
+                }
+#endif
+#pragma unroll
+            for (int i = 0; i < 8; ++i)
+#pragma unroll
+                for (int j = 0; j < 2; ++j)
+                    *(Pack<float, 2>*)(own_weights + 2 * i * WEIGHTS_PITCH + j * 32 + x * 2) = {s[i % 4][j][i / 4 * 2], s[i % 4][j][i / 4 * 2 + 1]};
+        }
+        copies_wait<1>();
+        __syncthreads();
+        if (busy) weigh(sums, own_weights, value, p.keys - t * BK < BK ? p.keys - t * BK : BK);
+        __syncthreads();
+        fetch_values(t + 1);
+    }
+    if (!busy) return;
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+        float total = TWICE ? 1.f : of_row(totals[i], Sum());
+        int row = first + down_in + 2 * i;
+#pragma unroll
+        for (int c = 0; c < COLUMNS; ++c) {
+            Pack<TY, 4> four;
+#pragma unroll
+            for (int e = 0; e < 4; ++e) write(four.lane[e], TWICE ? sums[i][c][e] : sums[i][c][e] / total);
+            if (row < p.queries && c * 64 + x * 4 < p.width) *(Pack<TY, 4>*)(y + row * p.y.row + c * 64 + x * 4) = four;
+        }
+    }
+}

@@ -1,0 +1,86 @@
+"""Attention in FP32 (kernels/attention_simt.cu): which layers, and how many warps a block."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from probe.engine.device.cuda.compiling.compile import Source
+from probe.engine.device.cuda.errors import Unsupported
+from probe.engine.device.cuda.ops.attention_code import Around, text_of
+
+if TYPE_CHECKING:
+    from probe.engine.device.cuda.ops.attention_wgmma import Laid
+    from probe.engine.device.cuda.queue import Queue
+    from probe.engine.device.cuda.tensors.tensor import Tensor
+
+FILE = "attention_simt.cu"
+_ROWS = 16  # queries of a warp
+_TILE = 64  # keys
+_SHARED = 228 << 10  # bytes of a multiprocessor; 1024 more a block than it asks for
+_MANY = 16  # warps a multiprocessor
+
+
+@dataclass(frozen=True, slots=True)
+class Warps:
+    """How the kernel is compiled.
+
+    Attributes:
+        warps: of a block, each with 16 queries.
+    """
+
+    warps: int
+
+    def __str__(self) -> str:
+        return f"attention {self.queries}x{_TILE} fp32"
+
+    @property
+    def queries(self) -> int:
+        """Of a block."""
+        return _ROWS * self.warps
+
+    def shared_bytes(self, row: int) -> int:
+        """Of a block.
+
+        Args:
+            row: elements of a row in shared memory.
+        """
+        return ((self.queries + 2 * _TILE) * row + self.queries * (_TILE + 4)) * 4
+
+
+def choose_warps(laid: Laid, multiprocessors: int) -> Warps:
+    """Warps of a block.
+
+    Raises:
+        Unsupported: attention node by node takes less time.
+    """
+    queries, *_ = laid.sizes
+    warps = math.prod(laid.batch) * math.ceil(queries / _ROWS)
+    if queries < _ROWS or warps < multiprocessors:
+        raise Unsupported(f"few queries in FP32: {queries}")
+    return Warps(4 if warps >= _MANY * multiprocessors else 2)
+
+
+def launch(queue: Queue, laid: Laid, around: Around, kept: Sequence[Tensor], variant: Warps, *, twice: bool) -> None:
+    """Compute attention in FP32.
+
+    Args:
+        kept: what steps store, in order.
+        twice: the keys are walked over twice, for what is done to weights.
+    """
+    (queries, keys, depth, width), (*read, y) = laid.sizes, laid.operands
+    depth, width = -(-depth // 16) * 16, -(-width // 64) * 64
+    assert y.format and read[0].format
+    shared = variant.shared_bytes(max(depth, width) + 4)
+    blocks = _SHARED // (shared + 1024)
+    macros = (
+        ("TY", y.format.name), ("DEPTH", depth), ("WIDTH", width), ("QUERY_WARPS", variant.warps), ("BLOCKS", blocks), ("TWICE", int(twice)), *around.macros,
+    )  # fmt: skip
+    text = text_of(around, read[0].format.name, even=keys % 2 == 0, file=FILE)
+    queue.launch(
+        Source(FILE, "attention_simt", macros, text, contract=False), math.prod(laid.batch) * math.ceil(queries / variant.queries),
+        32 * variant.warps, *map(queue.at, laid.operands), *laid.beside, *map(queue.at, kept), laid.problem,
+        shared_bytes=shared,
+    )  # fmt: skip

@@ -1,0 +1,86 @@
+"""Attention in FP32 as one kernel: against the CPU device and node by node, tapped and not; registers on every architecture."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+
+from probe.engine.device.cuda.compiling import compile as compiling
+from probe.engine.device.cuda.compiling.compile import Compiler
+from probe.engine.device.cuda.device import CudaDevice
+from probe.engine.device.cuda.layers.attention_run import AttentionRun
+from probe.engine.device.cuda.layers.layer_run import LayerRun
+from probe.engine.device.cuda.ops import attention
+from probe.engine.device.cuda.ops.attention_simt import Warps
+from probe.engine.device.cuda.queue import Queue
+from probe.engine.device.cuda.tensors.formats import F32
+from tests.engine.cuda.attention_cases import CASES
+from tests.engine.cuda.attention_problem import Problem, run, shapes
+from tests.engine.cuda.null_backend import NullBackend
+from tests.engine.cuda.test_attention import engine_of, near, rows, tapped
+from tests.engine.cuda.test_attention_compile import ARCHS
+from tests.engine.cuda.test_attention_wgmma import error_of
+
+TAKEN = [name for name, case in CASES.items() if max(case.sizes) <= 128]
+ON_HOST = ("ragged", "vit", "where", "rows without keys", "long")
+OFF = 4e-6  # of the largest: sums of FP32 in another order
+
+
+@pytest.mark.parametrize(("place", "name"), rows(TAKEN, ON_HOST))
+def test_one_kernel_computes_what_many_do(request, tmp_path, monkeypatch, place, name):
+    backend, warps = request.getfixturevalue(place), 1 << TAKEN.index(name) % 3
+    engine, device, feeds = engine_of(tmp_path, name, "fp32", backend)
+    monkeypatch.setattr(attention, "choose_warps", lambda *_: Warps(warps))
+    golden = [tapped(engine, feeds)]
+    engine.device = device
+    one, taps = engine(feeds), tapped(engine, feeds)
+    assert not device.queue.apart and device.queue.launches["attention_simt"], device.queue.apart
+    assert all(np.array_equal(taps[key], array, equal_nan=True) for key, array in one.items()), "looking changes bits"
+    if place == "gpu":
+        monkeypatch.setattr(AttentionRun, "run", LayerRun.run)
+        engine.device = CudaDevice(engine.network, engine.top_layers, engine.rounding, backend)
+        golden.append(tapped(engine, feeds))
+    for other in golden:
+        assert taps.keys() == other.keys()
+        for key, array in other.items():
+            near(taps[key], array, OFF)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "tf32"])
+def test_a_layer_that_is_kept(host, tmp_path, precision):
+    """In FP32 among others: what it reads of them is widened, what they read of it they round."""
+    engine, device, feeds = engine_of(tmp_path, "bert", precision, host)
+    (layer,) = (one.name for one in engine.top_layers if one.kind == "attention")
+    assignment = engine.assignment.keeping(layers=[layer])
+    golden = engine.run(feeds, assignment)["y"]
+    engine.device = device
+    found = engine.run(feeds, assignment)["y"]
+    assert device.queue.launches["attention_simt"], device.queue.apart
+    near(found, golden, OFF)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("problem", [(2, 9, 200, 333, 64, 1), (2, 5, 130, 1000, 128, 0)], ids=str)
+@pytest.mark.parametrize("warps", [1, 2, 4])
+def test_long_rows(gpu, problem: Problem, warps):
+    assert error_of(gpu, problem, F32, Warps(warps), rounds=True) < 1e-6
+
+
+@pytest.mark.parametrize(
+    "arch", ["sm_90a", *(pytest.param(one, marks=pytest.mark.slow) for one in ARCHS if one != "sm_90a")]
+)
+def test_attention_is_within_its_budget(arch):
+    pytest.importorskip("cuda.bindings.nvrtc", reason="cuda-python is not installed")
+    try:
+        compiling.nvrtc_version()
+    except RuntimeError as error:
+        pytest.skip(f"NVRTC cannot be loaded: {error}")
+    for size in (64, 128) if arch == "sm_90a" or os.environ.get("PROBE_ALL_KERNELS") else (64,):
+        backend = NullBackend()
+        queue, problem = Queue(backend, 18), (8, 12, 197, 197, size, 1)
+        run(queue, [queue.empty(one, F32) for one in shapes(problem)], problem, Warps(4))
+        ((source, _),) = backend.launched
+        used = Compiler(arch, None)(source).resources
+        assert used.spilled_bytes <= 48 and used.registers <= (168 if size == 64 else 255), used
