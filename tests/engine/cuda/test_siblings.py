@@ -66,9 +66,11 @@ def model(path, second: str):
     return path, {"given": random.standard_normal((2, 40, 64), dtype=np.float32)}
 
 
-def ran(path, feeds, backend, *, alone: bool, fusion: Any, interior: bool = False) -> tuple[dict[str, Any], int]:
+def ran(
+    path, feeds, backend, *, alone: bool, fusion: Any, interior: bool = False, precision: str = "fp16"
+) -> tuple[dict[str, Any], int]:
     """What a device makes, and how many products it launched."""
-    engine = compile_model(load(path), precision="fp16", passes="none", fusion=fusion)
+    engine = compile_model(load(path), precision=precision, passes="none", fusion=fusion)
     device = CudaDevice(engine.network, engine.top_layers, engine.rounding, backend)
     device.replays.enabled = False
     if alone:
@@ -92,6 +94,15 @@ def test_siblings_keep_their_bits(tmp_path, wgmma, second, fusion):
     for name, array in expected.items():
         assert tapped[name].tobytes() == array.tobytes()
     assert {"p", "q", "r", "s", "t"} <= tapped.keys()
+
+
+def test_siblings_that_round_what_they_read(tmp_path, wgmma):
+    """In TF32, each by itself: they read the same all the same."""
+    path, feeds = model(tmp_path / "m.onnx", "alike")
+    expected, alone = ran(path, feeds, wgmma, alone=True, fusion="safe", precision="tf32")
+    found, together = ran(path, feeds, wgmma, alone=False, fusion="safe", precision="tf32")
+    assert {name: array.tobytes() for name, array in found.items()} == {k: v.tobytes() for k, v in expected.items()}
+    assert alone == 5 and together == FEWER["alike", "safe"]
 
 
 def test_families(tmp_path):

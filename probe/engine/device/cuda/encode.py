@@ -39,7 +39,8 @@ def encoded(tile_map: TileMap) -> Encoded:
         "f16": kinds.CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
         "bf16": kinds.CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
         "float": kinds.CU_TENSOR_MAP_DATA_TYPE_FLOAT32,
-    }[layout.format.name]
+        "tf32": kinds.CU_TENSOR_MAP_DATA_TYPE_TFLOAT32,
+    }["tf32" if layout.rounds else layout.format.name]
     fixed = (
         int(driver.CUtensorMapInterleave.CU_TENSOR_MAP_INTERLEAVE_NONE),
         int(driver.CUtensorMapSwizzle.CU_TENSOR_MAP_SWIZZLE_128B),

@@ -8,7 +8,7 @@
 struct TensorMap {
     const unsigned char* at;
     unsigned long long strides[3];  // bytes
-    int element, windows, extents[4], box[4], lower[2], upper[2], steps[2];
+    int element, windows, extents[4], box[4], lower[2], upper[2], steps[2], rounds;
 };
 typedef unsigned long long Barrier;
 
@@ -34,6 +34,13 @@ inline bool barrier_passed(BarrierAt at, int phase) { return turns_of[at].phase 
 inline void barrier_wait(BarrierAt at, int phase) { while (turns_of[at].phase == phase) yield_(); }
 inline int of_warp(int x) { return x; }
 
+// The nearest number of TF32, as copies of its type round
+static void to_tf32(unsigned* bits) {
+    if ((*bits & 0x7f800000u) == 0x7f800000u) return;
+    unsigned rounded = (*bits + 0xfffu + (*bits >> 13 & 1)) & 0xffffe000u;
+    *bits = (rounded & 0x7f800000u) == 0x7f800000u ? *bits & 0xffffe000u : rounded;
+}
+
 // Element (x, y, z, w), zeros outside, to row `row` of a tile of 128 bytes a row
 static void bring(unsigned char* to, const TensorMap* map, int row, int column, const long long (&at)[4]) {
     unsigned long long place = (unsigned long long)to + row * 128 + column * map->element;
@@ -43,6 +50,7 @@ static void bring(unsigned char* to, const TensorMap* map, int row, int column, 
     for (int i = 0; i < 4; ++i) in = in && at[i] >= 0 && at[i] < map->extents[i];
     for (int i = 1; i < 4; ++i) from += at[i] * (long long)map->strides[i - 1];
     if (in) std::memcpy((void*)place, from, map->element); else std::memset((void*)place, 0, map->element);
+    if (map->rounds) to_tf32((unsigned*)place);
 }
 static void brought(const TensorMap* map, BarrierAt done, int rows) {
     Turns& t = turns_of[done];

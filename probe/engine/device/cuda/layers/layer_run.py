@@ -19,7 +19,7 @@ from probe.engine.device.cuda.ops.product_shape import product_shape
 from probe.engine.device.cuda.ops.table import OPS
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.tensors.channels_last import in_its_order
-from probe.engine.device.cuda.tensors.copies import placed
+from probe.engine.device.cuda.tensors.copies import placed, rounded_late
 from probe.engine.device.cuda.tensors.formats import F32, Format, format_of, storage_of
 from probe.engine.device.cuda.tensors.layout import broadcast
 from probe.engine.device.cuda.tensors.lying import Lying
@@ -171,9 +171,14 @@ class LayerRun:
         key = id(value)
         if key not in self._rounded:
             self._rounded[key] = in_its_order(
-                self._queue, reading.tensor, lambda one: self._queue.convert(one, self._low, reading.rounding)
+                self._queue, reading.tensor, lambda one: self._low_of(one, reading.rounding)
             )
         return self._rounded[key]
+
+    def _low_of(self, tensor: Tensor, rounding: str) -> Tensor:
+        if rounding == "tf32":
+            return rounded_late(self._queue, tensor)
+        return self._queue.convert(tensor, self._low, rounding)
 
     # --- what is made ------------------------------------------------------------------------------------------------
 

@@ -165,7 +165,7 @@ class Gathered:
         upper = tuple(one.after[at] - (one.kernel[at] - 1) * one.dilations[at] for at in (1, 0))
         windows = mapped.Windows(lower, (upper[0], upper[1]), (one.strides[1], one.strides[0]))
         extents = (self.width, columns - self.width // channels + 1, rows, images)
-        return TileLayout(stored, extents, strides, (deep, pixels), windows)
+        return TileLayout(stored, extents, strides, (deep, pixels), windows, self.x.unrounded is not None)
 
     @property
     def struct(self) -> Windows:
@@ -205,7 +205,7 @@ def launch(queue: Queue, product: Product, tactic: Tactic | None = None, gathere
     if gathered is not None:
         layouts = gathered.layout(tactic.m), layouts[1]
     maps = (
-        TileMap(one.tensor.address(queue.backend), layout)
+        TileMap((one.tensor.unrounded or one.tensor).address(queue.backend), layout)
         for one, layout in zip((product.a, product.b), layouts, strict=True)
     )
     clusters = tiles if tactic.splits > 1 else min(tiles, many // cluster)
@@ -296,9 +296,8 @@ def _stack(
         dense = by if extent > 1 else -(-dense // 8) * 8  # an axis of one element has no stride of its own
         strides.append(dense * found.bytes)
         dense *= extent
-    return TileLayout(
-        found, (line, *(extent for extent, _ in axes)), tuple(strides), (SWIZZLED // found.bytes, rows, 1, 1)
-    )
+    box, rounds = (SWIZZLED // found.bytes, rows, 1, 1), x.tensor.unrounded is not None
+    return TileLayout(found, (line, *(extent for extent, _ in axes)), tuple(strides), box, rounds=rounds)
 
 
 @lru_cache(maxsize=4096)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from probe.engine.device.cuda.layers.pointwise import Reading
-from probe.engine.device.cuda.tensors.copies import lying_of, placed, transposed
+from probe.engine.device.cuda.tensors.copies import lying_of, placed, rounded_late, transposed
 from probe.engine.device.cuda.tensors.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ def channels_last(queue: Queue, x: Tensor) -> Tensor:
     """``x`` [images, channels, rows, columns] as [images, rows, columns, channels], dense."""
     if x.kept is not None and _KEY in x.kept:
         return x.kept[_KEY]
+    if x.unrounded is not None and x.lies is None:
+        return rounded_late(queue, channels_last(queue, x.unrounded))
     where = queue.aside if x.on_host and x.origin is None else queue  # what is the same in every run is kept
     made = transposed(where, x, _LAST)
     if x.lies is None or not x.lies.permuted(_LAST).in_order:

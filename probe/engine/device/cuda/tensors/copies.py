@@ -5,21 +5,20 @@ from __future__ import annotations
 import ctypes
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from probe.engine.device.cuda.compiling.compile import Source
 from probe.engine.device.cuda.errors import Unsupported
-from probe.engine.device.cuda.tensors.formats import packed
+from probe.engine.device.cuda.tensors.formats import F32, packed
 from probe.engine.device.cuda.tensors.layout import Shape, Strides, collapse, contiguous, width
 from probe.engine.device.cuda.tensors.lying import Lying, dense
-from probe.engine.device.cuda.tensors.tensor import lying
+from probe.engine.device.cuda.tensors.tensor import Tensor, lying
 
 if TYPE_CHECKING:
     from probe.engine.device.cuda.queue import Queue
-    from probe.engine.device.cuda.tensors.tensor import Tensor
 
 UNITS = {1: "unsigned char", 2: "unsigned short", 4: "unsigned", 8: "unsigned long long", 16: "Wide"}
 _FILLS: dict[int, type[ctypes._SimpleCData[int]]] = {
@@ -76,7 +75,8 @@ def _shifted(queue: Queue, tensor: Tensor, elements: int) -> ctypes.c_void_p:
 def lying_of(queue: Queue, x: Tensor) -> Lying:
     """Where the elements of a tensor lie; it is copied to the device if need be."""
     if x.lies is None:
-        x.address(queue.backend)
+        if x.unrounded is None:
+            x.address(queue.backend)
         return dense(x)
     return x.lies
 
@@ -84,6 +84,16 @@ def lying_of(queue: Queue, x: Tensor) -> Lying:
 def placed(queue: Queue, lies: Lying) -> Tensor:
     """A tensor that lies so; brought into dense order only when someone asks for its address."""
     return lying(lies, lies.base.format, lambda: in_dense_order(queue, lies))
+
+
+def rounded_late(queue: Queue, x: Tensor) -> Tensor:
+    """A tensor of FP32 rounded to TF32: by who reads it, or when someone asks for its address."""
+    if x.lies is not None:
+        if not x.lies.covers or x.lies.base.size != x.size:
+            return queue.convert(x, F32, "tf32")
+        return placed(queue, replace(x.lies, base=rounded_late(queue, x.lies.base)))
+    x.address(queue.backend)
+    return Tensor(x.shape, F32, late=lambda: queue.convert(x, F32, "tf32"), unrounded=x)
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,7 @@ class TileLayout:
         extents: elements along each axis.
         strides: bytes between neighbours of every axis but the innermost, which is contiguous.
         box: elements of a tile along each axis; with ``windows``: channels and pixels.
+        rounds: FP32 is rounded to TF32 on the way, as kernels round it (common.cuh).
     """
 
     format: Format
@@ -42,6 +43,7 @@ class TileLayout:
     strides: tuple[int, ...]
     box: tuple[int, ...]
     windows: Windows | None = None
+    rounds: bool = False
 
     @property
     def possible(self) -> bool:

@@ -57,11 +57,24 @@ class Tensor:
         opaque: an ONNX Runtime value, for what is no array.
         origin: of values on the host that another run of the same shapes may have otherwise, while a run is recorded.
         kept: the same values in other orders, made once by whoever reads them so.
+        unrounded: the same values before they are rounded to TF32, for whoever rounds what it reads; asking for the address rounds.
         lies: where its elements lie in the memory of another tensor; None: in dense order in its own. Stays when it is brought into dense order,
             so that what reads it does not depend on who asked for that before.
     """
 
-    __slots__ = ("_array", "_buffer", "_from", "_late", "format", "kept", "lies", "opaque", "origin", "shape")
+    __slots__ = (
+        "_array",
+        "_buffer",
+        "_from",
+        "_late",
+        "_unrounded",
+        "format",
+        "kept",
+        "lies",
+        "opaque",
+        "origin",
+        "shape",
+    )
 
     def __init__(
         self,
@@ -75,15 +88,17 @@ class Tensor:
         late: Callable[[], Tensor] | None = None,
         lies: Lying | None = None,
         begins: int = 0,
+        unrounded: Tensor | None = None,
     ) -> None:
         """
         Args:
-            late: brings the values into dense order, when someone first asks for them.
+            late: brings the values into dense order, or rounds them, when someone first asks for them.
             begins: at this byte of ``buffer``.
         """
         self.shape, self.format, self.opaque, self.origin = shape, format, opaque, origin
         self._buffer, self._array, self._late, self._from, self.lies = buffer, array, late, begins, lies
         self.kept: dict[str, Tensor] | None = None
+        self._unrounded = unrounded
 
     def __repr__(self) -> str:
         place = "+".join(side for side, held in (("device", self._buffer), ("host", self._array)) if held is not None)
@@ -116,6 +131,10 @@ class Tensor:
     def is_late(self) -> bool:
         """Whether asking for its address would launch something."""
         return self._buffer is None and self._late is not None
+
+    @property
+    def unrounded(self) -> Tensor | None:
+        return self._unrounded if self._buffer is None else None
 
     def address(self, backend: Backend) -> int:
         """Where it lies on the device; copies it there first if need be, and anew where it only was to lie so far.
@@ -191,6 +210,10 @@ class Tensor:
         lies = self.lies.reshaped(shape) if self.lies is not None else None
         if lies is not None:
             return lying(lies, self.format, lambda: self._settled().view(shape))
+        if self.unrounded is not None:
+            return Tensor(
+                shape, self.format, late=lambda: self._settled().view(shape), unrounded=self.unrounded.view(shape)
+            )
         self._settle()
         array = None if self._array is None else self._array.reshape(shape)
         return Tensor(shape, self.format, buffer=self._buffer, array=array, origin=self.origin, begins=self._from)
@@ -202,6 +225,9 @@ class Tensor:
 
     def part(self, shape: tuple[int, ...], nbytes: int) -> Tensor:
         """What lies in dense order so many bytes behind the beginning of a dense tensor."""
+        if self.unrounded is not None:
+            before = self.unrounded.part(shape, nbytes)
+            return Tensor(shape, self.format, late=lambda: self._settled().part(shape, nbytes), unrounded=before)
         assert self._buffer is not None
         return Tensor(shape, self.format, buffer=self._buffer, begins=self._from + nbytes)
 
