@@ -13,6 +13,7 @@ import numpy as np
 from probe.engine import tactics
 from probe.engine.assignment import Assignment, Choice
 from probe.engine.device.protocol import Resumes, RunsBeside, Tells, Tunes
+from probe.engine.inferences import Context
 from probe.engine.layers import Layer, all_layers
 from probe.engine.rounding import Interior, Plan, Rounding
 from probe.errors import InputError
@@ -165,23 +166,27 @@ class Engine:
         interior = self.settings.interior == "storage"
         return (yield from self.device.stream(self._feeds(inputs), plans, interior=interior))
 
-    def context(self, assignment: Assignment | None = None) -> Callable[[Mapping[str, Any]], dict[str, Array]]:
+    def context(self, assignment: Assignment | None = None, *, stream: Any = None) -> Context:
         """Inferences that may take place beside those of other contexts, each on a thread of its own: what is returned takes inputs and gives
         graph outputs, the same bits as ``run``.
 
         On a GPU a context has a stream, memory and pinned buffers of its own over weights and kernels that all share, so that inputs and
         outputs are copied while others compute; ``run`` by itself lets one thread after the other in.
 
+        Args:
+            stream: a CUDA stream of the caller's to run on: an object with ``__cuda_stream__`` (cuda.core, torch), or its handle, which must
+                then stay valid as long as the context and its outputs.
+
         Raises:
-            InputError: an assignment that names no layer; what is returned raises as ``run``.
+            InputError: an assignment that names no layer, a stream for a CPU; what is returned raises as ``run``.
         """
         plans = self._plans(assignment or self.assignment)
-        run = (
-            self.device.context(plans).run
-            if isinstance(self.device, RunsBeside)
-            else partial(self.device.run, plans=plans)
-        )
-        return lambda inputs: run(self._feeds(inputs))
+        if isinstance(self.device, RunsBeside):
+            beside = self.device.context(plans, stream=stream)
+            return Context(self.network.model, beside.run, beside)
+        if stream is not None:
+            raise InputError("streams are of GPUs", hint='compile_model(..., device="cuda")')
+        return Context(self.network.model, partial(self.device.run, plans=plans), None)
 
     # --- many runs on the same inputs ----------------------------------------------------------------------------------
 

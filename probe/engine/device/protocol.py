@@ -320,13 +320,36 @@ class Inferences(Protocol):
         """As ``Device.run``. One at a time: a second thread waits."""
         ...
 
+    def held(self, inputs: Mapping[str, Any]) -> tuple[Mapping[str, Any], dict[str, Array]]:
+        """Inputs that lie on the device (``shape``, ``dtype``, ``like()``), and the others.
+
+        Raises:
+            InputError: one is not in C order.
+        """
+        ...
+
+    def run_held(self, lying: Mapping[str, Any], feeds: Mapping[str, Array], out: Mapping[str, Any]) -> dict[str, Any]:
+        """``run`` with what ``held`` says of inputs on the device, and outputs left there.
+
+        Args:
+            out: where outputs are copied to.
+
+        Raises:
+            InputError: a layer fails; names it. What does not fit into ``out``.
+        """
+        ...
+
 
 @runtime_checkable
 class RunsBeside(Protocol):
     """A device that computes several runs at once, where each has a context of its own."""
 
-    def context(self, plans: Mapping[str, Plan]) -> Inferences:
-        """A new context."""
+    def context(self, plans: Mapping[str, Plan], *, stream: Any = None) -> Inferences:
+        """A new context.
+
+        Args:
+            stream: somebody else's to run on.
+        """
         ...
 
 

@@ -20,6 +20,7 @@ import numpy as np
 from probe.engine.device.cuda.backend import Batch, Shape
 from probe.engine.device.cuda.compiling.compile import Source, kernel_folder
 from probe.engine.device.cuda.library.routine import Routine
+from probe.engine.device.cuda.runs.given import handle_of
 from probe.engine.device.cuda.tensors.maps import TileMap
 from tests.engine.cuda.host_maps import host_map
 
@@ -88,7 +89,7 @@ class HostBackend:
         self._kernels: dict[Source, Any] = {}
         self._running = Lock()
         self._memory: dict[int, tuple[ctypes.Array[ctypes.c_char], int]] = {}
-        self.launches = 0
+        self.launches, self.waited = 0, list[int]()
 
     @staticmethod
     def _own(path: Path) -> Path:
@@ -135,9 +136,19 @@ class HostBackend:
     def event(self) -> Noted:
         return Noted()
 
-    def beside(self) -> HostBackend:
+    handle = 7  # of the stream: others' are waited for
+
+    def copy(self, to: int, origin: int, nbytes: int) -> None:
+        ctypes.memmove(to, origin, nbytes)
+
+    def wait_for(self, handle: int) -> None:
+        self.waited.append(handle)
+
+    def beside(self, stream: Any = None) -> HostBackend:
         made = copy(self)
-        made.launches = 0
+        made.launches, made.waited = 0, []
+        if stream is not None:
+            made.handle = handle_of(stream)
         return made
 
     def launch(self, source: Source, shape: Shape, arguments: Sequence[Any], what: str) -> None:

@@ -166,7 +166,24 @@ class Backend(Protocol):
         """A moment to be noted, again and again."""
         ...
 
-    def beside(self) -> Backend:
+    @property
+    def handle(self) -> int:
+        """Of its stream, for others."""
+        ...
+
+    def copy(self, to: int, origin: int, nbytes: int) -> None:
+        """Copy memory of the device to other memory of it."""
+        ...
+
+    def wait_for(self, handle: int) -> None:
+        """What is asked for from now on comes behind everything that was asked for on another stream."""
+        ...
+
+    def beside(self, stream: Any = None) -> Backend:
         """The same device with the same kernels, on a stream of its own: nothing asked for there waits for what is asked for here. Memory
-        may be used there once what wrote it here is done."""
+        may be used there once what wrote it here is done.
+
+        Args:
+            stream: somebody else's, to be used instead (``runs/given.py`` says what is one); held as long as anything may be asked for there.
+        """
         ...

@@ -157,11 +157,17 @@ class CudaDevice(RunsLayers, KeptKernels, ComparesPairs):
         prepared.feed(self._fed(feeds))
 
     def context(
-        self, plans: Mapping[str, Plan], *, graphs: bool = True, marked: Callable[[str], None] | None = None
+        self,
+        plans: Mapping[str, Plan],
+        *,
+        graphs: bool = True,
+        marked: Callable[[str], None] | None = None,
+        stream: Any = None,
     ) -> CudaContext:
         """Inferences under one assignment on a stream of their own, beside those of other contexts.
 
         Args:
+            stream: somebody else's to run on.
             graphs: False launches kernel by kernel.
             marked: told of the layer before each launch that is not part of a graph.
         """
@@ -176,7 +182,7 @@ class CudaDevice(RunsLayers, KeptKernels, ComparesPairs):
 
         anew = partial(self.run, plans=plans)
         means = Means(self.backend, self._fed, record, self._compute, self._named, anew, self._faults)
-        return CudaContext(means, graphs=graphs, marked=marked)
+        return CudaContext(means, graphs=graphs, marked=marked, stream=stream)
 
     def shapes(self, feeds: Mapping[str, Array], plans: Mapping[str, Plan]) -> dict[str, tuple[int, ...]]:
         """Of every tensor that a run makes; of what stays inside fused layers as the network declares it, or by kernels that write it too,

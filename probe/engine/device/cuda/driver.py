@@ -21,6 +21,7 @@ from probe.engine.device.cuda.events import StreamEvent
 from probe.engine.device.cuda.graphs import CapturedGraph, call, capture, pinned_array, seconds_of
 from probe.engine.device.cuda.guard import find_gpu
 from probe.engine.device.cuda.library.routine import Routine
+from probe.engine.device.cuda.runs.given import handle_of
 from probe.engine.device.cuda.tensors.maps import TileMap
 from probe.errors import InputError
 
@@ -62,7 +63,7 @@ class Driver:
         self.shared_limit = self._attribute(field.CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)
         newest = call(driver.cuDriverGetVersion(), "asking for the driver's version")
         self.driver_version = f"CUDA {newest // 1000}.{newest % 1000 // 10}"
-        self.stream = _stream_of(self)
+        self.stream, self.lender = _stream_of(self), None
         self._pool = pool = call(driver.cuDeviceGetDefaultMemPool(self._device), "asking for the memory pool")
         kept = driver.CUmemPool_attribute.CU_MEMPOOL_ATTR_RELEASE_THRESHOLD
         call(driver.cuMemPoolSetAttribute(pool, kept, driver.cuuint64_t(_KEEP_ALL)), "setting up the memory pool")
@@ -79,11 +80,17 @@ class Driver:
         """As ``Backend.enter``."""
         call(driver.cuCtxSetCurrent(self._context), "entering the GPU's context")
 
-    def beside(self) -> Driver:
+    @property
+    def handle(self) -> int:
+        """As ``Backend.handle``."""
+        return int(self.stream)
+
+    def beside(self, stream: Any = None) -> Driver:
         """As ``Backend.beside``."""
         made = copy(self)
         made.launches = 0
-        made.stream = _stream_of(made)
+        made.stream = _stream_of(made) if stream is None else driver.CUstream(handle_of(stream))
+        made.lender = stream
         return made
 
     def _attribute(self, which: Any) -> int:
@@ -108,7 +115,21 @@ class Driver:
     def free(self, address: int) -> None:
         """As ``Backend.free``, when somebody allocates next. Python collects garbage in whatever thread and wherever it is, at exit too: no
         place to call the driver from."""
-        _dropped.append((address, self.stream))
+        _dropped.append((address, self.stream, self.lender))
+
+    def copy(self, to: int, origin: int, nbytes: int) -> None:
+        """As ``Backend.copy``."""
+        if nbytes:
+            call(driver.cuMemcpyDtoDAsync(to, origin, nbytes, self.stream), "copying on the GPU")
+
+    def wait_for(self, handle: int) -> None:
+        """As ``Backend.wait_for``."""
+        event = call(driver.cuEventCreate(driver.CUevent_flags.CU_EVENT_DISABLE_TIMING), "making an event")
+        try:
+            call(driver.cuEventRecord(event, driver.CUstream(handle)), "recording an event on another's stream")
+            call(driver.cuStreamWaitEvent(self.stream, event, 0), "waiting for another's stream")
+        finally:
+            driver.cuEventDestroy(event)
 
     def room(self) -> int:
         """As ``Backend.room``."""
@@ -237,14 +258,15 @@ class Driver:
 
 
 _unused: list[Any] = []  # streams whose owners are gone
-_dropped: deque[tuple[int, Any]] = deque()  # memory that nobody holds any more, and the stream that it was used on
+# memory that nobody holds any more, the stream that it was used on, and whose that is, if it is somebody else's: it lives until then
+_dropped: deque[tuple[int, Any, Any]] = deque()
 
 
 def _give_back() -> None:
     """What was dropped goes back to the pool, each piece behind what its own stream was asked for so far."""
     while True:
         try:
-            address, stream = _dropped.popleft()
+            address, stream, _ = _dropped.popleft()
         except IndexError:
             return
         call(driver.cuMemFreeAsync(address, stream), "giving memory back")

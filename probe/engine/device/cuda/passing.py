@@ -54,6 +54,19 @@ class Passing:
         """As ``Backend.event``."""
         return self.backend.event()
 
-    def beside(self) -> Backend:
+    @property
+    def handle(self) -> int:
+        """As ``Backend.handle``."""
+        return self.backend.handle
+
+    def copy(self, to: int, origin: int, nbytes: int) -> None:
+        """As ``Backend.copy``."""
+        self.backend.copy(to, origin, nbytes)
+
+    def wait_for(self, handle: int) -> None:
+        """As ``Backend.wait_for``."""
+        self.backend.wait_for(handle)
+
+    def beside(self, stream: Any = None) -> Backend:
         """As ``Backend.beside``."""
-        return self.backend.beside()
+        return self.backend.beside(stream)

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from probe.engine.device.cuda.errors import CudaError
+from probe.engine.device.cuda.runs.given import Given, given
 from probe.engine.device.cuda.runs.prepared import Compute, Diverged, Prepared
 from probe.engine.device.cuda.runs.recording import Launched, Recording
 from probe.engine.device.cuda.runs.shared import SharedMemory
 from probe.engine.device.cuda.tensors.tensor import Tensor, host_tensor
 from probe.engine.device.timeline import Clock, Moments
+from probe.errors import InputError
 
 if TYPE_CHECKING:
     from probe.engine.device.cuda.backend import Backend
@@ -26,6 +28,7 @@ Array = np.ndarray[Any, Any]
 Feeds = Mapping[str, Array]
 Fed = Mapping[str, Tensor]
 _MOST = 16  # shapes of inputs made ready
+_DEFAULT = 1  # handle of the stream that who names none works on
 _PATIENCE = 3  # recordings of the same shapes that may go wrong before every run is made anew
 
 
@@ -61,14 +64,17 @@ class CudaContext:
     Args:
         graphs: capture launches; False makes them one by one.
         marked: told of the layer before each launch that is not part of a graph.
+        stream: somebody else's to run on.
 
     Attributes:
         note: why runs are not repeated, or not as graphs; "" when they are.
     """
 
-    def __init__(self, means: Means, *, graphs: bool = True, marked: Callable[[str], None] | None = None) -> None:
-        self._means, self._graphs, self._marked = means, graphs, marked
-        self._backend = means.backend.beside()
+    def __init__(
+        self, means: Means, *, graphs: bool = True, marked: Callable[[str], None] | None = None, stream: Any = None
+    ) -> None:
+        self._means, self._graphs, self._marked, self._borrows = means, graphs, marked, stream is not None
+        self._backend = means.backend.beside(stream)
         self._faults = host_tensor(np.zeros(1, np.int32))
         self._ready: OrderedDict[Hashable, Prepared] = OrderedDict()
         self._given_up: dict[Hashable, str] = {}
@@ -102,6 +108,66 @@ class CudaContext:
         """
         with self._lock:
             return self._run(feeds, _nothing)
+
+    @staticmethod
+    def held(inputs: Mapping[str, Any]) -> tuple[dict[str, Given], dict[str, Array]]:
+        """Inputs that lie on the device, and the others."""
+        found = {name: one for name, value in inputs.items() if (one := given(name, value)) is not None}
+        return found, {name: np.asarray(value) for name, value in inputs.items() if name not in found}
+
+    def run_held(self, lying: Mapping[str, Given], feeds: Feeds, out: Mapping[str, Any]) -> dict[str, Any]:
+        """As ``Inferences.run_held``."""
+        into = {name: one for name, value in out.items() if (one := given(name, value)) is not None}
+        if len(into) < len(out):
+            raise InputError("arrays that outputs are copied into lie on the device", hint="__cuda_array_interface__")
+        with self._lock:
+            self._backend.enter()
+            for stream in {one.stream for one in lying.values()}:
+                if stream is not None or not self._borrows:
+                    self._backend.wait_for(stream or _DEFAULT)
+            found = self._run_held(lying, feeds, into)
+            if not self._borrows:
+                self._backend.synchronize()
+        return {**found, **out}
+
+    def _run_held(self, lying: Mapping[str, Given], feeds: Feeds, into: Mapping[str, Given]) -> dict[str, Any]:
+        feeds = {**feeds, **{name: one.like() for name, one in lying.items()}}
+        fed = self._means.fed(feeds)
+        key = tuple((name, tensor.shape, tensor.format) for name, tensor in fed.items())
+        if len(fed) != len(feeds) or any(fed[name].format is None for name in lying):
+            raise InputError(
+                "sequences and types that no kernel reads do not lie on the device", hint="run with host arrays"
+            )
+        for _ in range(_PATIENCE):
+            known = self._ready.get(key)
+            here = {name: self._copied(lying[name]) for name in lying if known is None or name in known.looked_at}
+            if here:
+                feeds = {**feeds, **here}
+                fed = self._means.fed(feeds)
+            try:
+                prepared = self._made_ready(key, feeds, fed)
+                if len(lying) < len(fed):
+                    self._backend.synchronize()  # what was sent from pinned memory before has arrived
+                prepared.stage(fed, {name: one.address for name, one in lying.items()})
+                prepared.send()
+                prepared.replay()
+                made = prepared.handed(into)
+            except Diverged:
+                self._ready.pop(key, None)
+                continue
+            if not (prepared.checks_faults and self._faulted()):
+                return made
+            break
+        made = self._means.anew({**feeds, **{name: self._copied(one) for name, one in lying.items()}})
+        for name, one in into.items():
+            one.fill(self._backend, name, made[name])
+        return dict(made)
+
+    def _copied(self, one: Given) -> Array:
+        """On the host."""
+        found = np.empty(one.shape, one.dtype)
+        self._backend.download(found.reshape(-1).view(np.uint8), one.address)
+        return found
 
     def measured(self, feeds: Feeds, clock: Clock) -> tuple[dict[str, Array], Moments]:
         """``run``, with its moments.

@@ -11,6 +11,7 @@ import numpy as np
 
 from probe.engine.device.cuda.backend import Batch
 from probe.engine.device.cuda.errors import CudaError, OutOfMemory
+from probe.engine.device.cuda.runs.given import DeviceArray, Given, stored_dtype
 from probe.engine.device.cuda.runs.recording import (
     Compared,
     Computed,
@@ -26,6 +27,7 @@ from probe.engine.device.cuda.runs.staged import InUse, Staged, in_use, laid_out
 from probe.engine.device.cuda.tensors.formats import packed, unpacked
 from probe.engine.device.cuda.tensors.tensor import Buffer, Tensor
 from probe.engine.plan.memory import ALIGNMENT
+from probe.errors import InputError
 
 if TYPE_CHECKING:
     from probe.engine.device.cuda.backend import Backend
@@ -94,6 +96,7 @@ class Prepared:
         self._uploads: list[tuple[Uploaded, Array]] = []
         self._checks: list[Compared] = []
         self._downloads: list[tuple[str, Stored, Array]] = []
+        self._lying: dict[int, int] = {}
         self._stage()
         self._acts = self._sequence()
 
@@ -216,17 +219,32 @@ class Prepared:
         self.stage(fed)
         self.send()
 
-    def stage(self, fed: Mapping[str, Tensor]) -> None:
+    @property
+    def looked_at(self) -> frozenset[str]:
+        """Inputs whose values the host reads in every run."""
+        used = {step.host for step in self._recording.steps if isinstance(step, Compared)}
+        places = [place for one in self._recording.steps if isinstance(one, Computed) for _, place in one.reads]
+        used |= {place.host for place in (*places, *self._recording.outputs.values()) if isinstance(place, Hosted)}
+        return frozenset(name for name, host in self._recording.fed.items() if host in used)
+
+    def stage(self, fed: Mapping[str, Tensor], lying: Mapping[str, int] | None = None) -> None:
         """Take over inputs into pinned memory; what was sent from there before must have arrived.
+
+        Args:
+            lying: inputs that lie on the device: where. ``send`` copies them from there; those the host does not look at need no values in
+                ``fed``.
 
         Raises:
             Diverged: as ``run``.
         """
+        self._lying = {self._recording.fed[name]: address for name, address in (lying or {}).items()}
         for name, host in self._recording.fed.items():
             self._hosts[host] = fed[name]
         for step in self._checks:
             self._check(step)
         for step, part in self._uploads:
+            if step.host in self._lying:
+                continue
             tensor = self._value(step.host)
             assert tensor.held is not None and tensor.format is not None
             part[:] = packed(tensor.held, tensor.format).reshape(-1).view(np.uint8)
@@ -234,7 +252,10 @@ class Prepared:
     def send(self) -> None:
         """Copy the inputs that were taken over to the device. Returns before they are there."""
         for step, part in self._uploads:
-            self._backend.upload(self._addresses[step.slot], part)
+            if step.host in self._lying:
+                self._backend.copy(self._addresses[step.slot], self._lying[step.host], part.nbytes)
+            else:
+                self._backend.upload(self._addresses[step.slot], part)
 
     def replay(self) -> None:
         """Compute again from the inputs that lie on the device. Returns before the device is done."""
@@ -262,6 +283,37 @@ class Prepared:
             if not isinstance(place, Stored):
                 found[name] = self._given(place)
         return {name: found[name] for name in self._recording.outputs}
+
+    def handed(self, out: Mapping[str, Given]) -> dict[str, DeviceArray | Array]:
+        """What the last run made, copied to memory of its own on the device, or into ``out``; on the host what was computed there. Returns before
+        it is there.
+
+        Raises:
+            InputError: an array of ``out`` is of another shape or type.
+        """
+        unknown = [name for name in out if name not in self._recording.outputs]
+        if unknown:
+            raise InputError(
+                f"no output is called {unknown[0]!r}", hint=f"there are {', '.join(self._recording.outputs)}"
+            )
+        found: dict[str, DeviceArray | Array] = {}
+        for name, place in self._recording.outputs.items():
+            into = out.get(name)
+            if not isinstance(place, Stored):
+                array = self._given(place).held
+                assert array is not None, "sequences are not asked for here"
+                found[name] = array
+                if into is not None:
+                    into.fill(self._backend, name, array)
+                continue
+            nbytes, address = _nbytes(place), self._addresses[place.slot] + place.offset
+            if into is not None:
+                into.must_be(name, place.shape, stored_dtype(place.format))
+                self._backend.copy(into.address, address, nbytes)
+                continue
+            found[name] = made = DeviceArray(Buffer(self._backend, nbytes), place.shape, place.format, self._backend)
+            self._backend.copy(made.address, address, nbytes)
+        return found
 
     def address(self, name: str) -> int:
         """Where an input or output of the network lies on the device.

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from probe.engine.device.cuda.errors import CudaError
 from probe.engine.device.cuda.runs.prepared import Compute, Diverged, Prepared
 from probe.engine.device.cuda.runs.recording import Recording
 from probe.engine.device.cuda.runs.shared import SharedMemory
@@ -100,7 +102,13 @@ class Replays:
             try:
                 if known.prepared is None:
                     known.prepared = self.prepare(known.recording, self._memory.block, staging=self._memory.pinned)
-                return known.prepared.run(fed), known.recording.checks_faults
+                try:
+                    return known.prepared.run(fed), known.recording.checks_faults
+                except BaseException:
+                    # Interrupted, too: pinned memory is written to again, and must not be on its way then.
+                    with suppress(CudaError):
+                        self._backend.synchronize()
+                    raise
             except Diverged as error:
                 known.recording = known.prepared = None
                 known.diverged += 1

@@ -48,6 +48,7 @@ class Held:
 
     def array(self) -> Array:
         """Its values, copied to the host."""
+        self._backend.enter()  # by whatever thread
         return self.tensor.array(self._backend)
 
     def window(self, start: int, stop: int) -> Array:
@@ -57,6 +58,7 @@ class Held:
         form = self.tensor.format
         assert form is not None
         raw = np.empty((stop - start) * form.bytes, np.uint8)
+        self._backend.enter()
         self._backend.download(raw, self.tensor.address(self._backend) + start * form.bytes)
         return unpacked(raw, form, (stop - start,))
 

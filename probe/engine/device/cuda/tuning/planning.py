@@ -16,8 +16,7 @@ from probe.engine.device.cuda.tensors.formats import Format, format_of, storage_
 from probe.engine.device.cuda.tensors.tensor import Buffer, Tensor, host_tensor
 
 if TYPE_CHECKING:
-    import onnx_ir as ir
-
+    from probe import ir
     from probe.engine.device.cuda.backend import Argument, Backend, Batch, Event, Graph, Kernel, Shape
     from probe.engine.layers import Layer
     from probe.engine.rounding import Plan, Sites
@@ -95,8 +94,17 @@ class Planning:
         """As ``Backend.event``."""
         raise NotImplementedError("nothing is run here")
 
-    def beside(self) -> Planning:
+    handle = 1
+
+    def copy(self, to: int, origin: int, nbytes: int) -> None:
+        """As ``Backend.copy``: nothing is there."""
+
+    def wait_for(self, handle: int) -> None:
+        """As ``Backend.wait_for``."""
+
+    def beside(self, stream: Any = None) -> Planning:
         """As ``Backend.beside``."""
+        del stream
         return self
 
 
