@@ -6,13 +6,15 @@
 //   matmul_wgmma PAIR > 1     that many blocks, one above the other, bring a part of b's tile each, for all of them
 //   matmul_wgmma TURNS 2      each group computes whole tiles of its own, one stores while the other computes
 //   matmul_wgmma SPLITS > 1   that many blocks (each of a pair) share a tile, each a stretch of k; their sums are added in the order of k
+//   matmul_wgmma SWAPPED 1    the instruction's rows run along y's columns, so that any multiple of 16 rows of y is a tile; a is what y calls b^T,
+//                             and the maps, BM and BN are the instruction's
 //   matmul_wgmma WINDOWS 1    a is what a convolution's windows hold of x, channels last: the copies gather it, padding and strides included
 // Products and sums are FP32 (the tensor core's: sums are cut, not rounded, a few bits below), in the order of k.
 // The maps are (contiguous axis, other axis, second batch axis, first batch axis); Problem::a_batch, b_batch are 0 for an axis that an
 // operand is repeated over, else 1.
 // What is read beside the sums (c, what a tail reads) is fetched before it is needed, the first of it before the products.
 // NVRTC defines: TAB, TC, TY, ADDED (0: c is null and alpha 1; 2: c is a row), A_BY_M, B_BY_N, BM, BN (of a block), WM (rows of a warpgroup),
-// STAGES, PAIR, TURNS, SPLITS, WINDOWS, WEIGHTS (1: b is the same in every run).
+// STAGES, PAIR, TURNS, SPLITS, WINDOWS, SWAPPED, WEIGHTS (1: b is the same in every run; 2: a is).
 #include "tma.cuh"
 #include "wgmma.cuh"
 #include "product.cuh"
@@ -30,13 +32,15 @@ typedef TAB T;
 #define B_BOXES (!B_BY_N ? 1 : B_DEEP < BK ? B_COLUMNS : B_COLUMNS / PAIR)
 #define B_SHARE (B_DEEP < BK ? B_DEEP * 128 : B_BY_N ? B_BOXES * 8192 : BN / PAIR * 128)  // bytes
 #define SUM_ROW (BN + 8)   // floats; of a tile of sums in shared memory, so that four rows lie in different banks
-#define STAGED_ROW 36      // the same of 32 columns that a warp turns from its accumulators' order to rows
-#define EVEN B_BY_N       // rows of y begin on 16 bytes, as those of b do then
+#define STAGED_ROW (SWAPPED ? 20 : 36)  // the same of 32 columns (16) that a warp turns from its accumulators' order to rows
+#define STAGED (SWAPPED ? 32 : 16)      // such rows
+#define EVEN (SWAPPED || B_BY_N)        // rows of y begin on 16 bytes, as those of b do then
+#define C_ROW (SWAPPED ? WM : BN)       // columns of y of a group
 #define BAND 8            // rows of tiles that are taken together, column by column: what is near in time is near in memory
 #define EIGHTS (WM / 64 * (BN / 16))  // eights of a row that a thread finishes
 constexpr bool LARGE = WM / 64 * BN / 2 > 70 && CONSUMERS < 3 && SPLITS == 1;  // accumulators a thread: then consumers take registers of the copying warps
 // Of which what is read beside them is fetched together, while those before are finished: a warp waits for all its loads under way at once
-constexpr int FETCHED = (LARGE ? 96 : CONSUMERS > 2 ? 32 : 64) / (int)sizeof(Beside<8>), AT_ONCE = FETCHED < 4 ? 2 : FETCHED < EIGHTS ? FETCHED / 2 * 2 : EIGHTS;
+constexpr int FETCHED = (LARGE ? (WM / 64 * BN / 2 > 128 ? 64 : 96) : CONSUMERS > 2 ? (BN > 128 ? 16 : 32) : 64) / (int)sizeof(Beside<8>), AT_ONCE = FETCHED < 4 ? 2 : FETCHED < EIGHTS ? FETCHED / 2 * 2 : EIGHTS;
 
 #if WINDOWS
 // Of a convolution: rows of a are output pixels, k runs over taps, then over chunks of 64 channels
@@ -60,9 +64,9 @@ __device__ __forceinline__ Site site_of(unsigned tile, int rank, const Problem& 
     return {batch, (i64)row * BM, (i64)col * BN, (int)batch0, (int)(batch - batch0 * (unsigned)p.batch1)};
 }
 
-// row and col: in the tile
+// row and col: of y, in the tile
 __device__ __forceinline__ Spot spot_of(const Site& place, int row, int col, const Problem& p) {
-    i64 r = place.row + row, c = place.col + col;
+    i64 r = (SWAPPED ? place.col : place.row) + row, c = (SWAPPED ? place.row : place.col) + col;
     return {(place.batch * p.m + r) * p.n + c, place.b0, place.b1, r, c};
 }
 
@@ -152,41 +156,49 @@ __launch_bounds__(THREADS, 1) matmul_wgmma(
                 else copy_tile(bs + i * 8192, &b_map, barrier_at(full, into), x, y, b1, b0);
             }
         };
-        int early = 0;  // stages of the first tile into which b comes beside the kernel before this one: nobody writes weights
+#if !WINDOWS
+        auto bring_a = [&](const Site& place, int t, int into) {
+            Shared as = stages + into * STAGE_BYTES;
+            int k = t * BK, row = (int)place.row, a0 = place.b0 * (int)p.a_batch[0], a1 = place.b1 * (int)p.a_batch[1];
+#pragma unroll
+            for (int i = 0; i < (A_BY_M ? BM / 64 : 1); ++i)
+                copy_tile(as + i * 8192, &a_map, barrier_at(full, into), A_BY_M ? row + i * 64 : k, A_BY_M ? k : row, a1, a0);
+        };
+#endif
+        int early = 0;  // stages of the first tile into which weights come beside the kernel before this one: nobody writes them
         if (WEIGHTS && thread == 0 && first < tiles) {
             Site place = site_of(first, rank, p);
             for (; early < STAGES && begin + early < end; ++early) {
                 barrier_expect(barrier_at(full, early), STAGE_BYTES);
+#if WEIGHTS == 2
+                bring_a(place, begin + early, early);
+#else
                 bring_b(place, begin + early, early);
+#endif
             }
         }
         take_turn();
         for (unsigned tile = first; tile < tiles && thread == 0; tile += step) {
             Site place = site_of(tile, rank, p);
-            int row = (int)place.row;
 #if WINDOWS
+            int row = (int)place.row;
             int pixel = row % (w.out_height * w.out_width), image = row / (w.out_height * w.out_width);
             int corner_x = pixel % w.out_width * w.stride_width - w.pad_left, corner_y = pixel / w.out_width * w.stride_height - w.pad_top;
 #endif
-            int a0 = place.b0 * (int)p.a_batch[0], a1 = place.b1 * (int)p.a_batch[1];
             for (int t = begin; t < end; ++t) {
-                Shared as = stages + stage * STAGE_BYTES;
-                bool has_b = WEIGHTS && tile == first && t - begin < early;
-                if (!has_b) {
+                bool has_weights = WEIGHTS && tile == first && t - begin < early;
+                if (!has_weights) {
                     barrier_wait(barrier_at(empty, stage), phase);
                     barrier_expect(barrier_at(full, stage), STAGE_BYTES);
                 }
-                int k = t * BK;
 #if WINDOWS
                 int tap = t / w.chunks;
-                copy_windows(as, &a_map, barrier_at(full, stage), (t - tap * w.chunks) * BK, corner_x, corner_y, image, tap % w.kernel_width * w.dilation_width,
+                copy_windows(stages + stage * STAGE_BYTES, &a_map, barrier_at(full, stage), (t - tap * w.chunks) * BK, corner_x, corner_y, image, tap % w.kernel_width * w.dilation_width,
                              tap / w.kernel_width * w.dilation_height);
 #else
-#pragma unroll
-                for (int i = 0; i < (A_BY_M ? BM / 64 : 1); ++i)
-                    copy_tile(as + i * 8192, &a_map, barrier_at(full, stage), A_BY_M ? row + i * 64 : k, A_BY_M ? k : row, a1, a0);
+                if (WEIGHTS != 2 || !has_weights) bring_a(place, t, stage);
 #endif
-                if (!has_b) bring_b(place, t, stage);
+                if (WEIGHTS == 2 || !has_weights) bring_b(place, t, stage);
                 if (++stage == STAGES) stage = 0, phase ^= 1;
             }
         }
@@ -206,6 +218,7 @@ __launch_bounds__(THREADS, 1) matmul_wgmma(
             Site place = site_of(tile, rank, p);
             const TC* added = ADDED ? c + place.b0 * p.c_batch[0] + place.b1 * p.c_batch[1] : nullptr;
             auto spot_at = [&](int eight) {  // the thread's, in the order in which it finishes them
+                if (SWAPPED) return spot_of(place, eight % (BN / 16) * 16 + lane % 16, part + eight / (BN / 16) * 64 + warp * 16 + lane / 16 * 8, p);
                 int row = part + eight / (BN / 16) * 64 + warp * 16 + eight % 2 * 8 + lane / 4;
                 return spot_of(place, row, eight % (BN / 16) / 2 * 32 + lane % 4 * 8, p);
             };
@@ -214,10 +227,10 @@ __launch_bounds__(THREADS, 1) matmul_wgmma(
 #pragma unroll
             for (int e = 0; e < AT_ONCE; ++e) beside[0][e] = beside_of<8>(spot_at(e), even, out, p);
 #if ADDED == 2
-            float row_of_c[(BN + 127) / 128];
+            float row_of_c[(C_ROW + 127) / 128];
 #pragma unroll
-            for (int e = 0; e < (BN + 127) / 128; ++e) {
-                i64 col = place.col + e * 128 + thread;
+            for (int e = 0; e < (C_ROW + 127) / 128; ++e) {
+                i64 col = (SWAPPED ? place.row + part : place.col) + e * 128 + thread;
                 row_of_c[e] = col < p.n ? read(added[col * p.c_col]) : 0.f;
             }
 #endif
@@ -264,17 +277,17 @@ __launch_bounds__(THREADS, 1) matmul_wgmma(
                 }
             }
 #else
-            float* staged = (float*)(shared + STAGES * STAGE_BYTES) + (group * 4 + warp) * 16 * STAGED_ROW;
-            float* kept = (float*)(shared + STAGES * STAGE_BYTES) + CONSUMERS * 4 * 16 * STAGED_ROW + group * BN;  // the row of c
+            float* staged = (float*)(shared + STAGES * STAGE_BYTES) + (group * 4 + warp) * STAGED * STAGED_ROW;
+            float* kept = (float*)(shared + STAGES * STAGE_BYTES) + CONSUMERS * 4 * STAGED * STAGED_ROW + group * C_ROW;  // the row of c
 #if ADDED == 2
             meet(1 + group, 128);  // nobody reads that of the tile before
 #pragma unroll
-            for (int e = 0; e < (BN + 127) / 128; ++e)
-                if (BN % 128 == 0 || e * 128 + thread < BN) kept[e * 128 + thread] = row_of_c[e];
+            for (int e = 0; e < (C_ROW + 127) / 128; ++e)
+                if (C_ROW % 128 == 0 || e * 128 + thread < C_ROW) kept[e * 128 + thread] = row_of_c[e];
             meet(1 + group, 128);
 #endif
 #pragma unroll
-            for (int e = 0; e < EIGHTS; e += 2) {  // of 16 rows and 32 columns
+            for (int e = 0; e < EIGHTS; e += 2) {  // of 16 rows and 32 columns; the other way round of 32 rows and 16 columns
                 int i = e / (BN / 16), j = e % (BN / 16) / 2 * 4;
                 if (e % AT_ONCE == 0) {
 #pragma unroll
@@ -283,6 +296,24 @@ __launch_bounds__(THREADS, 1) matmul_wgmma(
                     for (int f = 0; f < AT_ONCE; ++f)
                         if (e + AT_ONCE + f < EIGHTS) beside[(e / AT_ONCE + 1) % 2][f] = beside_of<8>(spot_at(e + AT_ONCE + f), even, out, p);
                 }
+#if SWAPPED
+#pragma unroll
+                for (int q = 0; q < 16; ++q) {
+                    int half = q / 8, f = e + half, right = lane / 4 + q % 2 * 8, down = half * 16 + q / 4 % 2 * 8 + lane % 4 * 2 + q / 2 % 2;
+                    if (f < EIGHTS) staged[down * STAGED_ROW + right] = sums[f / (BN / 16)][(f % (BN / 16) * 2 + q / 4 % 2) * 4 + q % 2 * 2 + q / 2 % 2];
+                }
+                __syncwarp();
+#pragma unroll
+                for (int half = 0; half < 2 && e + half < EIGHTS; ++half) {
+                    float values[8], row[8];
+#pragma unroll
+                    for (int q = 0; q < 8; q += 4) {
+                        *(Pack<float, 4>*)(values + q) = *(const Pack<float, 4>*)(staged + (lane % 16 + half * 16) * STAGED_ROW + lane / 16 * 8 + q);
+                        if (ADDED == 2) *(Pack<float, 4>*)(row + q) = *(const Pack<float, 4>*)(kept + (e + half) / (BN / 16) * 64 + warp * 16 + lane / 16 * 8 + q);
+                    }
+                    hand_over<8>(values, added, row, beside[e / AT_ONCE % 2][e % AT_ONCE + half], spot_at(e + half), out, p);
+                }
+#else
 #pragma unroll
                 for (int q = 0; q < 8; ++q) {
                     int down = lane / 4 + q % 2 * 8, right = q / 2 * 8 + lane % 4 * 2;
@@ -309,6 +340,7 @@ __launch_bounds__(THREADS, 1) matmul_wgmma(
                         hand_over<1>(one, added, row, beside_of<1>(spot, true, out, p), spot, out, p);
                     }
                 }
+#endif
                 __syncwarp();
             }
 #endif

@@ -15,15 +15,15 @@ import re
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 import torch
 
+from probe import ir
 from probe.engine.device.cuda.layers.chain import Step
 from probe.engine.device.cuda.layers.pointwise import Reading
 from probe.engine.device.cuda.ops import wgmma
 from probe.engine.device.cuda.ops.call import Call
 from probe.engine.device.cuda.ops.table import OPS
-from probe.engine.device.cuda.ops.wgmma import TACTICS, Tactic, cycles
+from probe.engine.device.cuda.ops.wgmma_tactics import TACTICS, Tactic, cycles
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.tensors.formats import BF16, F16, F32, Format
 from probe.engine.device.cuda.tensors.tensor import Tensor
@@ -99,7 +99,7 @@ def torch_tailed(problem: Problem, x: Any, w: Any, b: Any, *added: Any) -> Any:
 
 def with_tactic(tactic: Tactic | None) -> None:
     """What wgmma is to take, whatever should be fastest."""
-    wgmma.choose = (lambda *_: tactic) if tactic is not None else _CHOOSE
+    wgmma.choose = (lambda *_, **__: tactic) if tactic is not None else _CHOOSE
 
 
 _CHOOSE = wgmma.choose

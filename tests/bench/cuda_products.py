@@ -21,7 +21,7 @@ from probe.engine.device.cuda.ops.ending import through
 from probe.engine.device.cuda.ops.matmul import product
 from probe.engine.device.cuda.ops.matmul import run as run_product
 from probe.engine.device.cuda.ops.product import Matrices, describe
-from probe.engine.device.cuda.ops.wgmma import TACTICS, Tactic, choose, cycles
+from probe.engine.device.cuda.ops.wgmma_tactics import TACTICS, Tactic, choose, cycles
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.tensors.formats import BF16, F16, F32, Format
 from probe.engine.device.cuda.tensors.tensor import Tensor
@@ -109,6 +109,9 @@ def operands(problem: Problem, stored: Format) -> list[Any]:
 
 def tactic_named(text: str) -> Tactic:
     """Of ``128x96 pair 2 split-k 2``, as tactics are printed; without ``wgmma`` and the depth, too."""
+    known = {re.sub(r"^wgmma (\d+x\d+)x\d+", r"\1", str(one)): one for one in TACTICS}
+    if text in known:
+        return known[text]
     found = re.fullmatch(r"(?:wgmma )?(\d+)x(\d+)(?:x64)?(?: pair (\d+))?(?: in (\d+) turns)?(?: split-k (\d+))?", text)
     assert found, text
     m, n, pair, turns, splits = (int(one or 1) for one in found.groups())

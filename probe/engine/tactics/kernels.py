@@ -1,7 +1,7 @@
 """The tactics that are kernels of the CUDA device. There are too many to list: the grammar of a name says what it stands for.
 
-``wgmma_128x256_pair2_splitk4_turns2_nchw``, ``mma_64x64_acc16``, ``simt_32x32``, ``conv_direct``, ``conv_depthwise``. A name is read on every
-machine, so that files open everywhere; which of them there are is the device's business (``engine.device.cuda.ops``).
+``wgmma_128x256_pair2_splitk4_turns2_nchw``, ``wgmma_144x128_swapped``, ``mma_64x64_acc16``, ``ffma_128x128_splitk4``, ``simt_32x32``, ``conv_direct``, ``conv_depthwise``. A name
+is read on every machine, so that files open everywhere; which of them there are is the device's business (``engine.device.cuda.ops``).
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from probe.engine.tactics.tactic import Tactic
 
 _NUMBER = "([1-9][0-9]{0,4})"
 _WGMMA = re.compile(
-    rf"wgmma_{_NUMBER}x{_NUMBER}(?:_pair{_NUMBER})?(?:_splitk{_NUMBER})?(?:_turns{_NUMBER})?(_nchw)?", re.ASCII
+    rf"wgmma_{_NUMBER}x{_NUMBER}(?:_pair{_NUMBER})?(?:_splitk{_NUMBER})?(?:_turns{_NUMBER})?(_swapped|_nchw)?", re.ASCII
 )
 _MMA = re.compile(rf"mma_{_NUMBER}x{_NUMBER}(_acc16)?", re.ASCII)
+_FFMA = re.compile(rf"ffma_{_NUMBER}x{_NUMBER}(?:_splitk{_NUMBER})?", re.ASCII)
 _SIMT = re.compile(rf"simt_{_NUMBER}x{_NUMBER}", re.ASCII)
 _PRODUCTS = ("MatMul", "Gemm", "Conv")
 _LOW = ("fp16", "bf16")
@@ -32,16 +33,17 @@ def kernel_tactic(name: str) -> Tactic | None:
     if name == "conv_depthwise":
         return Tactic(
             name, f"depthwise convolution with channels last: sums in FP32, tap by tap{_WIDE}",
-            "|error| <= k u32 S", "fp32", "sequential", ("Conv",), _LOW, device="cuda", layout="last",
+            "|error| <= k u32 S", "fp32", "sequential", ("Conv",), ("fp32", "tf32", *_LOW), device="cuda", layout="last",
         )  # fmt: skip
-    for pattern, made in ((_WGMMA, _wgmma), (_MMA, _mma), (_SIMT, _simt)):
+    for pattern, made in ((_WGMMA, _wgmma), (_MMA, _mma), (_FFMA, _ffma), (_SIMT, _simt)):
         if (found := pattern.fullmatch(name)) is not None:
             return made(name, found)
     return None
 
 
 def _wgmma(name: str, found: re.Match[str]) -> Tactic | None:
-    m, n, pair, splits, turns, first = found.groups()
+    m, n, pair, splits, turns, way = found.groups()
+    first, swapped = way == "_nchw", way == "_swapped"
     if "1" in (pair, splits, turns):
         return None
     count = int(splits or 1)
@@ -51,13 +53,16 @@ def _wgmma(name: str, found: re.Match[str]) -> Tactic | None:
         f"; the steps of 64 terms are cut into {count} contiguous ranges, range i from i steps // {count} to (i + 1) steps // {count}, whose "
         "sums are added in FP32 in the order of k"
     ) * (count > 1)
-    place = " with channels first, a 1x1 one" if first else " with channels last, k tap by tap"
+    taken += ", columns along the instruction's rows" * swapped
+    convolutions = f"; convolutions with channels {'first, a 1x1 one' if first else 'last, k tap by tap'}" * (
+        not swapped
+    )
     return Tactic(
         name,
-        f"products on tensor cores (wgmma), tiles of {m} x {n}{shared}{taken}: sums in FP32 in the order of k, a step of the tensor core at a time{cut}; "
-        f"convolutions{place}{_WIDE}",
+        f"products on tensor cores (wgmma), tiles of {m} x {n}{shared}{taken}: sums in FP32 in the order of k, a step of the tensor core at a time{cut}"
+        f"{convolutions}{_WIDE}",
         _ALIGNED.format(k=f"ceil(k / {count})" if count > 1 else "k") + (f" + {count} u32 S" if count > 1 else ""),
-        "fp32", "splits" if count > 1 else "any", ("Conv",) if first else _PRODUCTS, ("tf32", *_LOW), splits=count,
+        "fp32", "splits" if count > 1 else "any", ("Conv",) if first else _PRODUCTS[: 2 if swapped else 3], ("tf32", *_LOW), splits=count,
         device="cuda", layout="first" if first else "last",
     )  # fmt: skip
 
@@ -75,6 +80,24 @@ def _mma(name: str, found: re.Match[str]) -> Tactic:
         "|error| <= ceil(k / 16) u16 max |partial sum|" if low else _ALIGNED.format(k="k"),
         "fp16" if low else "fp32", "blocks" if low else "any", _PRODUCTS, ("fp16",) if low else ("tf32", *_LOW),
         block=16 if low else 0, device="cuda", layout="first",
+    )  # fmt: skip
+
+
+def _ffma(name: str, found: re.Match[str]) -> Tactic | None:
+    m, n, splits = found.groups()
+    if splits == "1":
+        return None
+    count = int(splits or 1)
+    cut = (
+        f"; the steps of 32 terms are cut into {count} contiguous ranges, range i from i steps // {count} to (i + 1) steps // {count}, whose "
+        "sums are added in FP32 in the order of k"
+    ) * (count > 1)
+    return Tactic(
+        name,
+        f"products and sums in FP32 by fused multiply-adds, tiles of {m} x {n}: one term after the other, in the order of k{cut}; convolutions with "
+        f"channels last, k tap by tap{_WIDE}",
+        f"|error| <= ceil(k / {count}) u32 S + {count} u32 S" if count > 1 else "|error| <= k u32 S",
+        "fp32", "splits" if count > 1 else "sequential", _PRODUCTS, ("fp32",), splits=count, device="cuda", layout="last",
     )  # fmt: skip
 
 

@@ -32,7 +32,8 @@ from probe.engine.build import compile_model
 from probe.engine.device.cuda.device import CudaDevice
 from probe.engine.device.cuda.ops.attention_wgmma import Groups
 from probe.engine.device.cuda.ops.matmul import product
-from probe.engine.device.cuda.ops.wgmma import ARCH, TACTICS, Tactic, cycles
+from probe.engine.device.cuda.ops.wgmma import ARCH
+from probe.engine.device.cuda.ops.wgmma_tactics import TACTICS, Tactic, cycles
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.sums.agreement import Agreements
 from probe.engine.device.cuda.sums.counts import Counts

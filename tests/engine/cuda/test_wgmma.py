@@ -8,15 +8,17 @@ import math
 import shutil
 
 import numpy as np
-import onnx_ir as ir
 import pytest
 
+from probe import ir
+from probe.engine.device.cuda.ops import wgmma
 from probe.engine.device.cuda.ops.call import Call
 from probe.engine.device.cuda.ops.ending import Ending
 from probe.engine.device.cuda.ops.matmul import product
 from probe.engine.device.cuda.ops.product import Matrices, describe
 from probe.engine.device.cuda.ops.table import OPS
-from probe.engine.device.cuda.ops.wgmma import ARCH, TACTICS, Tactic, choose, cycles, refusal
+from probe.engine.device.cuda.ops.wgmma import ARCH, refusal
+from probe.engine.device.cuda.ops.wgmma_tactics import TACTICS, Tactic, choose, cycles
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.tensors.channels_last import channels_last, dense_when_asked
 from probe.engine.device.cuda.tensors.formats import BF16, F16, F32, Format
@@ -99,11 +101,23 @@ def test_every_tactic(gpu, tactic, name):
     _, m, n, k, *_ = problem
     if math.isinf(cycles(tactic, m, n, k, 1, 132)):
         pytest.skip("fewer tiles of k than blocks that share them")
+    if tactic.swapped and name in ("both", "one a"):
+        pytest.skip("rows that do not lie along k")
     actual, exact = computed(gpu, problem, F16, F32, tactic)
     assert np.linalg.norm(actual - exact) <= 1e-6 * np.linalg.norm(exact) * math.sqrt(k)
     assert np.abs(actual - exact).max() <= 1e-4 * np.abs(exact).max()
     again, _ = computed(gpu, problem, F16, F32, tactic)
     assert np.array_equal(actual, again)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("stored", [F16, BF16, F32], ids=lambda one: one.name)
+@pytest.mark.parametrize("name", ["edges", "many tiles", "one b", "short"])
+def test_a_swapped_product_has_the_bits_of_a_straight_one(gpu, name, stored):
+    """Which operand the instruction takes for the left one changes no sum: tiles may be chosen by what follows."""
+    golden, _ = computed(gpu, PROBLEMS[name], stored, F32, Tactic(128, 128))
+    for tactic in (one for one in TACTICS if one.swapped):
+        assert np.array_equal(computed(gpu, PROBLEMS[name], stored, F32, tactic)[0], golden), tactic
 
 
 @pytest.mark.gpu
@@ -139,6 +153,23 @@ def hopper(request):
 def test_tactics_on_the_host(hopper, tactic, name):
     actual, exact = computed(hopper, PROBLEMS[name], F16, F32, tactic)
     assert np.abs(actual - exact).max() <= 1e-4 * np.abs(exact).max()
+
+
+@pytest.mark.parametrize("added", [False, True])
+@pytest.mark.parametrize("name", ["edges", "one b", "short"])
+@pytest.mark.parametrize("tactic", [Tactic(144, 256, 128, swapped=True), Tactic(48, 128, swapped=True)], ids=str)
+def test_swapped_tactics_on_the_host(hopper, tactic, name, added):
+    """Tiles whose rows are no multiple of 32, columns of y along the instruction's rows, and a row that is added."""
+    bias = np.random.default_rng(0).standard_normal(PROBLEMS[name][2]).astype(np.float32) if added else None
+    actual, exact = computed(hopper, PROBLEMS[name], F16, F32, tactic, bias)
+    exact = exact if bias is None else exact + bias
+    assert np.abs(actual - exact).max() <= 1e-4 * np.abs(exact).max()
+
+
+@pytest.mark.parametrize("name", ["taller", "mask"])
+def test_tails_of_swapped_products_on_the_host(hopper, monkeypatch, name):
+    monkeypatch.setattr(wgmma, "choose", lambda *_, **__: Tactic(144, 128, 128, turns=2, swapped=True))
+    check_tail(hopper, TAILS[name], F16, rounded=True)
 
 
 @pytest.mark.parametrize("name", ["odd columns", "mask", "window"])

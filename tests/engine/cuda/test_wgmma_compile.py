@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 import os
 
-import onnx_ir as ir
 import pytest
 
+from probe import ir
 from probe.engine.device.cuda.compiling import compile as compiling
 from probe.engine.device.cuda.compiling.compile import Source, headers_of, options_of
 from probe.engine.device.cuda.layers.chain import Step
@@ -17,7 +17,8 @@ from probe.engine.device.cuda.ops.ending import storing, through
 from probe.engine.device.cuda.ops.matmul import run
 from probe.engine.device.cuda.ops.product import Matrices, describe
 from probe.engine.device.cuda.ops.table import OPS
-from probe.engine.device.cuda.ops.wgmma import ARCH, TACTICS, Tactic
+from probe.engine.device.cuda.ops.wgmma import ARCH
+from probe.engine.device.cuda.ops.wgmma_tactics import TACTICS, Tactic
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.tensors.formats import BF16, F16, F32
 from tests.engine.cuda.null_backend import NullBackend
@@ -117,4 +118,4 @@ def test_fp32_stays_where_it_was():
             Matrices(a, (), 256, 1), Matrices(b, (), 256, 1), None, (256, 256), 256, storing(queue, (256, 256), F32)
         ),
     )
-    assert [source.entry for source, _ in backend.launched] == ["matmul_simt"]
+    assert [source.entry for source, _ in backend.launched] == ["matmul_ffma"]

@@ -1,15 +1,22 @@
-"""Products on sm_90a's tensor cores (kernels/matmul_wgmma.cu): which of them, on which tiles, with how many blocks a tile."""
+"""Products on sm_90a's tensor cores (kernels/matmul_wgmma.cu): which of them, and how a tactic is launched."""
 
 from __future__ import annotations
 
 import ctypes
 import math
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from probe.engine.assignment import EXACT
 from probe.engine.device.cuda.ops.product import Matrices
+from probe.engine.device.cuda.ops.wgmma_tactics import (
+    DEPTH,
+    HEAVY_TAIL,
+    LIGHT_TAIL,
+    TACTICS,
+    Tactic,
+    choose,
+)
 from probe.engine.device.cuda.tensors import maps as mapped
 from probe.engine.device.cuda.tensors.copies import transposed
 from probe.engine.device.cuda.tensors.formats import BF16, F16, F32
@@ -22,85 +29,7 @@ if TYPE_CHECKING:
     from probe.engine.device.cuda.tensors.tensor import Tensor
 
 ARCH = "sm_90a"
-DEPTH = 64  # 16-bit elements of k a tile: one row of 128 bytes
-_SHARED = 226 << 10  # bytes of shared memory for tiles
-_MOST_STAGES = 8
 _ALONG_K = "along k"
-_TOGETHER = 16  # multiprocessors among which a cluster must find room
-
-
-@dataclass(frozen=True, slots=True)
-class Tactic:
-    """A variant of matmul_wgmma.
-
-    Attributes:
-        m: rows of a block's tile; ``n``: columns.
-        wm: rows of a warpgroup.
-        pair: blocks, one above the other, that share a tile of b.
-        splits: blocks that share a tile of y, each with a part of k; their sums are added in the order of k.
-        turns: warpgroups that take whole tiles in turn, one storing while the other computes.
-    """
-
-    m: int
-    n: int
-    wm: int = 64
-    pair: int = 1
-    splits: int = 1
-    turns: int = 1
-
-    def __str__(self) -> str:
-        more = f" pair {self.pair}" * (self.pair > 1) + f" in {self.turns} turns" * (self.turns > 1)
-        return f"wgmma {self.m}x{self.n}x{DEPTH}{more}" + f" split-k {self.splits}" * (self.splits > 1)
-
-    @property
-    def groups(self) -> int:
-        """Warpgroups that compute."""
-        return self.turns if self.turns > 1 else self.m // self.wm
-
-    @property
-    def threads(self) -> int:
-        return 128 * (self.groups + 1)
-
-    @property
-    def stages(self) -> int:
-        """Tiles under way."""
-        return min(_MOST_STAGES, (_SHARED - self._staged_bytes) // self._stage_bytes)
-
-    @property
-    def _staged_bytes(self) -> int:
-        """What warps turn their sums in, 16 rows of 36 floats each; and a row of c a group."""
-        return self.groups * (4 * 16 * 36 + self.n) * 4
-
-    @property
-    def _stage_bytes(self) -> int:
-        """Of a tile of a and one of b; columns of b come in boxes of 64, where they lie so."""
-        return (self.m + -(-self.n // DEPTH) * DEPTH) * SWIZZLED
-
-    @property
-    def shared_bytes(self) -> int:
-        """Of tiles, or of the sums that replace them; 1024 to begin on a multiple of that."""
-        sums = self.m * (self.n + 8) * 4 if self.splits > 1 else 0
-        return max(self.stages * self._stage_bytes + self._staged_bytes, sums) + 1024
-
-
-_PLAIN = ((128, 256, 64), (256, 128, 128), (128, 192, 64), (192, 128, 64), (128, 160, 64), (128, 128, 64), (64, 256, 64), (256, 96, 128), (256, 64, 128),
-          (128, 64, 64), (64, 128, 64), (64, 64, 64), (256, 32, 128))  # fmt: skip
-_PAIRED = ((128, 256, 64, 2), (256, 128, 128, 2), (128, 128, 64, 2), (64, 128, 64, 2), (64, 256, 64, 2))
-_SPLIT = (
-    *((128, 256, 64, 1, splits) for splits in (2, 3, 4, 5, 6, 8)), *((128, 192, 64, 1, splits) for splits in (2, 3, 4)),
-    *((m, n, 64, 1, splits) for m, n in ((128, 128), (64, 128), (64, 64)) for splits in (2, 3, 4, 6, 8)),
-)  # fmt: skip
-_TURNS = (
-    (128, 128, 128, 1, 1, 2),
-    (64, 256, 64, 1, 1, 2),
-    (64, 128, 64, 1, 1, 2),
-    (128, 128, 128, 2, 1, 2),
-    (64, 192, 64, 1, 1, 2),
-    (128, 64, 128, 1, 1, 2),
-    (64, 128, 64, 1, 1, 3),
-    (128, 32, 128, 1, 1, 2),
-)
-TACTICS = tuple(Tactic(*one) for one in (*_PLAIN, *_PAIRED, *_SPLIT, *_TURNS))
 
 
 def refusal(product: Product, arch: str) -> str | None:
@@ -128,6 +57,15 @@ def refusal(product: Product, arch: str) -> str | None:
     if layouts is None:
         return "neither axis of an operand is contiguous"
     return None if all(one.possible for one in layouts) else "strides that do not divide by 16 bytes"
+
+
+def refusal_of(product: Product, tactic: Tactic) -> str | None:
+    """Why a tactic does not compute a product that wgmma computes; None when it does."""
+    if not tactic.swapped:
+        return None
+    if product.a.col != 1:
+        return "rows that do not lie along k, swapped"
+    return "rows of a result that do not divide by 16 bytes, swapped" if product.n % 8 else None
 
 
 class Windows(ctypes.Structure):
@@ -190,23 +128,24 @@ def launch(queue: Queue, product: Product, tactic: Tactic | None = None, gathere
             tail=tail_of(product),
             one_b=not any(product.b_batch),
         )
-    layouts = _layouts(product, tactic)
+    read = _swapped(product) if tactic.swapped else product  # as the instruction reads it
+    layouts = _layouts(read, tactic)
     assert layouts
-    down, across = math.ceil(product.m / (tactic.m * tactic.pair)), math.ceil(product.n / tactic.n)
-    once = [tuple(int(step != 0) for step in one) for one in (product.a_batch, product.b_batch)]
+    down, across = math.ceil(read.m / (tactic.high * tactic.pair)), math.ceil(read.n / tactic.wide)
+    once = [tuple(int(step != 0) for step in one) for one in (read.a_batch, read.b_batch)]
     problem = product.tiled(down, across, (once[0][0], once[0][1]), (once[1][0], once[1][1]))
     cluster, tiles = tactic.pair * tactic.splits, down * across * product.batches
     macros = (
-        ("TAB", stored.name), ("TF32", int(stored is F32)), ("ADDED", _added(product)), ("A_BY_M", int(product.a.col != 1)),
-        ("B_BY_N", int(product.b.col == 1)), ("BM", tactic.m), ("BN", tactic.n), ("WM", tactic.wm), ("STAGES", tactic.stages),
+        ("TAB", stored.name), ("TF32", int(stored is F32)), ("ADDED", _added(product)), ("A_BY_M", int(read.a.col != 1)),
+        ("B_BY_N", int(read.b.col == 1)), ("BM", tactic.high), ("BN", tactic.wide), ("WM", tactic.wm), ("STAGES", tactic.stages),
         ("PAIR", tactic.pair), ("TURNS", tactic.turns), ("SPLITS", tactic.splits), ("WINDOWS", int(gathered is not None)),
-        ("WEIGHTS", int(product.b.fixed)),
+        ("SWAPPED", int(tactic.swapped)), ("WEIGHTS", (1 + tactic.swapped) * product.b.fixed),
     )  # fmt: skip
     if gathered is not None:
         layouts = gathered.layout(tactic.m), layouts[1]
     maps = (
         TileMap((one.tensor.unrounded or one.tensor).address(queue.backend), layout)
-        for one, layout in zip((product.a, product.b), layouts, strict=True)
+        for one, layout in zip((read.a, read.b), layouts, strict=True)
     )
     clusters = tiles if tactic.splits > 1 else min(tiles, many // cluster)
     source = product.source("matmul_wgmma.cu", "matmul_wgmma", macros)
@@ -220,6 +159,13 @@ def launch(queue: Queue, product: Product, tactic: Tactic | None = None, gathere
         *([gathered.struct] if gathered is not None else []),
         shared_bytes=tactic.shared_bytes,
     )
+
+
+def _swapped(product: Product) -> Product:
+    """The transposed product, b^T a^T, whose ending stays that of the product."""
+    (a, b), (left, right) = (product.a, product.b), (product.a_batch, product.b_batch)
+    turned = [replace(one, row=one.col, col=one.row) for one in (b, a)]
+    return replace(product, a=turned[0], b=turned[1], m=product.n, n=product.m, a_batch=right, b_batch=left)
 
 
 def _turns(product: Product) -> bool:
@@ -268,9 +214,9 @@ def _layouts(product: Product, tactic: Tactic) -> tuple[TileLayout, TileLayout] 
     if 1 not in (a.row, a.col) or 1 not in (b.row, b.col):
         return None
     # columns of b that a block brings; where their boxes do not divide among the pair, it brings fewer rows instead
-    rows = tactic.m if a.col == 1 else DEPTH
-    cols = DEPTH if -(-tactic.n // DEPTH) % tactic.pair == 0 else DEPTH // tactic.pair
-    cols = tactic.n // tactic.pair if b.col != 1 else cols
+    rows = tactic.high if a.col == 1 else DEPTH
+    cols = DEPTH if -(-tactic.wide // DEPTH) % tactic.pair == 0 else DEPTH // tactic.pair
+    cols = tactic.wide // tactic.pair if b.col != 1 else cols
     across, down = (product.k, product.m) if a.col == 1 else (product.m, product.k)
     left = _stack(a, (across, a.row if a.col == 1 else a.col, down), product.extents, product.a_batch, rows)
     across, down = (product.n, product.k) if b.col == 1 else (product.k, product.n)
@@ -300,95 +246,6 @@ def _stack(
     return TileLayout(found, (line, *(extent for extent, _ in axes)), tuple(strides), box, rounds=rounds)
 
 
-@lru_cache(maxsize=4096)
-def choose(
-    m: int,
-    n: int,
-    k: int,
-    batch: int,
-    multiprocessors: int,
-    *,
-    by_n: bool = False,
-    windows: bool = False,
-    tail: float = 0.0,
-    one_b: bool = False,
-) -> Tactic:
-    """The tactic that should take least time; arguments of ``cycles``.
-
-    How often k is split depends on the product alone, and neither on what follows it nor on how its operands lie: the tile that computes a sum
-    changes none of its bits, the ranges of k that are added do.
-
-    Args:
-        one_b: the right operand is the same for the whole batch: a single taller product, if what follows lets it be one.
-    """
-
-    def cost(one: Tactic) -> float:
-        return cycles(one, m, n, k, batch, multiprocessors, by_n=by_n, windows=windows, tail=tail)
-
-    tall = (m * batch, n, k, 1) if one_b else (m, n, k, batch)
-    usual = min(TACTICS, key=lambda one: cycles(one, *tall, multiprocessors, windows=windows, tail=_LIGHT_TAIL))
-    return min((one for one in TACTICS if one.splits == usual.splits), key=cost)
-
-
-def cycles(
-    one: Tactic,
-    m: int,
-    n: int,
-    k: int,
-    batch: int,
-    multiprocessors: int,
-    *,
-    by_n: bool = False,
-    windows: bool = False,
-    tail: float = 0.0,
-) -> float:
-    """What a product should take: rounds of blocks times what a block takes. Numbers fitted to 518 measurements of 26 problems on an H200: half of
-    them within 7 %, and what is chosen takes 1 % longer than the fastest, on average.
-
-    Args:
-        by_n: the lines of b lie along n.
-        windows: a is gathered from the windows of a convolution.
-        tail: cycles that a thread takes longer for each value that it finishes: ``tail_of``.
-    """
-    steps, cluster = math.ceil(k / DEPTH), one.pair * one.splits
-    # clusters do not reach across the 16 multiprocessors or so that lie together, and a place or two is lost where they are large
-    together = multiprocessors // _TOGETHER * (_TOGETHER // cluster) - 2 * (cluster > 2)
-    at_once = multiprocessors if cluster == 1 else together
-    if one.splits > steps or at_once <= 0:
-        return math.inf
-    clusters = math.ceil(m / (one.m * one.pair)) * math.ceil(n / one.n) * batch
-    rounds = math.ceil(clusters / at_once)
-    shared = 1.1 if m * n * k * batch > _LONG else 0.76
-    # What one tile of k takes: the tensor cores; shared memory, which they read as fast as copies fill it; the way from the L2 cache; or what is
-    # done for any tile; more where columns are not whole boxes, and where blocks wait for each other
-    reads, fills = one.m // 64 * 4 * (2048 + 32 * one.n), (one.m + one.n) * DEPTH * 2
-    fetched = (one.m + one.n / one.pair) * DEPTH * 2
-    step = max(one.m * one.n / 32 * 1.14, (reads + fills) / 128 * shared, fetched / 80, 210.0)
-    step *= ((1.06 if one.n > 2 * DEPTH else 1.3) if by_n and one.n % DEPTH else 1.0) * (1.08 if one.pair > 1 else 1.0)
-    if windows and m >= _MANY:
-        step = max(step, 420 + 1.45 * one.m)
-    computed = math.ceil(steps / one.splits) * step
-    share = one.m * one.n / (1 if one.turns > 1 else one.groups)  # of a tile, that a group finishes
-    stored = 1770 + (0.15 + tail) * share + 700 * (one.turns == 1 and one.groups > 2)
-    if one.splits > 1:
-        total = rounds * (
-            computed + 3640 + 450 * one.splits + 0.25 * one.m * one.n + (0.15 + tail) * one.m * one.n / one.splits / 2
-        )
-    elif one.turns > 1:
-        total = (rounds - 1) * max(computed, (computed + stored) / one.turns, _A_TILE) + computed + stored
-        if (
-            one.turns > 2 and steps > 2 and tail < _HEAVY_TAIL
-        ):  # what three turns gain is known of short k and of heavy tails
-            total *= 1.25
-    else:
-        total = rounds * max(computed + stored, _A_TILE)
-    return total + 3500
-
-
-_LONG = 1 << 34  # products, from which on the machine is short of power, and what reads shared memory least is fastest
-_MANY = 1024  # pixels, from which on gathering them holds products up
-_A_TILE = 2500.0  # cycles from one tile of a block to the next, whatever it holds
-_LIGHT_TAIL, _HEAVY_TAIL = 0.365, 0.85
 _HEAVY = ("erf", "tanh", "exp", "sigmoid", "gelu", "softplus", "pow", "div")
 
 
@@ -396,7 +253,7 @@ def tail_of(product: Product) -> float:
     """``tail`` of ``cycles``: of what is added and of the steps behind a product."""
     steps = product.ending.steps
     if any(word in step.expression for step in steps for word in _HEAVY):
-        return _HEAVY_TAIL
+        return HEAVY_TAIL
     if any(math.prod(reading.tensor.shape) > product.n for _, reading in product.ending.readings):
         return 0.5
-    return _LIGHT_TAIL if steps or product.c is not None else 0.0
+    return LIGHT_TAIL if steps or product.c is not None else 0.0

@@ -11,7 +11,7 @@ from probe.engine.device.cuda.errors import Unsupported
 from probe.engine.device.cuda.ops import conv_nhwc, wgmma
 from probe.engine.device.cuda.ops.conv import as_product, is_product
 from probe.engine.device.cuda.ops.family import Convolution
-from probe.engine.device.cuda.ops.wgmma import TACTICS, Tactic
+from probe.engine.device.cuda.ops.wgmma_tactics import DEPTH, TACTICS, Tactic, cycles
 
 if TYPE_CHECKING:
     from probe.engine.device.cuda.ops.product import Product
@@ -26,7 +26,8 @@ _OFFERED_FIRST = 3  # with channels first: rarely faster
 def name_of(tactic: Tactic) -> str:
     """The name of a variant."""
     parts = (("pair", tactic.pair), ("splitk", tactic.splits), ("turns", tactic.turns))
-    return f"wgmma_{tactic.m}x{tactic.n}" + "".join(f"_{word}{count}" for word, count in parts if count > 1)
+    more = "".join(f"_{word}{count}" for word, count in parts if count > 1)
+    return f"wgmma_{tactic.m}x{tactic.n}{more}" + "_swapped" * tactic.swapped
 
 
 @cache
@@ -57,11 +58,11 @@ class WgmmaFamily:
         """As ``Family.refusal``."""
         first = name.endswith(_FIRST)
         tactic = _variants().get(name.removesuffix(_FIRST))
-        if tactic is None:
+        if tactic is None or (tactic.swapped and isinstance(problem, Convolution)):
             return "there are no such tiles"
         if not isinstance(problem, Convolution):
             reason = "it is for convolutions" if first else wgmma.refusal(problem, queue.backend.arch)
-            return reason or _too_many_ranges(tactic, problem.k)
+            return reason or wgmma.refusal_of(problem, tactic) or _too_many_ranges(tactic, problem.k)
         if first:
             return self._refusal_first(queue, problem, tactic)
         call = problem.call
@@ -91,14 +92,12 @@ class WgmmaFamily:
         return list(problem.ending.stored)
 
 
-def _fastest(sizes: tuple[int, int, int, int], multiprocessors: int) -> list[str]:
-    cost = {one: wgmma.cycles(one, *sizes, multiprocessors) for one in TACTICS}
+def _fastest(sizes: tuple[int, int, int, int], multiprocessors: int, *, swaps: bool = False) -> list[str]:
+    cost = {one: cycles(one, *sizes, multiprocessors) for one in TACTICS if swaps or not one.swapped}
     possible = [one for one in sorted(cost, key=cost.__getitem__) if math.isfinite(cost[one])]
     return [name_of(one) for one in possible[:_OFFERED]]
 
 
 def _too_many_ranges(tactic: Tactic, k: int) -> str | None:
-    steps = math.ceil(k / wgmma.DEPTH)
-    return (
-        f"{steps} steps of {wgmma.DEPTH} cannot be cut into {tactic.splits} ranges" if tactic.splits > steps else None
-    )
+    steps = math.ceil(k / DEPTH)
+    return f"{steps} steps of {DEPTH} cannot be cut into {tactic.splits} ranges" if tactic.splits > steps else None
