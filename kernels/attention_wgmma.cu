@@ -8,8 +8,8 @@
 //   attention_wgmma ONLINE 1   once: sums so far are scaled whenever a larger score comes                            nothing rounds w, no steps after
 // One warp copies tiles of BK keys or values, STAGES under way; CONSUMERS groups of four warps compute, each its own 64 queries. Where steps come
 // before the products, the groups do them to queries, the copying group's other warps to keys. The order of every sum is fixed.
-// NVRTC defines: TAB, TY, DEPTH, WIDTH (64 or 128), CONSUMERS, BK (64 or 128), STAGES, ONLINE, PLAIN_AFTER, BEFORE_Q, BEFORE_K as attention.cu, SMALL
-// (1: scores are at most 65504, or infinite), WIDE 1 where nothing rounds w: it is multiplied as the sum of two TAB.
+// NVRTC defines: TAB, TY, DEPTH, WIDTH (64 or 128), CONSUMERS, BK (64 or 128), STAGES, ONLINE, PLAIN_AFTER, BEFORE_Q, BEFORE_K as attention.cu, WIDE 1
+// where nothing rounds w: it is multiplied as the sum of two TAB.
 #include "tma.cuh"
 #include "wgmma_rows.cuh"
 #include "attention.cuh"
@@ -36,11 +36,21 @@ template <int N> __device__ __forceinline__ void pin(float (&x)[N][4]) {
 
 // What a thread knows of a row of scores; four threads share a row. NaN among the scores makes the sum NaN, whatever the maximum.
 struct Row {
-    float top = LOWEST, sum = 0.f, share, shift;
-    // exp(score - top), off as attention_rows.cuh says. Where top * log2(e) is no Inf it is taken away in one step: what it is rounded by scales
-    // all weights of a row alike, and their sum.
-    __device__ __forceinline__ void from(float highest) { shift = SMALL ? highest * LOG2_E : highest; }
-    __device__ __forceinline__ float part(float score) const { return SMALL ? two_to(fmaf(score, LOG2_E, -shift)) : two_to((score - shift) * LOG2_E); }
+    float top = LOWEST, sum = 0.f, share, shift = 0.f, by;
+    // Weights are 2 to the power of score * by - shift: off by 2^-24 |score - top| of themselves. What the shift was rounded by scales all of a row alike,
+    // and their sum. Where it would be no number, scores are as far apart as numbers are there, and a smaller factor tells them apart as well.
+    __device__ __forceinline__ void from(float highest) {
+        by = fabsf(highest) > 1e38f ? LOG2_E * 0x1p-10f : LOG2_E;
+        shift = highest * by;
+    }
+    __device__ __forceinline__ float part(float score) const { return two_to(fmaf(score, by, -shift)); }
+    // Parts will be those of a larger score: what those before are multiplied by. -Inf adds nothing, even to rows that have nothing else.
+    __device__ __forceinline__ float raise(float higher) {
+        float before = top, was = shift;
+        top = higher;
+        from(higher == LOWEST ? 0.f : higher);
+        return before == higher ? 1.f : before == LOWEST ? 0.f : two_to(was - shift);
+    }
     __device__ __forceinline__ void divide() { share = 1.f / sum; }
     // correctly rounded, or where it is rounded to 16 bits within two units in the last place of float (attention_rows.cuh)
     __device__ __forceinline__ float over(float part) const {
@@ -76,15 +86,13 @@ __device__ __forceinline__ float highest_of(const Scores& s, int half, float top
     return fmaxf(top, other);
 }
 
-// what a tile adds to the sum of a row so far, which is scaled whenever a larger score comes; -Inf adds nothing, even to rows that have nothing else
+// what a tile adds to the sums of rows so far
 __device__ __forceinline__ void look(Scores& s, Row (&rows)[2]) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
         Row& row = rows[half];
-        float higher = highest_of(s, half, row.top), sums[2] = {0.f, 0.f};
-        row.sum *= row.top == higher ? 1.f : expf(row.top - higher);
-        row.top = higher;
-        row.from(higher == LOWEST ? 0.f : higher);
+        float sums[2] = {0.f, 0.f};
+        row.sum *= row.raise(highest_of(s, half, row.top));
 #pragma unroll
         for (int j = 0; j < BK / 8; ++j)
 #pragma unroll
@@ -251,10 +259,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) attention_wgmma(
 #pragma unroll
             for (int half = 0; half < 2; ++half) {
                 Row& row = rows[half];
-                float before = row.top;
-                row.top = of_row(row.top, Larger());
-                row.sum = of_row(before == row.top ? row.sum : row.sum * expf(before - row.top), Added());
-                row.from(row.top);
+                row.sum *= row.raise(of_row(row.top, Larger()));
+                row.sum = of_row(row.sum, Added());
+                row.from(row.top);  // a row without keys is NaN
                 row.divide();
             }
         }
@@ -267,10 +274,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) attention_wgmma(
 #pragma unroll
             for (int half = 0; ONLINE && half < 2; ++half) {
                 Row& row = rows[half];
-                float higher = of_row(highest_of(s, half, row.top), Larger());
-                scale[half] = row.top == higher ? 1.f : expf(row.top - higher);
-                row.top = higher;
-                row.from(higher == LOWEST ? 0.f : higher);
+                scale[half] = row.raise(of_row(highest_of(s, half, row.top), Larger()));
             }
 #pragma unroll
             for (int j = 0; j < BK / 8; ++j)
@@ -318,20 +322,22 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) attention_wgmma(
         release(keys_at);
         weigh(0, tiles == 1);
         pack(w, s);
-        for (int t = 1; t < tiles; ++t) {
+        auto turn = [&](int t, bool last) {
             keys_at = ask(s);
             int values_at = add();
             wgmma_wait<1>();
             pin(s);
             release(keys_at);
-            weigh(t, t == tiles - 1);
+            weigh(t, last);
             wgmma_wait<0>();
             pin(sums);
             pin(s);  // so that w is not written before
             release(values_at);
             rescale();
             pack(w, s);
-        }
+        };
+        for (int t = 1; t < tiles - 1; ++t) turn(t, false);  // the last tile apart: others ask for no end of the keys
+        if (tiles > 1) turn(tiles - 1, true);
         add();
         wgmma_wait<0>();
         pin(sums);

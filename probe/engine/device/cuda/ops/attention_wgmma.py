@@ -150,10 +150,9 @@ def launch(
     elements, (queries, keys, *_), (*read, y) = laid.elements, laid.sizes, laid.operands
     stored, store = read[0].format, y.format
     assert stored and store
-    small = stored is F16 and around.between.steps[-1].rounding == F16.name
     macros = (
         ("TAB", stored.name), ("TY", store.name), ("DEPTH", elements), ("WIDTH", elements), ("CONSUMERS", variant.groups), ("BK", variant.tile),
-        ("STAGES", variant.stages(elements)), ("ONLINE", int(once)), *around.macros, ("SMALL", int(small)), ("WIDE", int(what.wide)),
+        ("STAGES", variant.stages(elements)), ("ONLINE", int(once)), *around.macros, ("WIDE", int(what.wide)),
     )  # fmt: skip
     source = Source(
         FILE, "attention_wgmma", macros, text_of(around, stored.name, even=keys % 2 == 0, file=FILE), contract=False
