@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx_ir as ir
 
+from probe import ir
 from probe.engine.network import bodies_of
 from probe.engine.rounding import is_float
 from probe.errors import InputError
@@ -100,4 +100,4 @@ def _alone(engine: Engine, layer: Layer) -> bytes:
         [value for value in inputs if value is not None], [values[id(value)] for value in layer.outputs], nodes=nodes,
         opset_imports=dict(engine.network.ir.opset_imports), name=layer.name,
     )  # fmt: skip
-    return ir.to_proto(ir.Model(graph, ir_version=_IR_VERSION)).SerializeToString()
+    return ir.model_proto(ir.Model(graph, ir_version=_IR_VERSION)).SerializeToString()

@@ -15,8 +15,7 @@ from probe.precision import PRECISIONS
 from probe.results.find import Evaluated, Keep, Need, SearchStep
 
 if TYPE_CHECKING:
-    import onnx_ir as ir
-
+    from probe import ir
     from probe.culprits.suspicion import Suspicion
     from probe.engine.engine import Engine
     from probe.search.minimal_set import Certificate

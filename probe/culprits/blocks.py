@@ -12,8 +12,7 @@ from probe.engine.network import origin
 from probe.engine.rounding import is_float
 
 if TYPE_CHECKING:
-    import onnx_ir as ir
-
+    from probe import ir
     from probe.engine.engine import Engine
     from probe.engine.layers import Layer
 

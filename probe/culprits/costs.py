@@ -13,8 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-import onnx_ir as ir
-
+from probe import ir
 from probe.engine.costs import flops_of, shape_of
 from probe.engine.fusion.kinds import VIEWS
 from probe.engine.network import bodies_of

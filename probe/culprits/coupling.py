@@ -23,8 +23,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx_ir as ir
 
+from probe import ir
 from probe.culprits.keepable import executed
 from probe.engine.network import bodies_of
 from probe.engine.rounding import is_float

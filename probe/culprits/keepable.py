@@ -17,8 +17,7 @@ from probe.engine.rounding import data_inputs, is_float
 from probe.precision import round_to
 
 if TYPE_CHECKING:
-    import onnx_ir as ir
-
+    from probe import ir
     from probe.engine.assignment import Assignment
     from probe.engine.engine import Engine
     from probe.engine.layers import Layer
@@ -135,6 +134,6 @@ class _Walk:
         return self._representable[key]
 
 
-def _is_rounded(tensor: ir.TensorProtocol, precision: str) -> bool:
+def _is_rounded(tensor: ir.Tensor, precision: str) -> bool:
     numbers = np.ravel(tensor.numpy())
     return bool(np.array_equal(round_to(numbers, precision), numbers))

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx_ir as ir
 
+from probe import ir
 from probe.culprits.trunk import Segments, flows, segments
 from probe.engine.network import bodies_of
 from probe.engine.rounding import is_float

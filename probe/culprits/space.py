@@ -17,8 +17,7 @@ from probe.errors import InputError
 from probe.search.units import Unit, joined_name
 
 if TYPE_CHECKING:
-    import onnx_ir as ir
-
+    from probe import ir
     from probe.culprits.costs import Costs, Objective
     from probe.culprits.suspicion import Suspicion
     from probe.engine.assignment import Assignment

@@ -11,8 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import onnx_ir as ir
-
+from probe import ir
 from probe.engine.rounding import is_float
 from probe.model.movement import TYPE_ONLY, is_standard
 

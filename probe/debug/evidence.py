@@ -18,8 +18,7 @@ from probe.results.tensors import TensorInfo
 from probe.store.opening import read_array
 
 if TYPE_CHECKING:
-    import onnx_ir as ir
-
+    from probe import ir
     from probe.engine.assignment import Assignment
     from probe.engine.engine import Engine
     from probe.engine.layers import Layer

@@ -12,8 +12,7 @@ from probe.engine.layers import captured
 from probe.engine.network import bodies_of, constant, origin
 
 if TYPE_CHECKING:
-    import onnx_ir as ir
-
+    from probe import ir
     from probe.engine.layers import Layer
 
 

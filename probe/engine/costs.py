@@ -12,8 +12,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-import onnx_ir as ir
-
+from probe import ir
 from probe.engine.fusion.kinds import COMPARISONS, UNARY, is_float, is_movement, is_standard, kind_of
 from probe.engine.network import bodies_of
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import onnx_ir as ir
-
+from probe import ir
 from probe.engine.network import Network, values_of
 from probe.engine.passes.shapes import infer_shapes
 from probe.errors import InputError

@@ -8,8 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import onnx_ir as ir
-
+from probe import ir
 from probe.engine.fusion.kinds import is_movement, kind_of
 from probe.engine.network import Network, bodies_of, origin
 

@@ -7,14 +7,17 @@ from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-import onnx_ir as ir
+import numpy as np
 
-from probe.model.graphs import adopt_type, bodies_of, graphs_of, nodes_with_steps, sort_as_loaded
+from probe import ir
+from probe.engine.reading import OF_FILE, read_graph
+from probe.ir import bodies_of
+from probe.model.elements import type_name
 from probe.model.names import TensorNames
 
 if TYPE_CHECKING:
     from probe.model.model import Model
-    from probe.model.scopes import Scope
+    from probe.model.scopes import Scope, Step
 
 _ORIGIN = "probe.origin"
 _DEFAULT_OPSET = 18
@@ -31,7 +34,7 @@ class Fate:
 
 @dataclass(slots=True)
 class Network:
-    """An onnx-ir graph of our own to change: local functions inlined, Constant nodes made initialisers, bodies' tensors named as
+    """A graph of our own to change: local functions inlined, Constant nodes made initialisers, bodies' tensors named as
     recordings name them.
 
     Names: a tensor keeps its ONNX name for life; nodes know the identities of the ONNX nodes they came from (``origin``). Whatever a
@@ -53,7 +56,7 @@ class Network:
 
     def graphs(self) -> Iterator[ir.Graph]:
         """The top-level graph and every body, outer first."""
-        yield from graphs_of(self.graph)
+        yield from _graphs_of(self.graph)
 
     def fold(self, value: ir.Value, by: str) -> None:
         """Note that ``by`` computed a tensor away."""
@@ -88,7 +91,7 @@ def set_origin(node: ir.Node, *sources: ir.Node | str) -> None:
     node.meta[_ORIGIN] = tuple(named)
 
 
-def constant(value: ir.Value | None) -> ir.TensorProtocol | None:
+def constant(value: ir.Value | None) -> ir.Tensor | None:
     """The tensor of an initialiser; None for anything computed, fed or omitted."""
     return value.const_value if value is not None and value.is_initializer() else None
 
@@ -97,53 +100,97 @@ def read_network(model: Model) -> Network:
     """The network of a model, ready for passes. A model typed FP16 or BF16 is upcast first: precision is the engine's to choose.
 
     Raises:
-        InputError: onnx-ir cannot represent the model.
+        InputError: no graph can be made of the model.
     """
     if model.half:
         from probe.model.upcast import upcast
 
         model = upcast(model)
-    built = model.build_ir()
-    if "ai.onnx" in built.opset_imports:  # onnx-ir writes the nodes' domain as "", but not this one
+    built = read_graph(model)
+    if "ai.onnx" in built.opset_imports:  # nodes write the domain as "", but not this one
         built.opset_imports[""] = built.opset_imports.pop("ai.onnx")
-    _adopt(built.graph, model.root, TensorNames(model.root), {})
-    network = Network(built, model)
-    _inline(network)
+    _Adoption(model).graph(built.graph, model.root, {})
     # A model of ai.onnx.ml or custom operators alone imports no standard ones; casts and passes bring some.
-    network.ir.opset_imports.setdefault("", _DEFAULT_OPSET)
+    built.opset_imports.setdefault("", _DEFAULT_OPSET)
+    network = Network(built, model)
     _lift_constants(network)
     return network
 
 
-def _adopt(graph: ir.Graph, scope: Scope, names: TensorNames, around: Mapping[str, ir.Value]) -> None:
-    """Give nodes their identities, tensors their recorded names and inferred types, in this graph and its bodies.
+def _graphs_of(graph: ir.Graph) -> Iterator[ir.Graph]:
+    yield graph
+    for node in graph:
+        for body in bodies_of(node).values():
+            yield from _graphs_of(body)
 
-    Args:
-        around: what the graphs around this one define, by the name in the file.
-    """
-    nodes = nodes_with_steps(graph, scope)
-    for value in (*graph.inputs, *(value for _, node in nodes for value in node.outputs)):
-        adopt_type(value, scope)
-    visible = {**around, **{value.name: value for value in values_of(graph) if value.name}}
-    _return_outer_values(graph, visible)
-    for step, node in nodes:
-        if step is None:  # makes nothing that anyone could read
-            node.meta[_ORIGIN] = (node.name or node.op_type,)
-            continue
-        node.meta[_ORIGIN] = (step.identity,)
-        for body, inner in zip(bodies_of(node).values(), step.bodies, strict=True):
-            _adopt(body, inner, names, visible)
-        node.name = step.identity
-    sort_as_loaded(graph, scope, [node for _, node in nodes])
-    if scope.owner is not None:
-        for _, node in nodes:
-            for value in node.outputs:
-                if value.name:
-                    value.name = names.of(scope, value.name)
+
+class _Adoption:
+    """Gives nodes their identities, tensors their recorded names and inferred types. Nodes that came out of a function are no nodes of the
+    file's graph: they go by their own names, and so do their tensors."""
+
+    def __init__(self, model: Model) -> None:
+        self._names = TensorNames(model.root)
+        self._inlined = bool(model.proto.functions)
+
+    def graph(self, graph: ir.Graph, scope: Scope, around: Mapping[str, ir.Value]) -> None:
+        """Adopt a graph and its bodies.
+
+        Args:
+            around: what the graphs around this one define, by the name in the file.
+        """
+        steps = {step.outputs[0]: step for step in scope.steps if step.outputs}
+        nodes: list[tuple[ir.Node, Step | None]] = []
+        for node in graph:
+            if self._inlined and OF_FILE not in node.metadata_props:
+                _name_inlined(node)
+                continue
+            first = next((value.name for value in node.outputs if value.name), None)
+            nodes.append((node, steps.get(first or "")))
+        made = [value for node in graph for value in node.outputs]
+        for value in (*graph.inputs, *made):
+            _adopt_type(value, scope)
+        visible = {**around, **{value.name: value for value in values_of(graph) if value.name}}
+        _return_outer_values(graph, visible)
+        for node, step in nodes:
+            if step is None:  # makes nothing that anyone could read
+                node.meta[_ORIGIN] = (node.name or node.op_type,)
+                continue
+            node.meta[_ORIGIN] = (step.identity,)
+            for body, inner in zip(bodies_of(node).values(), step.bodies, strict=True):
+                self.graph(body, inner, visible)
+            node.name = step.identity
+        order = {step.identity: at for at, step in enumerate(scope.steps)}
+        places = [order[step.identity] if step is not None else -1 for _, step in nodes]
+        if places != sorted(places):
+            graph.sort()
+        if scope.owner is not None:
+            known = {name for step in scope.steps for name in step.outputs}
+            for value in made:
+                if value.name and value.name in known:
+                    value.name = self._names.of(scope, value.name)
+
+
+def _name_inlined(node: ir.Node) -> None:
+    first = next((value.name for value in node.outputs if value.name), "")
+    node.meta[_ORIGIN] = (node.name or f"{node.op_type}({first})",)
+    for body in bodies_of(node).values():
+        for inner in body:
+            _name_inlined(inner)
+
+
+def _adopt_type(value: ir.Value, scope: Scope) -> None:
+    """Give a value the type and shape its scope has for it, where it has none itself. Maps stay without: a graph has no type for them."""
+    known = scope.types.get(value.name or "")
+    if known is None or "map(" in type_name(known):
+        return
+    if value.type is None:
+        value.type = ir.read_type(known)
+    if value.shape is None:
+        value.shape = ir.read_shape(known)
 
 
 def _return_outer_values(graph: ir.Graph, visible: Mapping[str, ir.Value]) -> None:
-    """A body may return a tensor of the graphs around it. onnx-ir reads that as a value nobody makes; here an Identity makes it."""
+    """A body may return a tensor of the graphs around it, which is read as a value that nobody makes; here an Identity makes it."""
     own = {id(value) for value in values_of(graph)}
     for value in graph.outputs:
         outer = visible.get(value.name or "")
@@ -156,26 +203,12 @@ def _return_outer_values(graph: ir.Graph, visible: Mapping[str, ir.Value]) -> No
         graph.append(node)
 
 
-def _inline(network: Network) -> None:
-    """Replace calls of local functions by what they hold. The nodes inside are no nodes of the file's graph: they go by their own names."""
-    if not network.ir.functions:
-        return
-    from onnx_ir.passes.common import InlinePass, ShapeInferencePass
-
-    network.ir = InlinePass()(network.ir).model
-    network.ir = ShapeInferencePass(check_type=False, strict_mode=False)(network.ir).model
-    for graph in network.graphs():
-        for node in graph:
-            if not origin(node):
-                first = next((value.name for value in node.outputs if value.name), "")
-                node.meta[_ORIGIN] = (node.name or f"{node.op_type}({first})",)
-
-
 def _lift_constants(network: Network) -> None:
     """Make initialisers of Constant nodes, and move those of bodies to the top, where weights are shared; names made unique."""
-    from onnx_ir.passes.common import LiftConstantsToInitializersPass
-
-    network.ir = LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(network.ir).model
+    for graph in list(network.graphs()):
+        for node in graph:
+            if node.op_type == "Constant" and not node.domain and len(node.attributes) == 1:
+                _lift(graph, node)
     bodies = list(network.graphs())[1:]
     uses = Counter(value.name for graph in network.graphs() for value in values_of(graph))
     top = network.graph.initializers
@@ -186,6 +219,30 @@ def _lift_constants(network: Network) -> None:
                 value.name = unused(uses, name)
                 uses[value.name] += 1
             top[value.name or ""] = value
+
+
+def _lift(graph: ir.Graph, node: ir.Node) -> None:
+    made = node.outputs[0]
+    if made.is_graph_output() or not made.name:
+        return
+    held = next(iter(node.attributes.values()))
+    match held.name:
+        case "value":
+            tensor = held.as_tensor()
+        case "value_int" | "value_ints":
+            tensor = ir.tensor(held.value, ir.DataType.INT64)
+        case "value_float" | "value_floats":
+            tensor = ir.tensor(held.value, ir.DataType.FLOAT)
+        case "value_string":
+            tensor = ir.tensor(np.array(held.as_string().encode(), object))
+        case "value_strings":
+            tensor = ir.tensor(np.array([one.encode() for one in held.as_strings()], object))
+        case _:
+            return
+    stored = ir.Value(name=made.name, type=ir.TensorType(tensor.dtype), shape=tensor.shape, const_value=tensor)
+    made.replace_all_uses_with(stored)
+    graph.remove(node)
+    graph.initializers.add(stored)
 
 
 def values_of(graph: ir.Graph) -> Iterator[ir.Value]:

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import onnx
-import onnx_ir as ir
 
+from probe import ir
 from probe.engine.assignment import RUN_PRECISIONS
 from probe.engine.fusion.kinds import is_movement, kind_of
 from probe.engine.layers import Layer
@@ -86,6 +86,6 @@ def _numerics(node: ir.Node, kind: str, schema: onnx.defs.OpSchema | None) -> Op
 def _example(op: str, domain: str) -> ir.Node:
     kind = ir.TensorType(ir.DataType.FLOAT)
     inputs = [ir.Value(name=f"x{at}", type=kind) for at in range(2)]
-    node = ir.Node(domain, op, inputs, num_outputs=1, name=op)
+    node = ir.Node(domain, op, inputs, name=op)
     node.outputs[0].name, node.outputs[0].type = "y", kind
     return node

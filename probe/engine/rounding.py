@@ -11,12 +11,11 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-import onnx_ir as ir
-
+from probe import ir
 from probe.engine.assignment import Assignment, Choice
 from probe.engine.layers import Layer, all_layers
 from probe.engine.network import bodies_of
-from probe.model.mixed_weights import lost_in
+from probe.model.lost import lost_in
 from probe.model.movement import is_movement, is_standard, parameters
 
 Form = Literal["plain", "wide", "low", "switched", "general"]

@@ -10,8 +10,9 @@ import onnx_ir as ir
 
 from probe.model.annotated import Annotated, values_of
 from probe.model.graphs import graphs_of
+from probe.model.lost import lost_in
 from probe.model.mixed_plan import MixedPlan
-from probe.model.mixed_weights import converted, lost_in, tensor_of
+from probe.model.mixed_weights import converted, tensor_of
 from probe.model.movement import is_standard
 from probe.model.schemas import TYPE_ATTRIBUTES, is_float
 

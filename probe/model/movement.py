@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import onnx_ir as ir
+    import onnx_ir
+
+    from probe import ir
 
 STANDARD = ("", "ai.onnx")  # how models write the standard's own domain
 
@@ -38,12 +40,12 @@ SHAPES: dict[str, tuple[int, ...]] = {
 }  # fmt: skip
 
 
-def is_standard(node: ir.Node) -> bool:
+def is_standard(node: ir.Node | onnx_ir.Node) -> bool:
     """Whether a node's operator is one of the ONNX standard's own."""
     return node.domain in STANDARD
 
 
-def is_movement(node: ir.Node) -> bool:
+def is_movement(node: ir.Node | onnx_ir.Node) -> bool:
     """Whether a node hands on values unchanged, so that it takes its inputs' type. Padding with a stored value counts, and resizing to the
     nearest element; scattering that adds or multiplies does not."""
     if not is_standard(node):
@@ -55,11 +57,11 @@ def is_movement(node: ir.Node) -> bool:
     return node.op_type in MOVEMENT
 
 
-def parameters(node: ir.Node) -> tuple[int, ...]:
+def parameters(node: ir.Node | onnx_ir.Node) -> tuple[int, ...]:
     """Positions of the float inputs that are no data."""
     return PARAMETERS.get(node.op_type, ()) if is_standard(node) else ()
 
 
-def shape_inputs(node: ir.Node) -> tuple[int, ...]:
+def shape_inputs(node: ir.Node | onnx_ir.Node) -> tuple[int, ...]:
     """Positions of the inputs that say how large something is."""
     return SHAPES.get(node.op_type, ()) if is_standard(node) else ()

@@ -12,8 +12,7 @@ from probe.runners.protocol import DEFAULT_OPTIONS, Array, RunnerOptions, Runner
 from probe.runners.provenance import environment
 
 if TYPE_CHECKING:
-    import onnx_ir as ir
-
+    from probe import ir
     from probe.engine.assignment import Assignment
     from probe.engine.device.protocol import Tapped
     from probe.engine.engine import Engine

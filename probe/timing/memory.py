@@ -12,8 +12,7 @@ from probe.engine.plan.memory import Lifetime, peak_bytes, plan_memory
 from probe.results.bench import MemoryPlan
 
 if TYPE_CHECKING:
-    import onnx_ir as ir
-
+    from probe import ir
     from probe.engine.assignment import Assignment
     from probe.engine.device.timeline import Held
     from probe.engine.engine import Engine

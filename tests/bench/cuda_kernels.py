@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 from cuda.bindings import driver
 
+from probe import ir
 from probe.engine.device.cuda.backend import Kernel, Shape
 from probe.engine.device.cuda.driver import Driver, call
 from probe.engine.device.cuda.layers.pointwise import Reading, run_chain

@@ -17,9 +17,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 import torch
 
+from probe import ir
 from probe.engine.device.cuda.library.convolutions import CudnnFamily
 from probe.engine.device.cuda.library.products import CublasLtFamily
 from probe.engine.device.cuda.ops.call import Call

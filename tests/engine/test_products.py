@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnx_ir as ir
 import onnxruntime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from probe import ir
 from probe.engine.assignment import Choice
 from probe.engine.build import compile_model
 from probe.engine.device.cpu.products import matmul, product
@@ -106,14 +106,14 @@ def test_convolutions_are_those_of_onnx(op, shape, weight, attributes, bias):
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
     golden = onnxruntime.InferenceSession(model.SerializeToString()).run(None, dict(zip(names, arrays, strict=True)))[0]
     for tactic in (EXACT, ACC16):
-        assert np.array_equal(product(ir.from_proto(node), arrays, tactic), golden), tactic.name
+        assert np.array_equal(product(ir.read_node(node), arrays, tactic), golden), tactic.name
 
 
 def test_gemm_with_every_attribute():
     rng = np.random.default_rng(0)
     a, b, c = (rng.integers(-3, 4, shape).astype(np.float32) for shape in ((40, 3), (5, 40), (5,)))
     node = onnx.helper.make_node("Gemm", ["a", "b", "c"], ["y"], transA=1, transB=1, alpha=0.5, beta=2.0)
-    assert np.array_equal(product(ir.from_proto(node), [a, b, c], ACC16), 0.5 * (a.T @ b.T) + 2 * c)
+    assert np.array_equal(product(ir.read_node(node), [a, b, c], ACC16), 0.5 * (a.T @ b.T) + 2 * c)
 
 
 # --- the tactic in an engine -----------------------------------------------------------------------------------------

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
-import onnx_ir as ir
 import pytest
 
+from probe import ir
 from probe.engine.build import compile_model
 from probe.engine.device.cpu.types import complete_types
 from probe.engine.network import read_network

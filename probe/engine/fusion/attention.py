@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import onnx_ir as ir
-
+from probe import ir
 from probe.engine.fusion.norms import same_axes
 from probe.engine.fusion.pattern import Either, Pattern, either, hole, let, op, repeated, scalar
 from probe.engine.fusion.rule import Fusion, Match, Verdict, no

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import onnx_ir as ir
-
+from probe import ir
 from probe.engine.fusion.activations import ACTIVATION, COMPOSITE
 from probe.engine.fusion.kinds import ACTIVATIONS, BINARY, UNARY, is_float
 from probe.engine.fusion.pattern import ANY, either, hole, let, op, scalar_value, stored

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import onnx_ir as ir
-
+from probe import ir
 from probe.engine.fusion.kinds import is_float, is_movement, is_standard
 from probe.engine.fusion.shapes import extents
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import onnx_ir as ir
-
+from probe import ir
 from probe.engine.fusion.kinds import Kind
 
 Level = Literal["none", "safe", "full"]

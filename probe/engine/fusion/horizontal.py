@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Hashable, Iterator
 
-import onnx_ir as ir
-
+from probe import ir
 from probe.engine.fusion.grouping import Group
 from probe.engine.fusion.kinds import Kind, is_standard
 from probe.engine.fusion.matcher import Matcher

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import Literal
 
-import onnx_ir as ir
-
+from probe import ir
 from probe.model.movement import is_movement, is_standard
 
 Kind = Literal[

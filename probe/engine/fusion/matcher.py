@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import onnx_ir as ir
-
+from probe import ir
 from probe.engine.fusion.grouping import LEVELS, Group, Level, Refusal
 from probe.engine.fusion.kinds import Kind, kind_of
 from probe.engine.fusion.pattern import Ground, State

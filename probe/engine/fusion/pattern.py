@@ -14,8 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, field
 
-import onnx_ir as ir
-
+from probe import ir
 from probe.engine.fusion.kinds import is_standard
 from probe.engine.network import constant
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import onnx_ir as ir
-
+from probe import ir
 from probe.engine.fusion.grouping import Group
 from probe.engine.fusion.kinds import ACTIVATIONS, BINARY, UNARY, is_float, is_standard
 from probe.engine.fusion.matcher import Matcher

@@ -6,8 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-import onnx_ir as ir
-
+from probe import ir
 from probe.engine.fusion.kinds import Kind
 from probe.engine.fusion.pattern import Pattern
 

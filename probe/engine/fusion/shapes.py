@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from itertools import zip_longest
 
-import onnx_ir as ir
-
+from probe import ir
 from probe.engine.fusion.pattern import scalar_value
 from probe.engine.network import constant
 

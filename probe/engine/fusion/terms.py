@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import onnx_ir as ir
-
+from probe import ir
 from probe.engine.fusion.kinds import is_float
 from probe.engine.fusion.pattern import ANY, Either, Op, Pattern, either, let, op, scalar
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 
+from probe import ir
 from probe.engine.passes.reading import integer, is_op, real
 from probe.engine.passes.weights import FLOATS, exact
 

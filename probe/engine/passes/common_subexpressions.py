@@ -8,8 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Hashable
 
-import onnx_ir as ir
-
+from probe import ir
 from probe.engine.network import bodies_of, set_origin
 from probe.engine.passes.edit import Edit, can_stand_for
 from probe.engine.passes.reading import alive, is_pure
@@ -58,5 +57,5 @@ def _input(value: ir.Value | None) -> Hashable:
 
 def _attribute(attribute: ir.Attr) -> str:
     if attribute.type in (ir.AttributeType.TENSOR, ir.AttributeType.SPARSE_TENSOR):
-        return hashlib.sha256(ir.to_proto(attribute).SerializeToString()).hexdigest()
+        return hashlib.sha256(ir.attribute_proto(attribute).SerializeToString()).hexdigest()
     return repr((attribute.type, attribute.value))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-import onnx_ir as ir
 
+from probe import ir
 from probe.engine.passes.edit import Edit
 from probe.engine.passes.extents import FOLLOWED, known_integers
 from probe.engine.passes.foldable import FOLDABLE, NotFoldable, evaluate, is_too_much_work
@@ -90,7 +90,7 @@ def _is_too_large(node: ir.Node, versions: dict[str, int]) -> bool:
         shape = static_shape(value)
         if shape is None:
             found = infer_node(node, versions)[at]
-            known = ir.serde.deserialize_type_proto_for_shape(found) if found is not None else None
+            known = ir.read_shape(found) if found is not None else None
             if known is None or not known.is_static():
                 if node.op_type in _OPEN:
                     continue

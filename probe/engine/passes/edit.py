@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 
+from probe import ir
 from probe.engine.network import Network, bodies_of, origin, set_origin, unused, values_of
 from probe.engine.passes.weights import keep_exact, round_to
 
@@ -138,7 +138,7 @@ class Edit:
                     self.network.fold(value, self.by)
                 self.remove(inner)
         held = list(dict.fromkeys(node.inputs))
-        node.graph.remove(node, safe=True)
+        node.graph.remove(node)
         for value in held:
             self.discard(value)
 

@@ -6,8 +6,8 @@ import math
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 
+from probe import ir
 from probe.engine.passes.reading import dims, given, integer, integers, is_op
 from probe.engine.passes.weights import INTEGERS, stored
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
-import onnx_ir as ir
 
+from probe import ir
 from probe.engine.passes.weights import FLOATS, INTEGERS, exact, is_computed, round_to, stored
 
 Array = np.ndarray[Any, Any]
@@ -147,7 +147,7 @@ def _reference(node: ir.Node, inputs: Sequence[Array | None], opset: int) -> lis
     from onnx.reference import ReferenceEvaluator
 
     graph = onnx.GraphProto(name="constant")
-    graph.node.add().CopyFrom(ir.to_proto(node))
+    graph.node.add().CopyFrom(ir.node_proto(node))
     graph.node[0].input[:] = ["" if values is None else f"i{at}" for at, values in enumerate(inputs)]
     graph.node[0].output[:] = [f"o{at}" for at in range(len(node.outputs))]
     feeds: Mapping[str, Array] = {f"i{at}": values for at, values in enumerate(inputs) if values is not None}

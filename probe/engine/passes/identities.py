@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import onnx_ir as ir
 
+from probe import ir
 from probe.engine.passes.edit import Edit, can_bypass
 from probe.engine.passes.reading import (
     alive,

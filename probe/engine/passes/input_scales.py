@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 
+from probe import ir
 from probe.engine.passes.affine import BATCH_NORM, SCALES, Affine, affine
 from probe.engine.passes.edit import Edit, only_reader
 from probe.engine.passes.linear import Linear, linear

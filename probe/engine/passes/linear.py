@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 
+from probe import ir
 from probe.engine.passes.edit import Edit
 from probe.engine.passes.reading import dims, integer, is_op, real
 from probe.engine.passes.weights import FLOATS, exact, finite
@@ -83,7 +83,7 @@ class Linear:
             return
         assert self.has_bias
         if self.node.op_type == "Gemm" and _beta(self.node) != 1:
-            self.node.attributes["beta"] = ir.AttrFloat32("beta", 1.0)
+            self.node.attributes["beta"] = ir.attribute("beta", 1.0)
         if len(self.node.inputs) > 2 and self.node.inputs[2] is not None:
             edit.reweigh(self.node, 2, bias)
             return

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-import onnx_ir as ir
 
+from probe import ir
 from probe.engine.passes.edit import Edit
 from probe.engine.passes.reading import alive, all_nodes, dims, given, integer, integers, is_op, real, text
 from probe.engine.passes.weights import stored
@@ -34,7 +34,7 @@ def fold_pads(edit: Edit) -> None:
         node.attributes["pads"] = ir.AttrInt64s("pads", [mine + more for mine, more in zip(own, added, strict=True)])
         node.attributes.pop("auto_pad", None)
         if is_op(node, "AveragePool"):
-            node.attributes["count_include_pad"] = ir.AttrInt64("count_include_pad", 1)
+            node.attributes["count_include_pad"] = ir.attribute("count_include_pad", 1)
         source = pad.inputs[0]
         assert source is not None
         edit.skip(node, 0, source)

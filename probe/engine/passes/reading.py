@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 
-import onnx_ir as ir
-
+from probe import ir
 from probe.engine.network import Network, bodies_of
 from probe.engine.passes.weights import INTEGERS, stored
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import onnx_ir as ir
-
+from probe import ir
 from probe.engine.network import Network, bodies_of
 from probe.engine.passes.extents import known_integers
 from probe.engine.passes.reading import dims, integer, is_op, is_standard
@@ -54,7 +53,7 @@ def infer_node(node: ir.Node, versions: dict[str, int]) -> list[onnx.TypeProto |
         schema = onnx.defs.get_schema(node.op_type, versions.get("", 1), "")
     except onnx.defs.SchemaError:
         return unknown
-    proto = ir.to_proto(node)
+    proto = ir.node_proto(node)
     proto.input[:] = ["" if value is None else f"i{at}" for at, value in enumerate(node.inputs)]
     proto.output[:] = [f"o{at}" for at in range(len(node.outputs))]
     types, data = {}, {}
@@ -64,7 +63,7 @@ def infer_node(node: ir.Node, versions: dict[str, int]) -> list[onnx.TypeProto |
         types[name] = _type_proto(value)
         constant = value.const_value if value.is_initializer() else None
         if constant is not None and constant.size <= _SMALL and types[name].HasField("tensor_type"):
-            data[name] = ir.to_proto(constant)
+            data[name] = ir.tensor_proto(constant)
     opsets = [onnx.helper.make_opsetid(domain, version) for domain, version in versions.items()]
     try:
         found = onnx.shape_inference.infer_node_outputs(schema, proto, types, data, opset_imports=opsets)
@@ -94,20 +93,17 @@ def _reshape(node: ir.Node) -> None:
 def _type_proto(value: ir.Value) -> onnx.TypeProto:
     import onnx
 
-    proto = onnx.TypeProto()
-    if value.type is not None:
-        ir.serde.serialize_type_into(proto, value.type)
-        if value.shape is not None and proto.WhichOneof("value") == "tensor_type":
-            ir.serde.serialize_shape_into(proto, value.shape)
-    return proto
+    if value.type is None:
+        return onnx.TypeProto()
+    return ir.type_proto(value.type, value.shape if type(value.type) is ir.TensorType else None)
 
 
 def _refine(value: ir.Value, found: onnx.TypeProto) -> None:
     """Add what was found to what is known; what is known stays."""
-    kind = ir.serde.deserialize_type_proto_for_type(found)
+    kind = ir.read_type(found)
     if value.type is None:
         value.type = kind
-    shape = ir.serde.deserialize_type_proto_for_shape(found)
+    shape = ir.read_shape(found)
     if shape is not None and kind == value.type:
         _add(value, shape)
 

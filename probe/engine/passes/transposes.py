@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import onnx_ir as ir
-
+from probe import ir
 from probe.engine.passes.edit import Edit, can_bypass
 from probe.engine.passes.reading import alive, all_nodes, dims, integer, integers, is_op, same_shape
 

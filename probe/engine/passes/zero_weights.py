@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-import onnx_ir as ir
 
+from probe import ir
 from probe.engine.passes.edit import Edit
 from probe.engine.passes.linear import linear
 from probe.engine.passes.reading import alive, all_nodes, is_op, static_shape

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
-import onnx_ir as ir
-from onnx_ir import serde
 
+from probe import ir
 from probe.engine.network import Fate, Network, bodies_of, set_origin
 from probe.engine.saved.original import refer, referred
 from probe.errors import InputError
@@ -26,7 +25,7 @@ def write_network(network: Network, writer: Writer) -> None:
     """Write a network: its large weights, and all else as the section ``network``.
 
     Raises:
-        InputError: onnx-ir cannot write the graph, or the engine cannot be written.
+        InputError: the graph cannot be written, or the engine cannot be written.
     """
     built, graph = network.ir, network.graph
     proto = onnx.ModelProto(ir_version=built.ir_version, producer_name="probe")
@@ -35,22 +34,22 @@ def write_network(network: Network, writer: Writer) -> None:
     proto.graph.name = graph.name or "network"
     try:
         for values, protos in ((graph.inputs, proto.graph.input), (graph.outputs, proto.graph.output)):
-            protos.extend(serde.serialize_value(value) for value in values)
+            protos.extend(ir.value_proto(value) for value in values)
         for value in graph.initializers.values():
             _write_weight(value, proto.graph.initializer.add(), writer)
         ends = {value.name for value in (*graph.inputs, *graph.outputs)}
         inner = (*graph.initializers.values(), *(value for node in graph for value in node.outputs))
         proto.graph.value_info.extend(
-            serde.serialize_value(value)
+            ir.value_proto(value)
             for value in inner
             if value.name and value.name not in ends and (value.type is not None or value.shape is not None)
         )
         for node in graph:
-            made = serde.serialize_node(node)
+            made = ir.node_proto(node)
             _all_outputs(made, node)
             proto.graph.node.append(made)
-    except (serde.SerdeError, TypeError, ValueError) as error:
-        raise InputError(f"onnx-ir cannot write the network: {error}", where=str(network.model.path)) from error
+    except (TypeError, ValueError) as error:
+        raise InputError(f"the network cannot be written: {error}", where=str(network.model.path)) from error
     writer.section("network", proto.SerializeToString(deterministic=True))
 
 
@@ -60,7 +59,7 @@ def _write_weight(value: ir.Value, proto: onnx.TensorProto, writer: Writer) -> N
     if tensor.dtype == ir.DataType.STRING or tensor.nbytes <= _LARGE:
         # What lies in another file is read in: the engine is one file.
         inside = ir.tensor(tensor.numpy()) if isinstance(tensor, ir.ExternalTensor) else tensor
-        proto.CopyFrom(serde.serialize_tensor(inside))
+        proto.CopyFrom(ir.tensor_proto(inside))
     else:
         try:
             section = writer.weight(_raw(tensor))
@@ -72,7 +71,7 @@ def _write_weight(value: ir.Value, proto: onnx.TensorProto, writer: Writer) -> N
     proto.name = value.name or ""
 
 
-def _raw(tensor: ir.TensorProtocol) -> bytes | memoryview:
+def _raw(tensor: ir.Tensor) -> bytes | memoryview:
     """A tensor's data, little-endian; not copied where it is an array."""
     if _numpy_name(tensor.dtype) not in NUMPY_NATIVE:
         return tensor.tobytes()
@@ -86,7 +85,7 @@ def _numpy_name(dtype: ir.DataType) -> str:
 
 
 def _all_outputs(proto: onnx.NodeProto, node: ir.Node) -> None:
-    """Put back the unnamed outputs at a node's end, which onnx-ir leaves out; in bodies, too."""
+    """Put back the unnamed outputs at a node's end, which are not written; in bodies, too."""
     proto.output.extend([""] * (len(node.outputs) - len(proto.output)))
     bodies = (one for a in proto.attribute for one in ([a.g] if a.HasField("g") else a.graphs))
     for written, body in zip(bodies, bodies_of(node).values(), strict=True):
@@ -118,7 +117,7 @@ def read_graph(
         section = referred(tensor)
         if section is not None:
             stored[tensor.name] = (weights[section], tensor)
-    built = ir.from_proto(proto)
+    built = ir.read_model(proto)
     for name, (data, tensor) in stored.items():
         built.graph.initializers[name].const_value = _tensor(data, tensor)
     network = Network(built, model, dict(fates))
@@ -133,10 +132,10 @@ def nodes_of(network: Network) -> list[ir.Node]:
     return [node for graph in network.graphs() for node in graph]
 
 
-def _tensor(data: memoryview, proto: onnx.TensorProto) -> ir.TensorProtocol:
+def _tensor(data: memoryview, proto: onnx.TensorProto) -> ir.Tensor:
     dtype = ir.DataType(proto.data_type)
     if _numpy_name(dtype) in NUMPY_NATIVE:
         array = np.frombuffer(data, np.dtype(_numpy_name(dtype)).newbyteorder("<")).reshape(tuple(proto.dims))
-        return ir.Tensor(array, dtype=dtype, name=proto.name)
+        return ir.ArrayTensor(array, dtype, name=proto.name)
     whole = onnx.TensorProto(name=proto.name, data_type=proto.data_type, dims=proto.dims, raw_data=bytes(data))
-    return serde.deserialize_tensor(whole)
+    return ir.read_tensor(whole)

@@ -11,9 +11,7 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-import onnx_ir as ir
-from onnx_ir import serde
-
+from probe import ir
 from probe.engine.network import bodies_of, origin
 
 if TYPE_CHECKING:
@@ -102,14 +100,14 @@ class _Told:
 def _attribute(attribute: ir.Attr) -> str:
     if attribute.is_ref():
         return f"ref {attribute.ref_attr_name}"
-    return hashlib.sha256(serde.serialize_attribute(attribute).SerializeToString(deterministic=True)).hexdigest()
+    return hashlib.sha256(ir.attribute_proto(attribute).SerializeToString(deterministic=True)).hexdigest()
 
 
-def _type(kind: ir.TypeProtocol | None) -> str:
+def _type(kind: ir.Type | None) -> str:
     return "" if kind is None else repr(kind)
 
 
-def _shape(shape: ir.ShapeProtocol | None) -> list[Any] | None:
+def _shape(shape: ir.Shape | None) -> list[Any] | None:
     return (
         None if shape is None else [one if isinstance(one, int) else getattr(one, "value", str(one)) for one in shape]
     )

@@ -16,9 +16,9 @@ from onnx.external_data_helper import load_external_data_for_tensor
 
 from probe.errors import InputError
 from probe.model.external import is_external
-from probe.model.lazy import tensors_of
 from probe.model.load import read_model
 from probe.model.model import Model, Port
+from probe.model.outline import tensors_of
 from probe.model.wire import payload_of, read_outline, refill
 
 if TYPE_CHECKING:

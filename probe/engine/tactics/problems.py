@@ -6,8 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import onnx_ir as ir
-
+from probe import ir
 from probe.engine.costs import Shapes, shape_of
 
 if TYPE_CHECKING:
@@ -27,9 +26,7 @@ def element_type_refusal(node: ir.Node) -> str | None:
 
 def opset_of(node: ir.Node) -> int | None:
     """Version of the standard operators where a node stands; None: not known, as in a body of an If."""
-    if node.version is not None:
-        return node.version
-    return node.graph.opset_imports.get("") if isinstance(node.graph, ir.Graph) else None
+    return node.graph.opset_imports.get("") if node.graph is not None else None
 
 
 def opset_refusal(node: ir.Node) -> str | None:

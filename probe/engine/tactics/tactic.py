@@ -18,8 +18,7 @@ from probe.engine.tactics.problems import (
 from probe.model.movement import is_standard
 
 if TYPE_CHECKING:
-    import onnx_ir as ir
-
+    from probe import ir
     from probe.engine.layers import Layer
 
 Algorithm = Literal["direct", "winograd"]

@@ -8,8 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import onnx_ir as ir
-
+from probe import ir
 from probe.engine import tactics
 from probe.engine.assignment import Choice
 from probe.engine.costs import shape_of
@@ -189,7 +188,7 @@ def _text(value: Any) -> str:
     """An attribute, short and the same for the same value."""
     if isinstance(value, ir.Graph):
         return f"graph of {len(list(value))} nodes {_digest([(node.domain, node.op_type) for node in value])}"
-    if isinstance(value, ir.TensorProtocol):
+    if isinstance(value, ir.Tensor):
         return f"tensor {_digest((value.dtype.name, value.shape.numpy(), value.tobytes()))}"
     if isinstance(value, (list, tuple)):
         text = f"[{','.join(_text(one) for one in value)}]"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import onnx_ir as ir
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from probe import ir
 from probe.engine.fusion import Grouping, group
 from probe.engine.layers import form_layers
 from probe.engine.network import Network
@@ -48,14 +48,18 @@ def drawings(draw: st.DrawFn) -> tuple[str, str]:
     return "\n".join(lines), ", ".join(f"float[8,8] {name}" for name in outputs)
 
 
+def readers(node: ir.Node) -> list[ir.Node]:
+    return list(dict.fromkeys(after for value in node.outputs for after in value.consumers()))
+
+
 def _reachable(start: ir.Node) -> Iterator[ir.Node]:
-    front, seen = list(start.successors()), set()
+    front, seen = readers(start), set()
     while front:
         node = front.pop()
         if node not in seen:
             seen.add(node)
             yield node
-            front += node.successors()
+            front += readers(node)
 
 
 def _check(drawn: Network, found: Grouping) -> None:
@@ -67,7 +71,7 @@ def _check(drawn: Network, found: Grouping) -> None:
             owner[node] = one
     for one in found.groups:
         inside = set(one.nodes)
-        leaving = {after for node in inside for after in node.successors() if after not in inside}
+        leaving = {after for node in inside for after in readers(node) if after not in inside}
         assert not any(inside & set(_reachable(node)) for node in leaving), f"{one} is left and entered again"
     layers = form_layers(drawn, found)  # asserts an order
     done: set[int] = {id(value) for value in drawn.graph.inputs}

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnx_ir as ir
 import onnxruntime as ort
 
+from probe import ir
 from probe.engine.network import Network, check, origin, read_network, values_of
 from probe.engine.passes.edit import Fuel
 from probe.engine.passes.pipeline import PIPELINE, Pass
@@ -41,7 +41,7 @@ def ops(network: Network) -> list[str]:
 
 def run(network: Network, feeds: dict[str, np.ndarray], *, every: bool = False) -> dict[str, np.ndarray]:
     """Outputs by ONNX Runtime without optimisation; with ``every``, all tensors that top-level nodes make."""
-    proto = ir.to_proto(network.ir)
+    proto = ir.model_proto(network.ir)
     if every:
         known = {value.name for value in proto.graph.output}
         for node in proto.graph.node:

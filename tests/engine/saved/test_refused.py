@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnx_ir as ir
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx_ir import serde
 
+from probe import ir
 from probe.engine.build import compile_model
 from probe.engine.engine import Engine
 from probe.engine.saved.container import Writer, open_container
@@ -53,14 +52,14 @@ def test_what_does_not_survive_the_file_is_not_saved(
     engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is read back is compared with what was compiled."""
-    written_as = serde.serialize_value
+    written_as = ir.value_proto
 
     def forgetful(value: ir.Value) -> onnx.ValueInfoProto:
         proto = written_as(value)
         proto.type.tensor_type.ClearField("shape")
         return proto
 
-    monkeypatch.setattr(serde, "serialize_value", forgetful)
+    monkeypatch.setattr(ir, "value_proto", forgetful)
     with pytest.raises(InputError, match="other layers"):
         engine.save(tmp_path / "e.probe")
     assert [one.name for one in tmp_path.iterdir()] == ["m.onnx"]

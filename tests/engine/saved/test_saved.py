@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnx_ir as ir
 import pytest
 
 import probe
+from probe import ir
 from probe.engine.assignment import FP32, Assignment, Choice
 from probe.engine.build import compile_model
 from probe.engine.device.cpu.device import CpuDevice
@@ -65,7 +65,7 @@ def assert_same_program(loaded: Engine, engine: Engine) -> None:
 
 
 def _bytes(tensor: Any) -> Any:
-    return tensor.string_data() if tensor.dtype == ir.DataType.STRING else tensor.tobytes()
+    return ir.strings_of(tensor) if tensor.dtype == ir.DataType.STRING else tensor.tobytes()
 
 
 def assert_same_bits(actual: dict[str, Any], golden: dict[str, Any]) -> None:

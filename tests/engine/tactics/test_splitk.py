@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
-import onnx_ir as ir
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from probe import ir
 from probe.engine.assignment import Choice
 from probe.engine.build import compile_model
 from probe.engine.device.cpu.products import matmul, product
@@ -82,10 +82,10 @@ def test_convolutions_cut_channels_and_taps_in_the_order_of_the_weights(splits, 
     if transposed:  # its output at taps - 1 sums every channel and tap: kernels turned round
         node = onnx.helper.make_node("ConvTranspose", ["x", "w"], ["y"])
         given = np.ascontiguousarray(np.flip(w, 2).swapaxes(0, 1))
-        made = product(ir.from_proto(node), [x.astype(np.float32), given.astype(np.float32)], tactic)[0, :, taps - 1]
+        made = product(ir.read_node(node), [x.astype(np.float32), given.astype(np.float32)], tactic)[0, :, taps - 1]
     else:
         node = onnx.helper.make_node("Conv", ["x", "w"], ["y"])
-        made = product(ir.from_proto(node), [x.astype(np.float32), w.astype(np.float32)], tactic)[0, :, 0]
+        made = product(ir.read_node(node), [x.astype(np.float32), w.astype(np.float32)], tactic)[0, :, 0]
     golden = [scalar(one.reshape(-1).tolist(), x[0].reshape(-1).tolist(), splits) for one in w]
     assert np.array_equal(made, np.array(golden))
 

@@ -6,12 +6,12 @@ import math
 
 import numpy as np
 import onnx
-import onnx_ir as ir
 import onnxruntime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from probe import ir
 from probe.engine.assignment import Assignment, Choice
 from probe.engine.build import compile_model
 from probe.engine.device.cpu.reductions import reduction
@@ -138,7 +138,7 @@ def graph_of(op: str, attributes: dict, arrays: list[np.ndarray], opset: int, ou
 
 
 def computed(model: onnx.ModelProto, arrays: list[np.ndarray], name: str) -> list[np.ndarray]:
-    node = next(iter(ir.from_proto(model).graph))
+    node = next(iter(ir.read_model(model).graph))
     return reduction(node, arrays, tactic_of(name))
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
-import onnx_ir as ir
 import pytest
 
+from probe import ir
 from probe.engine.assignment import Assignment, Choice
 from probe.engine.build import compile_model
 from probe.engine.device.cpu.products import product
@@ -121,7 +121,7 @@ def test_shapes_that_are_symbolic_are_asked_for(tmp_path):
 )
 def test_the_terms_of_a_product(text, k):
     model = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]> g ({text}')
-    assert terms_of(next(iter(ir.from_proto(model).graph))) == k
+    assert terms_of(next(iter(ir.read_model(model).graph))) == k
 
 
 def test_a_layer_of_products_and_sums_takes_either(tmp_path):

@@ -10,9 +10,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import onnx
-import onnx_ir as ir
-from onnx_ir import serde
 
+from probe import ir
 from probe.engine.device.cpu.casts import constant_node, if_node, rounding_nodes
 from probe.engine.layers import Layer
 from probe.engine.rounding import Form, Sites, is_exact, is_float, multiplies
@@ -197,7 +196,7 @@ class LayerEmitter:
             return onnx.helper.make_attribute(attribute.name, self._body(attribute.as_graph()))
         if attribute.type == ir.AttributeType.GRAPHS:
             return onnx.helper.make_attribute(attribute.name, [self._body(body) for body in attribute.as_graphs()])
-        return serde.serialize_attribute(attribute)
+        return ir.attribute_proto(attribute)
 
     def _body(self, graph: ir.Graph) -> onnx.GraphProto:
         nodes: list[onnx.NodeProto] = []
@@ -205,7 +204,7 @@ class LayerEmitter:
         for value in graph.inputs:
             name = f"{value.name}{self._suffix}"
             self._made.names[id(value)] = name
-            info = serde.serialize_value(value)
+            info = ir.value_proto(value)
             info.name = name
             inputs.append(info)
         outside, self._made.shapes = self._made.shapes, []
@@ -260,4 +259,4 @@ def _type_of(value: ir.Value) -> onnx.TypeProto | None:
     """The type without the shape: an inner shape that was inferred for one call need not hold for another."""
     if value.type is None:
         return None
-    return serde.serialize_type(value.type)
+    return ir.type_proto(value.type)

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
-import onnx_ir as ir
-from onnx_ir import serde
 
+from probe import ir
 from probe.engine.assignment import EXACT
 from probe.engine.device.cpu.casts import constant_node
 from probe.engine.device.cpu.emit import FLAGS, Emitted, LayerEmitter
@@ -241,5 +240,5 @@ def _described(value: ir.Value) -> onnx.ValueInfoProto:
     """A graph input without a shape: what is fed decides."""
     info = onnx.ValueInfoProto(name=value.name or "")
     if value.type is not None:
-        info.type.CopyFrom(serde.serialize_type(value.type))
+        info.type.CopyFrom(ir.type_proto(value.type))
     return info

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import onnx
-import onnx_ir as ir
-from onnx_ir import serde
 
+from probe import ir
 from probe.engine.assignment import FP32, Choice
 from probe.engine.device.branches import not_run
 from probe.engine.device.cpu.casts import BF16_OPSET
@@ -267,7 +266,7 @@ class LayeredExecutor:
         """One node as it stands, for layers that run node by node."""
         key = (f"node {id(node)}", "plain", "")
         if key not in self._sessions:
-            proto = serde.serialize_node(node)
+            proto = ir.node_proto(node)
             del proto.input[:], proto.output[:]
             proto.input.extend("" if v is None else f"i{at}" for at, v in enumerate(node.inputs))
             proto.output.extend(f"o{at}" if v.name else "" for at, v in enumerate(node.outputs))
@@ -303,7 +302,7 @@ def _described(value: ir.Value) -> onnx.ValueInfoProto:
     """A graph input without a shape: what is fed decides."""
     info = onnx.ValueInfoProto(name=value.name or "")
     if value.type is not None:
-        info.type.CopyFrom(serde.serialize_type(value.type))
+        info.type.CopyFrom(ir.type_proto(value.type))
     return info
 
 

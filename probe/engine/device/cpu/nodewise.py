@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 
+from probe import ir
 from probe.engine.device.cpu.products import product
 from probe.engine.device.cpu.reductions import reduction
 from probe.engine.device.cpu.session import Weights

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 
+from probe import ir
 from probe.engine.device.cpu.winograd import winograd
 from probe.engine.tactics import Tactic
 from probe.errors import InputError

@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 
+from probe import ir
 from probe.engine.device.cpu.sums import total
 from probe.engine.tactics import Tactic
 from probe.engine.tactics.problems import opset_of

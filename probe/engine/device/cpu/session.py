@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
-import onnx_ir as ir
 
+from probe import ir
 from probe.engine.device.cpu.casts import rounding_nodes
 from probe.engine.device.cpu.emit import weight_name
 from probe.errors import InputError
@@ -110,11 +110,10 @@ _SHAREABLE = frozenset(
 )  # fmt: skip
 
 
-def _inline(rounded: np.ndarray[Any, Any] | None, tensor: ir.TensorProtocol) -> onnx.TensorProto:
-    from onnx_ir import serde
+def _inline(rounded: np.ndarray[Any, Any] | None, tensor: ir.Tensor) -> onnx.TensorProto:
 
     if rounded is None:
-        return serde.serialize_tensor(ir.tensor(tensor.numpy()) if isinstance(tensor, ir.ExternalTensor) else tensor)
+        return ir.tensor_proto(ir.tensor(tensor.numpy()) if isinstance(tensor, ir.ExternalTensor) else tensor)
     return onnx.numpy_helper.from_array(rounded)
 
 

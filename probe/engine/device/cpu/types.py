@@ -10,9 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import onnx
-import onnx_ir as ir
-from onnx_ir import serde
 
+from probe import ir
 from probe.engine.device.cpu.session import build
 from probe.engine.network import Network, bodies_of
 from probe.ort.errors import is_ort_error
@@ -55,7 +54,7 @@ class _Asking:
 
     def _ask(self, node: ir.Node) -> list[str]:
         """Types of a node's outputs in ONNX Runtime's words; none where it refuses the node, which whoever runs it will report."""
-        proto = serde.serialize_node(node)
+        proto = ir.node_proto(node)
         proto.name = ""
         del proto.input[:], proto.output[:]
         proto.input.extend("" if value is None else f"i{at}" for at, value in enumerate(node.inputs))
@@ -64,7 +63,7 @@ class _Asking:
         for at, value in enumerate(node.inputs):
             kind = _type_of(value)
             if kind is not None:
-                inputs.append(onnx.ValueInfoProto(name=f"i{at}", type=serde.serialize_type(kind)))
+                inputs.append(onnx.ValueInfoProto(name=f"i{at}", type=ir.type_proto(kind)))
         outputs = [onnx.ValueInfoProto(name=name) for name in proto.output if name]
         graph = onnx.GraphProto(name="node", node=[proto], input=inputs, output=outputs)
         model = onnx.ModelProto(ir_version=_IR_VERSION, opset_import=self._opsets, graph=graph).SerializeToString()
@@ -80,7 +79,7 @@ class _Asking:
         return self._known[model]
 
 
-def _type_of(value: ir.Value | None) -> ir.TypeProtocol | None:
+def _type_of(value: ir.Value | None) -> ir.Type | None:
     if value is not None and value.type is None and value.const_value is not None:
         return ir.TensorType(value.const_value.dtype)
     return value.type if value is not None else None
@@ -94,7 +93,7 @@ def _take_from_body(node: ir.Node) -> None:
             value.type = inner.type
 
 
-def _parsed(text: str) -> ir.TypeProtocol | None:
+def _parsed(text: str) -> ir.Type | None:
     """``tensor(float)``, ``seq(tensor(float))``: as onnx-ir has it; None for maps and opaque values."""
     match = _TYPE.fullmatch(text)
     if match is None:

@@ -6,8 +6,7 @@ import math
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 
-import onnx_ir as ir
-
+from probe import ir
 from probe.engine.assignment import EXACT
 from probe.engine.device.cuda.errors import Unsupported
 from probe.engine.device.cuda.layers.chain import Step

@@ -6,8 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import onnx_ir as ir
-
+from probe import ir
 from probe.engine.assignment import EXACT
 from probe.engine.device.cuda.errors import Unsupported
 from probe.engine.device.cuda.layers.chain import Step
@@ -193,7 +192,7 @@ class LayerRun:
             own = format_of(value) if value.name else None
             formats.append((self._low if self._rounds(value) else wide) if own is not None and own.is_float else own)
         return Call(
-            node, inputs, formats, self._opset(node), self._tactic_of(node, inputs), self._multiplies_tf32(node)
+            node, inputs, formats, self._queue.opset, self._tactic_of(node, inputs), self._multiplies_tf32(node)
         )
 
     def _tactic_of(self, node: ir.Node, inputs: Sequence[Tensor | None]) -> str:
@@ -318,13 +317,10 @@ class LayerRun:
     def _shown(self, view: ir.Node, shape: tuple[int, ...]) -> tuple[int, ...]:
         """What a shape becomes under a view, before anything is computed."""
         inputs = [Tensor(shape, F32), *(self._input(view, value) for value in view.inputs[1:])]
-        (found, *_) = OPS[view.op_type].compute(self._queue, Call(view, inputs, [F32], self._opset(view)))
+        (found, *_) = OPS[view.op_type].compute(self._queue, Call(view, inputs, [F32], self._queue.opset))
         if found is None:
             raise Unsupported(f"{view.op_type} of a product")
         return found.shape
-
-    def _opset(self, node: ir.Node) -> int:
-        return node.version if node.version is not None else self._queue.opset
 
     def _of_one_shape(
         self, nodes: Sequence[ir.Node], before: Mapping[int, tuple[int, ...]] | None = None

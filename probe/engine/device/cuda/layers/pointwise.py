@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import onnx_ir as ir
-
+from probe import ir
 from probe.engine.device.cuda.errors import Unsupported
 from probe.engine.device.cuda.layers.chain import (
     THREADS,

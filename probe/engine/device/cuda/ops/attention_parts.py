@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
-import onnx_ir as ir
-
+from probe import ir
 from probe.engine.device.cuda.errors import Unsupported
 from probe.engine.device.cuda.layers.expressions import is_pointwise
 

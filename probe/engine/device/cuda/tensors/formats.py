@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
+
+from probe import ir
 
 Array = np.ndarray[Any, Any]
 

@@ -11,8 +11,7 @@ from probe.engine.device.cuda.tensors.formats import storage_of
 from probe.engine.device.cuda.tensors.tensor import Tensor, host_tensor
 
 if TYPE_CHECKING:
-    import onnx_ir as ir
-
+    from probe import ir
     from probe.engine.device.cuda.queue import Queue
     from probe.engine.network import Network
 

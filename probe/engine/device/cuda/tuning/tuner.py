@@ -30,8 +30,7 @@ from probe.engine.device.protocol import Measured
 from probe.engine.tuning.turns import turn_order
 
 if TYPE_CHECKING:
-    import onnx_ir as ir
-
+    from probe import ir
     from probe.engine.costs import Shapes
     from probe.engine.device.cuda.backend import Backend, Graph
     from probe.engine.device.cuda.layers.layer_run import Weigh

@@ -17,8 +17,7 @@ from probe.engine.device.cuda.tuning.rig import Rig
 from probe.engine.tuning.orders import FIRST, LAST, Pair
 
 if TYPE_CHECKING:
-    import onnx_ir as ir
-
+    from probe import ir
     from probe.engine.device.cuda.backend import Backend
     from probe.engine.device.cuda.tensors.tensor import Tensor
     from probe.engine.layers import Layer
