@@ -8,8 +8,10 @@ import math
 import numpy as np
 import pytest
 
-from probe.engine.device.cuda.errors import Unsupported
+from probe.engine.device.cuda.errors import OutOfMemory, Unsupported
+from probe.engine.device.cuda.passing import Passing
 from probe.engine.device.cuda.queue import Queue
+from probe.engine.device.cuda.sums import pairs as summing
 from probe.engine.device.cuda.sums.pairs import Pairs, measure
 from probe.engine.device.cuda.tensors.formats import BF16, F16, F32, I64
 from probe.engine.device.cuda.tensors.tensor import host_tensor
@@ -132,3 +134,43 @@ def test_what_is_not_summed_says_why(host):
     with pytest.raises(Unsupported, match="in 4 rows"):
         measure(queue, x, x, Measure(), Rows(4))
     assert host_tensor(np.ones(6, np.int64)).format is I64
+
+
+class Full(Passing):
+    """Has no room for one of the pieces of memory that it is asked for."""
+
+    def __init__(self, backend, left):
+        super().__init__(backend)
+        self._left = left
+        self.free, self.upload, self.download, self.launch = (
+            backend.free,
+            backend.upload,
+            backend.download,
+            backend.launch,
+        )
+
+    def allocate(self, nbytes):
+        self._left -= 1
+        if not self._left:
+            raise OutOfMemory(nbytes, 0, 0, self.name)
+        return self.backend.allocate(nbytes)
+
+
+@pytest.mark.parametrize("left", range(1, 24, 2))
+def test_where_there_is_no_room_no_sums_are_made_up(host, left, monkeypatch):
+    """Memory that nobody wrote to was fetched as the sums of all pairs that wait together."""
+    monkeypatch.setattr(summing, "_HELD", 600)  # launched two by two
+    pairs, asked = Pairs(Queue(Full(host, left), 18)), {}
+    for k in range(5):
+        actual, golden = pair((50,), "plain")
+        try:
+            at = pairs.add(host_tensor(actual * (1 + k)), host_tensor(golden), Measure(floor=1e-3), worst=True)
+            asked[at] = float(np.abs(actual * (1 + k) - golden).max())
+        except OutOfMemory:
+            continue
+    try:
+        found = pairs.fetch()
+    except OutOfMemory:
+        found = pairs.fetch()
+    assert {at: found[at][0].max_abs for at in asked} == pytest.approx(asked)
+    assert {at: found[at][1][0].error for at in asked} == pytest.approx(asked)

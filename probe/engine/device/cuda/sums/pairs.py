@@ -199,12 +199,11 @@ class Pairs:
         return self._chunks[-1]
 
     def _launch(self) -> None:
-        """The last chunk: everything that its pairs ask for."""
+        """The last chunk: everything that its pairs ask for. Where there is no room for that nothing has happened."""
         if not self._chunks or self._chunks[-1].launched:
             return
         chunk, parts = self._chunks[-1], self._parts
         assert parts is not None
-        chunk.launched = True
         queue, base = self._queue, chunk.base
         words = (chunk.maxima_at - chunk.classes_at) // 4 + chunk.used
         queue.launch(
@@ -233,7 +232,7 @@ class Pairs:
             stride = len(_VALUES) * self._blocks * 8
             errors = parts.address(queue.backend) + _VALUES.index("max_abs") * self._blocks * 8
             chunk.worst = Worst(queue, walks, errors, stride, most=self._most, blocks=self._blocks)
-        chunk.jobs = []
+        chunk.jobs, chunk.launched = [], True
 
     def _table(self, chunk: _Chunk, forms: list[list[int]]) -> tuple[Tensor, list[tuple[int, int, int]]]:
         """Jobs of each form one behind the other, behind them the first block of each; and of each form its first job, how many, and blocks."""
