@@ -4,6 +4,7 @@
 // Rounded where it is produced: each step between and after in its register, w to TAB before it multiplies v. Sums are float.
 // Tactics; each is the one above plus one idea:
 //   attention HELD 0       the keys are walked over twice: for the largest score and the sum of a row, then for w v     any number of keys
+//   attention ONCE 1       once: sums so far are scaled whenever a larger score comes                                  HELD 0, WIDE 1, SPLIT 1, PLAIN_AFTER 1
 //   attention HELD 1       the scores of a row stay in registers                                                       keys <= KEYS
 //   attention SPLIT 2..8   warps share 16 queries, each with every SPLIT-th 16 keys                                     few queries
 //   attention EACH_WARP 2  a warp has 32 queries: keys and values are read from shared memory half as often            many queries, SPLIT 1
@@ -11,7 +12,7 @@
 // NVRTC defines: TAB, TY, DEPTH, WIDTH (multiples of 16), QUERY_WARPS, SPLIT, EACH_WARP, BK (divides by 16 * SPLIT), STAGES, BLOCKS (of a
 // multiprocessor, at least), HELD, KEYS (multiple of 16; held only), PLAIN_AFTER 1 where nothing but a rounding lies between the softmax and its
 // product with v, BEFORE_Q, BEFORE_K, BEFORE_V 1 where steps come before the products, TF32 1 where TAB is float, WIDE 1 where nothing rounds w: it is
-// multiplied as the sum of two TAB, which hold 22 (bf16: 16) of its bits.
+// multiplied as the sum of two TAB, which hold 22 (bf16: 16) of its bits; ONCE.
 #include "attention_tiles.cuh"
 #include "attention_rows.cuh"
 
@@ -182,10 +183,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) attention(
     }
 #else
     int tiles = (p.keys + BK - 1) / BK;
-    // First all keys, then keys and values in turn
+    // First all keys, then keys and values in turn; ONCE: these alone
+    int skipped = ONCE ? 0 : tiles;
     auto ask = [&](int at) {
-        if (at < 3 * tiles) {
-            int again = at - tiles;
+        if (at < skipped + 2 * tiles) {
+            int again = at - skipped;
             if (again >= 0 && again % 2) v_strips.template fetch<BK>(tiles_at + stage(at), again / 2 * BK);
             else k_strips.template fetch<BK>(tiles_at + stage(at), (again < 0 ? at : again / 2) * BK);
         }
@@ -205,6 +207,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) attention(
     };
 #pragma unroll
     for (int at = 0; at < STAGES - 1; ++at) ask(at);
+#if !ONCE
     for (int t = 0; t < tiles; ++t) {
         copies_wait<STAGES - 2>();
         __syncthreads();
@@ -240,25 +243,30 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) attention(
         for (int half = 0; half < 2; ++half) row[half].sum *= before[half] == row[half].top ? 1.f : expf(before[half] - row[half].top);
         join_sums(row, room);
     }
+#endif
     for (int t = 0; t < tiles; ++t) {
         copies_wait<STAGES - 2>();
         __syncthreads();
-        ask(tiles + 2 * t + STAGES - 1);
-        arrive(stage(tiles + 2 * t), false);
+        ask(skipped + 2 * t + STAGES - 1);
+        arrive(stage(skipped + 2 * t), ONCE && t == 0);
         float s[EACH_WARP][2 * EACH][4] = {};
-        scores(s, stage(tiles + 2 * t), t);
+        scores(s, stage(skipped + 2 * t), t);
 #pragma unroll
         for (int m = 0; m < EACH_WARP; ++m) {
             Row(&row)[2] = rows[m];
+#if ONCE
+            scale(sums[m], s[m], row);
+#else
 #pragma unroll
             for (int j = 0; j < 2 * EACH; ++j)
 #pragma unroll
                 for (int i = 0; i < 4; ++i) s[m][j][i] = exponential(s[m][j][i] - row[i / 2].top);
+#endif
         }
         copies_wait<STAGES - 2>();
         __syncthreads();
-        ask(tiles + 2 * t + STAGES);
-        arrive_values(stage(tiles + 2 * t + 1));
+        ask(skipped + 2 * t + STAGES);
+        arrive_values(stage(skipped + 2 * t + 1));
 #pragma unroll
         for (int g = 0; g < EACH; ++g) {
             unsigned w[EACH_WARP][FRAGMENTS][4];
@@ -268,9 +276,19 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) attention(
                 const Beside& along = beside[m];
                 weigh(w[m], s[m][2 * g], s[m][2 * g + 1], row, along, t * BK + g * SPLIT * 16 + column);
             }
-            multiply(sums, w, values_at + stage(tiles + 2 * t + 1) + g * SPLIT * 16 * ROW_BYTES);
+            multiply(sums, w, values_at + stage(skipped + 2 * t + 1) + g * SPLIT * 16 * ROW_BYTES);
         }
     }
+#if ONCE
+#pragma unroll
+    for (int m = 0; m < EACH_WARP; ++m) {
+        join_sums(rows[m], room);
+#pragma unroll
+        for (int n = 0; n < WIDTH / 8; ++n)
+#pragma unroll
+            for (int i = 0; i < 4; ++i) sums[m][n][i] *= rows[m][i / 2].share;
+    }
+#endif
 #endif
     if constexpr (SPLIT > 1) finish_parts(sums[0], (float*)ring, y, first, p);
     else {

@@ -53,6 +53,32 @@ __device__ __forceinline__ void join_sums(Row (&rows)[2], float* room) {
     }
 }
 
+#if ONCE
+// The exponentials of a tile of scores, beside sums so far, which are scaled where a larger score comes; -Inf adds nothing, even to rows that have
+// nothing else
+template <int COUNT> __device__ __forceinline__ void scale(float (&sums)[WIDTH / 8][4], float (&s)[COUNT][4], Row (&rows)[2]) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+        Row& row = rows[half];
+        float tops[2] = {row.top, LOWEST};
+#pragma unroll
+        for (int j = 0; j < COUNT; ++j) tops[0] = fmaxf(tops[0], s[j][half * 2]), tops[1] = fmaxf(tops[1], s[j][half * 2 + 1]);
+        float higher = fmaxf(tops[0], tops[1]);
+#pragma unroll
+        for (int lane = 1; lane <= 2; lane *= 2) higher = fmaxf(higher, __shfl_xor_sync(0xffffffffu, higher, lane));
+        float by = row.top == higher ? 1.f : expf(row.top - higher), from = higher == LOWEST ? 0.f : higher;
+        row.top = higher;
+        row.sum *= by;
+#pragma unroll
+        for (int j = 0; j < COUNT; ++j)
+#pragma unroll
+            for (int e = 0; e < 2; ++e) row.sum += s[j][half * 2 + e] = exponential(s[j][half * 2 + e] - from);
+#pragma unroll
+        for (int n = 0; n < WIDTH / 8; ++n) sums[n][half * 2] *= by, sums[n][half * 2 + 1] *= by;
+    }
+}
+#endif
+
 // w of 16 keys from the exponentials of their scores: as fragments
 __device__ __forceinline__ void weigh(
     unsigned (&w)[FRAGMENTS][4], float (&left)[4], float (&right)[4], const Row (&rows)[2], const Beside& beside, int col) {
@@ -60,7 +86,7 @@ __device__ __forceinline__ void weigh(
     for (int side = 0; side < 2; ++side) {
         float(&part)[4] = side ? right : left;
 #pragma unroll
-        for (int i = 0; i < 4; ++i) part[i] = rows[i / 2].over(part[i]);
+        for (int i = 0; i < 4; ++i) part[i] = ONCE ? part[i] : rows[i / 2].over(part[i]);
 #if !PLAIN_AFTER
         beside.after(part, col + side * 8);
 #pragma unroll

@@ -28,6 +28,11 @@ VARIANTS = (
     ("where", Variant(1, 2, 64, 3, 0)), ("vit", Variant(4, 1, 64, 2, 0)), ("ragged", Variant(1, 4, 128, 2, 48)), ("one query", Variant(8, 1, 16, 2, 80)),
     ("long", Variant(2, 1, 32, 2, 0, 255, 2)), ("ragged", Variant(1, 1, 32, 2, 48, 255, 2)), ("vit", Variant(2, 1, 64, 2, 0, 255, 2)),
 )  # fmt: skip
+# case, precision
+IN_ONE_WALK = (
+    ("long", "fp16", Variant(2, 1, 32, 2, 0)), ("long", "bf16", Variant(1, 1, 32, 2, 0, 255, 2)), ("rows without keys", "bf16", Variant(1, 1, 32, 2, 0)),
+    ("rows of the least number", "fp16", Variant(1, 1, 32, 2, 0)), ("where", "fp16", Variant(1, 1, 32, 2, 0)), ("ragged", "bf16", Variant(4, 1, 64, 3, 0)),
+)  # fmt: skip
 
 
 def rows(on_gpu, on_host) -> list:
@@ -90,6 +95,22 @@ def test_one_kernel_computes_what_many_do(request, tmp_path, monkeypatch, place,
 def test_every_variant_does(request, tmp_path, monkeypatch, place, at):
     name, variant = VARIANTS[at]
     check(request.getfixturevalue(place), tmp_path, monkeypatch, name, "fp16", variant)
+
+
+@pytest.mark.parametrize(("place", "at"), rows(range(len(IN_ONE_WALK)), (0, 3)))
+def test_keys_may_be_walked_over_once(request, tmp_path, monkeypatch, place, at):
+    """Where nothing rounds weights."""
+    name, precision, variant = IN_ONE_WALK[at]
+    engine, device, feeds = engine_of(tmp_path, name, precision, request.getfixturevalue(place), "fp32")
+    monkeypatch.setattr(attention, "choose", lambda *_: variant)
+    monkeypatch.setattr(attention, "choose_groups", lambda *_: None)
+    golden = tapped(engine, feeds)
+    engine.device = device
+    taps = tapped(engine, feeds)
+    (source,) = (one for one in device.queue.sources if one.entry == "attention")
+    assert dict(source.defines)["ONCE"] == (name != "where")  # which does something to weights
+    for key, array in golden.items():
+        near(taps[key], array, 1.1 * PRECISIONS[precision].roundoff)
 
 
 @pytest.mark.parametrize(("place", "name"), rows(("bert", "even mask", "where", "vit"), ("where", "vit")))

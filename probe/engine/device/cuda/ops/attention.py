@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from probe.engine.device.cuda.compiling.compile import Source
 from probe.engine.device.cuda.errors import Unsupported
-from probe.engine.device.cuda.ops import attention_simt
-from probe.engine.device.cuda.ops.attention_code import FILE, Around, Steps, beside, text_of
+from probe.engine.device.cuda.ops import attention_mma, attention_simt, attention_wgmma
+from probe.engine.device.cuda.ops.attention_code import Around, Steps, beside
+from probe.engine.device.cuda.ops.attention_mma import Variant, choose
 from probe.engine.device.cuda.ops.attention_simt import Warps, choose_warps
-from probe.engine.device.cuda.ops.attention_wgmma import Groups, Laid, choose_groups, launch, takes
+from probe.engine.device.cuda.ops.attention_wgmma import Groups, Laid, choose_groups
 from probe.engine.device.cuda.ops.ending import Spread
 from probe.engine.device.cuda.tensors.copies import placed
 from probe.engine.device.cuda.tensors.formats import BF16, F16, F32, Format
@@ -25,12 +25,8 @@ if TYPE_CHECKING:
     from probe.engine.device.cuda.queue import Queue
     from probe.engine.device.cuda.tensors.tensor import Tensor
 
-_REGISTERS = 1 << 16  # of a multiprocessor
 _BATCH = 2  # batch axes that the kernel walks over
-_HELD = 240  # keys whose scores fit into the registers of a warp
-_LONG = 512  # keys that eight warps share
 _WIDEST = 512  # bytes of a query or value
-_HALF_WIDEST = 128
 _WIDE = 8  # elements of 16 bytes
 
 
@@ -81,59 +77,6 @@ def view(tensor: Tensor) -> View:
     if 1 not in strides[-2:] or any(one % _WIDE for one in strides[:-2]):
         return View(tensor, tensor.shape, contiguous(tensor.shape))
     return View(lies.base.part(tensor.shape, lies.shifted_bytes), tensor.shape, strides)
-
-
-@dataclass(frozen=True, slots=True)
-class Variant:
-    """How the kernel is compiled.
-
-    Attributes:
-        warps: of a block, along the queries; each has 16.
-        split: warps that share queries, each with a part of the keys.
-        tile: keys that come at once.
-        stages: tiles under way.
-        held: keys whose scores are kept in registers; 0: the keys are walked over twice.
-        registers: of a thread, at most.
-        rows: queries of a warp, in 16; more than 1 where nobody shares them.
-    """
-
-    warps: int
-    split: int
-    tile: int
-    stages: int
-    held: int
-    registers: int = 255
-    rows: int = 1
-
-    def __str__(self) -> str:
-        shared = f" split {self.split}" * (self.split > 1)
-        return f"attention {self.queries}x{self.tile}{shared}" + (f" held {self.held}" if self.held else " twice")
-
-    @property
-    def queries(self) -> int:
-        """Of a block."""
-        return 16 * self.rows * self.warps
-
-    @property
-    def threads(self) -> int:
-        return 32 * self.warps * self.split
-
-    @property
-    def blocks(self) -> int:
-        """Of a multiprocessor, by their registers."""
-        return max(_REGISTERS // (self.registers * self.threads), 1)
-
-    def shared_bytes(self, row_bytes: int, width: int) -> int:
-        """Of a block.
-
-        Args:
-            row_bytes: of a row in shared memory.
-            width: elements of a result, padded.
-        """
-        rows, sums, room = self.queries, 0, 0
-        if self.split > 1:
-            sums, room = self.split * rows * (width + 8) * 4, 2 * self.split * rows * 4
-        return room + rows * row_bytes + max(self.stages * self.tile * row_bytes, sums)
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,43 +190,25 @@ def attend(
     laid = Laid(
         operands, spreads, (batches // extents[-1], extents[-1]), (queries, keys, depth, width), beside_it, problem
     )
-    if exact:
-        kind = variant if isinstance(variant, Warps) else choose_warps(laid, queue.backend.multiprocessors)
-    elif variant is None and takes(what, laid, queue.backend.arch):
-        kind = choose_groups(laid, queue.backend.multiprocessors)
-    else:
-        kind = variant
-    if isinstance(kind, Groups | Warps):
-        _in_one_walk(queue, what, laid, around, kept, kind)
-        return made, kept
-    variant = kind
-    variant = variant or choose(
-        queries, keys, max(depth, width) * stored.bytes // 2, batches, queue.backend.multiprocessors
-    )
-    padded = -(-width // 16) * 16
-    row_bytes = max(-(-depth // 16) * 16, padded) * stored.bytes + 16
-    if variant.shared_bytes(row_bytes, padded) > queue.backend.shared_limit:
-        variant = replace(variant, warps=1, tile=max(32, 16 * variant.split), stages=2)
-    macros = (
-        ("TAB", stored.name), ("TY", store.name), ("DEPTH", -(-depth // 16) * 16), ("WIDTH", padded),
-        ("QUERY_WARPS", variant.warps), ("SPLIT", variant.split), ("EACH_WARP", variant.rows), ("BK", variant.tile), ("STAGES", variant.stages), ("BLOCKS", variant.blocks), ("HELD", int(variant.held > 0)), ("KEYS", variant.held),
-        *around.macros, ("WIDE", int(what.wide)), ("TF32", int(what.tf32)),
-    )  # fmt: skip
-    source = Source(FILE, "attention", macros, text_of(around, stored.name, even=keys % 2 == 0), contract=False)
-    blocks = batches * math.ceil(queries / variant.queries)
-    queue.launch(
-        source, blocks, variant.threads, *map(queue.at, operands), *beside_it, *map(queue.at, kept), problem,
-        shared_bytes=variant.shared_bytes(row_bytes, padded),
-    )  # fmt: skip
+    if variant is None and exact:
+        variant = choose_warps(laid, queue.backend.multiprocessors)
+    elif variant is None and attention_wgmma.takes(what, laid, queue.backend.arch):
+        variant = choose_groups(laid, queue.backend.multiprocessors)
+    if variant is None:
+        elements = max(depth, width) * stored.bytes // 2
+        variant = choose(queries, keys, elements, batches, queue.backend.multiprocessors)
+    _launch(queue, what, laid, around, kept, variant)
     return made, kept
 
 
-def _in_one_walk(
-    queue: Queue, what: Attention, laid: Laid, around: Around, kept: Sequence[Tensor], variant: Groups | Warps
+def _launch(
+    queue: Queue, what: Attention, laid: Laid, around: Around, kept: Sequence[Tensor], variant: Variant | Groups | Warps
 ) -> None:
-    """Attention whose keys are walked over once where nothing is done to weights, not even rounded. Then they are not known before the result is, and
-    who wants them gets them from a second launch: the result is, whoever looks, that of the first."""
-    once = around.is_plain and (what.wide or isinstance(variant, Warps))
+    """Where nothing is done to weights, not even rounded, the keys may be walked over once. Then weights are not known before the result is, and who
+    wants them gets them from a second launch: the result is, whoever looks, that of the first."""
+    once = around.is_plain and (
+        isinstance(variant, Warps) or (what.wide and (isinstance(variant, Groups) or variant.may_walk_once))
+    )
     walks = [(laid, around, tuple(kept), once)]
     if once and around.stores_weights:
         y = laid.operands[-1]
@@ -292,9 +217,11 @@ def _in_one_walk(
         walks = [(laid, around.unstored, (), True), (aside, around, tuple(kept), False)]
     for lies, steps, stored, one in walks:
         if isinstance(variant, Warps):
-            attention_simt.launch(queue, lies, steps, stored, variant, twice=not one)
+            attention_simt.launch(queue, lies, steps, stored, variant, once=one)
+        elif isinstance(variant, Groups):
+            attention_wgmma.launch(queue, lies, steps, stored, variant, wide=what.wide, once=one)
         else:
-            launch(queue, what, lies, steps, stored, variant, once=one)
+            attention_mma.launch(queue, lies, steps, stored, variant, wide=what.wide, once=one)
 
 
 def _as_read(q: View, shape: Shape, order: tuple[int, ...]) -> tuple[int, ...]:
@@ -311,29 +238,3 @@ def _fits(reading: Reading, scores: Shape) -> bool:
     if broadcast(scores, reading.tensor.shape) != scores:
         raise Unsupported("a mask of more batches than there are scores")
     return True
-
-
-def choose(queries: int, keys: int, elements: int, batches: int, multiprocessors: int) -> Variant:
-    """The variant that should take least time, by what an H200 took.
-
-    Args:
-        elements: of two bytes of a query or a value, whichever is longer.
-    """
-    held = -(-keys // 16) * 16
-    warps = 4 if math.ceil(queries / 64) * batches >= multiprocessors else 2 if 16 < queries <= 32 else 1
-    split = 1
-    if warps < 4:  # warps hide one another's waiting: ten of them on a multiprocessor, or as near to that as keys allow
-        blocks = math.ceil(queries / (16 * warps)) * batches
-        splits = (1, 2, 4) if keys < _LONG else (1, 2, 4, 8)
-        enough = (one for one in splits if blocks * warps * one >= 10 * multiprocessors or keys <= 32 * one)
-        split = next(enough, splits[-1])
-    tile = max(64, 16 * split)
-    if held > _HELD * split or (elements > _HALF_WIDEST and held > 128 * split):
-        if elements > _HALF_WIDEST:
-            return Variant(warps, min(split, 2), 32, 2, 0)
-        few = (128 if elements <= _HALF_WIDEST // 2 else 168) if split == 1 else 255
-        return Variant(warps, split, tile, 3, 0, few)
-    stages = min(4 if elements <= _HALF_WIDEST // 2 and tile == 64 else 2, 2 * -(-held // tile))
-    room = held // 2 + elements // 4  # registers of scores and queries, where nobody shares them
-    few = 255 if split > 1 else 128 if room <= 80 else 168 if room <= 120 else 255
-    return Variant(warps, split, tile, stages, held, few)

@@ -63,12 +63,12 @@ def choose_warps(laid: Laid, multiprocessors: int) -> Warps:
     return Warps(4 if warps >= _MANY * multiprocessors else 2)
 
 
-def launch(queue: Queue, laid: Laid, around: Around, kept: Sequence[Tensor], variant: Warps, *, twice: bool) -> None:
+def launch(queue: Queue, laid: Laid, around: Around, kept: Sequence[Tensor], variant: Warps, *, once: bool) -> None:
     """Compute attention in FP32.
 
     Args:
         kept: what steps store, in order.
-        twice: the keys are walked over twice, for what is done to weights.
+        once: the keys are walked over once; nothing is done to weights.
     """
     (queries, keys, depth, width), (*read, y) = laid.sizes, laid.operands
     depth, width = -(-depth // 16) * 16, -(-width // 64) * 64
@@ -76,7 +76,7 @@ def launch(queue: Queue, laid: Laid, around: Around, kept: Sequence[Tensor], var
     shared = variant.shared_bytes(max(depth, width) + 4)
     blocks = _SHARED // (shared + 1024)
     macros = (
-        ("TY", y.format.name), ("DEPTH", depth), ("WIDTH", width), ("QUERY_WARPS", variant.warps), ("BLOCKS", blocks), ("TWICE", int(twice)), *around.macros,
+        ("TY", y.format.name), ("DEPTH", depth), ("WIDTH", width), ("QUERY_WARPS", variant.warps), ("BLOCKS", blocks), ("TWICE", int(not once)), *around.macros,
     )  # fmt: skip
     text = text_of(around, read[0].format.name, even=keys % 2 == 0, file=FILE)
     queue.launch(

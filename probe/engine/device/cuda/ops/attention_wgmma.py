@@ -139,12 +139,13 @@ def choose_groups(laid: Laid, multiprocessors: int) -> Groups | None:
 
 
 def launch(
-    queue: Queue, what: Attention, laid: Laid, around: Around, kept: Sequence[Tensor], variant: Groups, *, once: bool
+    queue: Queue, laid: Laid, around: Around, kept: Sequence[Tensor], variant: Groups, *, wide: bool, once: bool
 ) -> None:
     """Compute what ``takes`` says that the kernel does.
 
     Args:
         kept: what steps store, in order.
+        wide: nothing rounds weights.
         once: the keys are walked over once; nothing is done to weights.
     """
     elements, (queries, keys, *_), (*read, y) = laid.elements, laid.sizes, laid.operands
@@ -152,7 +153,7 @@ def launch(
     assert stored and store
     macros = (
         ("TAB", stored.name), ("TY", store.name), ("DEPTH", elements), ("WIDTH", elements), ("CONSUMERS", variant.groups), ("BK", variant.tile),
-        ("STAGES", variant.stages(elements)), ("ONLINE", int(once)), *around.macros, ("WIDE", int(what.wide)),
+        ("STAGES", variant.stages(elements)), ("ONLINE", int(once)), *around.macros, ("WIDE", int(wide)),
     )  # fmt: skip
     source = Source(
         FILE, "attention_wgmma", macros, text_of(around, stored.name, even=keys % 2 == 0, file=FILE), contract=False
