@@ -16,12 +16,15 @@ __device__ __forceinline__ unsigned shared_address(const void* at) {
 typedef unsigned Place;
 __device__ __forceinline__ Place place_of(const void* at) { return shared_address(at); }
 
-// 16 bytes into shared memory, zeros where `in` is false
+// 16 bytes (or 4) into shared memory, zeros where `in` is false
 __device__ __forceinline__ void copy16(void* to, const void* from, bool in) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from), "r"(in ? 16 : 0) : "memory");
 }
 __device__ __forceinline__ void copy16(Place to, const void* from, bool in) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(in ? 16 : 0) : "memory");
+}
+__device__ __forceinline__ void copy4(void* to, const void* from, bool in) {
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(shared_address(to)), "l"(from), "r"(in ? 4 : 0) : "memory");
 }
 __device__ __forceinline__ void copies_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int N> __device__ __forceinline__ void copies_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory"); }

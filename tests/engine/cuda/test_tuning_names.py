@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from probe.engine.assignment import FP32, Assignment, Choice
 from probe.engine.build import compile_model
 from probe.engine.device.cuda.device import CudaDevice
-from probe.engine.device.cuda.ops.wgmma import TACTICS
 from probe.engine.device.cuda.ops.wgmma_family import name_of
+from probe.engine.device.cuda.ops.wgmma_tactics import TACTICS
 from probe.engine.tactics import is_known, tactic_of
 from probe.engine.tactics.kernels import kernel_tactic
 from probe.errors import InputError
@@ -161,10 +161,29 @@ def test_every_variant_has_a_name_and_every_name_one_meaning():
 
 @pytest.mark.parametrize(
     "name", ["wgmma", "wgmma_0x64", "wgmma_64x64_pair1", "wgmma_064x64", "wgmma_64x64_splitk4_pair2", "wgmma_64x64 ", "mma_64x64_acc32",
-             "simt_64", "conv", "wgmma_６4x64", "wgmma_64x64_splitk1", "mma_64x64_splitk2", ""],
+             "simt_64", "conv", "wgmma_６4x64", "wgmma_64x64_splitk1", "mma_64x64_splitk2", "ffma_64x64_splitk1", "ffma_64", ""],
 )  # fmt: skip
 def test_what_is_no_name(name):
     assert not is_known(name) and kernel_tactic(name) is None
+
+
+@pytest.mark.parametrize("weight", ["a", "c", "e"])
+def test_tiles_of_fp32(engine, backend, weight):
+    device, layer = on(engine, backend), layers_of(engine)[weight]
+    device.replays.enabled = False
+    expected = engine.run(FEEDS, Assignment(FP32))["y"]
+    device.queue.launches.clear()
+    found = engine.run(FEEDS, Assignment(FP32, {layer: Choice("fp32", "ffma_64x64")}))["y"]
+    assert device.queue.launches["matmul_ffma"] and np.allclose(found, expected, rtol=1e-4, atol=1e-5)
+    if backend.name == "host":
+        with pytest.raises(InputError, match="blocks of host do not read each other's shared memory"):
+            engine.run(FEEDS, Assignment(FP32, {layer: Choice("fp32", "ffma_64x64_splitk2")}))
+
+
+def test_a_range_of_fp32_is_named():
+    row = tactic_of("ffma_64x128_splitk4")
+    assert (row.splits, row.order, row.precisions, row.device) == (4, "splits", ("fp32",), "cuda")
+    assert tactic_of("ffma_64x128").order == "sequential"
 
 
 @given(st.integers(1, 99999), st.integers(1, 99999), st.integers(2, 9), st.sampled_from(["", "_nchw"]))

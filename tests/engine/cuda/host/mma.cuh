@@ -11,6 +11,10 @@ inline void copy16(void* to, const void* from, bool in) {
     if (((unsigned long long)to | (unsigned long long)from) % 16) abort();  // the instruction faults
     if (in) std::memcpy(to, from, 16); else std::memset(to, 0, 16);
 }
+inline void copy4(void* to, const void* from, bool in) {
+    if (((unsigned long long)to | (unsigned long long)from) % 4) abort();
+    if (in) std::memcpy(to, from, 4); else std::memset(to, 0, 4);
+}
 inline unsigned load_word(Place at) { return *(const unsigned*)at; }
 inline void copies_commit() {}
 template <int N> inline void copies_wait() {}

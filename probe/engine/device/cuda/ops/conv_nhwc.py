@@ -1,5 +1,5 @@
-"""Conv on sm_90a in FP16 and BF16, channels last: as one product of all output pixels, whose left operand the copy engine gathers; or
-depthwise, by kernels/conv_depthwise.cu."""
+"""Conv, channels last: as one product of all output pixels, whose left operand copies gather, on sm_90a's tensor cores (kernels/matmul_wgmma.cu) or
+in FP32 (kernels/matmul_ffma.cu); or depthwise, by kernels/conv_depthwise.cu."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 from probe.engine.assignment import EXACT
 from probe.engine.device.cuda.compiling.compile import Source
-from probe.engine.device.cuda.ops import wgmma
+from probe.engine.device.cuda.ops import conv_patches, ffma, wgmma
 from probe.engine.device.cuda.ops.ending import Ending, storing, through
+from probe.engine.device.cuda.ops.ffma import Ffma
 from probe.engine.device.cuda.ops.product import Matrices, describe
 from probe.engine.device.cuda.ops.window import Window, conv_problem
 from probe.engine.device.cuda.tensors import channels_last as order
@@ -41,6 +42,8 @@ _CORNER, _TAP, _STRIDE = 127, 255, 8  # the largest padding, offset of a tap and
 def refusal(queue: Queue, call: Call, window: Window) -> str | None:
     """Why a convolution is not computed so; None when it is."""
     x, w = call.data(0), call.data(1)
+    if is_wide(call):
+        return _refusal_wide(call, window)
     if queue.backend.arch != wgmma.ARCH:
         return f"wgmma is of {wgmma.ARCH}"
     if call.tactic != EXACT:
@@ -67,13 +70,37 @@ def refusal(queue: Queue, call: Call, window: Window) -> str | None:
     return "more pixels than 31 bits count" if x.shape[0] * math.prod(window.out) >= 1 << 31 else None
 
 
+def is_wide(call: Call) -> bool:
+    """Whether FP32 is multiplied as it is."""
+    return call.data(0).format is F32 and call.data(1).format is F32 and not call.tf32
+
+
+def _refusal_wide(call: Call, window: Window) -> str | None:
+    x, w = call.data(0), call.data(1)
+    if call.tactic != EXACT:
+        return "sums are kept in FP32"
+    if len(x.shape) != _AXES:
+        return "other axes than those of images"
+    if is_depthwise(call):
+        if x.shape[1] % _LEAST:
+            return f"channels that do not divide by {_LEAST}"
+        return None if window.kernel[1] * window.strides[1] * window.dilations[1] <= _WIDE else "a wide window"
+    if call.int("group", 1) != 1:
+        return "groups"
+    if w.shape[0] < _LEAST:
+        return "few outputs"
+    if conv_patches.refusal(call, window) is None:
+        return "windows that a copy brings side by side"
+    return "more elements than 31 bits count" if max(x.size, x.shape[0] * math.prod(window.out)) >= 1 << 31 else None
+
+
 def conv(
     queue: Queue,
     call: Call,
     window: Window,
     readings: Readings,
     steps: Sequence[Step],
-    tactic: wgmma.Tactic | None = None,
+    tactic: wgmma.Tactic | Ffma | None = None,
 ) -> list[Tensor]:
     """A convolution that ``refusal`` has nothing against, and its tail if it has steps.
 
@@ -93,6 +120,18 @@ def conv(
         _depthwise(queue, (images, repacked(queue, call, w, "depthwise"), bias), window, ending)
         return [order.dense_when_asked(queue, one) for one in ending.stored]
     plain = window.kernel == (1, 1) == window.strides and not any((*window.before, *window.after))
+    added = None if bias is None else Matrices(bias, (), 0, 1)
+    value = call.node.inputs[1]
+    fixed = value is not None and value.is_initializer()
+    if is_wide(call):
+        assert not isinstance(tactic, wgmma.Tactic)
+        images, weights = order.channels_last(queue, x), repacked(queue, call, w, "deep")
+        depth = weights.shape[0]
+        left, right = Matrices(images, (), depth, 1), Matrices(weights, (), outputs, 1, fixed)
+        product = describe(left, right, added, (math.prod(shape[:-1]), outputs), depth, ending)
+        ffma.launch(queue, product, tactic, None if plain else (images, window))
+        return [order.dense_when_asked(queue, one) for one in ending.stored]
+    assert not isinstance(tactic, Ffma)
     if x.shape[1] < _LEAST:
         form = "squares" if _moves_by_squares(x, window) else "rows"
         gathered = _packed(queue, x, window, 2 if form == "squares" else 1)
@@ -101,9 +140,6 @@ def conv(
         gathered = wgmma.Gathered(images, window, images.shape[3])
     weights = repacked(queue, call, w, form)
     depth = weights.shape[1]
-    added = None if bias is None else Matrices(bias, (), 0, 1)
-    value = call.node.inputs[1]
-    fixed = value is not None and value.is_initializer()
     left, right = Matrices(gathered.x, (), depth, 1), Matrices(weights, (), 1, depth, fixed)
     product = describe(left, right, added, (math.prod(shape[:-1]), outputs), depth, ending, tf32=call.tf32)
     wgmma.launch(queue, product, tactic, None if form == "plain" else gathered)
@@ -197,7 +233,7 @@ def repacked(queue: Queue, call: Call, w: Tensor, form: str) -> Tensor:
     Args:
         form: ``plain``: [outputs, taps * channels]; ``chunks``: the same with channels filled up with zeros to multiples of what a tile of the
             product holds; ``rows``: [outputs, rows, 8 columns, 8 channels], filled up with zeros; ``squares``: [outputs, rows / 2, 4, 2 rows, 2 columns,
-            4 channels], filled up; ``depthwise``: [taps, outputs].
+            4 channels], filled up; ``depthwise``: [taps, outputs]; ``deep``: [taps * channels, outputs].
     """
     value, key = call.node.inputs[1], f"channels last, {form}"
     fixed = value is not None and value.is_initializer()
@@ -214,6 +250,8 @@ def repacked(queue: Queue, call: Call, w: Tensor, form: str) -> Tensor:
         copy(queue, (outputs, rows, cols, channels), (w, 0, own), (made, 0, places))
     elif form == "squares":
         made = _in_squares(queue, w)
+    elif form == "deep":
+        made = transposed(queue, w.view((outputs, channels, taps)), (2, 1, 0)).view((taps * channels, outputs))
     elif form == "depthwise":
         made = transposed(queue, w.view((outputs, taps)), (1, 0))
     else:

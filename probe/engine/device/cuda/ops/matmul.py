@@ -12,13 +12,14 @@ from probe.engine.assignment import EXACT
 from probe.engine.device.cuda.compiling.compile import Source
 from probe.engine.device.cuda.errors import Unsupported
 from probe.engine.device.cuda.layers.chain import Step
-from probe.engine.device.cuda.ops import wgmma
+from probe.engine.device.cuda.ops import ffma, wgmma
 from probe.engine.device.cuda.ops.call import Call, Op, Readings
 from probe.engine.device.cuda.ops.ending import Ending, storing, through
+from probe.engine.device.cuda.ops.ffma import Ffma
 from probe.engine.device.cuda.ops.product import Matrices, Product, describe
 from probe.engine.device.cuda.ops.product_shape import product_shape
 from probe.engine.device.cuda.ops.row_order import by_rows
-from probe.engine.device.cuda.ops.wgmma import Tactic
+from probe.engine.device.cuda.ops.wgmma_tactics import Tactic
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.tensors.copies import transposed
 from probe.engine.device.cuda.tensors.formats import BF16, F16, F32
@@ -165,7 +166,7 @@ def product(
     beta: float = 1.0,
     tactic: str = EXACT,
     tf32: bool = False,
-    tile: Tile | Tactic | None = None,
+    tile: Tile | Tactic | Ffma | None = None,
 ) -> None:
     """``y = alpha * a @ b + beta * c`` for every matrix of the batch; y dense, [..., m, n].
 
@@ -179,7 +180,7 @@ def product(
     run(queue, whole, tile)
 
 
-def run(queue: Queue, whole: Product, tile: Tile | Tactic | None = None) -> None:
+def run(queue: Queue, whole: Product, tile: Tile | Tactic | Ffma | None = None) -> None:
     """Compute a product by the fastest kernel that takes it, or the one that is named.
 
     Raises:
@@ -187,11 +188,15 @@ def run(queue: Queue, whole: Product, tile: Tile | Tactic | None = None) -> None
     """
     if not math.prod(whole.ending.shape):
         return
-    if not isinstance(tile, Tile) and wgmma.refusal(whole, queue.backend.arch) is None:
+    multiplied = _multiplied(whole)
+    if not isinstance(tile, (Tile, Ffma)) and wgmma.refusal(whole, queue.backend.arch) is None:
         wgmma.launch(queue, whole, tile)
         return
     assert not isinstance(tile, Tactic)
-    multiplied = _multiplied(whole)
+    if not isinstance(tile, Tile) and not multiplied and ffma.refusal(whole) is None:
+        ffma.launch(queue, whole, tile)
+        return
+    assert not isinstance(tile, Ffma)
     if whole.batches == 1 and multiplied:
         whole = _by_rows(queue, whole)
     a, b = whole.a, whole.b

@@ -10,6 +10,7 @@ from probe.engine.assignment import EXACT
 from probe.engine.device.cuda import library
 from probe.engine.device.cuda.errors import Refused, Unsupported
 from probe.engine.device.cuda.ops.family import Convolution, Family
+from probe.engine.device.cuda.ops.ffma_family import FfmaFamily
 from probe.engine.device.cuda.ops.tiled_family import TiledFamily
 from probe.engine.device.cuda.ops.wgmma_family import WgmmaFamily
 
@@ -24,7 +25,7 @@ Problem = "Product | Convolution"
 @cache
 def families() -> tuple[Family, ...]:
     """Everybody who computes products and convolutions under names."""
-    return (WgmmaFamily(), TiledFamily(), *library.families())
+    return (WgmmaFamily(), FfmaFamily(), TiledFamily(), *library.families())
 
 
 def owner(name: str) -> Family | None:

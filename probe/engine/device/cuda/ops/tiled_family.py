@@ -12,6 +12,7 @@ from probe.engine.device.cuda.ops import conv_nhwc
 from probe.engine.device.cuda.ops.conv import DIRECT, as_product, channels_first, is_as_product, tiles_of
 from probe.engine.device.cuda.ops.conv_nhwc import is_depthwise
 from probe.engine.device.cuda.ops.family import Convolution
+from probe.engine.device.cuda.ops.ffma_family import FfmaFamily
 from probe.engine.device.cuda.ops.matmul import ACC16, Tile, on_tiles, tiles_for, tiles_refusal
 from probe.engine.device.cuda.ops.wgmma import ARCH
 from probe.engine.device.cuda.tensors.formats import F16, F32
@@ -31,13 +32,16 @@ class TiledFamily:
     prefixes: tuple[str, ...] = ("mma_", "simt_", DIRECT, _DEPTHWISE)
 
     def offered(self, queue: Queue, problem: Product | Convolution) -> Iterable[str]:
-        """As ``Family.offered``: what tensor cores compute; where they do not, all other tiles."""
+        """As ``Family.offered``: what tensor cores compute; where they do not, and matmul_ffma does not, all other tiles."""
         found = [f"mma_{one.m}x{one.n}" for one in _tiles(problem, "mma")]
         if self.refusal(queue, problem, found[0]) is None:
             # sums in FP16 win nothing where wgmma has sums in FP32
             found += [] if queue.backend.arch == ARCH else [f"{name}{_LOW_SUMS}" for name in found]
             return [*found, _DEPTHWISE] if isinstance(problem, Convolution) and is_depthwise(problem.call) else found
-        found = [f"simt_{one.m}x{one.n}" for one in _tiles(problem, "simt")]
+        wide = FfmaFamily()
+        found = []
+        if all(wide.refusal(queue, problem, name) for name in wide.offered(queue, problem)):
+            found = [f"simt_{one.m}x{one.n}" for one in _tiles(problem, "simt")]
         return [*found, DIRECT, _DEPTHWISE] if isinstance(problem, Convolution) else found
 
     def refusal(self, queue: Queue, problem: Product | Convolution, name: str) -> str | None:

@@ -1,0 +1,222 @@
+"""Products of FP32 by fused multiply-adds (kernels/matmul_ffma.cu): which of them, on which tiles, with how many blocks a tile."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from probe.engine.assignment import EXACT
+from probe.engine.device.cuda.ops.product import Matrices
+from probe.engine.device.cuda.ops.window import ConvProblem, conv_problem
+from probe.engine.device.cuda.tensors.copies import transposed
+from probe.engine.device.cuda.tensors.formats import F32
+
+if TYPE_CHECKING:
+    from probe.engine.device.cuda.ops.product import Product
+    from probe.engine.device.cuda.ops.window import Window
+    from probe.engine.device.cuda.queue import Queue
+    from probe.engine.device.cuda.tensors.tensor import Tensor
+
+_WIDE = 4  # elements of an access
+UNIT = 32  # elements of k: ranges are counted in these
+_DEPTH, _SHALLOW = UNIT, 16  # a tile
+_FEW_STEPS = 4  # tiles of k, up to which half a tile of nothing is worth saving
+_REGISTERS, _SHARED, _MOST_BLOCKS = 65536, 227 << 10, 16  # of a multiprocessor
+_OWN = 1 << 10  # bytes of shared memory that the system takes of each block
+_CLUSTERS = 90  # the architecture since which blocks read each other's shared memory
+_FAR = (1 << 31) - (1 << 20)  # elements from the first of a matrix, tiles that reach behind it included
+_ALONG_N = "along n"
+
+
+@dataclass(frozen=True, slots=True)
+class Ffma:
+    """A variant of matmul_ffma.
+
+    Attributes:
+        m: rows of a block's tile; ``n``: columns.
+        tm: rows of a thread; ``tn``: columns.
+        splits: blocks that share a tile of y, each with a part of k; their sums are added in the order of k.
+    """
+
+    m: int
+    n: int
+    tm: int
+    tn: int
+    splits: int = 1
+
+    @property
+    def threads(self) -> int:
+        return self.m // self.tm * (self.n // self.tn)
+
+    @property
+    def stages(self) -> int:
+        """Tiles under way: a thread with many sums computes long enough on one for the next to come."""
+        return 2 if self.threads < _TWO_STAGES and self.tm * self.tn >= _MANY else 3
+
+    def shared_bytes(self, depth: int, *, by_k: bool, by_n: bool) -> int:
+        """Of tiles, or of the sums that replace them."""
+        left = self.m * (depth + _WIDE) if by_k else self.m * depth
+        right = self.n * depth if by_n else self.n * (depth + _WIDE)
+        return 4 * max(self.stages * (left + right), self.m * (self.n + _WIDE))
+
+    def at_once(self, depth: int = _DEPTH, *, by_k: bool = True, by_n: bool = True, wide: bool = True) -> int:
+        """Blocks of a multiprocessor.
+
+        Args:
+            wide: operands are read by whole accesses.
+        """
+        simple = wide and (by_n or not by_k)
+        registers = 240 if self.tm * self.tn > _MANY else 128 if simple else 168  # of a thread
+        room = _SHARED // (self.shared_bytes(depth, by_k=by_k, by_n=by_n) + _OWN)
+        return min(_MOST_BLOCKS, _REGISTERS // (registers * self.threads), room)
+
+
+_MANY, _TWO_STAGES = 64, 256
+_TILES = ((128, 256, 8, 16), (256, 128, 16, 8), (128, 128, 8, 8), (128, 64, 8, 8), (64, 128, 8, 8), (64, 64, 8, 8), (64, 64, 4, 8), (128, 32, 8, 4),
+          (32, 64, 4, 8), (64, 32, 8, 4), (32, 32, 4, 4))  # fmt: skip
+_SPLITS = (2, 3, 4, 6, 8)
+TACTICS = tuple(
+    Ffma(*tile, splits) for tile in _TILES for splits in (1, *_SPLITS) if splits == 1 or tile[2] * tile[3] <= _MANY
+)
+
+
+def clusters(arch: str) -> bool:
+    """Whether blocks of an architecture can share a tile."""
+    digits = "".join(one for one in arch if one.isdigit())
+    return arch.startswith("sm_") and int(digits) >= _CLUSTERS
+
+
+def refusal(product: Product) -> str | None:
+    """Why matmul_ffma does not compute a product; None when it does."""
+    a, b = product.a, product.b
+    if a.tensor.format is not F32 or b.tensor.format is not F32:
+        return "operands that are not both FP32"
+    if product.tactic != EXACT:
+        return "sums are kept in FP32"
+    if 1 not in (a.row, a.col) or 1 not in (b.row, b.col):
+        return "neither axis of an operand is contiguous"
+    ends = ((product.m, a.row), (product.k, a.col)), ((product.n, b.col), (product.k, b.row))
+    if max(product.m * product.n, *(sum(extent * step for extent, step in one) for one in ends)) >= _FAR:
+        return "matrices larger than 31 bits count"
+    return None
+
+
+def launch(
+    queue: Queue, product: Product, tactic: Ffma | None = None, gathered: tuple[Tensor, Window] | None = None
+) -> None:
+    """Compute a product that ``refusal`` has nothing against.
+
+    Args:
+        tactic: chosen by size when left out.
+        gathered: an image [images, rows, columns, channels] and windows over it: the left operand of a convolution, [output pixels, taps * channels].
+    """
+    product = _along_n(queue, product)
+    a, b = product.a, product.b
+    if tactic is None:
+        tactic = choose(
+            product.m,
+            product.n,
+            product.k,
+            product.batches,
+            queue.backend.multiprocessors,
+            split=clusters(queue.backend.arch),
+            one_b=not any(product.b_batch),
+        )
+    by_k, by_n = a.col == 1 or gathered is not None, b.col == 1
+    depth = _depth(product.k)
+    problem: list[ConvProblem] = []
+    evenly = [product.k if by_k else product.m, a.row if by_k else a.col, *product.a_batch]
+    if gathered is not None:
+        x, window = gathered
+        images, _, _, channels = x.shape
+        problem, evenly = [conv_problem(images, 1, channels, product.n, window)], [channels]
+    wide = [_width(evenly), _width([product.n if by_n else product.k, b.row if by_n else b.col, *product.b_batch])]
+    added = int(product.alpha != 1) if product.c is None else 2 if product.c.row == 0 else 1
+    macros = (
+        ("ADDED", added), ("A_BY_K", int(by_k)), ("B_BY_N", int(by_n)), ("A_WIDE", wide[0]), ("B_WIDE", wide[1]), ("BM", tactic.m), ("BN", tactic.n),
+        ("BK", depth), ("TM", tactic.tm), ("TN", tactic.tn), ("STAGES", tactic.stages), ("SPLITS", tactic.splits), ("WINDOWS", len(problem)),
+        ("RESIDENT", tactic.at_once(depth, by_k=by_k, by_n=by_n, wide=min(wide) == _WIDE)),
+    )  # fmt: skip
+    tiles = product.problem(tactic.m, tactic.n)
+    queue.launch(
+        product.source("matmul_ffma.cu", "matmul_ffma", macros),
+        tiles.down * tiles.across * product.batches * tactic.splits,
+        tactic.threads,
+        queue.at(gathered[0] if gathered is not None else a.tensor),
+        queue.at(b.tensor),
+        *product.arguments(queue),
+        tiles,
+        *problem,
+        shared_bytes=tactic.shared_bytes(depth, by_k=by_k, by_n=by_n),
+    )
+
+
+def _depth(k: int) -> int:
+    """Elements of k a tile: half as many where few tiles would end in nothing."""
+    return _SHALLOW if 0 < k % _DEPTH <= _SHALLOW and k <= _FEW_STEPS * _DEPTH else _DEPTH
+
+
+def _width(strides: list[int]) -> int:
+    """Elements of an access that these divide by."""
+    return 1 if any(one % _WIDE for one in strides) else _WIDE
+
+
+def _along_n(queue: Queue, product: Product) -> Product:
+    """A product whose right operand is a weight, with its lines along n, where that makes whole accesses; made once."""
+    b, n, k = product.b, product.n, product.k
+    if b.col == 1 or not b.fixed or n % _WIDE or b.row != 1 or b.col != k or b.batch or b.tensor.size != n * k:
+        return product
+    kept = b.tensor.kept or {}
+    made = kept.get(_ALONG_N)
+    if made is None:
+        made = transposed(queue.aside, b.tensor.view((n, k)), (1, 0))
+        b.tensor.kept = {**kept, _ALONG_N: made}
+    return replace(product, b=Matrices(made, (), n, 1, fixed=True))
+
+
+@lru_cache(maxsize=4096)
+def choose(
+    m: int, n: int, k: int, batch: int, multiprocessors: int, *, split: bool = True, one_b: bool = False
+) -> Ffma:
+    """The tactic that should take least time; arguments of ``cycles``.
+
+    How often k is split depends on the product alone, and neither on what follows it nor on how its operands lie: the tile that computes a sum
+    changes none of its bits, the ranges of k that are added do.
+
+    Args:
+        split: blocks may share a tile.
+        one_b: the right operand is the same for the whole batch: a single taller product, if what follows lets it be one.
+    """
+    possible = [one for one in TACTICS if split or one.splits == 1]
+    tall = (m * batch, n, k, 1) if one_b else (m, n, k, batch)
+    usual = min(possible, key=lambda one: cycles(one, *tall, multiprocessors))
+    return min(
+        (one for one in possible if one.splits == usual.splits),
+        key=lambda one: cycles(one, m, n, k, batch, multiprocessors),
+    )
+
+
+def cycles(one: Ffma, m: int, n: int, k: int, batch: int, multiprocessors: int) -> float:
+    """What a product should take: rounds of blocks, each as fast as its warps find work for the multiprocessor."""
+    steps = math.ceil(k / _DEPTH)
+    if one.splits > max(steps, 1):
+        return math.inf
+    blocks = math.ceil(m / one.m) * math.ceil(n / one.n) * batch * one.splits
+    at_once = one.at_once()
+    work = math.ceil(steps / one.splits) * _DEPTH * one.m * one.n / 128  # cycles, if nothing else were to do
+    # Beside its multiply-adds a warp loads, and counts: less a product, the more sums a thread has
+    work /= 1 / (1 + 1.6 / one.tm + 1.0 / one.tn)
+    rounds, rest = divmod(blocks, multiprocessors * at_once)
+    last = math.ceil(rest / multiprocessors)
+    warps = one.threads // 32
+
+    def taken(count: int) -> float:
+        """By so many blocks side by side."""
+        busy = min(1.0, 0.28 + 0.06 * count * warps)  # schedulers that have something to issue
+        return count * work / busy + 900
+
+    stored = 1500 + 2500 * (one.splits > 1) + 0.15 * one.m * one.n / one.splits
+    split = 1.05 if one.splits > 1 else 1.0
+    return split * (rounds * taken(at_once) + (taken(last) if last else 0.0) + (rounds + (last > 0)) * stored) + 2500
