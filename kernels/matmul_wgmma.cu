@@ -123,7 +123,6 @@ __launch_bounds__(THREADS, 1) matmul_wgmma(
     __shared__ Barrier barriers[2 * STAGES + TURNS];
     BarrierAt full = barrier_of(barriers), empty = barrier_at(full, STAGES), ended = barrier_at(full, 2 * STAGES);
     Shared stages = shared_of(shared);
-    Out out = {OUT_ARGUMENTS};
     bool even = EVEN || p.n % 8 == 0;
     int group = of_warp(threadIdx.x / 128), thread = threadIdx.x % 128, rank = CLUSTER > 1 ? of_warp(cluster_rank()) : 0;
     int stretch = rank / PAIR, steps = (int)((p.k + BK - 1) / BK);  // of k: which of the SPLITS this block takes
@@ -205,6 +204,7 @@ __launch_bounds__(THREADS, 1) matmul_wgmma(
     } else {
         take_turn();
         if constexpr (LARGE) registers_up<232>();
+        Out out = {OUT_ARGUMENTS};
         int stage = 0, phase = 0, warp = thread / 32, lane = thread % 32;
         auto release = [&](int s) {  // once a group, in every block that copies into this one
             if (PAIR == 1 && thread == 0) barrier_arrive(barrier_at(empty, s));
@@ -348,6 +348,7 @@ __launch_bounds__(THREADS, 1) matmul_wgmma(
     }
 
 #if SPLITS > 1
+    Out out = {OUT_ARGUMENTS};
     Site place = site_of(first, rank, p);
     const TC* added = ADDED ? c + place.b0 * p.c_batch[0] + place.b1 * p.c_batch[1] : nullptr;
     // This block finishes its share of the tile's eights.

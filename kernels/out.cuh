@@ -20,6 +20,7 @@ template <int N, class Stored> __device__ __forceinline__ Pack<Stored, N> neighb
     }
 }
 
+// An Out is made of OUT_ARGUMENTS behind take_turn(): what is the same for all elements is read then.
 #ifndef TAIL
 #define OUT_PARAMETERS TY* __restrict__ y
 #define OUT_ARGUMENTS y

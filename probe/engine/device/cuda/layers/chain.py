@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from probe.engine.device.cuda.compiling.compile import Source
-from probe.engine.device.cuda.layers.divisors import divided_by, divisor_lines, rounded
+from probe.engine.device.cuda.layers.divisors import divided_by, divisors, rounded
 from probe.engine.device.cuda.layers.neighbours import both_lines, format_of_all
 from probe.engine.device.cuda.tensors.formats import Format
 from probe.engine.device.cuda.tensors.layout import Shape, Strides, contiguous, width
@@ -173,18 +173,23 @@ def _packs(stored: list[Step]) -> list[str]:
     return [f"    Pack<{step.store.name}, N> {step.name}_out;" for step in stored if step.store is not None]
 
 
-def loop_lines(operands: tuple[Operand, ...], steps: tuple[Step, ...], given: Sequence[str] = ()) -> list[str]:
+def loop_lines(
+    operands: tuple[Operand, ...], steps: tuple[Step, ...], given: Sequence[str] = (), ready: Sequence[str] = ()
+) -> list[str]:
     """The code of ``N`` neighbours: two at once where tensors are rounded to 16 bits.
 
     Args:
         given: floats that lie in arrays ``NAMEs``.
+        ready: operands of which divisors have been made.
     """
     kind = format_of_all(steps)
+    read = [one for one in operands if one.name not in ready]
+    before = [f"const {made} {name} = {value};" for made, name, value in divisors(read, steps, kind)]
     one_by_one = _loop(1, [*(f"float {name} = {name}s[n];" for name in given), *body_lines(operands, steps)])
     if not kind:
-        return [*divisor_lines(operands, steps), *one_by_one]
+        return [*before, *one_by_one]
     lines = [*_indented(_loop(2, both_lines(operands, steps, given))), "} else {", *_indented(one_by_one)]
-    return [*divisor_lines(operands, steps, kind), "if constexpr (N % 2 == 0) {", *lines, "}"]
+    return [*before, "if constexpr (N % 2 == 0) {", *lines, "}"]
 
 
 def _loop(step: int, lines: Sequence[str]) -> list[str]:

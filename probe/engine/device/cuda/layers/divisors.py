@@ -13,7 +13,7 @@ _DIVISION = re.compile(r"(?<=float\()op_div\((\w+), (\w+)\)")
 
 
 def divided_by(expression: str, fixed: Container[str]) -> str:
-    """An expression whose divisors that are the same for all elements of a loop are divided by as such: ``NAME_by``, of ``divisor_lines``.
+    """An expression whose divisors that are the same for all elements of a loop are divided by as such: ``NAME_by``, of ``divisors``.
 
     Args:
         fixed: their names.
@@ -21,8 +21,8 @@ def divided_by(expression: str, fixed: Container[str]) -> str:
     return _DIVISION.sub(lambda one: f"op_div_by({one[1]}, {one[2]}_by)" if one[2] in fixed else one[0], expression)
 
 
-def divisor_lines(operands: Sequence[Operand], steps: Sequence[Step], low: str = "") -> list[str]:
-    """Code before the loop: what is divided by in all of its elements.
+def divisors(operands: Sequence[Operand], steps: Sequence[Step], low: str = "") -> list[tuple[str, str, str]]:
+    """What is made once of what is divided by in all elements of a loop: its type, its name, and its value in terms of ``NAME_in``.
 
     Args:
         low: a 16-bit format: ``NAME_near`` too, of divisors that it holds, for quotients of two such that are rounded to it (kernels/narrow.cuh).
@@ -33,9 +33,9 @@ def divisor_lines(operands: Sequence[Operand], steps: Sequence[Step], low: str =
         if one.walk != "fixed" or one.name not in divisors:
             continue
         value = rounded(f"read({one.name}_in)", one.rounding)
-        found.append(f"const Divisor {one.name}_by = divisor({value});")
+        found.append(("Divisor", f"{one.name}_by", f"divisor({value})"))
         if low and low == one.values:
-            found.append(f"const Narrow<{low}> {one.name}_near = divisor({value}, {low}());")
+            found.append((f"Narrow<{low}>", f"{one.name}_near", f"divisor({value}, {low}())"))
     return found
 
 

@@ -88,7 +88,7 @@ def _value(step: Step, known: Mapping[str, _Known], kind: str) -> tuple[_Known, 
     if both:
         return _Known("float", low=True), [f"unsigned {name}_2 = {both};", _lanes(name, kind)]
     text = divided_by(
-        _cheaper(step.expression, known, kind) if low else step.expression,
+        _cheaper(step.expression, known) if low else step.expression,
         {key for key, one in known.items() if one.fixed},
     )
     lanes = [_NAME.sub(lambda one, of=of: f"{one[0]}_{of}" if one[0] in known else one[0], text) for of, _ in _LANES]
@@ -106,6 +106,9 @@ def _in_one_register(expression: str, known: Mapping[str, _Known], kind: str) ->
     numbers of float are rounded twice there."""
     if expression in known:
         return f"{expression}_2" if known[expression].low else ""
+    match = _ERF.fullmatch(expression)
+    if match is not None and match[1] in known and known[match[1]].low:
+        return f"pair_erf({match[1]}_2, {kind}())"
     match = _BINARY.fullmatch(expression)
     if match is None or match[1] not in _PAIRS or (match[1] == "mul" and kind == BF16.name):
         return ""
@@ -114,15 +117,12 @@ def _in_one_register(expression: str, known: Mapping[str, _Known], kind: str) ->
     return f"{_PAIRS[match[1]]}({match[2]}_2, {match[3]}_2, {kind}())"
 
 
-def _cheaper(expression: str, known: Mapping[str, _Known], kind: str) -> str:
-    """The same of low values, rounded low: by kernels/narrow.cuh where that has it."""
+def _cheaper(expression: str, known: Mapping[str, _Known]) -> str:
+    """The same of low values, rounded low: a quotient by kernels/narrow.cuh."""
 
     def low(name: str) -> bool:
         return name in known and known[name].low
 
-    match = _ERF.fullmatch(expression)
-    if match is not None and low(match[1]):
-        return f"op_erf({match[1]}, {kind}())"
     match = _BINARY.fullmatch(expression)
     if match is not None and match[1] == "div" and low(match[2]) and low(match[3]) and known[match[3]].fixed:
         return f"op_div_by({match[2]}, {match[3]}_near)"

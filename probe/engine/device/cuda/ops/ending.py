@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,6 +14,8 @@ from probe.engine.device.cuda.backend import Argument
 from probe.engine.device.cuda.compiling.compile import Source, kernel_text
 from probe.engine.device.cuda.errors import Unsupported
 from probe.engine.device.cuda.layers.chain import Operand, Step, loop_lines, walk_of
+from probe.engine.device.cuda.layers.divisors import divisors
+from probe.engine.device.cuda.layers.neighbours import format_of_all
 from probe.engine.device.cuda.tensors.formats import Format
 from probe.engine.device.cuda.tensors.layout import Shape, Strides, spread
 
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from probe.engine.device.cuda.queue import Queue
     from probe.engine.device.cuda.tensors.tensor import Tensor
 
+_READ = re.compile(r"\b(\w+)_in\b")
 _AXES = ("b0", "b1", "row", "col")
 _TOGETHER = 8  # neighbours of a row that kernels hand over at once
 
@@ -127,7 +131,7 @@ def _text(file: str, operands: tuple[Operand, ...], axes: tuple[tuple[str, ...],
     """A file of kernels/ with ``put`` in front of it: the tail of N neighbours of a row.
 
     Args:
-        axes: along which an operand moves; none: a single value, which is not fetched ahead.
+        axes: along which an operand moves; none: a single value, which is read once, and what is divided by it made then.
     """
     places = {
         one.name: " + ".join(
@@ -142,10 +146,14 @@ def _text(file: str, operands: tuple[Operand, ...], axes: tuple[tuple[str, ...],
     spreads = [f"{one.name}_s" for one in operands]
     parameters = [*members, *(f"Strides {name}" for name in spreads)]
     arguments = [*(f"{one.name}_at" for one in operands), *(f"{name}_at" for name, _ in stored), *spreads]
+    once = [one for one in operands if not places[one.name]]  # read when an ``Out`` is made
+    made = divisors(once, steps, format_of_all(steps))
+    arguments += [f"*{one.name}_at" for one in once] + [_READ.sub(r"*\1_at", value) for *_, value in made]
+    values = [f"{one.format.name} {one.name}_in" for one in once] + [f"{kind} {name}" for kind, name, _ in made]
     lines = [
         '#include "narrow.cuh"', "#define TAIL 1", '#include "out.cuh"',
         f"#define OUT_PARAMETERS {', '.join(parameters)}", f"#define OUT_ARGUMENTS {', '.join(arguments)}",
-        f"struct Out {{ {' '.join(f'{one};' for one in [*members, *(f'Strides {name}' for name in spreads)])} }};",
+        f"struct Out {{ {' '.join(f'{one};' for one in [*members, *(f'Strides {name}' for name in spreads), *values])} }};",
         "template <int N> struct Beside {",
     ]  # fmt: skip
     ahead = [one for one in operands if one.walk != "strided" and places[one.name]]
@@ -173,9 +181,10 @@ def _text(file: str, operands: tuple[Operand, ...], axes: tuple[tuple[str, ...],
             lines.append(f"    auto {name}_at = in ? out.{name}_at + {places[name]} : out.{name}_at;")
             lines.append(f"    i64 {name}_o = 0, {name}_step = in ? out.{name}_s.col : 0;")
         else:
-            lines.append(f"    auto {name}_in = {f'beside.{name}_in' if places[name] else f'*out.{name}_at'};")
+            lines.append(f"    auto {name}_in = {'beside' if places[name] else 'out'}.{name}_in;")
+    lines += [f"    const {kind}& {name} = out.{name};" for kind, name, _ in made]
     lines += [f"    Pack<{kind}, N> {name}_out;" for name, kind in stored]
-    lines += [f"    {line}" for line in loop_lines(operands, steps, ("sum",))]
+    lines += [f"    {line}" for line in loop_lines(operands, steps, ("sum",), [one.name for one in once])]
     lines += [*(f"    if (in) store(out.{name}_at + spot.at, {name}_out);" for name, _ in stored), "}"]
     at_once = "put(out, sums, fetch<N>(out, spot), spot);"
     lines += [f"template <int N> __device__ __forceinline__ void put({whole}, const Spot& spot) {{ {at_once} }}", ""]
