@@ -44,6 +44,24 @@ __device__ __forceinline__ unsigned side_by_side(float x, float y, bf16) {
     return both;
 }
 
+// The larger of two, NaN where one of them is
+__device__ __forceinline__ float larger(float x, float y) {
+    float z;
+    asm("max.NaN.f32 %0, %1, %2;" : "=f"(z) : "f"(x), "f"(y));
+    return z;
+}
+
+__device__ __forceinline__ unsigned pair_larger(unsigned x, unsigned y, f16) {
+    unsigned z;
+    asm("max.NaN.f16x2 %0, %1, %2;" : "=r"(z) : "r"(x), "r"(y));
+    return z;
+}
+__device__ __forceinline__ unsigned pair_larger(unsigned x, unsigned y, bf16) {
+    unsigned z;
+    asm("max.NaN.bf16x2 %0, %1, %2;" : "=r"(z) : "r"(x), "r"(y));
+    return z;
+}
+
 // 2 to the power of x; 0 where that is no normal number
 __device__ __forceinline__ float two_to(float x) {
     float y;

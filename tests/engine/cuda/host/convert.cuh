@@ -20,6 +20,7 @@ inline bf16 to_bf16(float x) {
 inline float round_bf16(float x) { return widen(to_bf16(x)); }
 inline unsigned side_by_side(float x, float y, f16) { return to_f16(x).bits | (unsigned)to_f16(y).bits << 16; }
 inline unsigned side_by_side(float x, float y, bf16) { return to_bf16(x).bits | (unsigned)to_bf16(y).bits << 16; }
+inline float larger(float x, float y) { return x > y || x != x ? x : y; }
 inline float two_to(float x) { return exp2f(x); }
 inline float exp_quick(float x) { return two_to(x * 1.4426950408889634f); }
 template <class T, class F> inline unsigned pairwise(unsigned x, unsigned y, T, F f) {
@@ -29,6 +30,7 @@ template <class T, class F> inline unsigned pairwise(unsigned x, unsigned y, T, 
 template <class T> inline unsigned pair_times(unsigned x, unsigned y, T) { return pairwise(x, y, T(), [](float a, float b) { return a * b; }); }
 template <class T> inline unsigned pair_plus(unsigned x, unsigned y, T) { return pairwise(x, y, T(), [](float a, float b) { return a + b; }); }
 template <class T> inline unsigned pair_minus(unsigned x, unsigned y, T) { return pairwise(x, y, T(), [](float a, float b) { return a - b; }); }
+template <class T> inline unsigned pair_larger(unsigned x, unsigned y, T) { return pairwise(x, y, T(), larger); }
 inline void load_16(unsigned (&x)[4], const void* from) {
     if ((unsigned long long)from % 16) abort();  // the instruction faults
     std::memcpy(x, from, 16);

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _THREADS = 256
 _TOGETHER = 8  # channels a thread takes, where they are contiguous
+_UNROLLED = 16  # elements of a window that are read at once
+_SMALL = 1 << 31
 
 
 class Problem(ctypes.Structure):
@@ -54,7 +56,10 @@ def pool(queue: Queue, call: Call) -> list[Tensor | None]:
     channels = x.shape[1]
     if has_channels_last(x) and channels % _TOGETHER == 0:
         y = queue.empty((x.shape[0], *window.out, channels), call.store())
-        source = Source("pool.cu", "pool_channels", (*macros, ("ENTRY_CHANNELS", 1)))
+        small = math.prod(window.kernel) <= _UNROLLED
+        index = "unsigned" if max(x.size, y.size) < _SMALL else "i64"
+        sizes = zip(("WINDOW_HEIGHT", "WINDOW_WIDTH"), window.kernel if small else (0, 0), strict=True)
+        source = Source("pool.cu", "pool_channels", (*macros, ("ENTRY_CHANNELS", 1), ("INDEX", index), *sizes))
         given = (queue.at(channels_last(queue, x)), queue.at(y), problem, ctypes.c_int(channels))
         queue.launch(source, math.ceil(y.size // _TOGETHER / _THREADS), _THREADS, *given)
         return [dense_when_asked(queue, y)]
