@@ -25,7 +25,7 @@ class Shape:
     shared_bytes: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, which takes three times as long to make
 class Launch:
     """A kernel with everything it takes.
 

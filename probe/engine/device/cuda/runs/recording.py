@@ -59,9 +59,9 @@ Place = Fixed | Hosted | Stored
 # --- what was done -------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, which takes three times as long to make: a run is hundreds of these
 class Launched:
-    """A kernel.
+    """A kernel; nobody changes one.
 
     Attributes:
         pointers: which arguments point into memory of the run: position, slot, offset in bytes.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -109,11 +109,12 @@ class Tape(Passing):
         """The slot of memory that begins there."""
         return self._live[address]
 
-    def launch_again(self, step: Launched) -> None:
-        """A launch as it was recorded before, its slots now those of this recording."""
-        one = step.bound(self._addresses)
+    def launch_again(self, step: Launched, pointers: tuple[tuple[int, int, int], ...]) -> None:
+        """A launch as it was recorded before, its pointers now into slots of this recording."""
+        made = Launched(step.source, step.shape, step.arguments, pointers, step.what, self._stage)
+        one = made.bound(self._addresses)
         self.backend.launch(one.source, one.shape, one.arguments, one.what)
-        self._recording.steps.append(replace(step, stage=self._stage))
+        self._recording.steps.append(made)
 
     def abandon(self) -> None:
         """The run broke off: nothing is noted or held any more."""

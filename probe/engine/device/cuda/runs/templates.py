@@ -80,6 +80,7 @@ class Template:
         made: what comes out, by ``id`` of the value, and what is kept of it in other orders.
         left: what the layer leaves of its reads for the next: read, ``_DENSE`` or what it is kept as, where.
         may_fault: a kernel may find an index out of range.
+        needs_given: something that comes out, or is left, lies in memory of the reads.
     """
 
     memory: tuple[int, ...]
@@ -87,6 +88,7 @@ class Template:
     made: tuple[tuple[int, Piece | View], ...]
     left: tuple[tuple[int, str, Piece], ...]
     may_fault: bool
+    needs_given: bool
 
     def run(self, tape: Tape, queue: Queue, seen: Seen, reads: Mapping[int, Tensor], layer: str) -> Values:
         """The tensors it makes of other reads of the same kind."""
@@ -99,11 +101,10 @@ class Template:
             queue.launches[one.source.entry] = queue.launches.get(one.source.entry, 0) + 1
             if isinstance(one.source, Source):
                 queue.sources.add(one.source)
-            pointers = tuple([(position, slots[slot], offset) for position, slot, offset in one.pointers])
-            tape.launch_again(replace(one, pointers=pointers))
+            tape.launch_again(one, tuple([(position, slots[slot], offset) for position, slot, offset in one.pointers]))
         given = list(reads.values())
         found: dict[int, Buffer] = dict(enumerate(held))
-        if any(self._needs_given()):
+        if self.needs_given:
             found |= {-1 - at: buffer for at, buffer in enumerate(_buffers(tape, seen, given))}
         for at, label, piece in self.left:
             tensor = _tensor(piece, found)
@@ -112,10 +113,6 @@ class Template:
             else:
                 given[at].kept = {**(given[at].kept or {}), label: tensor}
         return {key: self._made(queue, what, found) for key, what in self.made}
-
-    def _needs_given(self) -> list[bool]:
-        pieces = [what.base if isinstance(what, View) else what for _, what in self.made]
-        return [piece.at < 0 for piece in (*pieces, *(piece for _, _, piece in self.left))]
 
     @staticmethod
     def _made(queue: Queue, what: Piece | View, found: Mapping[int, Buffer]) -> Tensor:
@@ -215,7 +212,9 @@ def template_of(
     if left is None or any(what is None for _, what in out):
         return None
     known = tuple((key, what) for key, what in out if what is not None)
-    return Template(tuple(memory), tuple(launches), known, left, may_fault)
+    pieces = [what.base if isinstance(what, View) else what for _, what in known] + [piece for _, _, piece in left]
+    needs_given = any(piece.at < 0 for piece in pieces)
+    return Template(tuple(memory), tuple(launches), known, left, may_fault, needs_given)
 
 
 def _left(
