@@ -31,6 +31,7 @@ class Matcher:
         self._returned = {id(value) for value in returned}
         self._opset = opset
         self._level = LEVELS.index(level)
+        self._reaches: dict[int, tuple[int, frozenset[str]]] = {}  # steps live as long as the program
         self._by_op: dict[str, list[ir.Node]] = {}
         for node in graph:
             self._by_op.setdefault(node.op_type, []).append(node)
@@ -116,7 +117,8 @@ class Matcher:
         """Nodes that read a value, or what is made of it, no further away than the step is long."""
         seen: dict[ir.Node, None] = {}
         front = [value]
-        for _ in range(step.pattern.depth()):
+        depth, ops = self._reach(step)
+        for _ in range(depth):
             readers = [
                 node
                 for one in front
@@ -125,8 +127,13 @@ class Matcher:
             ]
             seen.update(dict.fromkeys(readers))
             front = [output for node in readers for output in node.outputs]
-        ops = step.pattern.roots()
         yield from (node for node in seen if node.op_type in ops)
+
+    def _reach(self, step: Step) -> tuple[int, frozenset[str]]:
+        """How long a step is and what it may end in; asked at every node, and found by walking its pattern."""
+        if id(step) not in self._reaches:
+            self._reaches[id(step)] = (step.pattern.depth(), step.pattern.roots())
+        return self._reaches[id(step)]
 
     def ordered(self, nodes: Iterable[ir.Node]) -> tuple[ir.Node, ...]:
         """Nodes in the order of the graph."""

@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Hashable
 
 from probe import ir
-from probe.engine.network import bodies_of, set_origin
+from probe.engine.network import bodies_of, constant, set_origin
 from probe.engine.passes.edit import Edit, can_stand_for
 from probe.engine.passes.reading import alive, is_pure
 from probe.engine.passes.weights import stored
@@ -49,8 +49,9 @@ def _key(node: ir.Node) -> Hashable:
 
 def _input(value: ir.Value | None) -> Hashable:
     """Identity of what is read: the content of a small constant, else the tensor itself."""
-    values = stored(value) if value is not None and not value.is_graph_output() else None
-    if value is None or values is None or values.nbytes > _SMALL:
+    tensor = None if value is None or value.is_graph_output() else constant(value)
+    values = stored(value) if tensor is not None and tensor.nbytes <= _SMALL else None
+    if value is None or values is None:
         return id(value) if value is not None else None
     return (value.dtype, values.shape, values.tobytes())
 

@@ -42,7 +42,7 @@ def _fold_before(edit: Edit, node: ir.Node) -> bool:
     source, link = _link(before, axis, channels, target.rank)
     if source is None or link is None or (link.shifts and not (target.has_bias and _pads_nothing(node))):
         return False
-    weights = target.weights * target.per_input(link.scale)
+    weights = target.weights_times(target.per_input(link.scale))
     bias = target.bias + _offset(target, link.shift) if link.shifts else None
     if not target.takes(weights, bias):
         edit.note(f"{before.name} is not folded into {node.name}: a weight would not be finite")
@@ -67,7 +67,7 @@ def _link(before: ir.Node, axis: int, channels: int, rank: int) -> tuple[ir.Valu
 
 def _input_channels(target: Linear) -> tuple[int, int] | None:
     """Axis and number of the channels a node sums over."""
-    node, shape = target.node, target.weights.shape
+    node, shape = target.node, target.shape
     if node.op_type == "Conv":
         return 1, shape[1] * integer(node, "group", 1)
     read = dims(node.inputs[0])
@@ -78,7 +78,7 @@ def _input_channels(target: Linear) -> tuple[int, int] | None:
 
 def _offset(target: Linear, shift: Array) -> Array:
     """[outputs]: the product of the weights with an input of ``shift`` everywhere."""
-    spread = target.weights * target.per_input(shift)
+    spread = target.weights_times(target.per_input(shift))
     if target.node.op_type == "Conv":
         return spread.reshape(target.outputs, -1).sum(1)
     transposed = integer(target.node, "transB", 0)

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from probe import ir
+from probe.engine.network import constant
 from probe.engine.passes.edit import Edit
 from probe.engine.passes.reading import dims, integer, is_op, real
-from probe.engine.passes.weights import FLOATS, exact, finite
+from probe.engine.passes.weights import FLOATS, exact, exact_times, finite
 
 Array = np.ndarray[Any, Any]
 
@@ -51,22 +52,35 @@ class Linear:
         assert values is not None
         return values
 
+    def weights_times(self, factors: Array) -> Array:
+        """The weights times what ``per_output`` or ``per_input`` laid out."""
+        values = exact_times(self.node.inputs[1], factors)
+        assert values is not None
+        return values
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the weights, which are not read for it."""
+        tensor = constant(self.node.inputs[1])
+        assert tensor is not None
+        return tensor.shape.numpy()
+
     def per_output(self, factors: Array) -> Array:
         """[outputs] laid out so that it multiplies the weights of each output."""
-        weights, group = self.weights, integer(self.node, "group", 1)
+        shape, group = self.shape, integer(self.node, "group", 1)
         if self.node.op_type == "Conv":
-            return factors.reshape(-1, *[1] * (weights.ndim - 1))
+            return factors.reshape(-1, *[1] * (len(shape) - 1))
         if self.node.op_type == "ConvTranspose":  # weights [inputs, outputs / group, ...]
-            blocks = np.repeat(factors.reshape(group, -1), weights.shape[0] // group, axis=0)
-            return blocks.reshape(*weights.shape[:2], *[1] * (weights.ndim - 2))
+            blocks = np.repeat(factors.reshape(group, -1), shape[0] // group, axis=0)
+            return blocks.reshape(*shape[:2], *[1] * (len(shape) - 2))
         return factors.reshape(-1, 1) if integer(self.node, "transB", 0) else factors
 
     def per_input(self, factors: Array) -> Array:
         """[inputs] laid out so that it multiplies the weights of each input; Conv, Gemm and MatMul."""
-        weights, group = self.weights, integer(self.node, "group", 1)
+        shape, group = self.shape, integer(self.node, "group", 1)
         if self.node.op_type == "Conv":  # weights [outputs, inputs / group, ...]
-            blocks = np.repeat(factors.reshape(group, -1), weights.shape[0] // group, axis=0)
-            return blocks.reshape(*weights.shape[:2], *[1] * (weights.ndim - 2))
+            blocks = np.repeat(factors.reshape(group, -1), shape[0] // group, axis=0)
+            return blocks.reshape(*shape[:2], *[1] * (len(shape) - 2))
         return factors if integer(self.node, "transB", 0) else factors.reshape(-1, 1)
 
     def takes(self, weights: Array, bias: Array | None) -> bool:

@@ -57,7 +57,7 @@ def _fold_next(edit: Edit, node: ir.Node, operators: tuple[str, ...]) -> bool:
 def _scaled(target: Linear, link: Affine) -> tuple[Array | None, Array | None]:
     """New weights and bias; None where they stay as they are."""
     scales = bool((link.scale != 1).any())
-    weights = target.weights * target.per_output(link.scale) if scales else None
+    weights = target.weights_times(target.per_output(link.scale)) if scales else None
     bias = target.bias * link.scale + link.shift
     adds = len(target.node.inputs) > 2 and target.node.inputs[2] is not None
     return weights, bias if link.shifts or (scales and adds) else None

@@ -15,6 +15,7 @@ FLOATS = frozenset((ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16
 INTEGERS = frozenset((ir.DataType.BOOL, ir.DataType.INT8, ir.DataType.INT16, ir.DataType.INT32, ir.DataType.INT64,
                       ir.DataType.UINT8, ir.DataType.UINT16, ir.DataType.UINT32, ir.DataType.UINT64))  # fmt: skip
 _EXACT = "probe.exact"
+_FEW = 1024
 
 
 def stored(value: ir.Value | None) -> Array | None:
@@ -32,7 +33,15 @@ def exact(value: ir.Value | None) -> Array | None:
     if kept is not None:
         return kept
     values = stored(value)
-    return values.astype(np.float64) if values is not None and value.dtype in FLOATS else values
+    return _wide(values) if values is not None and value.dtype in FLOATS else values
+
+
+def exact_times(value: ir.Value | None, factors: Array) -> Array | None:
+    """``exact`` of a floating-point initialiser times factors that broadcast to its shape: an array of its own, made in one piece."""
+    values = exact(value)
+    if values is None or value is None:
+        return None
+    return values * factors if is_computed(value) else np.multiply(values, factors, out=values)
 
 
 def is_computed(value: ir.Value) -> bool:
@@ -51,21 +60,27 @@ def keep_exact(value: ir.Value, values: Array, rounded: Array) -> None:
     computes with, and what is remembered: folding must not heal what fails at run time, nor break what works."""
     if values.dtype != np.float64 or value.dtype == ir.DataType.DOUBLE or value.dtype not in FLOATS:
         return
-    back = rounded.astype(np.float64)
-    if _same(back, values):
+    if _same(rounded, values):
         return
+    # Most weights are rounded to what is neither 0 nor infinite, which two passes over the narrow ones tell.
+    if rounded.all() and np.isfinite(rounded).all():
+        value.meta[_EXACT] = values
+        return
+    back = rounded.astype(np.float64)
     jumped = ~np.isfinite(back) | ((back == 0) & (values != 0))
     value.meta[_EXACT] = np.where(jumped, back, values) if jumped.any() else values
 
 
-def _same(one: Array, other: Array) -> bool:
-    """Whether arrays of one shape hold the same values, NaN and NaN among them. One pass where they do not: it is what weights do."""
-    differ = np.not_equal(one, other).ravel()
-    if not differ.any():
-        return True
-    first = int(differ.argmax())
-    met = one.reshape(-1)[first], other.reshape(-1)[first]
-    return bool(np.isnan(met).all()) and np.array_equal(one, other, equal_nan=True)
+def _same(rounded: Array, values: Array) -> bool:
+    """Whether rounding left every value as it was, NaN among them. It hardly ever does, and the first values tell."""
+    few = slice(_FEW)
+    if not np.array_equal(_wide(rounded.reshape(-1)[few]), values.reshape(-1)[few], equal_nan=True):
+        return False
+    return np.array_equal(_wide(rounded), values, equal_nan=True)
+
+
+def _wide(values: Array) -> Array:
+    return values.astype(np.float64)
 
 
 def forget_exact(network: Network) -> None:
