@@ -27,7 +27,6 @@ from probe.errors import InputError
 
 Array = np.ndarray[Any, Any]
 _KEEP_ALL = 1 << 62  # bytes the pool holds on to
-_STATIC_LIMIT = 48 << 10  # bytes of shared memory a block gets without asking
 _OVERLAPS = 9  # major compute capability from which a kernel may begin before the one before it has ended
 
 
@@ -68,7 +67,7 @@ class Driver:
         kept = driver.CUmemPool_attribute.CU_MEMPOOL_ATTR_RELEASE_THRESHOLD
         call(driver.cuMemPoolSetAttribute(pool, kept, driver.cuuint64_t(_KEEP_ALL)), "setting up the memory pool")
         self._kernels: dict[Kernel, Any] = {}
-        self._granted: dict[Kernel, int] = {}  # bytes of dynamic shared memory, where more than every block gets
+        self._granted: dict[Kernel, int] = {}  # bytes of dynamic shared memory
         self._modules: list[Any] = []
         self._loading = Lock()
         self.launches = 0
@@ -181,7 +180,7 @@ class Driver:
         kernel = self._kernels.get(source)
         if kernel is None:
             kernel = self._load(source, shape.shared_bytes)
-        elif shape.shared_bytes > max(_STATIC_LIMIT, self._granted.get(source, 0)):
+        elif shape.shared_bytes > self._granted.get(source, 0):
             with self._loading:
                 self._grant(source, kernel, shape.shared_bytes)
         if isinstance(source, Routine):
@@ -243,8 +242,7 @@ class Driver:
             module = call(driver.cuModuleLoadData(program.cubin), f"loading {source}", where=here, hint=hint)
             self._modules.append(module)
             kernel = call(driver.cuModuleGetFunction(module, source.entry.encode()), f"looking for {source.entry}")
-            if shared_bytes > _STATIC_LIMIT:
-                self._grant(source, kernel, shared_bytes)
+            self._grant(source, kernel, shared_bytes)  # what a block gets without asking its own arrays may have taken
             self._kernels[source] = kernel
             return kernel
 
