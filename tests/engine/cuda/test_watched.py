@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import gc
-
 import numpy as np
 import pytest
 
-from probe.engine.device.cuda.errors import CudaError
-from probe.engine.device.cuda.runs.watched import HELD
+from probe.engine.device.cuda.errors import CudaError, OutOfMemory
+from probe.engine.device.cuda.runs.watched import NO_ROOM, UNDER_WAY, Lent
 from probe.engine.device.cuda.sums.comparing import Held
 from probe.errors import InputError
 from tests.engine.cuda.test_replays import BRANCHES, CHAIN, HOST, LOOKUP, SIZES, engine_of, same
@@ -75,14 +73,31 @@ def test_tensors_that_somebody_holds_are_not_written_to(tmp_path, backend):
     kept = []
     engine.run(first, tap=kept.append)  # repeated
     assert graphs(device) == 1 and all(isinstance(one.held, Held) for one in kept)
-    tensors, _ = handed(engine, second)
-    assert device.watched.notes == (HELD,)
-    assert same(tensors, anew(engine, second)[0])
-    assert same({one.name: one.array for one in kept}, anew(engine, first)[0]), "read when another run is over"
-    del kept
-    gc.collect()
-    assert same(handed(engine, third)[0], anew(engine, third)[0])
-    assert device.watched.notes == ()
+    early = {one.name: one.held.window(0, 3).copy() for one in kept}
+    more = []
+    engine.run(second, tap=more.append)
+    tensors, _ = handed(engine, third)
+    assert device.watched.notes == () and same(tensors, anew(engine, third)[0])
+    assert same({one.name: one.array for one in more}, anew(engine, second)[0]), "read when another run is over"
+    assert same({one.name: one.array for one in kept}, anew(engine, first)[0])
+    assert all(np.array_equal(one.array.reshape(-1)[:3], early[one.name]) for one in kept)
+
+
+def test_without_room_to_move_to_runs_are_launched(tmp_path, host, monkeypatch):
+    engine, device = engine_of(tmp_path, CHAIN, host)
+    first, second = feeds_of(CHAIN)[:2]
+    handed(engine, first)
+    kept = []
+    engine.run(first, tap=kept.append)
+
+    def full(self) -> None:
+        raise OutOfMemory(1, 0, 1, "host")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Lent, "move_out", full)
+        assert same(handed(engine, second)[0], anew(engine, second)[0])
+    assert device.watched.notes == (NO_ROOM,)
+    assert same({one.name: one.array for one in kept}, anew(engine, first)[0])
 
 
 def test_a_run_that_nobody_waits_for_changes_no_other(tmp_path, backend):
@@ -94,6 +109,7 @@ def test_a_run_that_nobody_waits_for_changes_no_other(tmp_path, backend):
     left = device.stream(engine.feeds(first), plans, interior=True)
     next(left)
     assert same(handed(engine, second)[0], anew(engine, second)[0])
+    assert device.watched.notes == (UNDER_WAY,)
     left.close()
     del left
     assert same(handed(engine, second)[0], anew(engine, second)[0])

@@ -115,7 +115,7 @@ class CudaDevice(RunsLayers, KeptKernels, ComparesPairs):
         self, feeds: Mapping[str, Array], plans: Mapping[str, Plan], *, interior: bool
     ) -> Generator[Tapped, None, dict[str, Array]]:
         """As ``Device.stream``. The same kernels as in ``run``; a tensor is read when somebody asks for its values. From the second run with inputs of
-        the same shapes on, what the first one launched is repeated as CUDA graphs, as long as nobody holds tensors of the one before."""
+        the same shapes on, what the first one launched is repeated as CUDA graphs; tensors of the one before that are still held move first."""
         self.backend.enter()
         fed = self._fed(feeds)
         with self._lock:

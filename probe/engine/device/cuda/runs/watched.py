@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 _MOST = 8  # recordings held
 _PATIENCE = 3  # recordings that may go wrong before every run is made anew
 _SHARE = 2  # of the device's free memory that tensors may take which are all there at once: a half
-HELD = "tensors of the run before are still held"
+UNDER_WAY = "another run of these tensors is under way"
+NO_ROOM = "tensors of the run before are still held, and there is no room to move them to"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +60,23 @@ class Noted:
 
 
 class Lent(Buffer):
-    """Memory of a prepared run, for tensors that are handed out."""
+    """Memory of a prepared run, for tensors that are handed out: all of them move together."""
 
     __slots__ = ("__weakref__", "_of")
 
-    def __init__(self, arena: Buffer) -> None:
-        self._of, self.address, self.nbytes, self.imagined = arena, arena.address, arena.nbytes, arena.imagined
+    def __init__(self, arena: Buffer, backend: Backend) -> None:
+        self._of, self._backend = arena, backend
+        self.address, self.nbytes, self.imagined = arena.address, arena.nbytes, arena.imagined
+
+    def move_out(self) -> None:
+        """To memory of its own, behind what was asked for so far.
+
+        Raises:
+            OutOfMemory: there is none.
+        """
+        made = Buffer(self._backend, self.nbytes)
+        self._backend.copy(made.address, self.address, self.nbytes)
+        self._of, self.address = made, made.address
 
     def __del__(self) -> None:
         """The prepared run gives it back."""
@@ -88,9 +100,9 @@ class Watched:
     why: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Repeated:
-    """A run that was launched again.
+    """A run that was launched again. Whoever hands its tensors out holds it until its outputs were read.
 
     Attributes:
         handed: what it hands out: without and with its tensor.
@@ -103,7 +115,7 @@ class Repeated:
 class WatchedRuns:
     """The first run of its kind is recorded while its tensors are handed out, the second prepares the recording, later ones repeat it.
 
-    All share one block of memory. While somebody holds a tensor that lies there, runs are launched kernel by kernel.
+    All share one block of memory. Tensors that somebody still holds when the next run begins are moved out of it before.
     """
 
     def __init__(self, backend: Backend, compute: Compute) -> None:
@@ -111,6 +123,7 @@ class WatchedRuns:
         self._known: OrderedDict[Hashable, Watched] = OrderedDict()
         self._memory = SharedMemory(backend)
         self._lent: weakref.ref[Lent] | None = None
+        self._last: weakref.ref[Repeated] | None = None
 
     def of(self, key: Hashable) -> Watched:
         """What is known of a run."""
@@ -129,8 +142,15 @@ class WatchedRuns:
         """
         if known.recording is None:
             return None
-        if self._lent is not None and self._lent() is not None:
-            known.why = HELD
+        if self._last is not None and self._last() is not None:
+            known.why = UNDER_WAY
+            return None
+        try:
+            lent = self._lent() if self._lent is not None else None
+            if lent is not None:
+                lent.move_out()
+        except OutOfMemory:
+            known.why = NO_ROOM
             return None
         known.why = ""
         try:
@@ -147,9 +167,10 @@ class WatchedRuns:
             known.recording, known.given_up = None, True
             known.why = f"no room for all tensors at once: {full.what}"
             return None
-        lent = Lent(prepared.arena)
-        self._lent = weakref.ref(lent)
-        return Repeated(prepared, tuple((one.tapped, prepared.tensor(one.place, lent)) for one in known.handed))
+        lent = Lent(prepared.arena, self._backend)
+        found = Repeated(prepared, tuple((one.tapped, prepared.tensor(one.place, lent)) for one in known.handed))
+        self._lent, self._last = weakref.ref(lent), weakref.ref(found)
+        return found
 
     def _prepared(self, recording: Recording) -> Prepared:
         most = self._backend.room() // _SHARE
