@@ -23,6 +23,8 @@ from probe.engine.device.cuda.ops.window import window_of
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.tensors.formats import F32
 from probe.engine.device.cuda.tensors.tensor import host_tensor
+from tests.engine.cuda import cases
+from tests.engine.cuda.compared import check
 from tests.engine.cuda.null_backend import NullBackend
 
 WHOLE = [one for one in TACTICS if one.splits == 1]
@@ -191,6 +193,12 @@ def test_a_weight_is_turned_once(backend):
         made.append(y.array(backend))
     assert queue.launches["transpose"] == 1 and queue.launches["matmul_ffma"] == 2
     assert np.array_equal(*made) and np.allclose(made[0], a @ b.T, atol=1e-4)
+
+
+def test_what_is_made_of_a_weight_outlives_its_views(host, tmp_path):
+    """The second run repeats what the first one launched."""
+    case = next(one for one in cases.CONVOLUTIONS if one.inputs["x"] == (2, 3, 32, 48))
+    check(host, case, "fp32", tmp_path)
 
 
 def test_ranges_depend_on_the_product_alone():

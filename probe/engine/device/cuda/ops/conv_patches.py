@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from probe.engine.device.cuda.tensors.tensor import Tensor
 
 _AXES = 4
+_KEY = "patches"
 _FEW = 16  # channels: with more of them a tap alone fills an access
 
 
@@ -58,7 +59,10 @@ def conv(queue: Queue, call: Call, window: Window, readings: Readings, steps: Se
     ending = through(queue, shape, beside, steps) if steps else storing(queue, shape, call.store())
     value = call.node.inputs[1]
     fixed = value is not None and value.is_initializer()
-    left, right = Matrices(patches, (), depth, 1), Matrices(w.view((outputs, depth)), (), 1, depth, fixed)
+    if _KEY not in (w.kept or {}):  # one view, so that what is made of it is kept with it
+        w.kept = {**(w.kept or {}), _KEY: w.view((outputs, depth))}
+    assert w.kept is not None
+    left, right = Matrices(patches, (), depth, 1), Matrices(w.kept[_KEY], (), 1, depth, fixed)
     added = None if bias is None else Matrices(bias, (), 0, 1)
     run(queue, describe(left, right, added, (pixels, outputs), depth, ending, tf32=call.tf32))
     return [order.dense_when_asked(queue, one) for one in ending.stored]
