@@ -25,7 +25,7 @@ class Fake:
         monkeypatch.setattr(bindings, "driver", calls)
         bindings._dropped.clear()
         self.driver = object.__new__(bindings.Driver)
-        self.driver.stream = "a stream"
+        self.driver.stream, self.driver.lender = "a stream", None
 
     def _free(self, address, stream):
         self.given_back.append((address, stream))

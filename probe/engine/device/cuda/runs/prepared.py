@@ -12,6 +12,7 @@ import numpy as np
 from probe.engine.device.cuda.backend import Batch
 from probe.engine.device.cuda.errors import CudaError, OutOfMemory
 from probe.engine.device.cuda.runs.given import DeviceArray, Given, stored_dtype
+from probe.engine.device.cuda.runs.in_place import planned, root_of
 from probe.engine.device.cuda.runs.recording import (
     Compared,
     Computed,
@@ -23,7 +24,7 @@ from probe.engine.device.cuda.runs.recording import (
     Stored,
     Uploaded,
 )
-from probe.engine.device.cuda.runs.staged import InUse, Staged, in_use, laid_out, staged
+from probe.engine.device.cuda.runs.staged import InUse, Staged, in_use
 from probe.engine.device.cuda.tensors.formats import packed, unpacked
 from probe.engine.device.cuda.tensors.tensor import Buffer, Tensor
 from probe.engine.plan.memory import ALIGNMENT
@@ -80,9 +81,8 @@ class Prepared:
         self._marked, self._staging = marked, staging or backend.pinned
         self._recording, self._backend, self._compute = recording, backend, compute
         self.checks_faults = recording.checks_faults
-        self._pieces = [staged(piece, recording) if isinstance(piece, list) else piece for piece in recording.pieces()]
-        self.layout, offsets, self.side_by_side = laid_out(
-            recording, self._pieces, side_by_side=side_by_side and graphs
+        self._pieces, (self.layout, offsets, self.side_by_side) = planned(
+            recording, side_by_side=side_by_side and graphs
         )
         self.arena = self._whole(arena)
         self._addresses = [0] * len(recording.slots)
@@ -90,6 +90,9 @@ class Prepared:
         for slot, offset in offsets.items():
             self._addresses[slot] = self.arena.address + offset
             self._ranges[slot] = (offset, offset + max(recording.slots[slot], 1))
+        for slot in recording.within:
+            root, offset = root_of(slot, recording.within)
+            self._addresses[slot] = self._addresses[root] + offset
         self._hosts: list[Tensor | None] = [None] * recording.hosts
         self.note = "" if graphs else "graphs are switched off"
         self.graphs = self.launches = 0

@@ -153,6 +153,7 @@ class Recording:
         fed: the network's inputs: name -> host value.
         outputs: of the network, by name.
         watched: tensors that are handed out: where they lie nothing else does, to the end.
+        within: slots that lie inside others: the other, bytes from its beginning.
         kept: tensors that launches read and no run makes.
         checks_faults: kernels may have found an index out of range.
         release: gives back what is held for the recording.
@@ -165,6 +166,7 @@ class Recording:
     fed: dict[str, int] = field(default_factory=dict)
     outputs: dict[str, Place] = field(default_factory=dict)
     watched: list[Place] = field(default_factory=list)
+    within: dict[int, tuple[int, int]] = field(default_factory=dict)
     kept: list[Tensor] = field(default_factory=list)
     checks_faults: bool = False
     release: Callable[[], None] | None = None
@@ -191,8 +193,14 @@ class Recording:
                 found.append(step)
         return found
 
+    def root(self, slot: int) -> int:
+        """The slot that one lies in and that lies in no other: itself, mostly."""
+        while slot in self.within:
+            slot = self.within[slot][0]
+        return slot
+
     def lifetimes(self, moments: Mapping[int, int]) -> dict[int, Lifetime]:
-        """Of every slot that is used. Inputs live from the beginning to the end, so that a run can be repeated on them; outputs, and what is handed
+        """Of every slot that is used and lies in no other, which lives as long as any that lies in it. Inputs live from the beginning to the end, so that a run can be repeated on them; outputs, and what is handed
         out, to the end.
 
         Args:
@@ -204,9 +212,10 @@ class Recording:
         last: dict[int, int] = {}
         for step in self.steps:
             moment = moments.get(id(step), 0)
-            for slot in step.slots:
+            for slot in map(self.root, step.slots):
                 first[slot] = min(first.get(slot, moment), moment)
                 last[slot] = max(last.get(slot, moment), moment)
         last.update(dict.fromkeys(whole, end))
-        last.update({place.slot: end for place in (*self.outputs.values(), *self.watched) if isinstance(place, Stored)})
+        places = (*self.outputs.values(), *self.watched)
+        last.update({self.root(place.slot): end for place in places if isinstance(place, Stored)})
         return {slot: Lifetime(self.slots[slot], first[slot], last[slot]) for slot in first}
