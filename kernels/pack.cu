@@ -2,31 +2,30 @@
 //   SQUARE 1   y[n, h, w, c] = x[n, c, h - top, w - left], eight channels a pixel
 //   SQUARE 2   the same of squares of 2 x 2 pixels, [n, h, w, pixel of the square, c], four channels a pixel: a window that moves by two pixels
 //              moves by one square, and holds half as many zeros
-//   x TX, dense [images, channels, height, width]; y TX, dense [images, out_height, out_width, 8 or 16]
+//   x TX, dense [images, channels, height, width]; y TY, rounded once where that is not TX, dense [images, out_height, out_width, 8 or 16]
 // Tactic:
 //   pack_channels   a thread a pixel or square, written by accesses of 16 bytes
-// NVRTC defines: TX, SQUARE.
+// NVRTC defines: TX, TY, SQUARE.
 #include "common.cuh"
 
-typedef TX T;
 #define CHANNELS (SQUARE == 2 ? 4 : 8)
 
 struct Packing { int images, channels, height, width, out_height, out_width, top, left; };
 
-extern "C" __global__ void __launch_bounds__(256) pack_channels(const T* __restrict__ x, T* __restrict__ y, Packing p) {
+extern "C" __global__ void __launch_bounds__(256) pack_channels(const TX* __restrict__ x, TY* __restrict__ y, Packing p) {
     take_turn();
     i64 at = (i64)blockIdx.x * 256 + threadIdx.x;
     if (at >= (i64)p.images * p.out_height * p.out_width) return;
     int left = (int)(at % p.out_width) * SQUARE - p.left, top = (int)(at / p.out_width % p.out_height) * SQUARE - p.top;
     i64 image = at / p.out_width / p.out_height;
-    Pack<T, SQUARE * SQUARE * CHANNELS> packed = {};
+    Pack<TY, SQUARE * SQUARE * CHANNELS> packed = {};
 #pragma unroll
     for (int i = 0; i < SQUARE * SQUARE; ++i) {
         int row = top + i / SQUARE, col = left + i % SQUARE;
         if (row < 0 || row >= p.height || col < 0 || col >= p.width) continue;
 #pragma unroll
         for (int c = 0; c < CHANNELS; ++c)
-            if (c < p.channels) packed.lane[i * CHANNELS + c] = x[((image * p.channels + c) * p.height + row) * p.width + col];
+            if (c < p.channels) write(packed.lane[i * CHANNELS + c], read(x[((image * p.channels + c) * p.height + row) * p.width + col]));
     }
     store(y + at * (SQUARE * SQUARE * CHANNELS), packed);
 }

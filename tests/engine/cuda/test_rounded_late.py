@@ -1,4 +1,5 @@
-"""Tensors that are rounded to TF32 by the copies that bring them to the tensor cores: the bits of a pass that rounds them first."""
+"""Tensors that are rounded by who reads them - to TF32 by the copies that bring them to the tensor cores, images of few channels while they are
+packed: the bits of a pass that rounds them first."""
 
 from __future__ import annotations
 
@@ -26,14 +27,16 @@ NETWORKS = {
     "linear": """g (float[2,9,16] x) => (float[9,2,24] y) <int64[2] flat = {18, 32}>
 { n = Neg (x)  t = Transpose <perm = [1, 0, 2]> (n)  p = MatMul (t, w)  a = Relu (p)  f = Reshape (a, flat)  q = Gemm (f, v, c)
   y = Reshape (q, s) }""",
+    "stem": """g (float[2,3,11,13] x) => (float[2,16,6,7] y) { y = Conv <pads = [1, 1, 1, 1], strides = [2, 2]> (x, k, b) }""",
     "images": """g (float[2,16,7,9] x) => (float[2,24,7,9] y)
 { n = Neg (x)  p = Conv <pads = [1, 1, 1, 1]> (n, k, b)  q = Relu (p)  y = Conv (q, m) }""",
 }
 WEIGHTS = {
     "linear": {"w": (16, 32), "v": (32, 24), "c": (24,)},
+    "stem": {"k": (16, 3, 3, 3), "b": (16,)},
     "images": {"k": (16, 16, 3, 3), "b": (16,), "m": (24, 16, 1, 1)},
 }
-SHAPES = {"linear": (2, 9, 16), "images": (2, 16, 7, 9)}
+SHAPES = {"linear": (2, 9, 16), "stem": (2, 3, 11, 13), "images": (2, 16, 7, 9)}
 
 
 @pytest.fixture(scope="session")
@@ -44,7 +47,7 @@ def hopper(request):
     return HopperOnHost(request.config.cache.mkdir("kernels-hopper"))
 
 
-def engine_of(folder, network: str):
+def engine_of(folder, network: str, precision: str = "tf32"):
     made = onnx.parser.parse_model(HEAD + NETWORKS[network])
     random = np.random.default_rng(5)
     for name, shape in WEIGHTS[network].items():
@@ -54,7 +57,7 @@ def engine_of(folder, network: str):
         made.graph.initializer.append(onnx.numpy_helper.from_array(np.array([9, 2, 24]), "s"))
     onnx.save(made, folder / "m.onnx")
     x = random.standard_normal(SHAPES[network]).astype(np.float32)
-    return compile_model(load(folder / "m.onnx"), precision="tf32"), {"x": x}
+    return compile_model(load(folder / "m.onnx"), precision=precision), {"x": x}
 
 
 def launched(engine, backend, feeds) -> list[str]:
@@ -71,20 +74,28 @@ def test_nothing_is_rounded_by_a_pass_of_its_own(tmp_path, network):
     engine, feeds = engine_of(tmp_path, network)
     backend = NullBackend()
     backend.arch = "sm_90a"
-    assert launched(engine, backend, feeds).count("chain") == 1  # Neg
+    once = int(network != "stem")  # Neg
+    assert launched(engine, backend, feeds).count("chain") == once
     backend.arch = "sm_80"
-    assert launched(engine, backend, feeds).count("chain") == 3
+    assert launched(engine, backend, feeds).count("chain") > once
 
 
-@pytest.mark.parametrize("network", NETWORKS)
+def test_images_are_packed_and_rounded_at_once(tmp_path):
+    engine, feeds = engine_of(tmp_path, "stem", "fp16")
+    backend = NullBackend()
+    backend.arch = "sm_90a"
+    assert launched(engine, backend, feeds) == ["pack_channels", "matmul_wgmma", "transpose"]
+
+
+@pytest.mark.parametrize(("network", "precision"), [*((one, "tf32") for one in NETWORKS), ("stem", "fp16")])
 @pytest.mark.parametrize("place", ["hopper", pytest.param("gpu", marks=pytest.mark.gpu)])
-def test_the_bits_are_those_of_a_pass(request, tmp_path, monkeypatch, place, network):
+def test_the_bits_are_those_of_a_pass(request, tmp_path, monkeypatch, place, network, precision):
     backend = request.getfixturevalue(place)
-    engine, feeds = engine_of(tmp_path, network)
+    engine, feeds = engine_of(tmp_path, network, precision)
     found = []
     for late in (True, False):
         if not late:
-            monkeypatch.setattr(layer_run, "rounded_late", lambda queue, x: queue.convert(x, F32, "tf32"))
+            monkeypatch.setattr(layer_run, "rounded_late", lambda queue, *given: queue.convert(*given))
         engine.device = CudaDevice(engine.network, engine.top_layers, engine.rounding, backend)
         taps: dict[str, np.ndarray | None] = {}
         outputs = engine.run(feeds, tap=lambda t, into=taps: into.__setitem__(t.name, t.array))
@@ -121,7 +132,7 @@ def test_extreme_values_are_rounded_alike(request, place):
     array[np.arange(len(values)), np.arange(len(values)) % 32] = values  # each alone in its row
     x, one = host_tensor(array), host_tensor(np.eye(32, dtype=np.float32))
     made = []
-    for a in (rounded_late(queue, x), queue.convert(x, F32, "tf32")):
+    for a in (rounded_late(queue, x, F32, "tf32"), queue.convert(x, F32, "tf32")):
         y = queue.empty(array.shape, F32)
         product(queue, Matrices(a, (), 32, 1), Matrices(one, (), 1, 32), y, 32, tf32=True)
         made.append(y.array(backend))
@@ -136,12 +147,12 @@ def test_asking_for_the_address_rounds(backend):
     x = host_tensor(array)
     expected = queue.convert(x, F32, "tf32").array(backend)
     assert not np.array_equal(expected, array)
-    late = rounded_late(queue, x)
+    late = rounded_late(queue, x, F32, "tf32")
     shown = late.view((24, 8))
     assert late.unrounded is x and shown.unrounded is not None
     np.testing.assert_array_equal(shown.array(backend), expected.reshape(24, 8))
     np.testing.assert_array_equal(late.array(backend), expected)
     assert late.unrounded is None and shown.unrounded is None  # they are rounded now
-    turned = rounded_late(queue, placed(queue, lying_of(queue, x).permuted((1, 0, 2))))
+    turned = rounded_late(queue, placed(queue, lying_of(queue, x).permuted((1, 0, 2))), F32, "tf32")
     assert turned.lies is not None and turned.lies.base.unrounded is not None
     np.testing.assert_array_equal(turned.array(backend), expected.transpose(1, 0, 2))

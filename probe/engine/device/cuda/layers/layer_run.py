@@ -170,14 +170,9 @@ class LayerRun:
         key = id(value)
         if key not in self._rounded:
             self._rounded[key] = in_its_order(
-                self._queue, reading.tensor, lambda one: self._low_of(one, reading.rounding)
+                self._queue, reading.tensor, lambda one: rounded_late(self._queue, one, self._low, reading.rounding)
             )
         return self._rounded[key]
-
-    def _low_of(self, tensor: Tensor, rounding: str) -> Tensor:
-        if rounding == "tf32":
-            return rounded_late(self._queue, tensor)
-        return self._queue.convert(tensor, self._low, rounding)
 
     # --- what is made ------------------------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from probe.engine.device.cuda.ops.ffma import Ffma
 from probe.engine.device.cuda.ops.product import Matrices, describe
 from probe.engine.device.cuda.ops.window import Window, conv_problem
 from probe.engine.device.cuda.tensors import channels_last as order
-from probe.engine.device.cuda.tensors.copies import copy, filled, transposed
+from probe.engine.device.cuda.tensors.copies import copy, filled, rounded_late, transposed
 from probe.engine.device.cuda.tensors.formats import BF16, F16, F32
 from probe.engine.device.cuda.tensors.layout import contiguous
 from probe.engine.device.cuda.tensors.maps import SWIZZLED
@@ -172,12 +172,15 @@ def _packed(queue: Queue, x: Tensor, window: Window, square: int) -> wgmma.Gathe
     reach = (taps - 1) * window.dilations[0]
     padded = ((rows - 1) * down + reach + 1, (cols - 1) * across + _LEAST // square)
     together = _OF_SQUARES * square**2 if square > 1 else _LEAST
-    assert x.format
+    given = x.before or x  # rounded on the way
+    assert x.format and given.format
     y = queue.empty((images, *padded, together), x.format)
     problem = Packing(images, channels, *image, *padded, *window.before)
     blocks = -(-images * math.prod(padded) // _THREADS)
-    source = Source("pack.cu", "pack_channels", (("TX", x.format.name), ("SQUARE", square)))
-    queue.launch(source, blocks, _THREADS, queue.at(x), queue.at(y), problem)
+    source = Source("pack.cu", "pack_channels", (("TX", given.format.name), ("TY", x.format.name), ("SQUARE", square)))
+    queue.launch(source, blocks, _THREADS, queue.at(given), queue.at(y), problem)
+    if x.unrounded is not None:
+        y = rounded_late(queue, y, x.format, "tf32")
     of_rows = replace(
         window,
         image=padded,

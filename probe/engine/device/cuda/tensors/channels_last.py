@@ -29,8 +29,8 @@ def channels_last(queue: Queue, x: Tensor) -> Tensor:
     """``x`` [images, channels, rows, columns] as [images, rows, columns, channels], dense."""
     if x.kept is not None and _KEY in x.kept:
         return x.kept[_KEY]
-    if x.unrounded is not None and x.lies is None:
-        return rounded_late(queue, channels_last(queue, x.unrounded))
+    if x.unrounded is not None and x.format is not None and x.lies is None:
+        return rounded_late(queue, channels_last(queue, x.unrounded), x.format, "tf32")
     where = queue.aside if x.on_host and x.origin is None else queue  # what is the same in every run is kept
     made = transposed(where, x, _LAST)
     if x.lies is None or not x.lies.permuted(_LAST).in_order:

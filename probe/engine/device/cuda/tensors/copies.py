@@ -12,7 +12,7 @@ import numpy as np
 
 from probe.engine.device.cuda.compiling.compile import Source
 from probe.engine.device.cuda.errors import Unsupported
-from probe.engine.device.cuda.tensors.formats import F32, packed
+from probe.engine.device.cuda.tensors.formats import Format, packed
 from probe.engine.device.cuda.tensors.layout import Shape, Strides, collapse, contiguous, width
 from probe.engine.device.cuda.tensors.lying import Lying, dense
 from probe.engine.device.cuda.tensors.tensor import Tensor, lying
@@ -75,7 +75,7 @@ def _shifted(queue: Queue, tensor: Tensor, elements: int) -> ctypes.c_void_p:
 def lying_of(queue: Queue, x: Tensor) -> Lying:
     """Where the elements of a tensor lie; it is copied to the device if need be."""
     if x.lies is None:
-        if x.unrounded is None:
+        if x.before is None:
             x.address(queue.backend)
         return dense(x)
     return x.lies
@@ -86,14 +86,14 @@ def placed(queue: Queue, lies: Lying) -> Tensor:
     return lying(lies, lies.base.format, lambda: in_dense_order(queue, lies))
 
 
-def rounded_late(queue: Queue, x: Tensor) -> Tensor:
-    """A tensor of FP32 rounded to TF32: by who reads it, or when someone asks for its address."""
+def rounded_late(queue: Queue, x: Tensor, format: Format, rounding: str) -> Tensor:  # noqa: A002 - the word of the room
+    """A tensor rounded as by ``queue.convert``: by who reads it, or when someone asks for its address."""
     if x.lies is not None:
         if not x.lies.covers or x.lies.base.size != x.size:
-            return queue.convert(x, F32, "tf32")
-        return placed(queue, replace(x.lies, base=rounded_late(queue, x.lies.base)))
+            return queue.convert(x, format, rounding)
+        return placed(queue, replace(x.lies, base=rounded_late(queue, x.lies.base, format, rounding)))
     x.address(queue.backend)
-    return Tensor(x.shape, F32, late=lambda: queue.convert(x, F32, "tf32"), unrounded=x)
+    return Tensor(x.shape, format, late=lambda: queue.convert(x, format, rounding), before=x)
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,17 +57,17 @@ class Tensor:
         opaque: an ONNX Runtime value, for what is no array.
         origin: of values on the host that another run of the same shapes may have otherwise, while a run is recorded.
         kept: the same values in other orders, made once by whoever reads them so.
-        unrounded: the same values before they are rounded to TF32, for whoever rounds what it reads; asking for the address rounds.
+        before: the same values before they are rounded, for whoever rounds what it reads; asking for the address rounds. None: they have been.
         lies: where its elements lie in the memory of another tensor; None: in dense order in its own. Stays when it is brought into dense order,
             so that what reads it does not depend on who asked for that before.
     """
 
     __slots__ = (
         "_array",
+        "_before",
         "_buffer",
         "_from",
         "_late",
-        "_unrounded",
         "format",
         "kept",
         "lies",
@@ -88,7 +88,7 @@ class Tensor:
         late: Callable[[], Tensor] | None = None,
         lies: Lying | None = None,
         begins: int = 0,
-        unrounded: Tensor | None = None,
+        before: Tensor | None = None,
     ) -> None:
         """
         Args:
@@ -98,7 +98,7 @@ class Tensor:
         self.shape, self.format, self.opaque, self.origin = shape, format, opaque, origin
         self._buffer, self._array, self._late, self._from, self.lies = buffer, array, late, begins, lies
         self.kept: dict[str, Tensor] | None = None
-        self._unrounded = unrounded
+        self._before = before
 
     def __repr__(self) -> str:
         place = "+".join(side for side, held in (("device", self._buffer), ("host", self._array)) if held is not None)
@@ -133,8 +133,13 @@ class Tensor:
         return self._buffer is None and self._late is not None
 
     @property
+    def before(self) -> Tensor | None:
+        return self._before if self._buffer is None else None
+
+    @property
     def unrounded(self) -> Tensor | None:
-        return self._unrounded if self._buffer is None else None
+        """``before``, where what is rounded is stored alike: TF32."""
+        return self.before if self.before is not None and self.before.format is self.format else None
 
     def address(self, backend: Backend) -> int:
         """Where it lies on the device; copies it there first if need be, and anew where it only was to lie so far.
@@ -210,10 +215,8 @@ class Tensor:
         lies = self.lies.reshaped(shape) if self.lies is not None else None
         if lies is not None:
             return lying(lies, self.format, lambda: self._settled().view(shape))
-        if self.unrounded is not None:
-            return Tensor(
-                shape, self.format, late=lambda: self._settled().view(shape), unrounded=self.unrounded.view(shape)
-            )
+        if self.before is not None:
+            return Tensor(shape, self.format, late=lambda: self._settled().view(shape), before=self.before.view(shape))
         self._settle()
         array = None if self._array is None else self._array.reshape(shape)
         return Tensor(shape, self.format, buffer=self._buffer, array=array, origin=self.origin, begins=self._from)
@@ -225,9 +228,10 @@ class Tensor:
 
     def part(self, shape: tuple[int, ...], nbytes: int) -> Tensor:
         """What lies in dense order so many bytes behind the beginning of a dense tensor."""
-        if self.unrounded is not None:
-            before = self.unrounded.part(shape, nbytes)
-            return Tensor(shape, self.format, late=lambda: self._settled().part(shape, nbytes), unrounded=before)
+        if self.before is not None:
+            assert self.format is not None and self.before.format is not None
+            before = self.before.part(shape, nbytes // self.format.bytes * self.before.format.bytes)
+            return Tensor(shape, self.format, late=lambda: self._settled().part(shape, nbytes), before=before)
         assert self._buffer is not None
         return Tensor(shape, self.format, buffer=self._buffer, begins=self._from + nbytes)
 
