@@ -88,7 +88,8 @@ def tensor_proto(tensor: Tensor) -> onnx.TensorProto:
             proto.string_data.extend(strings_of(tensor))
         else:
             proto.raw_data = tensor.tobytes()
-    proto.name = tensor.name or ""
+    if tensor.name:
+        proto.name = tensor.name
     return proto
 
 
