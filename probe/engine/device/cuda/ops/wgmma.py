@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING
 from probe.engine.assignment import EXACT
 from probe.engine.device.cuda.ops.product import Matrices
 from probe.engine.device.cuda.ops.wgmma_tactics import (
+    ANY_SWAPPED,
     DEPTH,
     HEAVY_TAIL,
     LIGHT_TAIL,
+    READING_TAIL,
+    SHORT_TAIL,
     TACTICS,
     Tactic,
     choose,
@@ -127,6 +130,7 @@ def launch(queue: Queue, product: Product, tactic: Tactic | None = None, gathere
             windows=gathered is not None,
             tail=tail_of(product),
             one_b=not any(product.b_batch),
+            swaps=gathered is None and stored is not F32 and refusal_of(product, ANY_SWAPPED) is None,
         )
     read = _swapped(product) if tactic.swapped else product  # as the instruction reads it
     layouts = _layouts(read, tactic)
@@ -246,14 +250,20 @@ def _stack(
     return TileLayout(found, (line, *(extent for extent, _ in axes)), tuple(strides), box, rounds=rounds)
 
 
+_SHORT_LOW = ("op_erf(", "op_tanh(", "op_div(")  # where they are rounded to 16 bits (kernels/narrow.cuh)
 _HEAVY = ("erf", "tanh", "exp", "sigmoid", "gelu", "softplus", "pow", "div")
 
 
 def tail_of(product: Product) -> float:
     """``tail`` of ``cycles``: of what is added and of the steps behind a product."""
     steps = product.ending.steps
-    if any(word in step.expression for step in steps for word in _HEAVY):
-        return HEAVY_TAIL
+    long = [one.expression for one in steps if any(word in one.expression for word in _HEAVY)]
+    if any(step.rounding not in (F16.name, BF16.name) for step in steps):
+        short = False
+    else:
+        short = all(text.removeprefix("float(").startswith(_SHORT_LOW) for text in long)
+    if long:
+        return SHORT_TAIL if short else HEAVY_TAIL
     if any(math.prod(reading.tensor.shape) > product.n for _, reading in product.ending.readings):
-        return 0.5
+        return READING_TAIL
     return LIGHT_TAIL if steps or product.c is not None else 0.0

@@ -11,7 +11,7 @@ from probe.engine.device.cuda.errors import Unsupported
 from probe.engine.device.cuda.ops import conv_nhwc, wgmma
 from probe.engine.device.cuda.ops.conv import as_product, is_product
 from probe.engine.device.cuda.ops.family import Convolution
-from probe.engine.device.cuda.ops.wgmma_tactics import DEPTH, TACTICS, Tactic, cycles
+from probe.engine.device.cuda.ops.wgmma_tactics import ANY_SWAPPED, DEPTH, TACTICS, Tactic, cycles
 
 if TYPE_CHECKING:
     from probe.engine.device.cuda.ops.product import Product
@@ -44,7 +44,8 @@ class WgmmaFamily:
         """As ``Family.offered``: those that should be fastest."""
         many = queue.backend.multiprocessors
         if not isinstance(problem, Convolution):
-            return _fastest((problem.m, problem.n, problem.k, problem.batches), many)
+            swaps = wgmma.refusal_of(problem, ANY_SWAPPED) is None
+            return _fastest((problem.m, problem.n, problem.k, problem.batches), many, swaps=swaps)
         x, w = problem.call.data(0), problem.call.data(1)
         pixels, outputs, depth = math.prod(problem.window.out), w.shape[0], math.prod(w.shape[1:])
         found = _fastest((x.shape[0] * pixels, outputs, depth, 1), many)

@@ -101,9 +101,11 @@ _TURNS = (
     (128, 32, 128, 1, 1, 2),
 )
 _SWAPPED = (  # rows, columns, columns of a warpgroup, turns
-    (144, 128, 64, 1), (144, 256, 128, 1), (144, 192, 64, 1), (144, 64, 64, 1), (96, 64, 64, 1), (96, 128, 64, 1), (96, 256, 128, 1), (48, 128, 64, 1),
-    (144, 128, 128, 2), (96, 128, 128, 2), (144, 64, 64, 2),
-)  # fmt: skip
+    (144, 128, 64, 1),
+    (144, 256, 128, 1),
+    (144, 128, 128, 2),
+    (144, 64, 64, 2),
+)
 TACTICS = (
     *(Tactic(*one) for one in (*_PLAIN, *_PAIRED, *_SPLIT, *_TURNS)),
     *(Tactic(m, n, wm, turns=turns, swapped=True) for m, n, wm, turns in _SWAPPED),
@@ -140,7 +142,7 @@ def choose(
 
     tall = (m * batch, n, k, 1) if one_b else (m, n, k, batch)
     straight = [one for one in TACTICS if not one.swapped]
-    usual = min(straight, key=lambda one: cycles(one, *tall, multiprocessors, windows=windows, tail=LIGHT_TAIL))
+    usual = min(straight, key=lambda one: cycles(one, *tall, multiprocessors, windows=windows, tail=_USUAL_TAIL))
     return min((one for one in (TACTICS if swaps else straight) if one.splits == usual.splits), key=cost)
 
 
@@ -182,7 +184,7 @@ def cycles(
     fetched = (high + wide / one.pair) * DEPTH * 2
     step = max(one.m * one.n / 32 * 1.14, (reads + fills) / 128 * shared, fetched / 80, 210.0)
     uneven = by_n and one.n % DEPTH
-    step *= ((1.06 if one.n > 2 * DEPTH else 1.3) if uneven else 1.0) * (1.08 if one.pair > 1 else 1.0)
+    step *= ((1.15 if one.n > 2 * DEPTH else 1.3) if uneven else 1.0) * (1.08 if one.pair > 1 else 1.0)
     if windows and m >= _MANY:
         step = max(step, 420 + 1.45 * one.m)
     computed = math.ceil(steps / one.splits) * step
@@ -206,4 +208,6 @@ def cycles(
 _LONG = 1 << 34  # products, from which on the machine is short of power, and what reads shared memory least is fastest
 _MANY = 1024  # pixels, from which on gathering them holds products up
 _A_TILE = 2500.0  # cycles from one tile of a block to the next, whatever it holds
-LIGHT_TAIL, HEAVY_TAIL = 0.365, 0.85
+# Of a bias, what differs from row to row, functions that are short where tensors have 16 bits, and other functions
+LIGHT_TAIL, READING_TAIL, SHORT_TAIL, HEAVY_TAIL = 0.2, 0.35, 0.5, 0.85
+_USUAL_TAIL = 0.365  # by which the number of ranges of k is chosen
