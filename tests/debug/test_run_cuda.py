@@ -14,6 +14,7 @@ from probe import api
 from probe.debug import resident
 from probe.debug import run as running
 from probe.engine.device.cuda import guard
+from probe.engine.device.cuda.errors import CudaError
 from probe.errors import InputError
 from probe.results.run import RunResult
 from tests.engine.cuda.conftest import backend, gpu, host  # noqa: F401 - fixtures
@@ -94,6 +95,25 @@ def test_device_compares_as_the_host_does(device, monkeypatch, tmp_path):
     assert not alike(found, compared_on_host(monkeypatch, path, inputs=feeds, device="cuda"))
     assert any("were compared on the device" in note for note in found.notes)
     assert found.verdict == "passed" and found.device.startswith("cuda")
+
+
+def test_what_hinders_repeated_runs_is_said(host, monkeypatch, tmp_path):  # noqa: F811
+    monkeypatch.setattr(guard, "first_gpu", lambda: host)
+    path, feeds = small(tmp_path)
+    several = [tmp_path / f"{at}.npz" for at in range(3)]
+    for at, one in enumerate(several):
+        np.savez(one, x=feeds["x"] * np.float32(1 + at))
+    repeated = api.run(path, inputs=several, device="cuda", try_cure=False)
+    assert not any("kernel by kernel" in note for note in repeated.notes)
+
+    def refuse(batches, *, timed=False):
+        raise CudaError("CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED ending a capture")
+
+    monkeypatch.setattr(host, "capture", refuse)
+    launched = api.run(path, inputs=several, device="cuda", try_cure=False)
+    assert not alike(repeated, launched)
+    (note,) = [note for note in launched.notes if "kernel by kernel" in note]
+    assert "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED" in note
 
 
 def test_without_room_goldens_are_copied_and_tensors_go_to_the_host(host, monkeypatch, tmp_path):  # noqa: F811
