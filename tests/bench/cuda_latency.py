@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ from probe.engine.device.pairs import Rows
 from probe.engine.engine import Engine
 from probe.model import load
 from tests.bench import bert_base, resnet50
-from tests.bench.kernel_graph import graph_of
+from tests.bench.kernel_graph import graphs_of
 
 REAL = (
     ("PROBE_MODELS", ("silero_vad", "gtcrn_simple", "dnsmos_sig_bak_ovr", "magika_standard_v3_3", "ultraface_slim_320", "superres_core")),
@@ -226,19 +227,23 @@ def sums_of_pairs(backend: Driver) -> None:
         (32 * 256 * 784, 40, (Rows(32, 256),)),
         (32 * 2048 * 49, 40, (Rows(32, 2048),)),
     )
-    for stored in (F32, F16):
+    told, works, held = [], [], []
+    for stored, (size, many, layouts) in product((F32, F16), sizes):
         actual = queue.convert(other, stored)
-        for size, many, layouts in sizes:
-            pair = [Tensor((size,), one.format, buffer=one.memory) for one in (actual, golden) if one.address(backend)]
-            for rows in layouts:
-                graph = graph_of(backend, partial(_summed, *pair, rows, many))
-                seconds = min(backend.seconds(graph.launch) for _ in range(12))
-                floor = many * sum(one.nbytes for one in pair) / BANDWIDTH
-                print(
-                    f"sums of {many:2} x {size / 2**20:4.1f} M pairs, {stored.name:5}, {rows.items:2} x {rows.channels:4} rows: {seconds * 1e6:.1f} us, "
-                    f"{floor / seconds:.0%} of copy bandwidth",
-                    flush=True,
+        pair = [Tensor((size,), one.format, buffer=one.memory) for one in (actual, golden) if one.address(backend)]
+        held.append(actual)
+        for rows in layouts:
+            works.append(partial(_summed, *pair, rows, many))
+            floor = many * sum(one.nbytes for one in pair) / BANDWIDTH
+            told.append(
+                (
+                    f"{many:2} x {size / 2**20:4.1f} M pairs, {stored.name:5}, {rows.items:2} x {rows.channels:4} rows",
+                    floor,
                 )
+            )
+    for (what, floor), graph in zip(told, graphs_of(backend, works), strict=True):
+        seconds = min(backend.seconds(graph.launch) for _ in range(12))
+        print(f"sums of {what}: {seconds * 1e6:.1f} us, {floor / seconds:.0%} of copy bandwidth", flush=True)
 
 
 def _summed(actual: Tensor, golden: Tensor, rows: Rows, many: int, queue: Queue) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from probe.engine.device.cuda.backend import Argument, Batch, Graph, Kernel, Launch, Shape
+from probe.engine.device.cuda.compiling.compile import Source
+from probe.engine.device.cuda.compiling.workers import compile_ahead
 from probe.engine.device.cuda.driver import Driver
 from probe.engine.device.cuda.passing import Passing
 from probe.engine.device.cuda.queue import Queue
@@ -50,8 +52,13 @@ class Kept:
         self._memory, self.launch = memory, graph.launch
 
 
-def graph_of(backend: Driver, work: Callable[[Queue], object]) -> Kept:
-    """``work`` launches what it does through the queue it is given; what it downloads is zeros."""
-    noting = Noting(backend)
-    work(Queue(noting, 18))
-    return Kept(backend.capture([Batch(tuple(noting.launches))]), noting)
+def graphs_of(backend: Driver, works: Iterable[Callable[[Queue], object]]) -> list[Kept]:
+    """Each of ``works`` launches what it does through the queue it is given; what it downloads is zeros. Kernels of all are compiled together."""
+    noted = []
+    for work in works:
+        noted.append(Noting(backend))
+        work(Queue(noted[-1], 18))
+    compile_ahead(
+        backend.compiler, {one.source for each in noted for one in each.launches if isinstance(one.source, Source)}
+    )
+    return [Kept(backend.capture([Batch(tuple(one.launches))]), one) for one in noted]
