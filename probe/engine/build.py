@@ -64,6 +64,10 @@ def compile_model(
     if device not in DEVICES:
         raise InputError(f"unknown device {device!r}", hint=f"devices: {', '.join(DEVICES)}")
     choice = Choice(precision)
+    if device == "cuda":
+        from probe.engine.device.cuda.guard import open_early
+
+        open_early()
     seconds: dict[str, float] = {}
     with _timed(seconds, "read"):
         from probe.engine.device.cpu.types import complete_types
@@ -98,6 +102,7 @@ def device_maker(
         from probe.engine.device.cuda.guard import first_gpu
 
         gpu = first_gpu()
+        gpu.enter()  # another thread may have opened it
         return lambda rounding: CudaDevice(network, layers, rounding, gpu, threads=threads, libraries=libraries)
     from probe.engine.device.cpu.device import CpuDevice
     from probe.engine.device.cpu.program import Program

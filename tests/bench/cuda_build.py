@@ -42,14 +42,13 @@ def child(path: str, precision: str, threads: str) -> dict[str, Any]:
     from probe.model.inputs import make_inputs
 
     done("import")
-    from probe.engine.device.cuda.guard import first_gpu
-
-    gpu = first_gpu()
-    done("open GPU")
     model = load(Path(path))
     done("read")
     engine = engine_build.compile_model(model, precision=precision, device="cuda")
     done("compile network")
+    from probe.engine.device.cuda.guard import first_gpu
+
+    gpu = first_gpu()  # opened while the network was compiled
     feeds = make_inputs(model, seed=0)[0]
     done("inputs")
     spent = {"kernels": 0.0, "modules": 0.0}

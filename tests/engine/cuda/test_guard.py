@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import subprocess
 import sys
+import threading
+import time
 from enum import Enum
 from types import SimpleNamespace
 
 import pytest
 
+from probe.engine.device.cuda import guard
 from probe.engine.device.cuda.guard import Gpu, arch_of, find_gpu
 
 
@@ -42,6 +46,36 @@ def test_asking_for_the_driver_without_one_says_why():
     with pytest.raises(InputError, match="no CUDA device") as caught:
         Driver()
     assert find_gpu().reason in caught.value.what and "cpu" in caught.value.hint
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_gpu_is_opened_once_while_something_else_is_done(monkeypatch, there):
+    """Whoever asks meanwhile waits, and gets the same or the reason."""
+    from probe.errors import InputError
+
+    opened = []
+
+    def opening():
+        opened.append(threading.current_thread().name)
+        time.sleep(0.05)
+        if not there:
+            raise InputError("no CUDA device: none")
+        return SimpleNamespace(by=opened[-1])
+
+    for name in ("first_gpu", "_opened"):  # each without what was found before
+        made = guard.first_gpu.__wrapped__ if name == "first_gpu" else opening
+        monkeypatch.setattr(guard, name, functools.cache(made))
+    guard.open_early()
+    while not opened:
+        time.sleep(0.001)
+    if there:
+        assert guard.first_gpu() is guard.first_gpu() and guard.first_gpu().by == "opening the GPU"
+        guard.open_early()
+        assert opened == ["opening the GPU"]
+    else:
+        with pytest.raises(InputError, match="none"):
+            guard.first_gpu()
+        assert opened == ["opening the GPU", threading.current_thread().name]
 
 
 @pytest.mark.parametrize(("capability", "arch"), [((8, 0), "sm_80"), ((9, 0), "sm_90a"), ((12, 0), "sm_120")])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
+from threading import Lock, Thread
 from typing import TYPE_CHECKING
 
 from probe.errors import InputError
@@ -12,6 +14,7 @@ from probe.errors import InputError
 if TYPE_CHECKING:
     from probe.engine.device.cuda.driver import Driver
 
+_OPENING = Lock()  # of the first GPU: two threads that ask for it get the same
 _OLDEST = (8, 0)  # compute capability: conversions to bfloat16 and asynchronous copies begin there
 
 
@@ -94,12 +97,30 @@ def first_gpu() -> Driver:
     Raises:
         InputError: there is no GPU; says why.
     """
+    with _OPENING:
+        return _opened()
+
+
+@cache
+def _opened() -> Driver:
     gpu = find_gpu()
     if not gpu:
         raise InputError(f"no CUDA device: {gpu.reason}", hint="--device cpu")
     from probe.engine.device.cuda.driver import Driver  # imports cuda.bindings, which need not be installed
 
     return Driver()
+
+
+def open_early() -> None:
+    """Begin to open the first GPU in a thread of its own: a quarter of a second, spent in the driver, while a network is read. Whoever then
+    asks for the GPU waits for the thread, enters its context, and is told if there is none."""
+
+    def opening() -> None:
+        with suppress(Exception):  # raised again for whoever asks
+            first_gpu()
+
+    if not _opened.cache_info().currsize:
+        Thread(target=opening, name="opening the GPU").start()
 
 
 def _hidden() -> str:
