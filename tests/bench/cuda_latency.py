@@ -247,9 +247,15 @@ def sums_of_pairs(backend: Driver) -> None:
 
 
 def _summed(actual: Tensor, golden: Tensor, rows: Rows, many: int, queue: Queue) -> None:
-    pairs = Pairs(queue)
-    for _ in range(many):
-        pairs.add(actual, golden, How(floor=1e-3), rows)
+    """``many`` pairs of so many elements, one behind the other in memory that holds 64 M."""
+    pairs, room = Pairs(queue), (1 << 26) // actual.size
+    for at in range(many):
+        first = at % room * actual.size
+        pair = (
+            Tensor(one.shape, one.format, buffer=one.memory, begins=first * one.nbytes // one.size)
+            for one in (actual, golden)
+        )
+        pairs.add(*pair, How(floor=1e-3), rows)
     pairs.fetch()
 
 
