@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import shutil
 
 import pytest
@@ -19,13 +21,21 @@ def host(request):
 
 @pytest.fixture(scope="session")
 def gpu():
-    """The GPU, waiting after every launch, so that a fault names its kernel."""
+    """The GPU, waiting after every launch, so that a fault names its kernel; with PROBE_GUARDS guard bytes lie around all of its memory."""
     found = find_gpu()
     if not found:
         pytest.skip(f"no GPU: {found.reason}")
     from probe.engine.device.cuda.driver import Driver
+    from tests.engine.cuda.guarded import GuardedDriver
 
-    return Driver(checked=True)
+    if not os.environ.get("PROBE_GUARDS"):
+        yield Driver(checked=True)
+        return
+    made = GuardedDriver()
+    yield made
+    gc.collect()
+    made.enter()
+    made.look()
 
 
 @pytest.fixture(params=["host", pytest.param("gpu", marks=pytest.mark.gpu)])

@@ -25,7 +25,7 @@ from probe.engine.device.cuda.tensors.maps import TileMap
 from tests.engine.cuda.host_maps import host_map
 
 HOST = Path(__file__).with_name("host")
-GUARD = 256  # bytes of canary behind every allocation
+GUARD = 256  # bytes of canary before and behind every allocation
 
 
 class Replayed:
@@ -100,16 +100,18 @@ class HostBackend:
         pass
 
     def allocate(self, nbytes: int) -> int:
-        raw = ctypes.create_string_buffer(nbytes + 2 * GUARD)
-        address = -(-ctypes.addressof(raw) // GUARD) * GUARD
-        ctypes.memset(address, 0xA5, nbytes + GUARD - 1)  # unwritten outputs show, and so does what is written behind
+        raw = ctypes.create_string_buffer(nbytes + 3 * GUARD)
+        address = -(-ctypes.addressof(raw) // GUARD) * GUARD + GUARD
+        # unwritten outputs show, and so does what is written before or behind
+        ctypes.memset(address - GUARD, 0xA5, nbytes + 2 * GUARD)
         self._memory[address] = (raw, nbytes)
         return address
 
     def free(self, address: int) -> None:
         _, nbytes = self._memory[address]
-        behind = ctypes.string_at(address + nbytes, GUARD // 2)
-        assert behind == b"\xa5" * (GUARD // 2), f"something wrote behind a tensor of {nbytes} bytes"
+        for where, begin in (("before", address - GUARD), ("behind", address + nbytes)):
+            there = ctypes.string_at(begin, GUARD)
+            assert there == b"\xa5" * GUARD, f"something wrote {where} a tensor of {nbytes} bytes"
         ctypes.memset(address, 0x5A, nbytes)  # whoever still reads there shows
         del self._memory[address]
 

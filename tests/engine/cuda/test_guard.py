@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import re
 import subprocess
@@ -146,3 +147,40 @@ def test_why_there_is_none(monkeypatch, driver, visible, reason):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     found = find_gpu.__wrapped__()
     assert re.search(reason, found.reason) if reason else found == Gpu("NVIDIA Test", (9, 0))
+
+
+def _guarded(gpu):
+    if not hasattr(gpu, "look"):
+        pytest.skip("no guards")
+
+
+FILL = 'extern "C" __global__ void fill(unsigned char* x, long long first) { x[first + threadIdx.x] = 7; }'
+
+
+@pytest.mark.parametrize("first", [-1, -200, 100 - 15, 100 + 180])
+@pytest.mark.gpu
+def test_what_is_written_around_memory_is_found(gpu, first):
+    _guarded(gpu)
+    from probe.engine.device.cuda.backend import Shape
+    from probe.engine.device.cuda.compiling.compile import Source
+
+    address = gpu.allocate(100)
+    given = ctypes.c_void_p(address), ctypes.c_longlong(first)
+    gpu.launch(Source("fill.cu", "fill", text=FILL), Shape((1, 1, 1), 16), given, "beyond")
+    gpu.free(address)
+    with pytest.raises(AssertionError, match=r"bytes written before, \d+ behind 100 bytes"):
+        gpu.look()
+
+
+@pytest.mark.gpu
+def test_memory_is_not_what_somebody_left_there(gpu):
+    _guarded(gpu)
+    import numpy as np
+
+    for _ in range(2):
+        address, found = gpu.allocate(64), np.zeros(64, np.uint8)
+        gpu.download(found, address)
+        assert (found == 0xA5).all()
+        gpu.upload(address, np.full(64, 3, np.uint8))
+        gpu.free(address)
+        gpu.look()
