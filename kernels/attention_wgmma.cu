@@ -24,6 +24,7 @@ typedef TAB T;
 #define FRAGMENTS (WIDE ? 2 : 1)      // of w
 #define LOWEST __int_as_float(0xff800000)
 #define LOG2_E 1.4426950408889634f
+#define FAR (ONLINE ? 8.f : 60.f)  // powers of two: sums of so large parts are no Inf, nor are parts in TAB
 
 typedef float Scores[BK / 8][4];
 
@@ -34,17 +35,20 @@ template <int N> __device__ __forceinline__ void pin(float (&x)[N][4]) {
         for (int i = 0; i < 4; ++i) wgmma_pin(x[j][i]);
 }
 
-// What a thread knows of a row of scores; four threads share a row. NaN among the scores makes the sum NaN, whatever the maximum.
+// What a thread knows of a row of scores; four threads share a row. NaN among the scores makes the sum NaN, whatever the largest.
 struct Row {
-    float top = LOWEST, sum = 0.f, share, shift = 0.f, by;
     // Weights are 2 to the power of score * by - shift: off by 2^-24 |score - top| of themselves. What the shift was rounded by scales all of a row alike,
     // and their sum. Where it would be no number, scores are as far apart as numbers are there, and a smaller factor tells them apart as well.
-    __device__ __forceinline__ void from(float highest) {
-        by = fabsf(highest) > 1e38f ? LOG2_E * 0x1p-10f : LOG2_E;
-        shift = highest * by;
+    // `top` is a score of the row, or was the largest when it was chosen. It stays while none lies more than FAR powers of two above.
+    float top = LOWEST, sum = 0.f, share, shift = 0.f, by = LOG2_E;
+    __device__ __forceinline__ void from(float score) {
+        by = fabsf(score) > 1e38f ? LOG2_E * 0x1p-10f : LOG2_E;
+        shift = score * by;
     }
-    __device__ __forceinline__ float part(float score) const { return two_to(fmaf(score, by, -shift)); }
-    // Parts will be those of a larger score: what those before are multiplied by. -Inf adds nothing, even to rows that have nothing else.
+    __device__ __forceinline__ float exponent(float score) const { return fmaf(score, by, -shift); }
+    // Whether an exponent is too large; where there was nothing but -Inf, any is.
+    __device__ __forceinline__ bool is_far(float exponent) const { return exponent > (top == LOWEST ? LOWEST : FAR); }
+    // From another score on: what the parts before are multiplied by. -Inf adds nothing, even to rows that have nothing else.
     __device__ __forceinline__ float raise(float higher) {
         float before = top, was = shift;
         top = higher;
@@ -86,19 +90,40 @@ __device__ __forceinline__ float highest_of(const Scores& s, int half, float top
     return fmaxf(top, other);
 }
 
-// what a tile adds to the sums of rows so far
-__device__ __forceinline__ void look(Scores& s, Row (&rows)[2]) {
+// what a tile adds to the sums of rows so far. Exponentials do not wait for the largest score: where it lies too far above, they are computed again.
+__device__ __forceinline__ void look(const Scores& s, Row (&rows)[2]) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
         Row& row = rows[half];
-        float sums[2] = {0.f, 0.f};
-        row.sum *= row.raise(highest_of(s, half, row.top));
-#pragma unroll
-        for (int j = 0; j < BK / 8; ++j)
-#pragma unroll
-            for (int e = 0; e < 2; ++e) sums[e] += row.part(s[j][half * 2 + e]);
-        row.sum += sums[0] + sums[1];
+        row.top = row.top == LOWEST ? s[0][half * 2] : row.top;
+        row.from(row.top == LOWEST ? 0.f : row.top);
     }
+    float sums[2][2];
+    while (true) {
+        bool far = false, fars[2];
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            float tops[2] = {LOWEST, LOWEST};
+            sums[half][0] = sums[half][1] = 0.f;
+#pragma unroll
+            for (int j = 0; j < BK / 8; ++j)
+#pragma unroll
+                for (int e = 0; e < 2; ++e) {
+                    float exponent = rows[half].exponent(s[j][half * 2 + e]);
+                    tops[e] = fmaxf(tops[e], exponent);
+                    sums[half][e] += two_to(exponent);
+                }
+            wgmma_pin(sums[half][0]), wgmma_pin(sums[half][1]);  // computed here, beside the maxima, and not where they are needed
+            fars[half] = rows[half].is_far(fmaxf(tops[0], tops[1]));
+            far = far || fars[half];
+        }
+        if (!__ballot_sync(0xffffffffu, far)) break;
+#pragma unroll
+        for (int half = 0; half < 2; ++half)
+            if (fars[half]) rows[half].sum *= rows[half].raise(highest_of(s, half, rows[half].top));
+    }
+#pragma unroll
+    for (int half = 0; half < 2; ++half) rows[half].sum += sums[half][0] + sums[half][1];
 }
 
 // w as fragments of 16 keys each: what is rounded, then what that leaves over
@@ -227,10 +252,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) attention_wgmma(
             return now;
         };
         Row rows[2];
-        Scores s = {};
+        Scores s = {}, other = {};
 
         if constexpr (!ONLINE) {
-            Scores other = {};
             auto seen = [&](Scores& these, int which, int t, bool last) {
                 pin(these);
                 release(which);
@@ -268,24 +292,41 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) attention_wgmma(
 
         float sums[WIDTH / 8][4] = {};
         unsigned w[BK / 16][FRAGMENTS][4];
-        float scale[2] = {1.f, 1.f};  // what the sums are multiplied by before a tile is added
-        auto weigh = [&](int t, bool last) {
+        float scale[2];   // what the sums are multiplied by before a tile is added, where
+        bool scales = false;  // some are
+        auto weigh = [&](Scores& s, int t, bool last) {
             step(s, beside, t * BK + column, last);
+            if (ONLINE) {
+                bool far = t == 0;
+                float tops[2];
 #pragma unroll
-            for (int half = 0; ONLINE && half < 2; ++half) {
-                Row& row = rows[half];
-                scale[half] = row.raise(of_row(highest_of(s, half, row.top), Larger()));
+                for (int half = 0; half < 2; ++half) {
+                    tops[half] = highest_of(s, half, LOWEST);
+                    far = far || rows[half].is_far(rows[half].exponent(tops[half]));
+                }
+                scales = __ballot_sync(0xffffffffu, far);
+                if (scales)
+#pragma unroll
+                    for (int half = 0; half < 2; ++half) {
+                        Row& row = rows[half];
+                        float top = of_row(tops[half], Larger());
+                        scale[half] = t == 0 || row.is_far(row.exponent(top)) ? row.raise(fmaxf(row.top, top)) : 1.f;
+                    }
             }
 #pragma unroll
             for (int j = 0; j < BK / 8; ++j)
 #pragma unroll
-                for (int i = 0; i < 4; ++i) s[j][i] = ONLINE ? rows[i / 2].part(s[j][i]) : rows[i / 2].over(rows[i / 2].part(s[j][i]));
+                for (int i = 0; i < 4; ++i) {
+                    const Row& row = rows[i / 2];
+                    float part = two_to(row.exponent(s[j][i]));
+                    s[j][i] = ONLINE ? part : row.over(part);
+                }
 #pragma unroll
             for (int half = 0; ONLINE && half < 2; ++half) {
                 float added[2] = {0.f, 0.f};
 #pragma unroll
                 for (int j = 0; j < BK / 8; ++j) added[0] += s[j][half * 2], added[1] += s[j][half * 2 + 1];
-                rows[half].sum = rows[half].sum * scale[half] + (added[0] + added[1]);
+                rows[half].sum = (scales ? rows[half].sum * scale[half] : rows[half].sum) + (added[0] + added[1]);
             }
 #if !PLAIN_AFTER
 #pragma unroll
@@ -310,35 +351,43 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) attention_wgmma(
             wgmma_end();
             return now;
         };
-        auto rescale = [&] {
+        // Beside the exponentials of a tile run the products of the next one's scores and of the weights of the one before.
+        int values_at = -1;
+        auto turn = [&](Scores& these, Scores& following, int t, bool last) {
+            int keys_at = last ? 0 : ask(following);
+            weigh(these, t, last);
+            if (last) wgmma_wait<0>();
+            else wgmma_wait<1>();
+            pin(sums);
+            pin(these);  // so that w is not written before
+            if (values_at >= 0) release(values_at);
+            if (ONLINE && scales)
 #pragma unroll
-            for (int n = 0; ONLINE && n < WIDTH / 8; ++n)
+                for (int n = 0; n < WIDTH / 8; ++n)
 #pragma unroll
-                for (int i = 0; i < 4; ++i) sums[n][i] *= scale[i / 2];
+                    for (int i = 0; i < 4; ++i) sums[n][i] *= scale[i / 2];
+            pack(w, these);
+            values_at = add();
+            if (last) return;
+            wgmma_wait<1>();
+            pin(following);
+            release(keys_at);
         };
-        int keys_at = ask(s);
+        int begun_at = ask(s);
         wgmma_wait<0>();
         pin(s);
-        release(keys_at);
-        weigh(0, tiles == 1);
-        pack(w, s);
-        auto turn = [&](int t, bool last) {
-            keys_at = ask(s);
-            int values_at = add();
-            wgmma_wait<1>();
-            pin(s);
-            release(keys_at);
-            weigh(t, last);
-            wgmma_wait<0>();
-            pin(sums);
-            pin(s);  // so that w is not written before
-            release(values_at);
-            rescale();
-            pack(w, s);
-        };
-        for (int t = 1; t < tiles - 1; ++t) turn(t, false);  // the last tile apart: others ask for no end of the keys
-        if (tiles > 1) turn(tiles - 1, true);
-        add();
+        release(begun_at);
+        int t = 0;
+        for (; t + 2 < tiles; t += 2) {  // the last tiles apart: others ask for no end of the keys
+            turn(s, other, t, false);
+            turn(other, s, t + 1, false);
+        }
+        if (t + 1 < tiles) {
+            turn(s, other, t, false);
+            turn(other, s, t + 1, true);
+        } else {
+            turn(s, other, t, true);
+        }
         wgmma_wait<0>();
         pin(sums);
         if constexpr (ONLINE) {

@@ -103,7 +103,7 @@ def test_keys_may_be_walked_over_once(request, tmp_path, monkeypatch, place, at)
     name, precision, variant = IN_ONE_WALK[at]
     engine, device, feeds = engine_of(tmp_path, name, precision, request.getfixturevalue(place), "fp32")
     monkeypatch.setattr(attention, "choose", lambda *_: variant)
-    monkeypatch.setattr(attention, "choose_groups", lambda *_: None)
+    monkeypatch.setattr(attention, "choose_groups", lambda *_, **__: None)
     golden = tapped(engine, feeds)
     engine.device = device
     taps = tapped(engine, feeds)

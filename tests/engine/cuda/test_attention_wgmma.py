@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import shutil
 
 import numpy as np
@@ -40,7 +39,7 @@ def hopper(request):
 
 def check(backend, folder, monkeypatch, name: str, precision: str, interior: Interior, variant: Groups) -> None:
     engine, device, feeds = engine_of(folder, name, precision, backend, interior)
-    monkeypatch.setattr(attention, "choose_groups", lambda *_: variant)
+    monkeypatch.setattr(attention, "choose_groups", lambda *_, **__: variant)
     golden = tapped(engine, feeds)
     engine.device = device
     one, taps = engine(feeds), tapped(engine, feeds)
@@ -60,9 +59,10 @@ def test_groups_compute_what_nodes_do(hopper, tmp_path, monkeypatch, name, preci
 @pytest.mark.parametrize("name", TAKEN)
 def test_groups_compute_what_nodes_do_on_a_gpu(gpu, tmp_path, monkeypatch, name):
     at = TAKEN.index(name)
-    for interior, precision in itertools.product(("storage", "fp32"), ("fp16", "bf16")):
+    for interior, precision in (
+        (("storage", "fp16"), ("fp32", "bf16")) if at % 2 else (("storage", "bf16"), ("fp32", "fp16"))
+    ):
         check(gpu, tmp_path, monkeypatch, name, precision, interior, GROUPS[at % len(GROUPS)])
-        at += 1
 
 
 def error_of(backend, problem: Problem, stored: Format, variant: AnyVariant, *, rounds: bool) -> float:
@@ -83,9 +83,9 @@ def error_of(backend, problem: Problem, stored: Format, variant: AnyVariant, *, 
 @pytest.mark.parametrize("size", [64, 128])
 def test_long_rows(gpu, size, variant):
     """Several rounds of blocks, and more tiles than are under way; twice, to the bit."""
-    for mask, (stored, rounds) in enumerate(itertools.product((F16, BF16), (True, False))):
+    for stored, rounds in ((F16, True), (BF16, False)):
         allowed = (1.5e-3 if rounds else 3e-4) * (1 if stored is F16 else 8)
-        assert error_of(gpu, (2, 9, 700, 1000, size, mask % 2), stored, variant, rounds=rounds) < allowed
+        assert error_of(gpu, (2, 9, 700, 1000, size, int(rounds)), stored, variant, rounds=rounds) < allowed
 
 
 @pytest.mark.parametrize(("rounds", "variant"), [(True, TWO), (False, THREE)], ids=str)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 FILE, ARCH = "attention_wgmma.cu", "sm_90a"
 _ROWS = 64  # queries of a warpgroup; rows of a tile of values
-_WIDEST = 128  # elements of a query or value
+_NARROW, _WIDEST = 64, 128  # elements of a query or value
 _SHARED = 226 << 10  # bytes
 _MOST_STAGES = 8
 
@@ -89,7 +89,7 @@ class Laid:
     @property
     def elements(self) -> int:
         """Of a query or value, as the kernel is compiled."""
-        return 64 if max(self.sizes[2:]) <= 64 else _WIDEST
+        return _NARROW if max(self.sizes[2:]) <= _NARROW else _WIDEST
 
     def layouts(self, tile: int) -> tuple[TileLayout, ...]:
         """How copies read q, k and v."""
@@ -129,13 +129,17 @@ def takes(what: Attention, laid: Laid, arch: str) -> bool:
     )
 
 
-def choose_groups(laid: Laid, multiprocessors: int) -> Groups | None:
-    """Tiles of what ``takes`` has nothing against; None where attention.cu takes less time, by what an H200 took."""
+def choose_groups(laid: Laid, multiprocessors: int, *, wide: bool) -> Groups | None:
+    """Tiles of what ``takes`` has nothing against; None where attention.cu takes less time, by what an H200 took.
+
+    Args:
+        wide: nothing rounds weights.
+    """
     queries, keys, *_ = laid.sizes
     blocks = math.prod(laid.batch) * math.ceil(queries / (2 * _ROWS))
     if keys < _LONG or 2 * blocks < multiprocessors:
         return None
-    return Groups(2, 128)
+    return Groups(2 if wide or laid.elements > _NARROW else 3, 64)  # as registers allow
 
 
 def launch(
