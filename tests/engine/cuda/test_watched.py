@@ -5,10 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from probe.engine.build import compile_model
+from probe.engine.device.cuda.device import CudaDevice
 from probe.engine.device.cuda.errors import CudaError, OutOfMemory
 from probe.engine.device.cuda.runs.watched import NO_ROOM, UNDER_WAY, Lent
 from probe.engine.device.cuda.sums.comparing import Held
 from probe.errors import InputError
+from probe.model import load
 from tests.engine.cuda.test_replays import BRANCHES, CHAIN, HOST, LOOKUP, SIZES, engine_of, same
 
 Arrays = dict[str, np.ndarray]
@@ -55,6 +58,17 @@ def test_repeated_runs_hand_out_the_same(tmp_path, backend, text, precision):
         assert list(tensors) == list(expected), "in the same order"
         assert same(tensors, expected) and same(outputs, made) and same(engine.run(feeds), made)
     assert text is not CHAIN or (graphs(device) == 1 and not device.watched.notes)
+
+
+def test_layers_on_the_host_make_their_interior_again(tmp_path, host):
+    engine_of(tmp_path, CHAIN, host)
+    engine = compile_model(load(tmp_path / "m.onnx"), precision="fp16")
+    device = engine.device = CudaDevice(engine.network, engine.top_layers, engine.rounding, host)
+    (fused, *_) = [layer.name for layer in engine.layers if layer.interior]
+    device._refusals[fused] = "for this test"
+    for feeds in feeds_of(CHAIN):
+        assert same(handed(engine, feeds)[0], anew(engine, feeds)[0])
+    assert fused in device.fallen and graphs(device) >= 1 and not device.watched.notes
 
 
 def test_what_is_not_run_is_said_again(tmp_path, host):

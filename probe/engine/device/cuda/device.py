@@ -296,7 +296,7 @@ class CudaDevice(RunsLayers, KeptKernels, ComparesPairs):
 
     def _compute(self, step: Computed, reads: Values) -> Values:
         """A step of a recording that is made on the host."""
-        return self._on_cpu(step.layer, reads, step.plan, wants_interior=False)
+        return self._on_cpu(step.layer, reads, step.plan, wants_interior=step.interior)
 
     def _stream(
         self, fed: Mapping[str, Tensor], plans: Mapping[str, Plan], *, tapped: bool, interior: bool

@@ -181,8 +181,8 @@ class RunsLayers:
         if not isinstance(queue.backend, Tape):
             return self._on_cpu(layer, reads, plan, wants_interior=wants_interior)
         return queue.backend.host_step(
-            layer, plan, reads, lambda given: self._on_cpu(layer, given, plan, wants_interior=wants_interior)
-        )
+            layer, plan, reads, lambda given: self._on_cpu(layer, given, plan, wants_interior=wants_interior), interior=wants_interior,
+        )  # fmt: skip
 
     def _on_cpu(self, layer: Layer, reads: Values, plan: Plan, *, wants_interior: bool) -> Values:
         if layer.name not in self.on_host:

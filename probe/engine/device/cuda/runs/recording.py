@@ -130,12 +130,14 @@ class Computed:
     Attributes:
         reads: by ``id`` of the value.
         made: ``id`` of the value, host value, and the tensor of the recorded run, for its shape.
+        interior: what stays inside the layer is made, too.
     """
 
     layer: Layer
     plan: Plan
     reads: tuple[tuple[int, Fixed | Hosted], ...]
     made: tuple[tuple[int, int, Tensor], ...]
+    interior: bool = False
     slots = ()
 
 

@@ -180,10 +180,13 @@ class Tape(Passing):
             return Fixed(tensor)
         return Stored(*found, tensor.shape, tensor.format)
 
-    def host_step(self, layer: Layer, plan: Plan, reads: Values, compute: Callable[[Values], Values]) -> Values:
+    def host_step(
+        self, layer: Layer, plan: Plan, reads: Values, compute: Callable[[Values], Values], *, interior: bool = False
+    ) -> Values:
         """A layer that is computed on the host.
 
         Args:
+            interior: what stays inside the layer is made, too.
             compute: what it makes, on the host, from tensors on the host.
         """
         places = tuple((key, self._on_host(tensor)) for key, tensor in reads.items())
@@ -191,7 +194,7 @@ class Tape(Passing):
         handed = {key: self._hosted(tensor) for key, tensor in made.items()}
         first = self._recording.hosts - len(made)
         noted = tuple((key, first + at, tensor) for at, (key, tensor) in enumerate(made.items()))
-        self._recording.steps.append(Computed(layer, plan, places, noted))
+        self._recording.steps.append(Computed(layer, plan, places, noted, interior))
         return handed
 
     def _on_host(self, tensor: Tensor) -> Fixed | Hosted:
