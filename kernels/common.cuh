@@ -44,10 +44,16 @@ __device__ __forceinline__ float round_f16(float x) { return widen(to_f16(x)); }
 // 10 bits of mantissa, nearest even. Never overflows: what would, is cut instead, so that a mask of -3.4e38 stays finite.
 __device__ __forceinline__ float round_tf32(float x) {
     unsigned bits = __float_as_uint(x);
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    if (fabsf(x) > __uint_as_float(0x7f7fe000u) && fabsf(x) < __uint_as_float(0x7f800000u)) bits &= 0xffffe000u;
+    asm("cvt.rn.tf32.f32 %0, %1;" : "=r"(bits) : "f"(__uint_as_float(bits)));
+    return __uint_as_float(bits);
+#else
     if ((bits & 0x7f800000u) == 0x7f800000u) return x;
     unsigned rounded = (bits + 0xfffu + ((bits >> 13) & 1u)) & 0xffffe000u;
     if ((rounded & 0x7f800000u) == 0x7f800000u) rounded = bits & 0xffffe000u;
     return __uint_as_float(rounded);
+#endif
 }
 
 // The order of these trees is fixed: the same input gives the same bits on every run.

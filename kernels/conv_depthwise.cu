@@ -4,7 +4,7 @@
 //   conv_depthwise   a thread computes 8 channels of ROWS x COLS neighbouring pixels: what it reads of x serves all their windows
 // Products and sums are float, one fused multiply-add a product, over rows, then columns of the window: what conv_direct computes, bit for bit.
 // (Padding is multiplied as zeros, so that a weight of Inf makes NaN there.)
-// NVRTC defines: TX, TB, TY, KERNEL_HEIGHT, STRIDE_HEIGHT, DILATION_HEIGHT, the same of WIDTH, ROWS, COLS, UNROLLED (0: rows of
+// NVRTC defines: TX, TB, TY, ROUNDS (1: x is float, and rounded to TF32 as it is read), KERNEL_HEIGHT, STRIDE_HEIGHT, DILATION_HEIGHT, the same of WIDTH, ROWS, COLS, UNROLLED (0: rows of
 // the window come one after the other; then ROWS is 1).
 #include "conv.cuh"
 
@@ -36,6 +36,10 @@ extern "C" __global__ void __launch_bounds__(128, 4) conv_depthwise(
         for (int j = 0; j < REACH(COLS, WIDTH); ++j) {
             Pack<T, 8> zeros = {};
             values[j] = inside && left + j >= 0 && left + j < p.width ? *(const Pack<T, 8>*)(from + (r * p.width + j) * p.groups) : zeros;
+            if constexpr (ROUNDS) {
+#pragma unroll
+                for (int e = 0; e < 8; ++e) write(values[j].lane[e], round_tf32(read(values[j].lane[e])));
+            }
         }
 #pragma unroll
         for (int o = 0; o < ROWS; ++o) {

@@ -28,15 +28,18 @@ NETWORKS = {
 { n = Neg (x)  t = Transpose <perm = [1, 0, 2]> (n)  p = MatMul (t, w)  a = Relu (p)  f = Reshape (a, flat)  q = Gemm (f, v, c)
   y = Reshape (q, s) }""",
     "stem": """g (float[2,3,11,13] x) => (float[2,16,6,7] y) { y = Conv <pads = [1, 1, 1, 1], strides = [2, 2]> (x, k, b) }""",
+    "depthwise": """g (float[2,16,7,9] x) => (float[2,16,7,9] y)
+{ n = Neg (x)  y = Conv <group = 16, pads = [1, 1, 1, 1]> (n, k, b) }""",
     "images": """g (float[2,16,7,9] x) => (float[2,24,7,9] y)
 { n = Neg (x)  p = Conv <pads = [1, 1, 1, 1]> (n, k, b)  q = Relu (p)  y = Conv (q, m) }""",
 }
 WEIGHTS = {
     "linear": {"w": (16, 32), "v": (32, 24), "c": (24,)},
     "stem": {"k": (16, 3, 3, 3), "b": (16,)},
+    "depthwise": {"k": (16, 1, 3, 3), "b": (16,)},
     "images": {"k": (16, 16, 3, 3), "b": (16,), "m": (24, 16, 1, 1)},
 }
-SHAPES = {"linear": (2, 9, 16), "stem": (2, 3, 11, 13), "images": (2, 16, 7, 9)}
+SHAPES = {"linear": (2, 9, 16), "stem": (2, 3, 11, 13), "depthwise": (2, 16, 7, 9), "images": (2, 16, 7, 9)}
 
 
 @pytest.fixture(scope="session")
@@ -122,6 +125,24 @@ def extremes() -> np.ndarray:
     drawn = np.random.default_rng(7).integers(0, 0x7F000000, 53, dtype=np.uint32)
     bits = np.concatenate([np.array(ones, np.uint32), drawn])
     return np.concatenate([bits, bits | 0x80000000]).astype(np.uint32).view(np.float32)
+
+
+def test_passes_round_to_nearest_even_and_cut_what_would_overflow(backend):
+    queue = Queue(backend, 18)
+    beyond = np.array([0x7F7FFFFF, 0x7F7FF000, 0x7F7FF001, 0x7F7FE001, 0x7F7FEFFF, 0x7F800000], np.uint32).view(
+        np.float32
+    )
+    values = np.concatenate([extremes(), beyond, -beyond, np.zeros(1, np.float32), np.float32([-0.0])])
+    bits = values.view(np.uint32)
+    rounded = (bits + 0xFFF + (bits >> 13 & 1)) & 0xFFFFE000
+    cut = (rounded & 0x7F800000) == 0x7F800000
+    expected = np.where(cut, bits & 0xFFFFE000, rounded).astype(np.uint32)
+    found = queue.convert(host_tensor(values), F32, "tf32").array(backend)
+    np.testing.assert_array_equal(found.view(np.uint32), expected)
+    missing = queue.convert(
+        host_tensor(np.array([0x7FC00000, 0xFFC01234, 0x7F800001], np.uint32).view(np.float32)), F32, "tf32"
+    )
+    assert np.isnan(missing.array(backend)).all()
 
 
 @pytest.mark.parametrize("place", ["hopper", pytest.param("gpu", marks=pytest.mark.gpu)])

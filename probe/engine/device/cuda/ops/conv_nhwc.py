@@ -205,10 +205,11 @@ def _depthwise(queue: Queue, tensors: tuple[Tensor, Tensor, Tensor | None], wind
     across, eights = -(-window.out[1] // _COLUMNS), images * (channels // _LEAST)
     rows = _rows(window, eights * across * -(-window.out[0] // 2), queue.backend.multiprocessors)
     unrolled = rows > 1 or (window.kernel[0] <= _UNROLLED and window.dilations[0] == 1)
+    given = x.unrounded or x
     assert x.format
     sizes = {"KERNEL": window.kernel, "STRIDE": window.strides, "DILATION": window.dilations}
     macros = (
-        ("TX", x.format.name), ("TB", bias.format.name if bias is not None and bias.format else "float"),
+        ("TX", x.format.name), ("TB", bias.format.name if bias is not None and bias.format else "float"), ("ROUNDS", int(given is not x)),
         *((f"{name}_{axis}", two[at]) for name, two in sizes.items() for at, axis in enumerate(("HEIGHT", "WIDTH"))), ("ROWS", rows), ("COLS", _COLUMNS),
         ("UNROLLED", int(unrolled)),
     )  # fmt: skip
@@ -216,8 +217,8 @@ def _depthwise(queue: Queue, tensors: tuple[Tensor, Tensor, Tensor | None], wind
     beside = [(one[0], one[1], one[2], one[3]) for one in strides]
     source = ending.source("conv_depthwise.cu", "conv_depthwise", macros, beside, channels)
     threads = eights * across * -(-window.out[0] // rows)
-    given = (queue.at(x), queue.at(w), queue.at(bias), *ending.arguments(queue, beside))
-    queue.launch(source, -(-threads // _DEPTHWISE), _DEPTHWISE, *given, conv_problem(images, channels, 1, 1, window))
+    operands = (queue.at(given), queue.at(w), queue.at(bias), *ending.arguments(queue, beside))
+    queue.launch(source, -(-threads // _DEPTHWISE), _DEPTHWISE, *operands, conv_problem(images, channels, 1, 1, window))
 
 
 def _rows(window: Window, threads: int, multiprocessors: int) -> int:
