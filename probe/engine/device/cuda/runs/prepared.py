@@ -24,6 +24,7 @@ from probe.engine.device.cuda.runs.recording import (
     Stored,
     Uploaded,
 )
+from probe.engine.device.cuda.runs.shared import copy_bytes
 from probe.engine.device.cuda.runs.staged import InUse, Staged, in_use
 from probe.engine.device.cuda.tensors.formats import packed, unpacked
 from probe.engine.device.cuda.tensors.tensor import Buffer, Tensor
@@ -250,7 +251,7 @@ class Prepared:
                 continue
             tensor = self._value(step.host)
             assert tensor.held is not None and tensor.format is not None
-            part[:] = packed(tensor.held, tensor.format).reshape(-1).view(np.uint8)
+            copy_bytes(part, packed(tensor.held, tensor.format).reshape(-1).view(np.uint8))
 
     def send(self) -> None:
         """Copy the inputs that were taken over to the device. Returns before they are there."""
