@@ -24,6 +24,7 @@ _WIDE = 1024  # columns from which a row is a block's
 _UNIT = 2.0**-40  # nats
 _DISTRIBUTIONS = 600_000  # of 27.7 nats each, at most, whose sum in units stays below 2^64
 _PAIRS, _WORDS = 64, 10  # of results of rows: pairs together, words each
+_MAXIMA = 1 << 17  # words of columns' maxima together
 _STRETCH = 64  # rows that a thread walks down a column
 
 
@@ -37,6 +38,15 @@ class PendingRows:
     asked: Agreement
 
 
+@dataclass(frozen=True, slots=True)
+class PendingColumns:
+    """Maxima of ``cols`` columns that the device is still at: errors from word ``first`` of ``made`` on, then ranges."""
+
+    made: Tensor
+    first: int
+    cols: int
+
+
 class Agreements:
     """Of many pairs: launched as they are asked for, fetched afterwards."""
 
@@ -44,7 +54,9 @@ class Agreements:
         self._queue = queue
         self._open: Tensor | None = None  # results of rows, of ``_used`` pairs so far
         self._used = 0
-        self._read: dict[int, Array] = {}
+        self._maxima: Tensor | None = None  # of columns, of which ``_taken`` words are used
+        self._taken = 0
+        self._read: dict[int, tuple[Tensor, Array]] = {}
 
     def rows(self, actual: Tensor, golden: Tensor, asked: Agreement) -> PendingRows:
         """Launch the rows of a pair; ``rows_of`` reads what becomes of them.
@@ -70,35 +82,42 @@ class Agreements:
 
     def rows_of(self, pending: PendingRows) -> PairRows:
         """Waits for them; nothing is launched afterwards."""
-        key, rows, asked = id(pending.made), pending.rows, pending.asked
-        if key not in self._read:
-            raw = np.empty(pending.made.nbytes, np.uint8)
-            self._queue.backend.download(raw, pending.made.address(self._queue.backend))
-            self._read[key] = raw.reshape(_PAIRS, -1)
-        raw = self._read[key][pending.at]
+        rows, asked = pending.rows, pending.asked
+        raw = self._fetched(pending.made).reshape(_PAIRS, -1)[pending.at]
         top1, top5, kl_rows, kl = raw.view(np.uint64)[:4].tolist()
         return PairRows(
             rows, top1, rows if asked.cols > 5 else 0, top5, kl_rows, kl * _UNIT, float(raw.view(np.float64)[4])
         )
 
-    def columns(self, actual: Tensor, golden: Tensor, cols: int, threshold: float) -> Tensor:
+    def columns(self, actual: Tensor, golden: Tensor, cols: int, threshold: float) -> PendingColumns:
         """Launch the maxima of a pair's columns; ``columns_of`` reads them."""
         assert actual.format is not None
-        rows, made = actual.size // cols, self._cleared(2 * cols)
+        if self._maxima is None or self._taken + 2 * cols > self._maxima.size:
+            self._maxima, self._taken = self._cleared(max(_MAXIMA, 2 * cols)), 0
+        rows, pending = actual.size // cols, PendingColumns(self._maxima, self._taken, cols)
+        self._taken += 2 * cols
         blocks = math.ceil(cols / _THREADS) * math.ceil(rows / _STRETCH)
         macros = (("TA", actual.format.name), ("GROUP", 32), ("KL", 0), ("ENTRY_COLUMNS", 1))
         self._queue.launch(
-            Source("pair_rows.cu", "columns_most", macros), blocks, _THREADS, self._queue.at(actual), self._queue.at(golden), self._queue.at(made),
+            Source("pair_rows.cu", "columns_most", macros), blocks, _THREADS, self._queue.at(actual), self._queue.at(golden),
+            ctypes.c_void_p(pending.made.address(self._queue.backend) + 4 * pending.first),
             ctypes.c_longlong(rows), ctypes.c_int(cols), ctypes.c_int(_STRETCH), ctypes.c_float(threshold),
         )  # fmt: skip
-        return made
+        return pending
 
-    def columns_of(self, made: Tensor) -> tuple[Array, Array]:
-        """Largest error and largest golden magnitude of each column; waits for them."""
-        raw = np.empty(made.size, np.float32)
-        self._queue.backend.download(raw.view(np.uint8), made.address(self._queue.backend))
+    def columns_of(self, pending: PendingColumns) -> tuple[Array, Array]:
+        """Largest error and largest golden magnitude of each column; waits for them, and nothing is launched afterwards."""
+        raw = self._fetched(pending.made).view(np.float32)[pending.first : pending.first + 2 * pending.cols]
         error, extent = raw.astype(np.float64).reshape(2, -1)
         return error, extent
+
+    def _fetched(self, made: Tensor) -> Array:
+        """Bytes of results of many pairs, copied to the host once."""
+        if id(made) not in self._read:
+            raw = np.empty(made.nbytes, np.uint8)
+            self._queue.backend.download(raw, made.address(self._queue.backend))
+            self._read[id(made)] = made, raw
+        return self._read[id(made)][1]
 
     def _cleared(self, words: int) -> Tensor:
         made = self._queue.empty((words,), I32)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from probe.engine.device.cuda.errors import OutOfMemory, Unsupported
-from probe.engine.device.cuda.sums.agreement import Agreements
+from probe.engine.device.cuda.sums.agreement import Agreements, PendingColumns, PendingRows
 from probe.engine.device.cuda.sums.counts import Counts
 from probe.engine.device.cuda.sums.pairs import Pairs
 from probe.engine.device.cuda.tensors.formats import F32, unpacked
@@ -87,7 +87,7 @@ class Comparing:
     def __init__(self, queue: Queue, worst: int) -> None:
         self._queue = queue
         self._pairs, self._counts, self._agreements = Pairs(queue, most=max(1, worst)), Counts(queue), Agreements(queue)
-        self._asked: list[tuple[int, int | None, Any, Tensor | None]] = []
+        self._asked: list[tuple[int, int | None, PendingRows | None, PendingColumns | None]] = []
 
     def hold(self, array: Array) -> Held | None:
         """As ``Comparison.hold``."""
