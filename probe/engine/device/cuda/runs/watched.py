@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _MOST = 8  # recordings held
 _PATIENCE = 3  # recordings that may go wrong before every run is made anew
-_SHARE = 2  # of the device's free memory that tensors may take which are all there at once: a half
+_SHARE = 4  # of the device's free memory that tensors may take which are all there at once, and stay there: a quarter
 UNDER_WAY = "another run of these tensors is under way"
 NO_ROOM = "tensors of the run before are still held, and there is no room to move them to"
 
