@@ -37,6 +37,15 @@ template <class T, int N> __device__ __forceinline__ void store(T* to, const Pac
         for (int n = 0; n < N; n += 16 / sizeof(T)) store_16(to + n, *(const unsigned(*)[4])&from.lane[n]);
     }
 }
+// where it is `wanted`
+template <class T, int N> __device__ __forceinline__ void store(T* to, const Pack<T, N>& from, bool wanted) {
+    if constexpr (sizeof(T) * N % 16) {
+        if (wanted) *(Pack<T, N>*)to = from;
+    } else {
+#pragma unroll
+        for (int n = 0; n < N; n += 16 / sizeof(T)) store_16(to + n, *(const unsigned(*)[4])&from.lane[n], wanted);
+    }
+}
 
 // Rounding without storing: what a tensor inside a fused layer goes through (bf16: convert.cuh).
 __device__ __forceinline__ float round_f16(float x) { return widen(to_f16(x)); }

@@ -107,3 +107,8 @@ __device__ __forceinline__ void load_16(unsigned (&x)[4], const void* from) {
 __device__ __forceinline__ void store_16(void* to, const unsigned (&x)[4]) {
     asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(to), "r"(x[0]), "r"(x[1]), "r"(x[2]), "r"(x[3]) : "memory");
 }
+// the same where it is `wanted`, without a branch, which would keep what is computed before it from what is computed behind it; nobody reads there
+__device__ __forceinline__ void store_16(void* to, const unsigned (&x)[4], bool wanted) {
+    asm volatile("{ .reg .pred p; setp.ne.b32 p, %5, 0; @p st.global.v4.b32 [%0], {%1, %2, %3, %4}; }"
+                 ::"l"(to), "r"(x[0]), "r"(x[1]), "r"(x[2]), "r"(x[3]), "r"((int)wanted));
+}

@@ -303,16 +303,19 @@ __launch_bounds__(THREADS, 1) matmul_wgmma(
                     if (f < EIGHTS) staged[down * STAGED_ROW + right] = sums[f / (BN / 16)][(f % (BN / 16) * 2 + q / 4 % 2) * 4 + q % 2 * 2 + q / 2 % 2];
                 }
                 __syncwarp();
+                float values[2][8], row[2][8];
 #pragma unroll
-                for (int half = 0; half < 2 && e + half < EIGHTS; ++half) {
-                    float values[8], row[8];
+                for (int q = 0; q < 8; q += 4) {
 #pragma unroll
-                    for (int q = 0; q < 8; q += 4) {
-                        *(Pack<float, 4>*)(values + q) = *(const Pack<float, 4>*)(staged + (lane % 16 + half * 16) * STAGED_ROW + lane / 16 * 8 + q);
-                        if (ADDED == 2) *(Pack<float, 4>*)(row + q) = *(const Pack<float, 4>*)(kept + (e + half) / (BN / 16) * 64 + warp * 16 + lane / 16 * 8 + q);
+                    for (int half = 0; half < 2 && e + half < EIGHTS; ++half) {
+                        *(Pack<float, 4>*)(values[half] + q) = *(const Pack<float, 4>*)(staged + (lane % 16 + half * 16) * STAGED_ROW + lane / 16 * 8 + q);
+                        if (ADDED == 2) *(Pack<float, 4>*)(row[half] + q) = *(const Pack<float, 4>*)(kept + (e + half) / (BN / 16) * 64 + warp * 16 + lane / 16 * 8 + q);
                     }
-                    hand_over<8>(values, added, row, beside[e / AT_ONCE % 2][e % AT_ONCE + half], spot_at(e + half), out, p);
                 }
+                __syncwarp();
+#pragma unroll
+                for (int half = 0; half < 2 && e + half < EIGHTS; ++half)
+                    hand_over<8>(values[half], added, row[half], beside[e / AT_ONCE % 2][e % AT_ONCE + half], spot_at(e + half), out, p);
 #else
 #pragma unroll
                 for (int q = 0; q < 8; ++q) {
@@ -329,6 +332,7 @@ __launch_bounds__(THREADS, 1) matmul_wgmma(
                             *(Pack<float, 4>*)(values[half] + q) = *(const Pack<float, 4>*)(staged + (lane / 4 + half * 8) * STAGED_ROW + lane % 4 * 8 + q);
                         if (ADDED == 2) *(Pack<float, 4>*)(row + q) = *(const Pack<float, 4>*)(kept + j * 8 + lane % 4 * 8 + q);
                     }
+                    __syncwarp();  // now, so that what comes next is staged beside this
 #pragma unroll
                     for (int half = 0; half < 2; ++half)
                         hand_over<8>(values[half], added, row, beside[e / AT_ONCE % 2][e % AT_ONCE + half], spot_at(e + half), out, p);
@@ -339,9 +343,9 @@ __launch_bounds__(THREADS, 1) matmul_wgmma(
                         float one[1] = {staged[down * STAGED_ROW + lane]}, row[1] = {ADDED == 2 ? kept[j * 8 + lane] : 0.f};
                         hand_over<1>(one, added, row, beside_of<1>(spot, true, out, p), spot, out, p);
                     }
+                    __syncwarp();
                 }
 #endif
-                __syncwarp();
             }
 #endif
         }

@@ -33,7 +33,7 @@ template <int N> __device__ __forceinline__ void put(const Out& out, const float
     Pack<TY, N> y;
 #pragma unroll
     for (int n = 0; n < N; ++n) write(y.lane[n], sums[n]);
-    if (in) store(out.y + spot.at, y);
+    store(out.y + spot.at, y, in);
 }
 template <int N> __device__ __forceinline__ void put(const Out& out, const float (&sums)[N], const Spot& spot) { put(out, sums, fetch<N>(out, spot), spot); }
 #endif

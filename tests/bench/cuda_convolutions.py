@@ -79,7 +79,7 @@ def run(
     rounding = "" if stored is F32 else stored.name
     steps = [Step("p", "float", "sum", rounding)]
     if adds:
-        steps.append(Step("v", "float", "op_add(p, x0)", rounding))
+        steps.append(Step("v", "float", "float(op_add(p, x0))", rounding))
     steps.append(Step("y", "float", f"op_relu({steps[-1].name})", rounding, stored))
     tail = OPS["Conv"].tailed
     assert tail is not None

@@ -35,7 +35,8 @@ inline void load_16(unsigned (&x)[4], const void* from) {
     if ((unsigned long long)from % 16) abort();  // the instruction faults
     std::memcpy(x, from, 16);
 }
-inline void store_16(void* to, const unsigned (&x)[4]) {
+inline void store_16(void* to, const unsigned (&x)[4], bool wanted = true) {
+    if (!wanted) return;
     if ((unsigned long long)to % 16) abort();  // the instruction faults
     std::memcpy(to, x, 16);
 }

@@ -185,7 +185,7 @@ def _text(file: str, operands: tuple[Operand, ...], axes: tuple[tuple[str, ...],
     lines += [f"    const {kind}& {name} = out.{name};" for kind, name, _ in made]
     lines += [f"    Pack<{kind}, N> {name}_out;" for name, kind in stored]
     lines += [f"    {line}" for line in loop_lines(operands, steps, ("sum",), [one.name for one in once])]
-    lines += [*(f"    if (in) store(out.{name}_at + spot.at, {name}_out);" for name, _ in stored), "}"]
+    lines += [*(f"    store(out.{name}_at + spot.at, {name}_out, in);" for name, _ in stored), "}"]
     at_once = "put(out, sums, fetch<N>(out, spot), spot);"
     lines += [f"template <int N> __device__ __forceinline__ void put({whole}, const Spot& spot) {{ {at_once} }}", ""]
     return "\n".join(lines) + kernel_text(file)
