@@ -1,18 +1,32 @@
 // Values copied from one place to another, bit for bit. UNIT is unsigned of the size that is moved at once: an element, or several neighbours.
 // Tactics:
-//   copy_strided   y[d] = x[s], d and s walking over up to RANK axes, each with its own strides: slice, expand, concat, split, pad, tile
+//   copy_strided   y[d] = x[s], d and s walking over up to RANK axes, each with its own strides: slice, expand, concat, split, pad, tile; or from
+//                  one type of float to another, rounded once
 //   transpose      [outer, inner, rows, cols] -> [outer, inner, cols, rows] through shared memory: both sides in whole lines, VEC elements an access
 //   gather         y[o, j, i] = x[o, indices[j], i]; negative indices count from the end, one out of range sets *fault
-// NVRTC defines: UNIT (unsigned of 1, 2, 4 or 8 bytes, or Wide for 16); copy_strided: RANK, INDEX; transpose: TILE, VEC; gather: TI.
+// NVRTC defines: UNIT (unsigned of 1, 2, 4 or 8 bytes, or Wide for 16); copy_strided: RANK, INDEX, in
+// place of UNIT TX, TY and VEC where types differ; transpose: TILE, VEC; gather: TI.
 #include "common.cuh"
 
 struct alignas(16) Wide { unsigned lane[4]; };
 
 #ifdef ENTRY_COPY
-// Axis 0 is the slowest. e: extents; s: steps of x; d: steps of y; all in UNITs.
+#ifdef UNIT
+typedef UNIT From;
+typedef UNIT To;
+__device__ __forceinline__ void move(To& to, From from) { to = from; }
+#else
+typedef Pack<TX, VEC> From;
+typedef Pack<TY, VEC> To;
+__device__ __forceinline__ void move(To& to, const From& from) {
+#pragma unroll
+    for (int v = 0; v < VEC; ++v) write(to.lane[v], read(from.lane[v]));
+}
+#endif
+// Axis 0 is the slowest. e: extents; s: steps of x; d: steps of y; all in what is moved at once.
 struct Axes { i64 e[RANK], s[RANK], d[RANK]; };
 
-extern "C" __global__ void __launch_bounds__(256) copy_strided(const UNIT* __restrict__ x, UNIT* __restrict__ y, INDEX count, Axes axes) {
+extern "C" __global__ void __launch_bounds__(256) copy_strided(const From* __restrict__ x, To* __restrict__ y, INDEX count, Axes axes) {
     take_turn();
     INDEX at = (INDEX)blockIdx.x * 256 + threadIdx.x;
     if (at >= count) return;
@@ -24,7 +38,7 @@ extern "C" __global__ void __launch_bounds__(256) copy_strided(const UNIT* __res
         from += (i64)here * axes.s[axis];
         to += (i64)here * axes.d[axis];
     }
-    y[to + (i64)at * axes.d[0]] = x[from + (i64)at * axes.s[0]];
+    move(y[to + (i64)at * axes.d[0]], x[from + (i64)at * axes.s[0]]);
 }
 #endif
 

@@ -19,7 +19,7 @@ from probe.engine.device.cuda.ops.table import OPS
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.tensors.channels_last import channels_last, dense_when_asked, has_channels_last
 from probe.engine.device.cuda.tensors.copies import in_dense_order, lying_of, placed
-from probe.engine.device.cuda.tensors.formats import F16, F32
+from probe.engine.device.cuda.tensors.formats import BF16, F16, F32
 from probe.engine.device.cuda.tensors.lying import Lying, dense, joined, refined
 from probe.engine.device.cuda.tensors.tensor import Tensor, host_tensor
 
@@ -196,6 +196,24 @@ NUMBERS = {
     "Pad": [np.array([0, 0, 1, 0, 0, 0, 2, 1], np.int64)],
     "Slice": [np.array([1], np.int64), np.array([5], np.int64), np.array([1], np.int64)],
 }
+
+
+@pytest.mark.parametrize("stored", [F16, BF16, F32], ids=str)
+def test_a_concatenation_brings_its_parts_into_one_type(backend, stored):
+    """Each copied to its place and rounded or widened on the way, whatever it was stored in."""
+    queue, random = Queue(backend, 18), np.random.default_rng(6)
+    arrays = [random.standard_normal((2, count, 24), dtype=np.float32) for count in (1, 5, 3)]
+    parts = [queue.convert(tensor_of(queue, array), one) for array, one in zip(arrays, (F32, F16, BF16), strict=True)]
+    expected = np.concatenate([values_of(queue, queue.convert(part, stored)) for part in parts], 1)
+    before = dict(queue.launches)
+    node = ir.node("Concat", inputs=[None] * 3, attributes={"axis": 1})
+    (made,) = OPS["Concat"].compute(queue, Call(node, parts, [stored], 18))
+    assert made is not None and made.format is stored
+    assert (
+        queue.launches["copy_strided"] - before.get("copy_strided", 0) == 3
+        and queue.launches["chain"] == before["chain"]
+    )
+    np.testing.assert_array_equal(values_of(queue, made), expected)
 
 
 @pytest.mark.parametrize("name", IMAGES)

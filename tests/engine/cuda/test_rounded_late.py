@@ -28,6 +28,7 @@ NETWORKS = {
 { n = Neg (x)  t = Transpose <perm = [1, 0, 2]> (n)  p = MatMul (t, w)  a = Relu (p)  f = Reshape (a, flat)  q = Gemm (f, v, c)
   y = Reshape (q, s) }""",
     "stem": """g (float[2,3,11,13] x) => (float[2,16,6,7] y) { y = Conv <pads = [1, 1, 1, 1], strides = [2, 2]> (x, k, b) }""",
+    "patches": """g (float[2,3,24,36] x) => (float[2,16,2,3] y) { y = Conv <strides = [12, 12]> (x, k, b) }""",
     "depthwise": """g (float[2,16,7,9] x) => (float[2,16,7,9] y)
 { n = Neg (x)  y = Conv <group = 16, pads = [1, 1, 1, 1]> (n, k, b) }""",
     "images": """g (float[2,16,7,9] x) => (float[2,24,7,9] y)
@@ -36,10 +37,17 @@ NETWORKS = {
 WEIGHTS = {
     "linear": {"w": (16, 32), "v": (32, 24), "c": (24,)},
     "stem": {"k": (16, 3, 3, 3), "b": (16,)},
+    "patches": {"k": (16, 3, 12, 12), "b": (16,)},
     "depthwise": {"k": (16, 1, 3, 3), "b": (16,)},
     "images": {"k": (16, 16, 3, 3), "b": (16,), "m": (24, 16, 1, 1)},
 }
-SHAPES = {"linear": (2, 9, 16), "stem": (2, 3, 11, 13), "depthwise": (2, 16, 7, 9), "images": (2, 16, 7, 9)}
+SHAPES = {
+    "linear": (2, 9, 16),
+    "stem": (2, 3, 11, 13),
+    "patches": (2, 3, 24, 36),
+    "depthwise": (2, 16, 7, 9),
+    "images": (2, 16, 7, 9),
+}
 
 
 @pytest.fixture(scope="session")
@@ -77,20 +85,23 @@ def test_nothing_is_rounded_by_a_pass_of_its_own(tmp_path, network):
     engine, feeds = engine_of(tmp_path, network)
     backend = NullBackend()
     backend.arch = "sm_90a"
-    once = int(network != "stem")  # Neg
+    once = int(network not in ("stem", "patches"))  # Neg
     assert launched(engine, backend, feeds).count("chain") == once
     backend.arch = "sm_80"
     assert launched(engine, backend, feeds).count("chain") > once
 
 
-def test_images_are_packed_and_rounded_at_once(tmp_path):
-    engine, feeds = engine_of(tmp_path, "stem", "fp16")
+@pytest.mark.parametrize(("network", "by"), [("stem", "pack_channels"), ("patches", "copy_strided")])
+def test_images_are_brought_together_and_rounded_at_once(tmp_path, network, by):
+    engine, feeds = engine_of(tmp_path, network, "fp16")
     backend = NullBackend()
     backend.arch = "sm_90a"
-    assert launched(engine, backend, feeds) == ["pack_channels", "matmul_wgmma", "transpose"]
+    assert launched(engine, backend, feeds) == [by, "matmul_wgmma", "transpose"]
 
 
-@pytest.mark.parametrize(("network", "precision"), [*((one, "tf32") for one in NETWORKS), ("stem", "fp16")])
+@pytest.mark.parametrize(
+    ("network", "precision"), [*((one, "tf32") for one in NETWORKS), ("stem", "fp16"), ("patches", "fp16")]
+)
 @pytest.mark.parametrize("place", ["hopper", pytest.param("gpu", marks=pytest.mark.gpu)])
 def test_the_bits_are_those_of_a_pass(request, tmp_path, monkeypatch, place, network, precision):
     backend = request.getfixturevalue(place)
@@ -132,7 +143,7 @@ def test_passes_round_to_nearest_even_and_cut_what_would_overflow(backend):
     beyond = np.array([0x7F7FFFFF, 0x7F7FF000, 0x7F7FF001, 0x7F7FE001, 0x7F7FEFFF, 0x7F800000], np.uint32).view(
         np.float32
     )
-    values = np.concatenate([extremes(), beyond, -beyond, np.zeros(1, np.float32), np.float32([-0.0])])
+    values = np.concatenate([extremes(), beyond, -beyond, np.zeros(1, np.float32), np.array([-0.0], np.float32)])
     bits = values.view(np.uint32)
     rounded = (bits + 0xFFF + (bits >> 13 & 1)) & 0xFFFFE000
     cut = (rounded & 0x7F800000) == 0x7F800000

@@ -12,7 +12,7 @@ from probe.engine.device.cuda.ops.matmul import run
 from probe.engine.device.cuda.ops.product import Matrices, describe
 from probe.engine.device.cuda.ops.window import Window
 from probe.engine.device.cuda.tensors import channels_last as order
-from probe.engine.device.cuda.tensors.copies import in_dense_order, lying_of
+from probe.engine.device.cuda.tensors.copies import in_dense_order, lying_of, rounded_late
 
 if TYPE_CHECKING:
     from probe.engine.device.cuda.layers.chain import Step
@@ -51,9 +51,12 @@ def conv(queue: Queue, call: Call, window: Window, readings: Readings, steps: Se
     (images, channels), outputs = x.shape[:2], w.shape[0]
     (rows, cols), (height, width) = window.out, window.kernel
     depth, pixels = channels * height * width, images * rows * cols
-    cut = lying_of(queue, x).reshaped((images, channels, rows, height, cols, width))
+    given = x.before or x  # rounded on the way
+    cut = lying_of(queue, given).reshaped((images, channels, rows, height, cols, width))
     assert cut is not None, "an axis divides at its own extent"
-    patches = in_dense_order(queue, cut.permuted((0, 2, 4, 1, 3, 5)))
+    patches = in_dense_order(queue, cut.permuted((0, 2, 4, 1, 3, 5)), x.format)
+    if x.unrounded is not None and x.format is not None:
+        patches = rounded_late(queue, patches, x.format, "tf32")
     shape = (images, rows, cols, outputs)
     beside = [(name, order.reading_last(queue, one)) for name, one in readings]
     ending = through(queue, shape, beside, steps) if steps else storing(queue, shape, call.store())

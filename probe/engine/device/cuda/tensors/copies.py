@@ -37,13 +37,17 @@ def copy(
     target: tuple[Tensor, int, Strides],
 ) -> None:
     """Copy a box of ``extents`` elements: each side a tensor, the element it begins at, and its strides (in elements; 0 and negative ones
-    allowed on the source).
+    allowed on the source). Floats become what the target stores.
 
     Raises:
         Unsupported: more axes than the kernel walks over.
     """
     (x, x_first, x_strides), (y, y_first, y_strides) = source, target
-    assert x.format is not None and x.format is y.format
+    assert (
+        x.format is not None
+        and y.format is not None
+        and (x.format is y.format or x.format.is_float is y.format.is_float is True)
+    )
     if not math.prod(extents):
         return
     joined, (x_steps, y_steps) = collapse(extents, [x_strides, y_strides])
@@ -52,13 +56,15 @@ def copy(
     lanes = 1
     if x_steps[-1] == y_steps[-1] == 1:
         rest = (*x_steps[:-1], *y_steps[:-1], x_first, y_first)
-        lanes = width(16 // x.format.bytes, joined[-1], *rest)
+        lanes = width(16 // max(x.format.bytes, y.format.bytes), joined[-1], *rest)
     walk = (*joined[:-1], joined[-1] // lanes)
     steps = [(*(s // lanes for s in one[:-1]), one[-1]) for one in (x_steps, y_steps)]
     count = math.prod(walk)
     wide = count >= _SMALL
-    unit = UNITS[x.format.bytes * lanes]
-    macros = (("UNIT", unit), ("RANK", len(walk)), ("INDEX", "i64" if wide else "unsigned"), ("ENTRY_COPY", 1))
+    moved = (("UNIT", UNITS[x.format.bytes * lanes]),)
+    if x.format is not y.format:
+        moved = (("TX", x.format.name), ("TY", y.format.name), ("VEC", lanes))
+    macros = (*moved, ("RANK", len(walk)), ("INDEX", "i64" if wide else "unsigned"), ("ENTRY_COPY", 1))
     axes = (ctypes.c_longlong * (3 * len(walk)))(*walk, *steps[0], *steps[1])
     index = ctypes.c_longlong if wide else ctypes.c_uint
     queue.launch(
@@ -133,13 +139,13 @@ def transposed(queue: Queue, x: Tensor, order: Sequence[int]) -> Tensor:
     return placed(queue, lies) if lies.in_order else in_dense_order(queue, lies)
 
 
-def in_dense_order(queue: Queue, lies: Lying) -> Tensor:
-    """A copy of what lies so."""
+def in_dense_order(queue: Queue, lies: Lying, format: Format | None = None) -> Tensor:  # noqa: A002 - the word of the room
+    """A copy of what lies so; in another type of float where one is given."""
     x = lies.base
     assert x.format is not None
-    y = queue.empty(lies.shape, x.format)
+    y = queue.empty(lies.shape, format or x.format)
     parts = lies.parts
-    if not _tiled(queue, lies, y):
+    if y.format is not x.format or not _tiled(queue, lies, y):
         extents, steps = tuple(extent for extent, _ in parts), tuple(step for _, step in parts)
         copy(queue, extents or (1,), (x, lies.first, steps or (0,)), (y, 0, contiguous(extents or (1,))))
     return y
