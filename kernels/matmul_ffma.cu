@@ -36,11 +36,12 @@ template <int WIDE> __device__ __forceinline__ void bring(float* to, const float
     else copy4(to, from, in);
 }
 
-// What this thread fetches of a matrix, tile after tile along k: EACH strips, STEP rows apart, in the same columns. ROWS x COLS values a tile, COLS
-// contiguous in memory; ALONG 1: k runs along the columns, 0: along the rows.
+// What this thread fetches of a matrix, tile after tile along k: EACH strips, in the same PARTS columns of rows that are STEP apart. ROWS x COLS values a
+// tile, COLS contiguous in memory; ALONG 1: k runs along the columns, 0: along the rows.
 template <int ROWS, int COLS, int PITCH, int ALONG, int WIDE> struct Strips {
-    static constexpr int STEP = THREADS / (COLS / WIDE), EACH = ROWS / STEP;
-    static_assert(THREADS % (COLS / WIDE) == 0 && ROWS % STEP == 0, "every thread fetches as many strips of its own columns");
+    static constexpr int ACROSS = COLS / WIDE, PARTS = ACROSS > THREADS ? ACROSS / THREADS : 1, STEP = PARTS > 1 ? 1 : THREADS / ACROSS;
+    static constexpr int EACH = ROWS / STEP * PARTS;
+    static_assert((PARTS > 1 ? ACROSS % THREADS == 0 : THREADS % ACROSS == 0) && ROWS % STEP == 0, "every thread fetches as many strips of its own columns");
     const float* matrix;
     int from, stride;  // elements; between rows
     int row, col, outside;  // rows or columns from here on lie outside, as far as the axis that is not k says
@@ -49,8 +50,8 @@ template <int ROWS, int COLS, int PITCH, int ALONG, int WIDE> struct Strips {
     __device__ __forceinline__ void begin(const float* at, int first, int extent, int between, int k) {
         matrix = at;
         stride = between;
-        row = threadIdx.x / (COLS / WIDE);
-        col = threadIdx.x % (COLS / WIDE) * WIDE;
+        row = PARTS > 1 ? 0 : threadIdx.x / ACROSS;
+        col = (PARTS > 1 ? threadIdx.x : threadIdx.x % ACROSS) * WIDE;
         outside = extent - first;
         from = ALONG ? (first + row) * stride + k + col : (k + row) * stride + first + col;
     }
@@ -61,9 +62,10 @@ template <int ROWS, int COLS, int PITCH, int ALONG, int WIDE> struct Strips {
         tile += row * PITCH + col;
 #pragma unroll
         for (int e = 0; e < EACH; ++e) {
-            bool in = (ALONG ? col : row + e * STEP) < left && (ALONG ? row + e * STEP : col) < outside;
-            bring<WIDE>(tile + e * STEP * PITCH, matrix + (in ? at : 0), in);
-            at += STEP * stride;
+            int down = e / PARTS * STEP, right = e % PARTS * THREADS * WIDE, r = row + down, c = col + right;
+            bool in = (ALONG ? c : r) < left && (ALONG ? r : c) < outside;
+            bring<WIDE>(tile + down * PITCH + right, matrix + (in ? at + right : 0), in);
+            if (e % PARTS == PARTS - 1) at += STEP * stride;
         }
         from += ALONG ? COLS : ROWS * stride;
     }
@@ -106,40 +108,35 @@ struct alignas(16) Begin {
     }
 };
 
-// What this thread fetches of the windows of an image, channels last: rows are output pixels, k runs over taps, then channels. Four channels of EACH
-// pixels, STEP rows apart, which begin where shared memory says; or (WIDE 1) EACH k of one pixel, one after the other.
+// What this thread fetches of the windows of an image, channels last: rows are output pixels, k runs over taps, then channels. WIDE channels of EACH
+// pixels, STEP rows apart, whose windows begin where shared memory says.
 template <int WIDE> struct Gathered {
-    static constexpr int STEP = THREADS / (BK / WIDE), EACH = WIDE == 4 ? BM / STEP : BM * BK / THREADS;
-    static_assert(WIDE == 4 ? BM % STEP == 0 : THREADS % BM == 0, "every thread fetches as much");
+    static constexpr int STEP = THREADS / (BK / WIDE), EACH = BM / STEP;
+    static_assert(THREADS % (BK / WIDE) == 0 && BM % STEP == 0, "every thread fetches as many strips of its own columns");
     const float* image;
+    const Begin* begins;
     int row, col;
     Tap tap;
-    Begin mine;
-    const Begin* all;
 
-    __device__ __forceinline__ void begin(const float* at, int first, int extent, int k, Begin* begins, const Conv& w) {
+    __device__ __forceinline__ void begin(const float* at, int first, int extent, int k, Begin* all, const Conv& w) {
         image = at;
-        all = begins;
-        row = WIDE == 4 ? threadIdx.x / (BK / WIDE) : threadIdx.x % BM;
-        col = WIDE == 4 ? threadIdx.x % (BK / WIDE) * WIDE : threadIdx.x / BM * EACH;
+        begins = all;
+        row = threadIdx.x / (BK / WIDE);
+        col = threadIdx.x % (BK / WIDE) * WIDE;
         tap.begin(k + col, w);
-        if (WIDE == 4) {
-            for (int r = threadIdx.x; r < BM; r += THREADS) begins[r].set(first + r, extent, w);
-            __syncthreads();
-        } else {
-            mine.set(first + row, extent, w);
-        }
+        for (int r = threadIdx.x; r < BM; r += THREADS) all[r].set(first + r, extent, w);
+        __syncthreads();
     }
     __device__ __forceinline__ void fetch(float* tile, int depth, const Conv& w) {
+        int step = (tap.down * w.width + tap.right) * w.channels + tap.channel;
+        tile += row * A_ROW + col;
 #pragma unroll
         for (int e = 0; e < EACH; ++e) {
-            Begin pixel = WIDE == 4 ? all[row + e * STEP] : mine;
-            bool in = col + (WIDE == 4 ? 0 : e) < depth && pixel.reaches(tap, w);
-            const float* from = in ? image + (pixel.corner + (tap.down * w.width + tap.right) * w.channels + tap.channel) : image;
-            bring<WIDE>(tile + (WIDE == 4 ? (row + e * STEP) * A_ROW + col : row * A_ROW + col + e), from, in);
-            if (WIDE == 1) tap.advance(1, w);
+            Begin pixel = begins[row + e * STEP];
+            bool in = col < depth && pixel.reaches(tap, w);
+            bring<WIDE>(tile + e * STEP * A_ROW, image + (in ? pixel.corner + step : 0), in);
         }
-        if (WIDE == 4 || EACH < BK) tap.advance(WIDE == 4 ? BK : BK - EACH, w);
+        tap.advance(BK, w);
     }
 };
 #else
@@ -215,7 +212,7 @@ __launch_bounds__(THREADS, RESIDENT) matmul_ffma(
     int first = units * stretch / SPLITS * (UNIT / BK), last = SPLITS == 1 ? steps : units * (stretch + 1) / SPLITS * (UNIT / BK);
 #if WINDOWS
     Gathered<A_WIDE> left_strips;
-    __shared__ Begin begins[A_WIDE == 4 ? BM : 1];
+    __shared__ Begin begins[BM];
     left_strips.begin(a, (int)row, (int)p.m, first * BK, begins, w);
 #else
     Strips<A_ROWS, A_BY_K ? BK : BM, A_ROW, A_BY_K, A_WIDE> left_strips;

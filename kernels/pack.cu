@@ -1,14 +1,16 @@
 // Images of few channels for tensor cores, padded with zeros:
-//   SQUARE 1   y[n, h, w, c] = x[n, c, h - top, w - left], eight channels a pixel
+//   SQUARE 1   y[n, h, w, c] = x[n, c, h - top, w - left], CHANNELS a pixel
 //   SQUARE 2   the same of squares of 2 x 2 pixels, [n, h, w, pixel of the square, c], four channels a pixel: a window that moves by two pixels
 //              moves by one square, and holds half as many zeros
-//   x TX, dense [images, channels, height, width]; y TY, rounded once where that is not TX, dense [images, out_height, out_width, 8 or 16]
+//   x TX, dense [images, channels, height, width]; y TY, rounded once where that is not TX, dense [images, out_height, out_width, CHANNELS or 16]
 // Tactic:
 //   pack_channels   a thread a pixel or square, written by accesses of 16 bytes
-// NVRTC defines: TX, TY, SQUARE.
+// NVRTC defines: TX, TY, SQUARE, CHANNELS (4 or 8; left out: 8, of squares 4).
 #include "common.cuh"
 
+#ifndef CHANNELS
 #define CHANNELS (SQUARE == 2 ? 4 : 8)
+#endif
 
 struct Packing { int images, channels, height, width, out_height, out_width, top, left; };
 

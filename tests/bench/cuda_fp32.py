@@ -22,7 +22,7 @@ import torch
 from probe import ir
 from probe.engine.device.cuda.ops import conv_nhwc
 from probe.engine.device.cuda.ops.call import Call
-from probe.engine.device.cuda.ops.ffma import TACTICS, Ffma, choose, cycles
+from probe.engine.device.cuda.ops.ffma import TACTICS, Ffma, choose, microseconds
 from probe.engine.device.cuda.ops.ffma_family import name_of
 from probe.engine.device.cuda.ops.matmul import product
 from probe.engine.device.cuda.ops.product import Matrices
@@ -154,11 +154,11 @@ def main() -> None:
             continue
         rotation = Rotation(backend, job.given, job.written, lambda queue, x, one=job: one.ours(queue, x, None))
         peer, seconds = torch_seconds(job, rotation, backend), kernel_seconds(job, rotation, None)
-        tiles = [one for one in sorted(TACTICS, key=lambda one: cycles(one, *job.size, many)) if given.all]
+        tiles = [one for one in sorted(TACTICS, key=lambda one: microseconds(one, *job.size, many)) if given.all]
         others = [
             (kernel_seconds(job, rotation, one), name_of(one)[5:])
             for one in tiles[: given.all]
-            if math.isfinite(cycles(one, *job.size, many))
+            if math.isfinite(microseconds(one, *job.size, many))
         ]
         rate = 2e-12 * math.prod(job.size) / seconds
         text = "; ".join(f"{name}: {one * 1e6:.1f}" for one, name in sorted(others)[:6])

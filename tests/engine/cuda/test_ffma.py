@@ -16,7 +16,7 @@ from probe.engine.device.cuda.layers.pointwise import Reading
 from probe.engine.device.cuda.ops.call import Call
 from probe.engine.device.cuda.ops.conv_nhwc import conv, refusal
 from probe.engine.device.cuda.ops.ending import storing, through
-from probe.engine.device.cuda.ops.ffma import TACTICS, Ffma, choose, clusters, cycles
+from probe.engine.device.cuda.ops.ffma import TACTICS, Ffma, choose, clusters, microseconds
 from probe.engine.device.cuda.ops.matmul import TILES, product, run
 from probe.engine.device.cuda.ops.product import Matrices, describe
 from probe.engine.device.cuda.ops.window import window_of
@@ -61,7 +61,7 @@ def test_a_tile_changes_no_bit(backend, problem):
     expected, exact, launched = multiplied(backend, problem, TILES[-1])
     assert launched == ["matmul_simt"]
     assert np.abs(expected - exact).max() < 1e-6 * problem[2]
-    for tile in WHOLE if backend.name != "host" else (Ffma(32, 32, 4, 4), Ffma(128, 64, 8, 8)):
+    for tile in WHOLE if backend.name != "host" else (Ffma(32, 32, 4, 4), Ffma(128, 64, 16, 8)):
         found, _, launched = multiplied(backend, problem, tile)
         assert launched == ["matmul_ffma"]
         assert np.array_equal(found, expected), tile
@@ -152,7 +152,7 @@ def convolved(backend, case, tile, *, tailed: bool = False):
 @pytest.mark.parametrize("case", CONVOLUTIONS, ids=str)
 def test_convolutions(backend, case):
     expected = None
-    for tile in [None, *WHOLE] if backend.name != "host" else (None, Ffma(64, 64, 8, 8)):
+    for tile in [None, *WHOLE] if backend.name != "host" else (None, Ffma(64, 64, 4, 8)):
         found, exact = convolved(backend, case, tile)
         assert np.abs(found - exact).max() < 2e-6 * math.prod(case[1][1:]) ** 0.5 * np.abs(exact).max(), tile
         expected = found if expected is None else expected
@@ -211,7 +211,7 @@ def test_ranges_depend_on_the_product_alone():
 
 
 def test_a_range_is_never_empty():
-    assert math.isinf(cycles(Ffma(64, 64, 4, 8, 8), 64, 64, 7 * 32, 1, MANY))
+    assert math.isinf(microseconds(Ffma(64, 64, 4, 8, 8), 64, 64, 7 * 32, 1, MANY))
 
 
 @pytest.mark.parametrize(
@@ -256,7 +256,7 @@ def nvrtc():
         pytest.skip(f"NVRTC cannot be loaded: {error}")
 
 
-@pytest.mark.parametrize("tile", [Ffma(128, 128, 8, 8), Ffma(64, 64, 8, 8, 4)], ids=str)
+@pytest.mark.parametrize("tile", [Ffma(128, 128, 8, 16), Ffma(64, 64, 4, 8, 4)], ids=str)
 def test_nothing_is_spilled(nvrtc, tile):
     fine(tile, ragged=False, tailed=True)
 

@@ -73,12 +73,19 @@ class Ffma:
         return min(_MOST_BLOCKS, _REGISTERS // (registers * self.threads), room)
 
 
-_MANY, _TWO_STAGES = 64, 256
-_TILES = ((128, 256, 8, 16), (256, 128, 16, 8), (128, 128, 8, 8), (128, 64, 8, 8), (64, 128, 8, 8), (64, 64, 8, 8), (64, 64, 4, 8), (128, 32, 8, 4),
-          (32, 64, 4, 8), (64, 32, 8, 4), (32, 32, 4, 4))  # fmt: skip
+_MANY, _TWO_STAGES, _LARGEST_SPLIT = 64, 256, 128 * 128
+# m, n, rows and columns of a thread; microseconds of an H200 for 32 elements of k: of a block that is alone on its multiprocessor, and of each of many
+_TIMES = {
+    (128, 256, 8, 16): (5.9, 5.95), (128, 128, 8, 16): (3.4, 2.94), (64, 128, 8, 16): (3.4, 1.5), (128, 64, 16, 8): (3.4, 1.5),
+    (64, 64, 4, 8): (0.93, 0.823), (128, 32, 8, 4): (1.4, 0.906), (32, 64, 4, 8): (0.92, 0.485), (64, 32, 8, 4): (1.0, 0.516),
+    (32, 32, 4, 4): (0.57, 0.244),
+}  # fmt: skip
 _SPLITS = (2, 3, 4, 6, 8)
 TACTICS = tuple(
-    Ffma(*tile, splits) for tile in _TILES for splits in (1, *_SPLITS) if splits == 1 or tile[2] * tile[3] <= _MANY
+    Ffma(*tile, splits)
+    for tile in _TIMES
+    for splits in (1, *_SPLITS)
+    if splits == 1 or tile[0] * tile[1] <= _LARGEST_SPLIT
 )
 
 
@@ -122,6 +129,7 @@ def launch(
             product.batches,
             queue.backend.multiprocessors,
             split=clusters(queue.backend.arch),
+            windows=gathered is not None,
             one_b=not any(product.b_batch),
         )
     by_k, by_n = a.col == 1 or gathered is not None, b.col == 1
@@ -178,9 +186,17 @@ def _along_n(queue: Queue, product: Product) -> Product:
 
 @lru_cache(maxsize=4096)
 def choose(
-    m: int, n: int, k: int, batch: int, multiprocessors: int, *, split: bool = True, one_b: bool = False
+    m: int,
+    n: int,
+    k: int,
+    batch: int,
+    multiprocessors: int,
+    *,
+    split: bool = True,
+    windows: bool = False,
+    one_b: bool = False,
 ) -> Ffma:
-    """The tactic that should take least time; arguments of ``cycles``.
+    """The tactic that should take least time; arguments of ``microseconds``.
 
     How often k is split depends on the product alone, and neither on what follows it nor on how its operands lie: the tile that computes a sum
     changes none of its bits, the ranges of k that are added do.
@@ -189,34 +205,42 @@ def choose(
         split: blocks may share a tile.
         one_b: the right operand is the same for the whole batch: a single taller product, if what follows lets it be one.
     """
+
+    def cost(one: Ffma, sizes: tuple[int, int, int, int]) -> float:
+        return microseconds(one, *sizes, multiprocessors, windows=windows)
+
     possible = [one for one in TACTICS if split or one.splits == 1]
     tall = (m * batch, n, k, 1) if one_b else (m, n, k, batch)
-    usual = min(possible, key=lambda one: cycles(one, *tall, multiprocessors))
-    return min(
-        (one for one in possible if one.splits == usual.splits),
-        key=lambda one: cycles(one, m, n, k, batch, multiprocessors),
-    )
+    usual = min(possible, key=lambda one: cost(one, tall))
+    return min((one for one in possible if one.splits == usual.splits), key=lambda one: cost(one, (m, n, k, batch)))
 
 
-def cycles(one: Ffma, m: int, n: int, k: int, batch: int, multiprocessors: int) -> float:
-    """What a product should take: rounds of blocks, each as fast as its warps find work for the multiprocessor."""
-    steps = math.ceil(k / _DEPTH)
+def microseconds(
+    one: Ffma, m: int, n: int, k: int, batch: int, multiprocessors: int, *, windows: bool = False
+) -> float:
+    """What a product should take: rounds of blocks, each as fast as they are side by side. Numbers fitted to 587 measurements of 35 problems on an
+    H200: half of them within 6 %, and what is chosen takes 3 % longer than the fastest, on average.
+
+    Args:
+        windows: the left operand is gathered from the windows of a convolution.
+    """
+    steps, tile = math.ceil(k / UNIT), one.m * one.n / 4096
     if one.splits > max(steps, 1):
         return math.inf
+    alone, each = _TIMES[one.m, one.n, one.tm, one.tn]
+    if windows:
+        alone, each = 1.2 * alone, 1.09 * each
+    count = math.ceil(steps / one.splits) if one.splits > 1 else math.ceil(k / _depth(k)) * _depth(k) / UNIT
     blocks = math.ceil(m / one.m) * math.ceil(n / one.n) * batch * one.splits
     at_once = one.at_once()
-    work = math.ceil(steps / one.splits) * _DEPTH * one.m * one.n / 128  # cycles, if nothing else were to do
-    # Beside its multiply-adds a warp loads, and counts: less a product, the more sums a thread has
-    work /= 1 / (1 + 1.6 / one.tm + 1.0 / one.tn)
-    rounds, rest = divmod(blocks, multiprocessors * at_once)
-    last = math.ceil(rest / multiprocessors)
-    warps = one.threads // 32
+    full, rest = divmod(math.ceil(blocks / multiprocessors), at_once)
+    shared = 1.7 + 0.03 * one.splits + 0.24 * tile if one.splits > 1 else 0.0
 
-    def taken(count: int) -> float:
+    def taken(many: int) -> float:
         """By so many blocks side by side."""
-        busy = min(1.0, 0.28 + 0.06 * count * warps)  # schedulers that have something to issue
-        return count * work / busy + 900
+        return max(alone, many * each) * count + 0.7 + 0.23 * tile * many + shared
 
-    stored = 1500 + 2500 * (one.splits > 1) + 0.15 * one.m * one.n / one.splits
-    split = 1.05 if one.splits > 1 else 1.0
-    return split * (rounds * taken(at_once) + (taken(last) if last else 0.0) + (rounds + (last > 0)) * stored) + 2500
+    moved = 4 * (n * k + m * n + m * k * (not windows)) * batch / 3.5e6
+    computed = full * taken(at_once) + (taken(rest) if rest else 0.0)
+    unsure = 1.03 if one.splits > 1 else 1.0  # what splitting wins has to be more than this is wrong
+    return 3.7 + max(unsure * computed, moved)

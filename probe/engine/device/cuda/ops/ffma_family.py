@@ -8,6 +8,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from probe.engine.device.cuda.ops import conv_nhwc, ffma
+from probe.engine.device.cuda.ops.conv import is_product
 from probe.engine.device.cuda.ops.family import Convolution
 from probe.engine.device.cuda.ops.ffma import TACTICS, Ffma
 
@@ -37,7 +38,8 @@ class FfmaFamily:
     def offered(self, queue: Queue, problem: Product | Convolution) -> Iterable[str]:
         """As ``Family.offered``: those that should be fastest."""
         sizes, many = _sizes(problem), queue.backend.multiprocessors
-        cost = {name: ffma.cycles(one, *sizes, many) for name, one in _variants().items()}
+        windows = isinstance(problem, Convolution) and not is_product(problem.window)
+        cost = {name: ffma.microseconds(one, *sizes, many, windows=windows) for name, one in _variants().items()}
         return sorted((name for name in cost if math.isfinite(cost[name])), key=cost.__getitem__)[:_OFFERED]
 
     def refusal(self, queue: Queue, problem: Product | Convolution, name: str) -> str | None:
