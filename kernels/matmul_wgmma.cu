@@ -40,7 +40,7 @@ typedef TAB T;
 #define EIGHTS (WM / 64 * (BN / 16))  // eights of a row that a thread finishes
 constexpr bool LARGE = WM / 64 * BN / 2 > 70 && CONSUMERS < 3 && SPLITS == 1;  // accumulators a thread: then consumers take registers of the copying warps
 // Of which what is read beside them is fetched together, while those before are finished: a warp waits for all its loads under way at once
-constexpr int FETCHED = (LARGE ? (WM / 64 * BN / 2 > 128 ? 64 : 96) : CONSUMERS > 2 ? (BN > 128 ? 16 : 32) : 64) / (int)sizeof(Beside<8>), AT_ONCE = FETCHED < 4 ? 2 : FETCHED < EIGHTS ? FETCHED / 2 * 2 : EIGHTS;
+constexpr int FETCHED = (LARGE ? (WM / 64 * BN / 2 > 128 ? 32 : WM / 64 * BN / 2 > 96 ? 64 : 96) : CONSUMERS > 2 ? (BN > 128 ? 16 : 32) : 64) / (int)sizeof(Beside<8>), AT_ONCE = FETCHED < 4 ? 2 : FETCHED < EIGHTS ? FETCHED / 2 * 2 : EIGHTS;
 
 #if WINDOWS
 // Of a convolution: rows of a are output pixels, k runs over taps, then over chunks of 64 channels
