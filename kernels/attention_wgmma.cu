@@ -10,85 +10,12 @@
 // before the products, the groups do them to queries, the copying group's other warps to keys. The order of every sum is fixed.
 // NVRTC defines: TAB, TY, DEPTH, WIDTH (64 or 128), CONSUMERS, BK (64 or 128), STAGES, ONLINE, PLAIN_AFTER, BEFORE_Q, BEFORE_K as attention.cu, WIDE 1
 // where nothing rounds w: it is multiplied as the sum of two TAB.
-#include "tma.cuh"
-#include "wgmma_rows.cuh"
-#include "attention.cuh"
-
-typedef TAB T;
+#include "attention_wgmma.cuh"
 
 #define THREADS (128 * (CONSUMERS + 1))
 #define BQ (64 * CONSUMERS)
 #define STAGE_BYTES (BK * 2 * (DEPTH > WIDTH ? DEPTH : WIDTH))
-#define QUERY_BYTES (64 * 2 * DEPTH)  // of a group
-#define HELPERS 96                    // threads that do steps to keys
-#define FRAGMENTS (WIDE ? 2 : 1)      // of w
-#define LOWEST __int_as_float(0xff800000)
-#define LOG2_E 1.4426950408889634f
-#define FAR (ONLINE ? 8.f : 60.f)  // powers of two: sums of so large parts are no Inf, nor are parts in TAB
-
-typedef float Scores[BK / 8][4];
-
-template <int N> __device__ __forceinline__ void pin(float (&x)[N][4]) {
-#pragma unroll
-    for (int j = 0; j < N; ++j)
-#pragma unroll
-        for (int i = 0; i < 4; ++i) wgmma_pin(x[j][i]);
-}
-
-// What a thread knows of a row of scores; four threads share a row. NaN among the scores makes the sum NaN, whatever the largest.
-struct Row {
-    // Weights are 2 to the power of score * by - shift: off by 2^-24 |score - top| of themselves. What the shift was rounded by scales all of a row alike,
-    // and their sum. Where it would be no number, scores are as far apart as numbers are there, and a smaller factor tells them apart as well.
-    // `top` is a score of the row, or was the largest when it was chosen. It stays while none lies more than FAR powers of two above.
-    float top = LOWEST, sum = 0.f, share, shift = 0.f, by = LOG2_E;
-    __device__ __forceinline__ void from(float score) {
-        by = fabsf(score) > 1e38f ? LOG2_E * 0x1p-10f : LOG2_E;
-        shift = score * by;
-    }
-    __device__ __forceinline__ float exponent(float score) const { return fmaf(score, by, -shift); }
-    // Whether an exponent is too large; where there was nothing but -Inf, any is.
-    __device__ __forceinline__ bool is_far(float exponent) const { return exponent > (top == LOWEST ? LOWEST : FAR); }
-    // From another score on: what the parts before are multiplied by. -Inf adds nothing, even to rows that have nothing else.
-    __device__ __forceinline__ float raise(float higher) {
-        float before = top, was = shift;
-        top = higher;
-        from(higher == LOWEST ? 0.f : higher);
-        return before == higher ? 1.f : before == LOWEST ? 0.f : two_to(was - shift);
-    }
-    __device__ __forceinline__ void divide() { share = 1.f / sum; }
-    // correctly rounded, or where it is rounded to 16 bits within two units in the last place of float (attention_rows.cuh)
-    __device__ __forceinline__ float over(float part) const {
-        float near = part * share;
-        return WIDE ? fmaf(fmaf(-near, sum, part), share, near) : near;
-    }
-};
-
-// of the four threads of a row
-template <class F> __device__ __forceinline__ float of_row(float x, F combine) {
-    x = combine(x, __shfl_xor_sync(0xffffffffu, x, 1));
-    return combine(x, __shfl_xor_sync(0xffffffffu, x, 2));
-}
-struct Larger { __device__ __forceinline__ float operator()(float x, float y) const { return fmaxf(x, y); } };
-struct Added { __device__ __forceinline__ float operator()(float x, float y) const { return x + y; } };
-
-// steps between, on a tile of scores; those behind the last are no keys. `column`: the thread's first
-__device__ __forceinline__ void step(Scores& s, const Beside& beside, int column, bool last) {
-#pragma unroll
-    for (int j = 0; j < BK / 8; ++j) beside.between(s[j], column + j * 8);
-    if (!last) return;
-#pragma unroll
-    for (int j = 0; j < BK / 8; ++j)
-#pragma unroll
-        for (int i = 0; i < 4; ++i)
-            if (column + j * 8 + i % 2 >= beside.rows.keys) s[j][i] = LOWEST;
-}
-
-__device__ __forceinline__ float highest_of(const Scores& s, int half, float top) {
-    float other = LOWEST;  // two chains
-#pragma unroll
-    for (int j = 0; j < BK / 8; ++j) top = fmaxf(top, s[j][half * 2]), other = fmaxf(other, s[j][half * 2 + 1]);
-    return fmaxf(top, other);
-}
+#define HELPERS 96  // threads that do steps to keys
 
 // what a tile adds to the sums of rows so far. Exponentials do not wait for the largest score: where it lies too far above, they are computed again.
 __device__ __forceinline__ void look(const Scores& s, Row (&rows)[2]) {
@@ -124,30 +51,6 @@ __device__ __forceinline__ void look(const Scores& s, Row (&rows)[2]) {
     }
 #pragma unroll
     for (int half = 0; half < 2; ++half) rows[half].sum += sums[half][0] + sums[half][1];
-}
-
-// w as fragments of 16 keys each: what is rounded, then what that leaves over
-__device__ __forceinline__ void pack(unsigned (&w)[BK / 16][FRAGMENTS][4], const Scores& s) {
-#pragma unroll
-    for (int g = 0; g < BK / 16; ++g)
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-            const float* two = &s[2 * g + i / 2][i % 2 * 2];
-            unsigned both = side_by_side(two[0], two[1], T());
-            w[g][0][i] = both;
-            if (WIDE) w[g][FRAGMENTS - 1][i] = side_by_side(two[0] - lower(both, T()), two[1] - higher(both, T()), T());
-        }
-}
-
-// So many bytes of shared memory taken through steps by `threads` threads
-template <class F> __device__ __forceinline__ void change(Shared at, int bytes, int thread, int threads, F steps) {
-    for (int i = thread * 16; i < bytes; i += threads * 16) {
-        Pack<unsigned, 4> x = load_shared_16(at + i);
-#pragma unroll
-        for (int e = 0; e < 4; ++e) x.lane[e] = steps(x.lane[e]);
-        store_shared_16(at + i, x);
-    }
-    show_products();
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1) attention_wgmma(
@@ -402,33 +305,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) attention_wgmma(
                 for (int i = 0; i < 4; ++i) sums[n][i] *= rows[i / 2].share;
         }
 
-        if constexpr (sizeof(TY) == 2) {  // through shared memory, so that 16 bytes are stored at once; 16-byte chunks swizzled
-            static_assert(WIDTH <= DEPTH, "results lie where queries were");
-            meet(1 + group, 128);  // queries are read no more
-            Shared mine = own + warp * 16 * WIDTH * 2;
-#pragma unroll
-            for (int n = 0; n < WIDTH / 8; ++n)
-#pragma unroll
-                for (int half = 0; half < 2; ++half)
-                    store_word(mine + (lane / 4 + half * 8) * WIDTH * 2 + (n ^ lane / 4) * 16 + column * 2,
-                               side_by_side(sums[n][half * 2], sums[n][half * 2 + 1], TY()));
-            __syncwarp();
-#pragma unroll
-            for (int i = lane; i < 16 * (WIDTH / 8); i += 32) {
-                int row = i / (WIDTH / 8), n = i % (WIDTH / 8);
-                Pack<unsigned, 4> x = load_shared_16(mine + row * WIDTH * 2 + (n ^ row % 8) * 16);
-                if (top + row < p.queries && n * 8 < p.width) store_16(y + (top + row) * p.y.row + n * 8, x.lane);
-            }
-        } else {
-#pragma unroll
-            for (int n = 0; n < WIDTH / 8; ++n)
-#pragma unroll
-                for (int half = 0; half < 2; ++half) {
-                    Pack<TY, 2> two;
-                    write(two.lane[0], sums[n][half * 2]);
-                    write(two.lane[1], sums[n][half * 2 + 1]);
-                    if (beside.rows.has(half) && n * 8 < p.width) *(Pack<TY, 2>*)(y + (top + lane / 4 + half * 8) * p.y.row + n * 8 + column) = two;
-                }
-        }
+        finish(sums, own, y, top, 1 + group, p);
     }
 }

@@ -1,6 +1,6 @@
 // Products of a warpgroup whose sums are rows of a matrix in registers, sm_90a: those of attention. Tiles are those of wgmma.cuh; of warp w,
 // c[j][2 * i + e] lies in row 16 * w + lane / 4 + 8 * i, column 8 * j + 2 * (lane % 4) + e.
-//   NVRTC defines: TAB (16 bits), BK (columns of scores), WIDTH (columns of weighted values): 64 or 128.
+//   NVRTC defines: TAB (16 bits), WIDTH (columns of weighted values): 64 or 128.
 #pragma once
 #define TF32 0
 #define A_BY_M 0
@@ -22,6 +22,7 @@ __device__ __forceinline__ void store_shared_16(Shared at, const Pack<unsigned, 
 }
 __device__ __forceinline__ void store_word(Shared at, unsigned x) { asm volatile("st.shared.b32 [%0], %1;" ::"r"(at), "r"(x) : "memory"); }
 
+#define R8_0 "%0, %1, %2, %3, %4, %5, %6, %7"
 #define C1(J) "+f"(c[J][0]), "+f"(c[J][1]), "+f"(c[J][2]), "+f"(c[J][3])
 #define C8(J) C1(J), C1(J + 1), C1(J + 2), C1(J + 3), C1(J + 4), C1(J + 5), C1(J + 6), C1(J + 7)
 #define KIND(N) "wgmma.mma_async.sync.aligned.m64n" #N "k16.f32." TEXT(TAB) "." TEXT(TAB)
@@ -37,11 +38,16 @@ __device__ __forceinline__ void store_word(Shared at, unsigned x) { asm volatile
         asm volatile("{ .reg .b64 b; mov.b64 b, {" B ", 0x40000040}; " KIND(N) " {" REGISTERS "}, {" A "}, b, 1, 1, 1, 1; }"               \
                      : __VA_ARGS__ : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b));                                                 \
     }
-#if BK == 64
+SCORES(16, R8_0, "%8", "%9", "%10", C1(0), C1(1))
+SCORES(32, R16_0, "%16", "%17", "%18", C1(0), C1(1), C1(2), C1(3))
 SCORES(64, R32_0, "%32", "%33", "%34", C8(0))
-#else
 SCORES(128, R32_0 ", " R32_32, "%64", "%65", "%66", C8(0), C8(8))
-#endif
+// The same for any number of columns that divides by 16: in pieces, the largest first
+template <bool FIRST, int N> __device__ __forceinline__ void wgmma_columns(float (&c)[N][4], Tile a, Tile b) {
+    constexpr int PIECE = N >= 16 ? 16 : N >= 8 ? 8 : N >= 4 ? 4 : 2;
+    wgmma_scores<FIRST>(*(float(*)[PIECE][4])&c[0], a, b);
+    if constexpr (N > PIECE) wgmma_columns<FIRST>(*(float(*)[N - PIECE][4])&c[PIECE], a, further(b, PIECE * 8 * 128));
+}
 #if WIDTH == 64
 VALUES(64, R32_0, "%32, %33, %34, %35", "%36", C8(0))
 #else

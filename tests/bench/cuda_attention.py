@@ -23,15 +23,15 @@ import torch
 from probe.engine.device.cuda.compiling.workers import compile_ahead
 from probe.engine.device.cuda.driver import Driver
 from probe.engine.device.cuda.errors import CudaError, Unsupported
-from probe.engine.device.cuda.ops.attention import Variant
+from probe.engine.device.cuda.ops.attention import AnyVariant, Variant
 from probe.engine.device.cuda.ops.attention_simt import Warps
-from probe.engine.device.cuda.ops.attention_wgmma import Groups
+from probe.engine.device.cuda.ops.attention_wgmma import Groups, Held
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.tensors.formats import BF16, F16, F32, Format
 from probe.engine.device.cuda.tensors.tensor import host_tensor
 from tests.bench.cuda_kernels import COLD_BYTES, Recorder
 from tests.bench.torch_graph import graph_seconds
-from tests.engine.cuda.attention_problem import AnyVariant, Problem, run, shapes
+from tests.engine.cuda.attention_problem import Problem, run, shapes
 from tests.engine.cuda.null_backend import NullBackend
 
 # batch, heads, queries, keys, elements, mask
@@ -53,6 +53,8 @@ def variants(problem: Problem, stored: Format) -> Iterator[AnyVariant]:
         yield from map(Warps, (1, 2, 4, 8))
         return
     row_bytes, keys = problem[4] * 2 + 16, -(-problem[3] // 16) * 16
+    if problem[3] <= 256 and problem[4] == 64:
+        yield Held(keys)
     yield from (Groups(groups, tile) for groups in (2, 3) for tile in (64, 128))
     sizes = itertools.product((1, 2, 4, 8), (1, 2, 4), (32, 64, 128), (2, 3, 4), (keys, 0), (255, 168, 128), (1, 2))
     for warps, split, tile, stages, held, registers, rows in sizes:
@@ -67,9 +69,11 @@ def variants(problem: Problem, stored: Format) -> Iterator[AnyVariant]:
 
 
 def named(text: str, keys: int) -> AnyVariant:
-    """``3x128``: warpgroups and tile; ``4``: warps; or all that a ``Variant`` has, h for held, between dots."""
+    """``3x128``: warpgroups and tile; ``4``: warps; ``h208``: keys held; or all that a ``Variant`` has, h for held, between dots."""
     if text.isdecimal():
         return Warps(int(text))
+    if text[0] == "h":
+        return Held(int(text[1:]))
     if "x" in text:
         return Groups(*map(int, text.split("x")))
     return Variant(*(-(-keys // 16) * 16 if one == "h" else int(one) for one in text.split(".")))

@@ -6,17 +6,14 @@ import numpy as np
 
 from probe.engine.device.cuda.layers.chain import Step
 from probe.engine.device.cuda.layers.pointwise import Reading
-from probe.engine.device.cuda.ops.attention import Attention, Variant, attend, view
+from probe.engine.device.cuda.ops.attention import AnyVariant, Attention, attend, view
 from probe.engine.device.cuda.ops.attention_code import Steps, pair_expression
-from probe.engine.device.cuda.ops.attention_simt import Warps
-from probe.engine.device.cuda.ops.attention_wgmma import Groups
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.tensors.formats import F32
 from probe.engine.device.cuda.tensors.tensor import Tensor, host_tensor
 
 # batch, heads, queries, keys, elements, mask
 Problem = tuple[int, int, int, int, int, int]
-AnyVariant = Variant | Groups | Warps
 
 
 def run(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from probe.engine.device.cuda.ops import attention
-from probe.engine.device.cuda.ops.attention_wgmma import ARCH, Groups
+from probe.engine.device.cuda.ops.attention_wgmma import ARCH, Groups, Held
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.tensors.formats import BF16, F16, Format
 from probe.engine.device.cuda.tensors.tensor import host_tensor
@@ -30,6 +30,12 @@ ON_HOST = (
 )  # fmt: skip
 
 
+# case, precision, interior
+HELD_ON_HOST = (
+    ("bert", "bf16", "storage"), ("vit", "fp16", "storage"), ("rows without keys made zero", "fp16", "storage"), ("where", "fp16", "fp32"),
+)  # fmt: skip
+
+
 @pytest.fixture(scope="session")
 def hopper(request):
     if shutil.which("g++") is None:
@@ -37,22 +43,50 @@ def hopper(request):
     return HopperOnHost(request.config.cache.mkdir("kernels-hopper"))
 
 
-def check(backend, folder, monkeypatch, name: str, precision: str, interior: Interior, variant: Groups) -> None:
+def check(backend, folder, monkeypatch, name: str, precision: str, interior: Interior, variant: Groups | Held) -> None:
+    entry = "attention_held" if isinstance(variant, Held) else "attention_wgmma"
     engine, device, feeds = engine_of(folder, name, precision, backend, interior)
     monkeypatch.setattr(attention, "choose_groups", lambda *_, **__: variant)
     golden = tapped(engine, feeds)
     engine.device = device
     one, taps = engine(feeds), tapped(engine, feeds)
-    assert not device.queue.apart and device.queue.launches["attention_wgmma"], device.queue.apart
+    assert not device.queue.apart and device.queue.launches[entry], device.queue.apart
     assert all(np.array_equal(taps[key], array, equal_nan=True) for key, array in one.items()), "looking changes bits"
     assert taps.keys() == golden.keys()
     for key, array in golden.items():
         near(taps[key], array, 3 * PRECISIONS[precision].roundoff)
 
 
+def held(name: str) -> Held:
+    return Held(-(-CASES[name].keys // 16) * 16)
+
+
 @pytest.mark.parametrize(("name", "precision", "interior", "variant"), ON_HOST, ids=str)
 def test_groups_compute_what_nodes_do(hopper, tmp_path, monkeypatch, name, precision, interior, variant):
     check(hopper, tmp_path, monkeypatch, name, precision, interior, variant)
+
+
+@pytest.mark.parametrize(("name", "precision", "interior"), HELD_ON_HOST)
+def test_held_scores_give_what_nodes_do(hopper, tmp_path, monkeypatch, name, precision, interior):
+    check(hopper, tmp_path, monkeypatch, name, precision, interior, held(name))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", [name for name in TAKEN if max(CASES[name].sizes) <= 64 and CASES[name].keys <= 256])
+def test_held_scores_give_what_nodes_do_on_a_gpu(gpu, tmp_path, monkeypatch, name):
+    precisions: tuple[tuple[Interior, str], ...] = (("storage", "fp16"), ("storage", "bf16"), ("fp32", "fp16"))
+    for interior, precision in precisions:
+        check(gpu, tmp_path, monkeypatch, name, precision, interior, held(name))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("keys", [128, 197, 256])
+def test_many_heads_with_held_scores(gpu, keys):
+    for mask, (stored, rounds) in enumerate(((F16, True), (BF16, True), (F16, False))):
+        allowed = (1.5e-3 if rounds else 3e-4) * (1 if stored is F16 else 8)
+        assert (
+            error_of(gpu, (7, 12, keys, keys, 64, mask % 2), stored, Held(-(-keys // 16) * 16), rounds=rounds) < allowed
+        )
 
 
 @pytest.mark.gpu

@@ -11,6 +11,7 @@ template <bool FIRST, int N> static void wgmma_scores(float (&c)[N][4], Tile a, 
     if (FIRST) std::memset(c, 0, sizeof(c));
     wgmma(*(float(*)[4 * N])c, a, b);
 }
+template <bool FIRST, int N> static void wgmma_columns(float (&c)[N][4], Tile a, Tile b) { wgmma_scores<FIRST>(c, a, b); }
 template <int N> static void wgmma_values(float (&c)[N][4], const unsigned (&a)[4], Tile b) {
     int lane = current % 32;
     for (int i = 0; i < 4; ++i) fragments[current][i] = a[i];

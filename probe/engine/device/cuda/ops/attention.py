@@ -13,7 +13,7 @@ from probe.engine.device.cuda.ops import attention_mma, attention_simt, attentio
 from probe.engine.device.cuda.ops.attention_code import Around, Steps, beside
 from probe.engine.device.cuda.ops.attention_mma import Variant, choose
 from probe.engine.device.cuda.ops.attention_simt import Warps, choose_warps
-from probe.engine.device.cuda.ops.attention_wgmma import Groups, Laid, choose_groups
+from probe.engine.device.cuda.ops.attention_wgmma import Groups, Held, Laid, choose_groups
 from probe.engine.device.cuda.ops.ending import Spread
 from probe.engine.device.cuda.tensors.copies import placed
 from probe.engine.device.cuda.tensors.formats import BF16, F16, F32, Format
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _BATCH = 2  # batch axes that the kernel walks over
 _WIDEST = 512  # bytes of a query or value
 _WIDE = 8  # elements of 16 bytes
+AnyVariant = Variant | Groups | Held | Warps
 
 
 class Problem(ctypes.Structure):
@@ -121,7 +122,7 @@ def attend(
     what: Attention,
     store: Format,
     order: Sequence[int] | None = None,
-    variant: Variant | Groups | Warps | None = None,
+    variant: AnyVariant | None = None,
 ) -> tuple[Tensor, list[Tensor]]:
     """Attention.
 
@@ -202,13 +203,11 @@ def attend(
 
 
 def _launch(
-    queue: Queue, what: Attention, laid: Laid, around: Around, kept: Sequence[Tensor], variant: Variant | Groups | Warps
+    queue: Queue, what: Attention, laid: Laid, around: Around, kept: Sequence[Tensor], variant: AnyVariant
 ) -> None:
     """Where nothing is done to weights, not even rounded, the keys may be walked over once. Then weights are not known before the result is, and who
     wants them gets them from a second launch: the result is, whoever looks, that of the first."""
-    once = around.is_plain and (
-        isinstance(variant, Warps) or (what.wide and (isinstance(variant, Groups) or variant.may_walk_once))
-    )
+    once = around.is_plain and (isinstance(variant, Warps) or (what.wide and variant.may_walk_once))
     walks = [(laid, around, tuple(kept), once)]
     if once and around.stores_weights:
         y = laid.operands[-1]
@@ -218,6 +217,8 @@ def _launch(
     for lies, steps, stored, one in walks:
         if isinstance(variant, Warps):
             attention_simt.launch(queue, lies, steps, stored, variant, once=one)
+        elif isinstance(variant, Held):
+            attention_wgmma.launch_held(queue, lies, steps, stored, variant, wide=what.wide)
         elif isinstance(variant, Groups):
             attention_wgmma.launch(queue, lies, steps, stored, variant, wide=what.wide, once=one)
         else:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from probe.engine.device.cuda.queue import Queue
     from probe.engine.device.cuda.tensors.tensor import Tensor
 
-FILE, ARCH = "attention_wgmma.cu", "sm_90a"
+FILE, HELD_FILE, ARCH = "attention_wgmma.cu", "attention_held.cu", "sm_90a"
 _ROWS = 64  # queries of a warpgroup; rows of a tile of values
 _NARROW, _WIDEST = 64, 128  # elements of a query or value
 _SHARED = 226 << 10  # bytes
@@ -40,6 +40,7 @@ class Groups:
 
     groups: int
     tile: int
+    may_walk_once = True
 
     def __str__(self) -> str:
         return f"attention {self.queries}x{self.tile} wgmma"
@@ -67,6 +68,31 @@ class Groups:
 
 
 @dataclass(frozen=True, slots=True)
+class Held:
+    """How kernels/attention_held.cu is compiled: a block is a warpgroup with 64 queries, whose scores its registers hold.
+
+    Attributes:
+        keys: at most, a multiple of 16.
+    """
+
+    keys: int
+    may_walk_once = False  # it does, whatever is asked
+
+    def __str__(self) -> str:
+        return f"attention {_ROWS} wgmma held {self.keys}"
+
+    @property
+    def blocks(self) -> int:
+        """Of a multiprocessor, by their registers: half a score each, sums and what is computed with."""
+        return 2 if self.keys > 208 else 3 if self.keys > 128 else 4
+
+    @property
+    def shared_bytes(self) -> int:
+        """Of a block; 1024 to begin on a multiple of that."""
+        return (_ROWS + 2 * self.keys) * 2 * _NARROW + 1024
+
+
+@dataclass(frozen=True, slots=True)
 class Laid:
     """Attention with all that a launch needs to know.
 
@@ -91,10 +117,14 @@ class Laid:
         """Of a query or value, as the kernel is compiled."""
         return _NARROW if max(self.sizes[2:]) <= _NARROW else _WIDEST
 
-    def layouts(self, tile: int) -> tuple[TileLayout, ...]:
-        """How copies read q, k and v."""
+    def layouts(self, tile: int, values: int = _ROWS) -> tuple[TileLayout, ...]:
+        """How copies read q, k and v.
+
+        Args:
+            tile: rows of k at once; ``values``: of v.
+        """
         queries, keys, depth, width = self.sizes
-        matrices = zip((queries, keys, keys), (depth, depth, width), (_ROWS, tile, _ROWS), strict=True)
+        matrices = zip((queries, keys, keys), (depth, depth, width), (_ROWS, tile, values), strict=True)
         return tuple(_layout(self.operands[at], self.steps[at], self.batch, one) for at, one in enumerate(matrices))
 
 
@@ -169,4 +199,22 @@ def launch(
     queue.launch(
         source, math.prod(laid.batch) * math.ceil(queries / variant.queries), variant.threads, *maps, queue.at(y), *laid.beside,
         *map(queue.at, kept), laid.problem, shared_bytes=variant.shared_bytes(elements),
+    )  # fmt: skip
+
+
+def launch_held(queue: Queue, laid: Laid, around: Around, kept: Sequence[Tensor], variant: Held, *, wide: bool) -> None:
+    """The same where a warpgroup holds the scores of its queries."""
+    (queries, keys, *_), (*read, y) = laid.sizes, laid.operands
+    stored, store = read[0].format, y.format
+    assert stored and store
+    macros = (
+        ("TAB", stored.name), ("TY", store.name), ("DEPTH", _NARROW), ("WIDTH", _NARROW), ("BK", variant.keys), ("BLOCKS", variant.blocks),
+        *around.macros, ("WIDE", int(wide)),
+    )  # fmt: skip
+    text = text_of(around, stored.name, even=keys % 2 == 0, file=HELD_FILE)
+    layouts = laid.layouts(variant.keys, variant.keys)
+    maps = (TileMap(one.address(queue.backend), layout) for one, layout in zip(read, layouts, strict=True))
+    queue.launch(
+        Source(HELD_FILE, "attention_held", macros, text, contract=False), math.prod(laid.batch) * math.ceil(queries / _ROWS), 128, *maps,
+        queue.at(y), *laid.beside, *map(queue.at, kept), laid.problem, shared_bytes=variant.shared_bytes,
     )  # fmt: skip
