@@ -31,7 +31,7 @@ from probe.engine.assignment import Assignment, Choice
 from probe.engine.build import compile_model
 from probe.engine.device.cuda.device import CudaDevice
 from probe.engine.device.cuda.ops.attention_simt import Warps
-from probe.engine.device.cuda.ops.attention_wgmma import Groups
+from probe.engine.device.cuda.ops.attention_wgmma import Groups, Held
 from probe.engine.device.cuda.ops.matmul import product
 from probe.engine.device.cuda.ops.wgmma import ARCH
 from probe.engine.device.cuda.ops.wgmma_tactics import TACTICS, Tactic, cycles
@@ -98,7 +98,7 @@ def programs() -> Iterator[Program]:
             saved = lambda folder, one=attended: (folder / "case.onnx", one.save(folder / "case.onnx"))
             yield Program(f"attention {name} {kind}", kind, _network(saved, kind, "safe"))
     for variant, rounds in itertools.product(
-        (Groups(2, 64), Groups(3, 64), Groups(2, 128), Warps(1), Warps(4)), (True, False)
+        (Groups(2, 64), Groups(3, 64), Groups(2, 128), Held(208), Warps(1), Warps(4)), (True, False)
     ):
         kind = f"{variant} {'storage' if rounds else 'fp32'}"
         yield Program(kind, kind, lambda backend, _, v=variant, r=rounds: _attention(backend, v, r))
@@ -144,7 +144,7 @@ def _pairs(backend: Any, stored: Any, rows: Rows | None) -> object:
     return pairs.fetch(), counts.fetch(), looks.rows_of(pending), looks.columns_of(columns)
 
 
-def _attention(backend: Any, variant: Groups | Warps, rounds: bool) -> object:
+def _attention(backend: Any, variant: Groups | Held | Warps, rounds: bool) -> object:
     problem, queue, random = (1, 2, 70, 200, 64, 1), Queue(backend, 18), np.random.default_rng(0)
     stored = F32 if isinstance(variant, Warps) else F16
     x = [queue.convert(host_tensor(random.standard_normal(one, dtype=np.float32)), stored) for one in shapes(problem)]

@@ -93,9 +93,9 @@ def test_many_heads_with_held_scores(gpu, keys):
 @pytest.mark.parametrize("name", TAKEN)
 def test_groups_compute_what_nodes_do_on_a_gpu(gpu, tmp_path, monkeypatch, name):
     at = TAKEN.index(name)
-    for interior, precision in (
-        (("storage", "fp16"), ("fp32", "bf16")) if at % 2 else (("storage", "bf16"), ("fp32", "fp16"))
-    ):
+    precisions = ("fp16", "bf16") if at % 2 else ("bf16", "fp16")
+    interiors: tuple[Interior, ...] = ("storage", "fp32")
+    for interior, precision in zip(interiors, precisions, strict=True):
         check(gpu, tmp_path, monkeypatch, name, precision, interior, GROUPS[at % len(GROUPS)])
 
 
