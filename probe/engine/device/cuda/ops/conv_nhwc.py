@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _AXES = 4
 _LEAST = 8  # channels: 16 bytes
+_OF_COLOURS = 3  # channels of a pixel, which become four
 _OF_SQUARES = 4  # channels of a pixel, where squares of pixels lie together
 _THREADS = 256  # of a block that packs
 # Of conv_depthwise: taps along columns, with gaps; threads of a block; pixels of a thread along columns; the most rows of a window that two rows of
@@ -125,7 +126,9 @@ def conv(
     fixed = value is not None and value.is_initializer()
     if is_wide(call):
         assert not isinstance(tactic, wgmma.Tactic)
-        images, weights = order.channels_last(queue, x), repacked(queue, call, w, "deep")
+        packs = x.shape[1] == _OF_COLOURS and not plain
+        images = _packed_pixels(queue, x) if packs else order.channels_last(queue, x)
+        weights = repacked(queue, call, w, "pixels" if packs else "deep")
         depth = weights.shape[0]
         left, right = Matrices(images, (), depth, 1), Matrices(weights, (), outputs, 1, fixed)
         product = describe(left, right, added, (math.prod(shape[:-1]), outputs), depth, ending)
@@ -153,6 +156,18 @@ class Packing(ctypes.Structure):
         (name, ctypes.c_int)
         for name in ("images", "channels", "height", "width", "out_height", "out_width", "top", "left")
     )
+
+
+def _packed_pixels(queue: Queue, x: Tensor) -> Tensor:
+    """An image of three channels, channels last, with a fourth of zeros: one access a pixel."""
+    images, channels, *image = x.shape
+    assert x.format
+    y = queue.empty((images, *image, channels + 1), x.format)
+    problem = Packing(images, channels, *image, *image, 0, 0)
+    macros = (("TX", x.format.name), ("TY", x.format.name), ("SQUARE", 1), ("CHANNELS", channels + 1))
+    blocks = -(-images * math.prod(image) // _THREADS)
+    queue.launch(Source("pack.cu", "pack_channels", macros), blocks, _THREADS, queue.at(x), queue.at(y), problem)
+    return y
 
 
 def _moves_by_squares(x: Tensor, window: Window) -> bool:
@@ -237,7 +252,8 @@ def repacked(queue: Queue, call: Call, w: Tensor, form: str) -> Tensor:
     Args:
         form: ``plain``: [outputs, taps * channels]; ``chunks``: the same with channels filled up with zeros to multiples of what a tile of the
             product holds; ``rows``: [outputs, rows, 8 columns, 8 channels], filled up with zeros; ``squares``: [outputs, rows / 2, 4, 2 rows, 2 columns,
-            4 channels], filled up; ``depthwise``: [taps, outputs]; ``deep``: [taps * channels, outputs].
+            4 channels], filled up; ``depthwise``: [taps, outputs]; ``deep``: [taps * channels, outputs];
+            ``pixels``: the same with a channel more, of zeros.
     """
     value, key = call.node.inputs[1], f"channels last, {form}"
     fixed = value is not None and value.is_initializer()
@@ -254,6 +270,12 @@ def repacked(queue: Queue, call: Call, w: Tensor, form: str) -> Tensor:
         copy(queue, (outputs, rows, cols, channels), (w, 0, own), (made, 0, places))
     elif form == "squares":
         made = _in_squares(queue, w)
+    elif form == "pixels":
+        assert w.format
+        made = queue.empty((taps * (channels + 1), outputs), w.format)
+        filled(queue, made, 0.0)
+        own, places = (1, taps, channels * taps), ((channels + 1) * outputs, outputs, 1)
+        copy(queue, (taps, channels, outputs), (w, 0, own), (made, 0, places))
     elif form == "deep":
         made = transposed(queue, w.view((outputs, channels, taps)), (2, 1, 0)).view((taps * channels, outputs))
     elif form == "depthwise":
