@@ -30,9 +30,11 @@ import numpy as np
 from probe.engine.assignment import Assignment, Choice
 from probe.engine.build import compile_model
 from probe.engine.device.cuda.device import CudaDevice
+from probe.engine.device.cuda.ops import ffma
 from probe.engine.device.cuda.ops.attention_simt import Warps
 from probe.engine.device.cuda.ops.attention_wgmma import Groups, Held
 from probe.engine.device.cuda.ops.matmul import product
+from probe.engine.device.cuda.ops.product import Matrices
 from probe.engine.device.cuda.ops.wgmma import ARCH
 from probe.engine.device.cuda.ops.wgmma_tactics import TACTICS, Tactic, cycles
 from probe.engine.device.cuda.queue import Queue
@@ -113,6 +115,8 @@ def programs() -> Iterator[Program]:
         _, m, n, k, *_ = PROBLEMS["edges"]
         if not math.isinf(cycles(tactic, m, n, k, 1, 132)):
             yield Program(f"wgmma {tactic}", str(tactic), lambda backend, _, one=tactic: _product(backend, one))
+    for tile in (one for one in ffma.TACTICS if one.splits in (1, 3)):
+        yield Program(f"ffma {tile}", str(tile), lambda backend, _, one=tile: _wide_product(backend, one))
 
 
 def _is_shape(given: Any) -> bool:
@@ -157,6 +161,15 @@ def _product(backend: Any, tactic: Tactic) -> object:
     queue = Queue(backend, 18)
     y = queue.empty((m, n), F32)
     product(queue, a, b, y, k, tile=tactic)
+    return y.array(backend)
+
+
+def _wide_product(backend: Any, tile: ffma.Ffma) -> object:
+    m, n, k = 70, 136, 264
+    queue, random = Queue(backend, 18), np.random.default_rng(0)
+    a, b = (host_tensor(random.standard_normal(one, dtype=np.float32)) for one in ((m, k), (k, n)))
+    y = queue.empty((m, n), F32)
+    product(queue, Matrices(a, (), k, 1), Matrices(b, (), n, 1), y, k, tile=tile)
     return y.array(backend)
 
 
