@@ -63,7 +63,7 @@ def test_the_table(host, monkeypatch, path):  # noqa: F811
 
 def test_without_a_gpu(monkeypatch, path, tmp_path, capsys):
     monkeypatch.setattr(guard, "find_gpu", lambda: guard.Gpu(reason="no NVIDIA driver (for this test)"))
-    monkeypatch.setattr(guard, "first_gpu", guard.first_gpu.__wrapped__)
+    monkeypatch.setattr(guard, "first_gpu", guard._opened.__wrapped__)
     with pytest.raises(InputError, match="no NVIDIA driver") as error:
         record_tactics(path, tmp_path / "a", inputs=FEEDS, device="cuda")
     assert error.value.hint == "--device cpu" and not (tmp_path / "a").exists()

@@ -38,7 +38,7 @@ def test_without_a_gpu_it_says_why(command, monkeypatch, tmp_path):
     from probe.errors import InputError
 
     monkeypatch.setattr(guard, "find_gpu", lambda: guard.Gpu(reason="no NVIDIA driver (for this test)"))
-    monkeypatch.setattr(guard, "first_gpu", guard.first_gpu.__wrapped__)
+    monkeypatch.setattr(guard, "first_gpu", guard._opened.__wrapped__)
     path = tmp_path / "m.onnx"
     onnx.save(onnx.parser.parse_model(NETWORK), path)
     with pytest.raises(InputError, match="no NVIDIA driver"):

@@ -141,7 +141,7 @@ def counted(result: RunResult) -> tuple[int, int, int]:
 
 def test_without_a_gpu_it_says_why(tmp_path, monkeypatch):
     monkeypatch.setattr(guard, "find_gpu", lambda: guard.Gpu(reason="no NVIDIA driver (for this test)"))
-    monkeypatch.setattr(guard, "first_gpu", guard.first_gpu.__wrapped__)
+    monkeypatch.setattr(guard, "first_gpu", guard._opened.__wrapped__)
     path, feeds = small(tmp_path)
     with pytest.raises(InputError, match="no NVIDIA driver") as told:
         api.run(path, inputs=feeds, device="cuda")
