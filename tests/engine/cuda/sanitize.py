@@ -41,6 +41,7 @@ from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.sums.agreement import Agreements
 from probe.engine.device.cuda.sums.counts import Counts
 from probe.engine.device.cuda.sums.pairs import Pairs
+from probe.engine.device.cuda.tensors.channels_last import channels_last, dense_when_asked
 from probe.engine.device.cuda.tensors.formats import BF16, F16, F32
 from probe.engine.device.cuda.tensors.tensor import host_tensor
 from probe.engine.device.pairs import Agreement, Measure, Rows
@@ -48,6 +49,7 @@ from probe.model import load
 from tests.engine.cuda import attention_cases, cases, more_cases
 from tests.engine.cuda.attention_problem import run, shapes
 from tests.engine.cuda.null_backend import NullBackend
+from tests.engine.cuda.test_norm_channels import made
 from tests.engine.cuda.test_wgmma import PROBLEMS, operands
 
 TABLES = (
@@ -104,6 +106,9 @@ def programs() -> Iterator[Program]:
     ):
         kind = f"{variant} {'storage' if rounds else 'fp32'}"
         yield Program(kind, kind, lambda backend, _, v=variant, r=rounds: _attention(backend, v, r))
+    for stored in (F32, F16):
+        kind = f"groups of channels {stored.name}"
+        yield Program(kind, kind, lambda backend, _, one=stored: _norm_channels(backend, one))
     for stored in (F32, F16, BF16):
         for rows in (None, Rows(4), Rows(4, 2)):
             yield Program(
@@ -135,6 +140,12 @@ def _network(
         return engine.run(feeds, Assignment(choice))
 
     return run
+
+
+def _norm_channels(backend: Any, stored: Any) -> object:
+    queue = Queue(backend, 21)
+    x = queue.convert(host_tensor(np.random.default_rng(0).standard_normal((2, 24, 19, 21), dtype=np.float32)), stored)
+    return made(queue, dense_when_asked(queue, channels_last(queue, x)), 3, 21, stored)
 
 
 def _pairs(backend: Any, stored: Any, rows: Rows | None) -> object:

@@ -11,6 +11,7 @@ from probe.engine.device.cuda.errors import Unsupported
 from probe.engine.device.cuda.layers.chain import Step
 from probe.engine.device.cuda.layers.expressions import literal
 from probe.engine.device.cuda.layers.pointwise import Reading, run_steps
+from probe.engine.device.cuda.ops import norm_channels
 from probe.engine.device.cuda.ops.call import Call, Op
 from probe.engine.device.cuda.ops.rows import rows_for
 from probe.engine.device.cuda.queue import Queue
@@ -60,6 +61,8 @@ def layer_norm(queue: Queue, call: Call) -> list[Tensor | None]:
 def instance_norm(queue: Queue, call: Call) -> list[Tensor | None]:
     x, scale, bias = call.data(0), call.data(1), call.data(2)
     channels, cols = x.shape[1], math.prod(x.shape[2:])
+    if norm_channels.lanes_of(x, channels):
+        return [norm_channels.normalised(queue, call, x, channels, per_group=False)]
     return [_normalised(queue, call, x, (scale, bias), cols, (channels, 1, max(cols, 1)))]
 
 
@@ -67,6 +70,8 @@ def group_norm(queue: Queue, call: Call) -> list[Tensor | None]:
     x, scale, bias = call.data(0), call.data(1), call.data(2)
     groups, channels, image = call.int("num_groups", 1), x.shape[1], math.prod(x.shape[2:])
     each = channels // groups
+    if norm_channels.lanes_of(x, groups):
+        return [norm_channels.normalised(queue, call, x, groups, per_group=call.opset < _PER_CHANNEL)]
     layout = (groups, each, max(image, 1)) if call.opset >= _PER_CHANNEL else (groups, 1, max(image * each, 1))
     return [_normalised(queue, call, x, (scale, bias), each * image, layout)]
 

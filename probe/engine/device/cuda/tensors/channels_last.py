@@ -20,8 +20,11 @@ _AXES = 4
 
 def has_channels_last(x: Tensor) -> bool:
     """Whether the other order is there already."""
-    if x.kept is not None and _KEY in x.kept:
-        return True
+    return (x.kept is not None and _KEY in x.kept) or lies_last(x)
+
+
+def lies_last(x: Tensor) -> bool:
+    """Whether it was made so, whatever others have read of it since."""
     return x.lies is not None and len(x.shape) == _AXES and x.lies.permuted(_LAST).in_order
 
 
