@@ -96,13 +96,13 @@ def root_of(slot: int, within: Within) -> tuple[int, int]:
 
 
 def _plain_copy(step: Launched) -> int:
-    """Bytes that a launch copies from one stretch of memory of the run to another; 0 for other launches."""
+    """Bytes that a launch copies from one stretch of memory of the run to another, as they are; 0 for other launches."""
     source = step.source
     if not isinstance(source, Source) or source.entry != "copy_strided" or [at for at, *_ in step.pointers] != [0, 1]:
         return 0
     macros = dict(source.defines)
     _, _, count, axes = step.arguments
-    if macros["RANK"] != 1 or tuple(axes)[1:] != (1, 1):
+    if "UNIT" not in macros or macros["RANK"] != 1 or tuple(axes)[1:] != (1, 1):  # without a unit it changes types
         return 0
     return int(count.value) * _BYTES[str(macros["UNIT"])]
 
