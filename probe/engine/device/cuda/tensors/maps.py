@@ -35,7 +35,7 @@ class TileLayout:
         extents: elements along each axis.
         strides: bytes between neighbours of every axis but the innermost, which is contiguous.
         box: elements of a tile along each axis; with ``windows``: channels and pixels.
-        rounds: FP32 is rounded to TF32 on the way, as kernels round it (common.cuh).
+        rounds: FP32 is rounded to TF32 on the way, to nearest even. What kernels cut (common.cuh), beyond 3.4011e38, becomes Inf here, and -0 is 0.
     """
 
     format: Format
