@@ -118,6 +118,25 @@ def test_the_bits_are_those_of_a_pass(request, tmp_path, monkeypatch, place, net
     assert all(np.array_equal(array, found[1][name]) for name, array in found[0].items())
 
 
+@pytest.mark.parametrize("network", ["linear", "images", "stem"])
+@pytest.mark.parametrize("place", ["hopper", pytest.param("gpu", marks=pytest.mark.gpu)])
+def test_repeated_runs_read_what_is_new(request, tmp_path, place, network):
+    """What copies read is the tensor before it is rounded: other inputs, kept layers and back again."""
+    backend = request.getfixturevalue(place)
+    engine, feeds = engine_of(tmp_path, network)
+    device = engine.device = CudaDevice(engine.network, engine.top_layers, engine.rounding, backend)
+    product = next(layer.name for layer in engine.layers if layer.kind in ("conv", "matmul", "gemm"))
+    for scale, assignment in enumerate(
+        (engine.assignment, engine.assignment, engine.assignment.keeping(layers=[product])) * 2, 1
+    ):
+        given = {"x": feeds["x"] * np.float32(scale)}
+        device.replays.enabled = True
+        found = engine.run(given, assignment)
+        device.replays.enabled = False
+        for name, array in engine.run(given, assignment).items():
+            assert np.array_equal(found[name], array), (scale, name)
+
+
 def extremes() -> np.ndarray:
     """Ties, near-ties, subnormals, what has no neighbour above; signs; random patterns."""
     ones = [
