@@ -168,10 +168,12 @@ def _smallest_hole(busy: Iterable[tuple[int, int]], size: int) -> int:
     return reached if found < 0 else found
 
 
-# Orders to try: those that live through the worst step first, the long-lived first among them, since they leave islands otherwise; then the
-# largest first, which is what most compilers do.
+# Orders to try: those that live through the worst step first, the long-lived first among them, since they leave islands otherwise, or in the order of
+# time; from the end to the beginning; then the largest first, which is what most compilers do.
 _ORDERS: tuple[Callable[[Lifetime, int], tuple[int, ...]], ...] = (
     lambda one, crowd: (-crowd, one.first - one.last, -one.nbytes),
+    lambda one, crowd: (-crowd, one.first, -one.nbytes),
+    lambda one, _: (-one.last, -one.nbytes),
     lambda one, _: (-one.nbytes, one.first),
     lambda one, _: (one.first - one.last, -one.nbytes),
     lambda one, _: (-one.nbytes * (one.last - one.first + 1), one.first),
