@@ -88,7 +88,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) norm_apply(
     float* rstd_at, const float2_* __restrict__ parts, i64 cols, int per_row, i64 span_of_part, i64 period, i64 channels, i64 span,
     float epsilon) {
     take_turn();
-    i64 row = blockIdx.x / per_row, part = blockIdx.x % per_row, base = row * cols;
+    unsigned at = gridDim.x - 1 - blockIdx.x;  // what norm_parts read last is in the cache still
+    i64 row = at / per_row, part = at % per_row, base = row * cols;
     float mean = 0.f, square = 0.f;
     parts += row * per_row;
     for (int i = threadIdx.x; i < per_row; i += THREADS) {

@@ -39,13 +39,13 @@ struct Images { int pixels, channels, each, chunks, span; };
 // Where a thread of a block is: its first channel, and every how many pixels it comes, from which on.
 struct Post {
     int channel, row, rows, image, first, last;
-    __device__ __forceinline__ explicit Post(const Images& p) {
+    __device__ __forceinline__ Post(const Images& p, unsigned block) {
         int across = p.channels / VEC;
         rows = THREADS / across;
         row = threadIdx.x / across;
         channel = threadIdx.x % across * VEC;
-        image = blockIdx.x / p.chunks;
-        first = blockIdx.x % p.chunks * p.span;
+        image = block / p.chunks;
+        first = block % p.chunks * p.span;
         last = first + p.span < p.pixels ? first + p.span : p.pixels;
         if (row >= rows) first = last;  // left over
     }
@@ -54,7 +54,7 @@ struct Post {
 #ifdef ENTRY_PARTS
 extern "C" __global__ void __launch_bounds__(THREADS) norm_channel_parts(const TX* __restrict__ x, Part* __restrict__ parts, Images p) {
     take_turn();
-    Post post(p);
+    Post post(p, blockIdx.x);
     Seen seen = {0.f, 0.f, 0.f};
     x += (i64)post.image * p.pixels * p.channels + post.channel;
     for (int pixel = post.first + post.row; pixel < post.last; pixel += HELD * post.rows) {
@@ -104,7 +104,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) norm_channel_apply(
     const TX* __restrict__ x, TY* __restrict__ y, const TS* __restrict__ scale, const TS* __restrict__ bias, const Part* __restrict__ parts,
     Images p, float epsilon) {
     take_turn();
-    Post post(p);
+    Post post(p, gridDim.x - 1 - blockIdx.x);  // what norm_channel_parts read last is in the cache still
     __shared__ Part all[GROUPS];  // mean and rstd
     int groups = p.channels / p.each;
     parts += (i64)post.image * p.chunks * groups;
