@@ -245,7 +245,11 @@ def test_a_rule_about_nothing_is_refused(engine: Engine, feeds: Feeds, selector:
 def test_a_rule_about_tactics_of_other_devices_or_of_a_file_is_not(
     engine: Engine, feeds: Feeds, tmp_path: Path
 ) -> None:
-    assert choose(engine, feeds, [Deny("wgmma_.*", "wgmma_192x128", "cublaslt_.*", "winograd_f2")])
+    assert choose(
+        engine,
+        feeds,
+        [Deny("wgmma_.*", "ffma_.*_splitk4", "wgmma_.*_swapped", "wgmma_192x128", "cublaslt_.*", "winograd_f2")],
+    )
     (tmp_path / "rules").write_text("acc16 @ elsewhere\nsplitk.*\n")
     selector = Deny(*read_rules([f"@{tmp_path / 'rules'}"], "--deny"))
     choose(engine, feeds, [selector])
