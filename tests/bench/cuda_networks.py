@@ -163,7 +163,7 @@ def table(found: Sequence[Row]) -> str:
         cited = f"{CITED[row.net]:.3f}" if row.precision == "fp16" else ""
         best = min(one for one in (row.ms, row.tuned.ms) if math.isfinite(one))
         lines.append(
-            f"| {row.net} | {row.precision} | {row.ms:.3f} | {row.tuned.ms:.3f} | {row.libraries.ms:.3f} | {row.launches} | {row.ort} | {row.ort.ms / best:.2f} | {row.torch} "
+            f"| {row.net} | {row.precision} | {row.ms:.3f} | {row.tuned} | {row.libraries} | {row.launches} | {row.ort} | {row.ort.ms / best:.2f} | {row.torch} "
             f"| {cited} | {row.floor_ms:.3f} | {row.error:.1e}, {row.allowed:.1e}{'' if row.right else ' WRONG'} | {row.ort.error:.1e} |"
         )
     return "\n".join(lines)
