@@ -70,7 +70,7 @@ def test_a_gpu_is_opened_once_while_something_else_is_done(monkeypatch, there):
     while not opened:
         time.sleep(0.001)
     if there:
-        assert guard.first_gpu() is guard.first_gpu() and guard.first_gpu().by == "opening the GPU"
+        assert guard.first_gpu() is guard.first_gpu() and getattr(guard.first_gpu(), "by", "") == "opening the GPU"
         guard.open_early()
         assert opened == ["opening the GPU"]
     else:
@@ -184,3 +184,14 @@ def test_memory_is_not_what_somebody_left_there(gpu):
         gpu.upload(address, np.full(64, 3, np.uint8))
         gpu.free(address)
         gpu.look()
+
+
+@pytest.mark.parametrize(("said", "checked"), [(None, False), ("", False), ("1", True)])
+def test_the_environment_makes_every_launch_waited_for(monkeypatch, said, checked):
+    driving = pytest.importorskip("probe.engine.device.cuda.driver")
+    monkeypatch.setattr(guard, "find_gpu", lambda: Gpu("NVIDIA Test", (9, 0)))
+    monkeypatch.setattr(driving, "Driver", lambda *, checked: checked)
+    monkeypatch.delenv(guard.CHECKED, raising=False)
+    if said is not None:
+        monkeypatch.setenv(guard.CHECKED, said)
+    assert guard._opened.__wrapped__() is checked

@@ -19,7 +19,7 @@ from probe.engine.device.cuda.encode import encoded
 from probe.engine.device.cuda.errors import CudaError, OutOfMemory
 from probe.engine.device.cuda.events import StreamEvent
 from probe.engine.device.cuda.graphs import CapturedGraph, call, capture, pinned_array, seconds_of
-from probe.engine.device.cuda.guard import find_gpu
+from probe.engine.device.cuda.guard import CHECKED, find_gpu
 from probe.engine.device.cuda.library.routine import Routine
 from probe.engine.device.cuda.runs.given import handle_of
 from probe.engine.device.cuda.tensors.maps import TileMap
@@ -161,7 +161,7 @@ class Driver:
 
     def synchronize(self) -> None:
         """As ``Backend.synchronize``."""
-        hint = "" if self.checked else "Driver(checked=True) waits after every launch and names the layer"
+        hint = "" if self.checked else f"{CHECKED}=1 in the environment waits after every launch and names the layer"
         call(driver.cuStreamSynchronize(self.stream), "running what was launched", hint=hint)
 
     # --- kernels -----------------------------------------------------------------------------------------------------

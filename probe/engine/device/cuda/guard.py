@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from probe.engine.device.cuda.driver import Driver
 
 _OPENING = Lock()  # of the first GPU: two threads that ask for it get the same
+CHECKED = "PROBE_CUDA_CHECKED"  # in the environment: wait after every launch, so that a fault is told with its layer
 _OLDEST = (8, 0)  # compute capability: conversions to bfloat16 and asynchronous copies begin there
 
 
@@ -108,7 +109,7 @@ def _opened() -> Driver:
         raise InputError(f"no CUDA device: {gpu.reason}", hint="--device cpu")
     from probe.engine.device.cuda.driver import Driver  # imports cuda.bindings, which need not be installed
 
-    return Driver()
+    return Driver(checked=bool(os.environ.get(CHECKED)))
 
 
 def open_early() -> None:
