@@ -21,14 +21,14 @@ def host(request):
 
 @pytest.fixture(scope="session")
 def gpu():
-    """The GPU, waiting after every launch, so that a fault names its kernel; with PROBE_GUARDS guard bytes lie around all of its memory."""
+    """The GPU, waiting after every launch, so that a fault names its kernel; guard bytes lie around all of its memory, unless PROBE_GUARDS=0."""
     found = find_gpu()
     if not found:
         pytest.skip(f"no GPU: {found.reason}")
     from probe.engine.device.cuda.driver import Driver
     from tests.engine.cuda.guarded import GuardedDriver
 
-    if not os.environ.get("PROBE_GUARDS"):
+    if os.environ.get("PROBE_GUARDS") == "0":
         yield Driver(checked=True)
         return
     made = GuardedDriver()
