@@ -52,7 +52,7 @@ def reference(array: np.ndarray, groups: int, opset: int) -> np.ndarray:
 @pytest.mark.parametrize("name", CASES)
 def test_groups_are_normalised_where_they_lie(backend, name, stored):
     shape, groups, opset = CASES[name]
-    if backend.name == "host" and stored is not F16 and name != "groups":
+    if backend.name == "host" and stored is not F16 and name not in ("groups", "many channels"):
         pytest.skip("compiling takes longest; the GPU computes all")
     queue = Queue(backend, opset)
     array = 50 + np.random.default_rng(1).standard_normal(

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from probe.engine.device.cuda.queue import Queue
     from probe.engine.device.cuda.tensors.tensor import Tensor
 
-_THREADS, _GROUPS = 256, 512
+_THREADS = (256, 512, 1024)  # of a block, which holds at least a pixel
+_GROUPS = 512
 _BLOCKS = 4  # a multiprocessor
 _CHUNKS = 128  # of an image at most: every block joins them all
 _LEAST = 8  # bytes of an access
@@ -38,7 +39,7 @@ def lanes_of(x: Tensor, groups: int) -> int:
         return 0
     channels = x.shape[1]
     lanes = width(16 // x.format.bytes, channels // groups)
-    return lanes if channels <= _THREADS * lanes and lanes * x.format.bytes >= _LEAST and x.size < _SMALL else 0
+    return lanes if channels <= _THREADS[-1] * lanes and lanes * x.format.bytes >= _LEAST and x.size < _SMALL else 0
 
 
 def normalised(queue: Queue, call: Call, x: Tensor, groups: int, *, per_group: bool) -> Tensor:
@@ -53,19 +54,20 @@ def normalised(queue: Queue, call: Call, x: Tensor, groups: int, *, per_group: b
         scale, bias = queue.convert(scale, F32), queue.convert(bias, F32)
     assert x.format is not None and scale.format is not None
     count, channels, pixels = x.shape[0], x.shape[1], math.prod(x.shape[2:])
-    rows = _THREADS // (channels // lanes)
+    threads = next(one for one in _THREADS if channels <= one * lanes)
+    rows = threads // (channels // lanes)
     chunks = min(_CHUNKS, -(-_BLOCKS * queue.backend.multiprocessors // count), -(-pixels // rows))
     span = -(-pixels // chunks)
     chunks = -(-pixels // span)
     y = queue.empty(images.shape, store)
     parts = queue.empty((count, chunks, groups, 2), F32)
     problem = Images(pixels, channels, channels // groups, chunks, span)
-    common = (("VEC", lanes), ("THREADS", _THREADS), ("GROUPS", _GROUPS), ("PER_GROUP", int(per_group)))
+    common = (("VEC", lanes), ("THREADS", threads), ("GROUPS", _GROUPS), ("PER_GROUP", int(per_group)))
     types = (("TX", x.format.name), ("TY", store.name), ("TS", scale.format.name))
     source = Source("norm_channels.cu", "norm_channel_parts", (*types, *common, ("ENTRY_PARTS", 1)))
-    queue.launch(source, count * chunks, _THREADS, queue.at(images), queue.at(parts), problem)
+    queue.launch(source, count * chunks, threads, queue.at(images), queue.at(parts), problem)
     source = Source("norm_channels.cu", "norm_channel_apply", (*types, *common, ("ENTRY_APPLY", 1)))
     given = (queue.at(one) for one in (images, y, scale, bias, parts))
     epsilon = ctypes.c_float(call.float("epsilon", 1e-5))
-    queue.launch(source, count * chunks, _THREADS, *given, problem, epsilon)
+    queue.launch(source, count * chunks, threads, *given, problem, epsilon)
     return dense_when_asked(queue, y)
