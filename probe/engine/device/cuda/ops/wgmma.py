@@ -132,6 +132,7 @@ def launch(queue: Queue, product: Product, tactic: Tactic | None = None, gathere
             one_b=not any(product.b_batch),
             swaps=gathered is None and stored is not F32 and refusal_of(product, ANY_SWAPPED) is None,
         )
+    assert refusal_of(product, tactic) is None and not (tactic.swapped and gathered)
     read = _swapped(product) if tactic.swapped else product  # as the instruction reads it
     layouts = _layouts(read, tactic)
     assert layouts
