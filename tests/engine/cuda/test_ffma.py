@@ -61,7 +61,7 @@ def test_a_tile_changes_no_bit(backend, problem):
     expected, exact, launched = multiplied(backend, problem, TILES[-1])
     assert launched == ["matmul_simt"]
     assert np.abs(expected - exact).max() < 1e-6 * problem[2]
-    for tile in WHOLE if backend.name != "host" else (Ffma(32, 32, 4, 4), Ffma(128, 64, 16, 8)):
+    for tile in WHOLE if backend.name != "host" else (Ffma(32, 32, 4, 4), Ffma(128, 256, 8, 16)):
         found, _, launched = multiplied(backend, problem, tile)
         assert launched == ["matmul_ffma"]
         assert np.array_equal(found, expected), tile
@@ -256,7 +256,7 @@ def nvrtc():
         pytest.skip(f"NVRTC cannot be loaded: {error}")
 
 
-@pytest.mark.parametrize("tile", [Ffma(128, 128, 8, 16), Ffma(64, 64, 4, 8, 4)], ids=str)
+@pytest.mark.parametrize("tile", [Ffma(128, 256, 8, 16), Ffma(64, 64, 4, 8, 4)], ids=str)
 def test_nothing_is_spilled(nvrtc, tile):
     fine(tile, ragged=False, tailed=True)
 
