@@ -92,6 +92,7 @@ __device__ __forceinline__ void pack(unsigned (&w)[BK / 16][FRAGMENTS][4], const
 
 // So many bytes of shared memory taken through steps by `threads` threads
 template <class F> __device__ __forceinline__ void change(Shared at, int bytes, int thread, int threads, F steps) {
+#pragma unroll 4
     for (int i = thread * 16; i < bytes; i += threads * 16) {
         Pack<unsigned, 4> x = load_shared_16(at + i);
 #pragma unroll

@@ -10,7 +10,7 @@ import pytest
 from probe.engine.device.cuda.ops import attention
 from probe.engine.device.cuda.ops.attention_wgmma import ARCH, Groups, Held
 from probe.engine.device.cuda.queue import Queue
-from probe.engine.device.cuda.tensors.formats import BF16, F16, Format
+from probe.engine.device.cuda.tensors.formats import BF16, F16, F32, Format
 from probe.engine.device.cuda.tensors.tensor import host_tensor
 from probe.engine.rounding import Interior
 from probe.precision import PRECISIONS
@@ -128,15 +128,18 @@ def test_a_long_row_on_the_host(hopper, rounds, variant):
 
 
 @pytest.mark.parametrize(
-    ("problem", "stored", "arch", "taken"),
+    ("problem", "stored", "arch", "entry"),
     [
-        ((4, 16, 1024, 1024, 64, 0), F16, ARCH, True), ((4, 16, 1024, 1024, 128, 0), BF16, ARCH, True), ((4, 16, 1024, 1024, 64, 0), F16, "sm_100", False),
-        ((4, 16, 1024, 1024, 136, 0), F16, ARCH, False), ((8, 12, 128, 128, 64, 1), F16, ARCH, False), ((1, 32, 1, 1024, 128, 0), F16, ARCH, False),
+        ((4, 16, 1024, 1024, 64, 0), F16, ARCH, "attention_wgmma"), ((4, 16, 1024, 1024, 128, 0), BF16, ARCH, "attention_wgmma"),
+        ((4, 16, 1024, 1024, 64, 0), F16, "sm_100", "attention"), ((4, 16, 1024, 1024, 136, 0), F16, ARCH, "attention"),
+        ((8, 12, 128, 128, 64, 1), F16, ARCH, "attention_held"), ((16, 12, 197, 197, 64, 0), BF16, ARCH, "attention_held"),
+        ((1, 12, 128, 128, 64, 1), F16, ARCH, "attention"), ((8, 12, 128, 128, 128, 0), F16, ARCH, "attention"),
+        ((8, 12, 1, 128, 64, 1), F16, ARCH, "attention"), ((1, 32, 1, 1024, 128, 0), F16, ARCH, "attention"), ((8, 12, 128, 128, 64, 1), F32, "sm_80", "attention_simt"),
     ],
 )  # fmt: skip
-def test_who_takes_a_layer(problem, stored, arch, taken):
+def test_who_takes_a_layer(problem, stored, arch, entry):
     backend = NullBackend()
     backend.arch = arch
     queue = Queue(backend, 18)
     run(queue, [queue.empty(one, stored) for one in shapes(problem)], problem)
-    assert [source.entry for source, _ in backend.launched] == ["attention_wgmma" if taken else "attention"]
+    assert [source.entry for source, _ in backend.launched] == [entry]

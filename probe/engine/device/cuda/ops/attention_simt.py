@@ -20,7 +20,7 @@ FILE = "attention_simt.cu"
 _ROWS = 16  # queries of a warp
 _TILE = 64  # keys
 _SHARED = 228 << 10  # bytes of a multiprocessor; 1024 more a block than it asks for
-_MANY = 16  # warps a multiprocessor
+_FEW, _MANY = 4, 16  # warps a multiprocessor
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ def choose_warps(laid: Laid, multiprocessors: int) -> Warps:
     """
     queries, *_ = laid.sizes
     warps = math.prod(laid.batch) * math.ceil(queries / _ROWS)
-    if queries < _ROWS or warps < multiprocessors:
+    if queries < _ROWS or warps < _FEW * multiprocessors:
         raise Unsupported(f"few queries in FP32: {queries}")
     return Warps(4 if warps >= _MANY * multiprocessors else 2)
 

@@ -24,7 +24,7 @@ _NARROW, _WIDEST = 64, 128  # elements of a query or value
 _SHARED = 226 << 10  # bytes
 _MOST_STAGES = 8
 
-_LONG = 512  # keys
+_HELD, _LONG = 256, 512  # keys
 
 Sizes = tuple[int, int, int, int]
 
@@ -159,17 +159,19 @@ def takes(what: Attention, laid: Laid, arch: str) -> bool:
     )
 
 
-def choose_groups(laid: Laid, multiprocessors: int, *, wide: bool) -> Groups | None:
+def choose_groups(laid: Laid, multiprocessors: int, *, wide: bool) -> Groups | Held | None:
     """Tiles of what ``takes`` has nothing against; None where attention.cu takes less time, by what an H200 took.
 
     Args:
         wide: nothing rounds weights.
     """
     queries, keys, *_ = laid.sizes
-    blocks = math.prod(laid.batch) * math.ceil(queries / (2 * _ROWS))
-    if keys < _LONG or 2 * blocks < multiprocessors:
+    blocks, narrow = math.prod(laid.batch) * math.ceil(queries / _ROWS), laid.elements == _NARROW
+    if narrow and keys <= _HELD and 4 * queries >= 3 * _ROWS and 3 * blocks >= multiprocessors:
+        return Held(-(-keys // 16) * 16)
+    if keys < _LONG or blocks < multiprocessors:
         return None
-    return Groups(2 if wide or laid.elements > _NARROW else 3, 64)  # as registers allow
+    return Groups(3 if narrow and not wide else 2, 64)  # as registers allow
 
 
 def launch(
