@@ -5,18 +5,17 @@
 // Sums are in double, of differences in double. Relative errors are added in float over the VEC elements of a thread before, and good to 4 units in
 // the last place of float each, the largest to 2. Squares in float (over eight elements, then folded) brought nothing: 146 and 147 us for 64 M pairs.
 // Tactics:
-//   pairs_parts   many pairs in one launch: a block a stretch of one of them, VEC elements a thread at a time, those of the next STAGES - 1 turns on
-//                 their way to shared memory (a tensor of 2 bytes has too few bytes under way in registers: 74 % of copy bandwidth); what has nothing
-//                 odd among VEC elements needs one test for all of them, the rest is walked one by one; the place of the largest error is looked for
-//                 when a warp meets one
+//   pairs_parts   many pairs in one launch: a block a stretch of one of them, VEC elements a thread at a time; with STAGES those of the next turns are
+//                 on their way to shared memory. What has nothing odd among VEC elements needs one test for all of them, the rest is walked one
+//                 by one; the place of the largest error is looked for when a warp meets one
 //   pairs_join    a block a pair: joins its parts, in order
 //   pairs_clear   zeroes what parts add to
 // Maxima are those of unsigned bits, so that their order does not matter; the order of every sum is fixed by n and the number of blocks of the pair,
 // which depends on nothing but the pair.
-// NVRTC defines: TA, VEC, STAGES (with VEC 8), ROWS (maxima are kept), SPLIT (rows may end inside VEC elements), EITHER (of two tolerances suffices),
-// LEAST (blocks a multiprocessor), BLOCKS (of one pair, at most), one ENTRY.
+// NVRTC defines: TA, VEC, STAGES (0: elements come to registers when their turn comes; else VEC is 8), ROWS (maxima are kept), SPLIT (rows may end inside
+// VEC elements), EITHER (of two tolerances suffices), LEAST (blocks a multiprocessor), BLOCKS (of one pair, at most), one ENTRY.
 #include "common.cuh"
-#ifdef ENTRY_PARTS
+#if defined(ENTRY_PARTS) && STAGES
 #include "mma.cuh"
 #endif
 
@@ -109,8 +108,9 @@ __device__ __forceinline__ void note(unsigned* at, float error, float range) {
 }
 __device__ __forceinline__ float most_of_warp(float x) { return __uint_as_float(__reduce_max_sync(0xffffffffu, __float_as_uint(x))); }
 
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
-#define RESIDENT (LEAST - 1)  // there it would spill
+// With as many as on sm_90 other architectures' code would spill
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ / 100 != 9
+#define RESIDENT (LEAST - 1)
 #else
 #define RESIDENT LEAST
 #endif
@@ -130,6 +130,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) pairs_parts(
     __syncthreads();
     const TA* __restrict__ actual = (const TA*)job.actual;
     const float* __restrict__ golden = job.golden;
+#ifndef PROBE_HOST_SHIM
+    __builtin_assume(__isGlobal(actual) && __isGlobal(golden));  // said by a table: the compiler cannot know
+#endif
     const Measure& m = job.m;  // in shared memory what is rarely read
     const float threshold = m.threshold, floor = m.floor, atol = m.atol, rtol = m.rtol;
     const int cols = job.r.cols, span = job.span, block = (int)blockIdx.x - job.first;
@@ -140,11 +143,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) pairs_parts(
     int stretch = span / WARPS, begin = warp * stretch, end = begin + stretch < count ? begin + stretch : count;
 #if ROWS
     __shared__ unsigned table[TABLE][2];
-    i64 first_row = first / cols;
-    int within = (int)(first - first_row * cols), rows = (within + count - 1) / cols + 1;
-    for (int row = threadIdx.x; row < rows; row += THREADS) table[row][0] = table[row][1] = 0;
-    int row = (within + begin) / cols, col = (within + begin) % cols;  // where the warp is
-    int step_rows = 32 * VEC / cols, step_cols = 32 * VEC % cols, current = row;
+    __shared__ i64 first_row;
+    __shared__ int rows_, step_rows_, step_cols_;  // looked up when they are needed: registers are few
+    volatile int &rows = rows_, &step_rows = step_rows_, &step_cols = step_cols_;
+    int within = (int)(first % cols), found = (within + count - 1) / cols + 1;
+    if (threadIdx.x == 0) { first_row = first / cols; rows = found; step_rows = 32 * VEC / cols; step_cols = 32 * VEC % cols; }
+    for (int row = threadIdx.x; row < found; row += THREADS) table[row][0] = table[row][1] = 0;
+    int row = (within + begin) / cols, col = (within + begin) % cols, current = row;  // where the warp is
     float row_error = 0.f, row_range = 0.f;  // of `current`, so far
 #endif
     __syncthreads();
@@ -155,41 +160,54 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) pairs_parts(
     actual += first;
     golden += first;
     int c = begin + lane * VEC;
-#if VEC > 1
-    // What a thread brings it alone reads, so that nobody waits for others
+#if STAGES
+    // A warp brings what it reads, 16 bytes a thread side by side: with 32 bytes between them every sector would come twice
     DYNAMIC_SHARED(staged);
-    constexpr int OF_ACTUAL = VEC * sizeof(TA) / 16, PIECES = OF_ACTUAL + VEC / 4, APART = THREADS * 16;
-    unsigned char* mine = staged + threadIdx.x * 16;
-    auto bring = [&](int at, int stage) {
-        unsigned char* to = mine + stage * (PIECES * APART);
-        if (at + VEC <= end) {
+    constexpr int OF_ACTUAL = VEC * sizeof(TA) / 16, PIECES = OF_ACTUAL + VEC / 4, STAGE = PIECES * 32 * 16;
+    unsigned char* own = staged + warp * (STAGES * STAGE);
+    auto bring = [&](int at, int stage) {  // the elements of a turn that begins at `at`
+        unsigned char* to = own + stage * STAGE + lane * 16;
 #pragma unroll
-            for (int piece = 0; piece < OF_ACTUAL; ++piece) copy16(to + piece * APART, (const unsigned char*)(actual + at) + 16 * piece, true);
+        for (int piece = 0; piece < OF_ACTUAL; ++piece) {
+            int from = at + (piece * 32 + lane) * (16 / (int)sizeof(TA));
+            if (from + 16 / (int)sizeof(TA) <= end) copy16(to + piece * 512, actual + from, true);
+        }
 #pragma unroll
-            for (int piece = 0; piece < VEC / 4; ++piece) copy16(to + (OF_ACTUAL + piece) * APART, golden + at + 4 * piece, true);
+        for (int piece = 0; piece < VEC / 4; ++piece) {
+            int from = at + (piece * 32 + lane) * 4;
+            if (from + 4 <= end) copy16(to + (OF_ACTUAL + piece) * 512, golden + from, true);
         }
         copies_commit();
     };
 #pragma unroll
-    for (int ahead = 0; ahead < STAGES - 1; ++ahead) bring(c + ahead * 32 * VEC, ahead);
+    for (int ahead = 0; ahead < STAGES - 1; ++ahead) bring(begin + ahead * 32 * VEC, ahead);
     int stage = 0;
 #endif
     for (int base = begin; base < end; base += 32 * VEC, c += 32 * VEC) {
         Pack<TA, VEC> a = {};
         Pack<float, VEC> g = {};
-#if VEC > 1
+#if STAGES
         copies_wait<STAGES - 2>();
+        __syncwarp();
         if (c + VEC <= end) {
-            const unsigned char* from = mine + stage * (PIECES * APART);
+            const unsigned char* from = own + stage * STAGE;
 #pragma unroll
-            for (int piece = 0; piece < OF_ACTUAL; ++piece) ((Pack<TA, 16 / sizeof(TA)>*)a.lane)[piece] = *(const Pack<TA, 16 / sizeof(TA)>*)(from + piece * APART);
+            for (int piece = 0; piece < OF_ACTUAL; ++piece) {
+                ((Pack<TA, 16 / sizeof(TA)>*)a.lane)[piece] = *(const Pack<TA, 16 / sizeof(TA)>*)(from + (lane * OF_ACTUAL + piece) * 16);
+            }
 #pragma unroll
-            for (int piece = 0; piece < VEC / 4; ++piece) ((Pack<float, 4>*)g.lane)[piece] = *(const Pack<float, 4>*)(from + (OF_ACTUAL + piece) * APART);
+            for (int piece = 0; piece < VEC / 4; ++piece) {
+                ((Pack<float, 4>*)g.lane)[piece] = *(const Pack<float, 4>*)(from + OF_ACTUAL * 512 + (lane * (VEC / 4) + piece) * 16);
+            }
         }
-        bring(c + (STAGES - 1) * 32 * VEC, stage ? stage - 1 : STAGES - 1);
+        // where the turn before lay: its lanes have met since they read it
+        bring(base + (STAGES - 1) * 32 * VEC, stage ? stage - 1 : STAGES - 1);
         stage = stage + 1 < STAGES ? stage + 1 : 0;
 #else
-        if (c < end) { a.lane[0] = actual[c]; g.lane[0] = golden[c]; }
+        if (c + VEC <= end) {
+            a = *(const Pack<TA, VEC>*)(actual + c);
+            g = *(const Pack<float, VEC>*)(golden + c);
+        }
 #endif
 #if ROWS
         bool alone = col + 32 * VEC <= cols;  // the whole warp in one row
@@ -316,10 +334,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) pairs_parts(
     if (lane == 0) {
         held[MISMATCHED][warp] = mismatched;
         held[MAX_ABS][warp] = __uint_as_float(most);
-        held[PLACE][warp] = (double)(first + place);
+        held[PLACE][warp] = (double)((i64)((int)blockIdx.x - job.first) * job.span + place);
     }
     __syncthreads();
-    parts += (i64)job.place * VALUES * BLOCKS + block;
+    parts += (i64)job.place * VALUES * BLOCKS + ((int)blockIdx.x - job.first);
     classes += job.place * CLASSES;
     if (threadIdx.x < MAX_ABS) {
         double x = held[threadIdx.x][0];
@@ -334,7 +352,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) pairs_parts(
     }
     if (threadIdx.x < SENTINEL_ERROR && counted[threadIdx.x]) atomicAdd(classes + threadIdx.x, counted[threadIdx.x]);
     if (threadIdx.x == SENTINEL_ERROR && counted[SENTINEL_ERROR]) atomicMax(classes + SENTINEL_ERROR, counted[SENTINEL_ERROR]);
-    if (threadIdx.x == GRID && block == 0) classes[GRID] = (unsigned)job.blocks;
+    if (threadIdx.x == GRID && (int)blockIdx.x == job.first) classes[GRID] = (unsigned)job.blocks;
 #if ROWS
     unsigned* __restrict__ maxima = job.maxima;
     const int items = job.r.items, channels = job.r.channels;

@@ -33,9 +33,12 @@ _CLASSES = (
 _THREADS = 256
 _LANES = 8  # elements a thread takes at a time
 _BYTES = {"float": 4, "f16": 2, "bf16": 2}
-_STAGES = {4: 3, 2: 4}  # of elements of so many bytes, turns that are on their way to shared memory or there
+_STAGES = {
+    4: 0,
+    2: 0,
+}  # of elements of so many bytes, turns that are on their way to shared memory or there; 0: straight to registers
 _BLOCKS = 3  # a multiprocessor
-_TURNS = 2  # of a block at least, where a pair does not fill the GPU
+_TURNS = 16  # of a block at least, so that beginning and ending are a small part of it
 _TABLE = _THREADS * 8  # rows a block keeps maxima of
 _PAIRS = 128  # summed up together
 _HELD = 1 << 30  # bytes of tensors from which on pairs do not wait for others
@@ -156,7 +159,7 @@ class Pairs:
         form = (
             actual.format.name,
             lanes,
-            _STAGES[actual.format.bytes],
+            _STAGES[actual.format.bytes] if lanes == _LANES else 0,
             int(keeps),
             int(keeps and cols % lanes > 0),
             int(how.either),
