@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -86,6 +87,7 @@ class HostBackend:
         if not built.exists() or built.stat().st_mtime < shim.stat().st_mtime:
             self._gxx("-x", "c++-header", "-o", str(self._own(built)), str(shim))
             self._own(built).replace(built)
+        self._texts: dict[str, str] = {}
         self._kernels: dict[Source, Any] = {}
         self._running = Lock()
         self._memory: dict[int, tuple[ctypes.Array[ctypes.c_char], int]] = {}
@@ -175,6 +177,19 @@ class HostBackend:
         done = subprocess.run(("g++", *fixed, *options), input=code, text=True, capture_output=True, check=False)
         assert not done.returncode, done.stderr[:3000]
 
+    def _included(self, code: str) -> dict[str, str]:
+        """The headers that a source uses, by name: a change of another one leaves what was made of it."""
+        found: dict[str, str] = {}
+        waiting = re.findall(r'#include "([^"]+)"', code)
+        while waiting:
+            name = waiting.pop()
+            if name not in found:
+                if name not in self._texts:
+                    self._texts[name] = (self._headers / name).read_text()
+                found[name] = self._texts[name]
+                waiting += re.findall(r'#include "([^"]+)"', found[name])
+        return dict(sorted(found.items()))
+
     def _compile(self, source: Source) -> Any:
         code = "\n".join(
             (
@@ -184,7 +199,7 @@ class HostBackend:
                 'extern "C" void probe_launch(unsigned grid, unsigned block, void** given) { run_grid(grid, block, all, given); }',
             )
         )
-        used = "".join(sorted(path.read_text() for path in self._headers.glob("*") if path.suffix in (".h", ".cuh")))
+        used = "".join(self._included(code).values())
         library = self._folder / f"{hashlib.sha256((code + used).encode()).hexdigest()[:32]}.so"
         if not library.exists():
             part = library.with_suffix(f".{os.getpid()}.part")  # other workers may be at the same kernel
