@@ -1,7 +1,8 @@
 """Every node test of the ONNX standard through the engine.
 
 ``python tests/engine/test_backend_nodes.py [PART OF A NAME]`` prints the table: what ONNX Runtime and the engine make of each case.
-PROBE_THOROUGH=1: fused layers one by one, and bfloat16, for every case and not for one in four.
+PROBE_THOROUGH=1: fused layers one by one, and bfloat16, for every case and not for one in four, mixtures at fp16 for every case and not for
+one in three.
 """
 
 from __future__ import annotations
@@ -172,15 +173,21 @@ def examined(case: Any, folder: Path) -> Row:
         if precision == "bf16" and not chosen(case.name, 4):
             row.low[precision] = ""
             continue  # the same forms as fp16, with other Casts
-        row.low[precision] = attempted(partial(lambda p: both_executors(model(), sets[0][1], p), precision))
+        mixed = precision == "fp16" and chosen(case.name, 3)
+        row.low[precision] = attempted(
+            partial(lambda p, m: both_executors(model(), sets[0][1], p, mixed=m), precision, mixed)
+        )
     return row
 
 
-def both_executors(model: Model, feeds: Arrays, precision: str) -> str:
-    """Everything low; then, at fp16, every other tensor kept, which takes the forms with switches. "" when the executors agree."""
+def both_executors(model: Model, feeds: Arrays, precision: str, *, mixed: bool) -> str:
+    """Everything low; then, at fp16, every other tensor kept, which takes the forms with switches. "" when the executors agree.
+
+    Mixtures of whole networks are what tests/engine/test_executors.py is about; here they meet every operator's types.
+    """
     engine = compile_model(model, precision=precision, passes="none", fusion="none", threads=1)
     assignments = [Assignment(Choice(precision))]
-    if precision == "fp16":
+    if mixed:
         tensors = {
             v.name or "": None for layer in engine.layers for v in (*layer.reads, *layer.weights, *layer.tensors)
         }
