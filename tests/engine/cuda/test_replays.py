@@ -11,7 +11,8 @@ import pytest
 
 from probe.engine.build import compile_model
 from probe.engine.device.cuda.device import CudaDevice
-from probe.engine.device.cuda.errors import CudaError
+from probe.engine.device.cuda.errors import CudaError, OutOfMemory
+from probe.engine.device.cuda.passing import Passing
 from probe.engine.device.cuda.runs.prepared import Prepared
 from probe.engine.device.cuda.runs.recording import Launched
 from probe.engine.device.cuda.tensors.tensor import Buffer
@@ -249,3 +250,38 @@ def test_exports_repeat_bit_for_bit(exports, backend, name):
         for _ in range(3):
             assert same(engine.run(feeds, assignment), expected)
     assert state(device)[1] == 2 and not device.replays.notes
+
+
+class Small(Passing):
+    """Has so much memory and no more."""
+
+    def __init__(self, backend, room):
+        super().__init__(backend)
+        self._left, self._sizes = room, {}
+        self.upload, self.download, self.launch = backend.upload, backend.download, backend.launch
+
+    def allocate(self, nbytes):
+        if nbytes > self._left:
+            raise OutOfMemory(nbytes, self._left, 0, self.name)
+        address = self.backend.allocate(nbytes)
+        self._left, self._sizes[address] = self._left - nbytes, nbytes
+        return address
+
+    def free(self, address):
+        self._left += self._sizes.pop(address)
+        self.backend.free(address)
+
+
+def test_runs_made_ready_before_give_way(tmp_path, host):
+    """Each larger than the one before: the blocks of all of them together are more than there is, that of the largest and a run of it are not."""
+    usual, _ = engine_of(tmp_path, CHAIN, host, "fp32")
+    engine, _ = engine_of(tmp_path, CHAIN, Small(host, 1 << 16), "fp32")
+    random = np.random.default_rng(0)
+    feeds = [{"x": random.standard_normal((rows, 16)).astype(np.float32)} for rows in (40, 60, 80, 100, 120, 140)]
+    for one in (*feeds, *feeds[::-1]):
+        expected = usual(one)
+        for _ in range(3):
+            assert same(engine(one), expected)
+    with pytest.raises(OutOfMemory, match="free"):
+        engine({"x": np.ones((2000, 16), np.float32)})
+    assert same(engine(feeds[0]), usual(feeds[0]))

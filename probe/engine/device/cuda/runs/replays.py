@@ -6,12 +6,13 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from probe.engine.device.cuda.errors import CudaError
+from probe.engine.device.cuda.errors import CudaError, OutOfMemory
 from probe.engine.device.cuda.runs.prepared import Compute, Diverged, Prepared
 from probe.engine.device.cuda.runs.recording import Recording
 from probe.engine.device.cuda.runs.shared import SharedMemory
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from probe.engine.device.cuda.backend import Backend
     from probe.engine.rounding import Plan
 
+T = TypeVar("T")
 Array = np.ndarray[Any, Any]
 Results = dict[str, Tensor]
 _MOST = 64  # recordings held
@@ -101,7 +103,7 @@ class Replays:
         if known.recording is not None:
             try:
                 if known.prepared is None:
-                    known.prepared = self.prepare(known.recording, self._memory.block, staging=self._memory.pinned)
+                    known.prepared = self._with_room(partial(self._shared, known.recording))
                 try:
                     return known.prepared.run(fed), known.recording.checks_faults
                 except BaseException:
@@ -115,8 +117,24 @@ class Replays:
                 if known.diverged > _PATIENCE:
                     known.why = str(error)
                     return None
-        results, known.recording = record()
+        results, known.recording = self._with_room(record)
         return results, known.recording.checks_faults
+
+    def _shared(self, recording: Recording) -> Prepared:
+        return self.prepare(recording, self._memory.block, staging=self._memory.pinned)
+
+    def _with_room(self, work: Callable[[], T]) -> T:
+        """What ``work`` makes; where there is no memory for it, once more without that of the runs made ready before: they are made ready again
+        when they come again."""
+        try:
+            return work()
+        except OutOfMemory:
+            if not any(known.prepared is not None for known in self._known.values()):
+                raise
+        for known in self._known.values():  # not while the error holds what it passed through
+            known.prepared = None
+        self._memory = SharedMemory(self._backend)
+        return work()
 
     def prepare(
         self,
