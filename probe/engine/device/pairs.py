@@ -80,7 +80,7 @@ class Asked:
     worst: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, which takes three times as long to make
 class PairSums:
     """Of one pair; see ``probe.metrics.sums.Sums``.
 

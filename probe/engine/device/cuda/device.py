@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from threading import RLock
@@ -31,7 +30,7 @@ from probe.engine.device.cuda.runs.recording import Computed, Recording
 from probe.engine.device.cuda.runs.replays import Replays
 from probe.engine.device.cuda.runs.tape import Tape
 from probe.engine.device.cuda.runs.watched import Noted, Watched, WatchedRuns
-from probe.engine.device.cuda.sums.comparing import ComparesPairs, arrays_of, handed_out
+from probe.engine.device.cuda.sums.comparing import ComparesPairs, arrays_of, shown
 from probe.engine.device.cuda.tensors.formats import F32
 from probe.engine.device.cuda.tensors.tensor import Tensor, host_tensor
 from probe.engine.device.cuda.tuning.tuner import CudaTuner
@@ -126,7 +125,10 @@ class CudaDevice(RunsLayers, KeptKernels, ComparesPairs):
                 known = repeated = None  # a run anew says what is out of range
         if repeated is not None:
             for tapped, tensor in repeated.handed:
-                yield replace(tapped, held=next(handed_out(tensor, self.backend))[1]) if tensor is not None else tapped
+                if tensor is None:
+                    yield tapped
+                else:
+                    yield Tapped(tapped.name, shown(tensor, self.backend), tapped.layer, tapped.choice)
             return self._named(repeated.prepared.outputs())
         if known is not None and self.watched.wanted(known):
             return (yield from self._recorded(known, fed, plans, interior=interior))

@@ -71,14 +71,17 @@ def arrays_of(tensor: Tensor, backend: Backend) -> Iterator[tuple[str, Array | N
         yield "", tensor.array(backend), ""
 
 
+def shown(tensor: Tensor, backend: Backend) -> Array | Held:
+    """What is handed out of a tensor that is an array."""
+    return tensor.array(backend) if tensor.format is None or tensor.on_host else Held(tensor, backend)
+
+
 def handed_out(tensor: Tensor, backend: Backend) -> Iterator[tuple[str, Array | Held | None, str]]:
     """As ``probe.ort.values.from_ort``: suffix of the name, what is handed out, note."""
     if tensor.opaque is not None:
         yield from from_ort(tensor.opaque)
-    elif tensor.format is None or tensor.on_host:
-        yield "", tensor.array(backend), ""
     else:
-        yield "", Held(tensor, backend), ""
+        yield "", shown(tensor, backend), ""
 
 
 class Comparing:

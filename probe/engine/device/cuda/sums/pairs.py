@@ -18,6 +18,7 @@ from probe.engine.device.pairs import Measure, PairSums, PairWorst, Rows
 
 if TYPE_CHECKING:
     from probe.engine.device.cuda.queue import Queue
+    from probe.engine.device.cuda.tensors.formats import Format
     from probe.engine.device.cuda.tensors.tensor import Tensor
 
 Array = np.ndarray[Any, Any]
@@ -52,7 +53,7 @@ _JOB = np.dtype(
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Job:
     """A pair as kernels are told of it.
 
@@ -143,27 +144,12 @@ class Pairs:
             raise Unsupported("sums over other than floats")
         if size != golden.size or not size or rows.count < 1 or size % rows.count:
             raise Unsupported(f"sums over {size} and {golden.size} elements in {rows.count} rows")
-        cols = size // rows.count
+        form, span, blocks = _cut(
+            size, rows.count, actual.format, how.either, self._blocks, _STAGES[actual.format.bytes]
+        )
         keeps = rows.count > 1
-        lanes = _LANES if not keeps or cols >= _LANES else 1
-        unit = _THREADS * lanes
-        blocks = min(self._blocks, -(-size // (_TURNS * unit)))
-        span = -(-size // (blocks * unit)) * unit
-        if keeps:
-            span = max(min(span, _TABLE * cols // unit * unit), unit)
-        blocks = -(-size // span)
-        if cols >= _LARGEST or span >= _LARGEST or blocks > self._blocks:
-            raise Unsupported(f"sums over {rows.count} rows of {cols} elements")
         chunk = self._chunk(2 * (rows.items + rows.channels) if keeps else 0)
         at = len(chunk.pairs)
-        form = (
-            actual.format.name,
-            lanes,
-            _STAGES[actual.format.bytes] if lanes == _LANES else 0,
-            int(keeps),
-            int(keeps and cols % lanes > 0),
-            int(how.either),
-        )
         chunk.jobs.append(_Job(actual, golden, form, span, blocks, chunk.used, how, rows, worst))
         chunk.pairs.append((size, rows, chunk.used))
         chunk.held += actual.nbytes + golden.nbytes
@@ -256,6 +242,34 @@ class Pairs:
         with np.errstate(over="ignore"):  # a threshold beyond float32 is none
             raw = np.array(rows, _JOB).tobytes() + np.array(firsts, np.int32).tobytes()
         return host_tensor(np.frombuffer(raw, np.uint8)), found
+
+
+@cache
+def _cut(
+    size: int,
+    rows: int,
+    stored: Format,
+    either: bool,
+    most: int,
+    stages: int,
+) -> tuple[tuple[int | str, ...], int, int]:
+    """How a pair is summed up: form, elements of a block, blocks.
+
+    Raises:
+        Unsupported: rows that are too long, or too many of them.
+    """
+    cols, keeps = size // rows, rows > 1
+    lanes = _LANES if not keeps or cols >= _LANES else 1
+    unit = _THREADS * lanes
+    blocks = min(most, -(-size // (_TURNS * unit)))
+    span = -(-size // (blocks * unit)) * unit
+    if keeps:
+        span = max(min(span, _TABLE * cols // unit * unit), unit)
+    blocks = -(-size // span)
+    if cols >= _LARGEST or span >= _LARGEST or blocks > most:
+        raise Unsupported(f"sums over {rows} rows of {cols} elements")
+    staged = stages if lanes == _LANES else 0
+    return (stored.name, lanes, staged, int(keeps), int(keeps and cols % lanes > 0), int(either)), span, blocks
 
 
 @cache
