@@ -4,22 +4,30 @@
 // Tactics:
 //   attention_simt TWICE 0   the keys are walked over once: sums so far are scaled whenever a larger score comes     no steps after the softmax
 //   attention_simt TWICE 1   twice: for the largest score and the sum of a row, then for w v
-// A warp has 16 queries and, of a tile of 64 keys, all: a thread 8 rows x 4 keys, then 8 rows x 4 (or 8) elements of the result. Weights go through
-// shared memory within their warp. Keys and values come by asynchronous copies, one tile ahead. The order of every sum is fixed.
-// NVRTC defines: TY, DEPTH (a multiple of 16), WIDTH (64 or 128), QUERY_WARPS, BLOCKS (of a multiprocessor, at least), TWICE.
+//   attention_simt ACROSS 8  a warp has 32 queries: half as much is read of shared memory for each product        many queries
+// A warp has 16 queries (or 32) and, of a tile of 64 keys, all: a thread 8 rows x 4 keys (8), then 8 rows x 4 elements of the result (8), or twice as many.
+// Weights go through shared memory within their warp. Keys and values come by asynchronous copies, one tile ahead. The order of every sum is fixed.
+// NVRTC defines: TY, DEPTH (a multiple of 16), WIDTH (64 or 128), QUERY_WARPS, ACROSS (threads side by side: 16 or 8), BLOCKS (of a multiprocessor, at
+// least), TWICE.
 #include "mma.cuh"
 #include "attention.cuh"
 
 #define THREADS (32 * QUERY_WARPS)
-#define BQ (16 * QUERY_WARPS)
+#define DOWN (32 / ACROSS)   // threads of a warp one above the other
+#define EACH (8 * DOWN)      // queries of a warp
+#define BQ (EACH * QUERY_WARPS)
 #define BK 64
 #define PITCH ((DEPTH > WIDTH ? DEPTH : WIDTH) + 4)  // floats: eight rows lie in different banks
 #define WEIGHTS_PITCH (BK + 4)
-#define COLUMNS (WIDTH / 64)
+#define PAIRS (BK / 2 / ACROSS)     // of keys, of a thread
+#define COLUMNS (WIDTH / 4 / ACROSS) // fours of a result, of a thread
 #define LOWEST __int_as_float(0xff800000)
 
 typedef Pack<float, 4> Four;
-typedef float Scores[4][2][4];  // rows m and m + 8, keys 32 * j + 2 * x and the next
+typedef float Scores[4][PAIRS][4];  // rows i = m and m + 4, keys 2 * (j * ACROSS + x) and the next
+
+// The i-th of eight rows of a thread, from its first on: i and i + 4 are 8 apart, as generated steps take them
+__device__ __forceinline__ constexpr int row_at(int i) { return i % 4 / (8 / DOWN) * 16 + i % 4 % (8 / DOWN) * DOWN + i / 4 * 8; }
 
 // ROWS of a matrix from row `first` on, zeros for what is not there. MIXED: even rows before odd ones, so that neighbours are read from different banks.
 template <int ROWS, int COLS, bool MIXED> __device__ __forceinline__ void fetch(float* to, const float* matrix, i64 stride, int first, int rows, int cols) {
@@ -31,28 +39,29 @@ template <int ROWS, int COLS, bool MIXED> __device__ __forceinline__ void fetch(
     }
 }
 
-// of the sixteen threads of a row
+// of the threads of a row
 template <class F> __device__ __forceinline__ float of_row(float x, F combine) {
 #pragma unroll
-    for (int lane = 1; lane < 16; lane *= 2) x = combine(x, __shfl_xor_sync(0xffffffffu, x, lane));
+    for (int lane = 1; lane < ACROSS; lane *= 2) x = combine(x, __shfl_xor_sync(0xffffffffu, x, lane));
     return x;
 }
 struct Larger { __device__ __forceinline__ float operator()(float x, float y) const { return fmaxf(x, y); } };
 
 // s = q k^T for HALVES times 32 keys; `q`, `k`: the thread's first row
 template <int HALVES> __device__ __forceinline__ void multiply(Scores& s, const float* q, const float* k) {
-#pragma unroll 2
+#pragma unroll(ACROSS / 8)
     for (int d = 0; d < DEPTH; d += 4) {
-        Four keys[HALVES][2];
+        constexpr int COUNT = PAIRS / 2 * HALVES;
+        Four keys[COUNT][2];
 #pragma unroll
-        for (int j = 0; j < HALVES; ++j)
+        for (int j = 0; j < COUNT; ++j)
 #pragma unroll
-            for (int e = 0; e < 2; ++e) keys[j][e] = *(const Four*)(k + (e * 32 + j * 16) * PITCH + d);
+            for (int e = 0; e < 2; ++e) keys[j][e] = *(const Four*)(k + (e * 32 + j * ACROSS) * PITCH + d);
 #pragma unroll
         for (int i = 0; i < 8; ++i) {
-            Four one = *(const Four*)(q + 2 * i * PITCH + d);
+            Four one = *(const Four*)(q + row_at(i) * PITCH + d);
 #pragma unroll
-            for (int j = 0; j < HALVES; ++j)
+            for (int j = 0; j < COUNT; ++j)
 #pragma unroll
                 for (int e = 0; e < 2; ++e) {
                     float& sum = s[i % 4][j][i / 4 * 2 + e];
@@ -71,10 +80,10 @@ __device__ __forceinline__ void weigh(float (&y)[8][COLUMNS][4], const float* w,
 #pragma unroll
         for (int u = 0; u < 4; ++u)
 #pragma unroll
-            for (int c = 0; c < COLUMNS; ++c) values[u][c] = *(const Four*)(v + (k + u) * PITCH + c * 64);
+            for (int c = 0; c < COLUMNS; ++c) values[u][c] = *(const Four*)(v + (k + u) * PITCH + c * 4 * ACROSS);
 #pragma unroll
         for (int i = 0; i < 8; ++i) {
-            Four some = *(const Four*)(w + 2 * i * WEIGHTS_PITCH + k);
+            Four some = *(const Four*)(w + row_at(i) * WEIGHTS_PITCH + k);
 #pragma unroll
             for (int u = 0; u < 4; ++u)
 #pragma unroll
@@ -93,13 +102,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) attention_simt(
     int down = (p.queries + BQ - 1) / BQ, first = (int)(blockIdx.x % down) * BQ, tiles = (p.keys + BK - 1) / BK;
     i64 batch = blockIdx.x / down, b0 = batch / p.batch1, b1 = batch % p.batch1;
     q += b0 * p.q.b0 + b1 * p.q.b1, k += b0 * p.k.b0 + b1 * p.k.b1, v += b0 * p.v.b0 + b1 * p.v.b1, y += b0 * p.y.b0 + b1 * p.y.b1;
-    int warp = threadIdx.x / 32, x = threadIdx.x % 16, down_in = warp * 16 + threadIdx.x % 32 / 16;  // the first of its rows, which are every other one
-    bool busy = first + warp * 16 < p.queries;
+    int warp = threadIdx.x / 32, x = threadIdx.x % ACROSS, down_in = warp * EACH + threadIdx.x % 32 / ACROSS;  // the first of its rows
+    bool busy = first + warp * EACH < p.queries;
     Beside beside[4];
 #pragma unroll
     for (int m = 0; m < 4; ++m) {
         beside[m] = {BESIDE_ARGUMENTS};
-        beside[m].begin(b0, b1, batch * p.queries * p.keys, {first + down_in + 2 * m, p.queries, p.keys});
+        beside[m].begin(b0, b1, batch * p.queries * p.keys, {first + down_in + row_at(m), p.queries, p.keys});
     }
     const float *own = queries + down_in * PITCH, *key = keys + x * PITCH, *value = values + x * 4;
     float* own_weights = weights + down_in * WEIGHTS_PITCH;
@@ -122,8 +131,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) attention_simt(
 #pragma unroll
         for (int m = 0; m < 4; ++m)
 #pragma unroll
-            for (int j = 0; j < 2; ++j) {
-                int col = t * BK + j * 32 + x * 2;
+            for (int j = 0; j < PAIRS; ++j) {
+                int col = t * BK + (j * ACROSS + x) * 2;
                 beside[m].between(s[m][j], col);
                 if (left < BK)
 #pragma unroll
@@ -134,7 +143,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) attention_simt(
     auto highest = [&](const Scores& s, int i) {
         float top = tops[i];
 #pragma unroll
-        for (int j = 0; j < 2; ++j) top = fmaxf(top, fmaxf(s[i % 4][j][i / 4 * 2], s[i % 4][j][i / 4 * 2 + 1]));
+        for (int j = 0; j < PAIRS; ++j) top = fmaxf(top, fmaxf(s[i % 4][j][i / 4 * 2], s[i % 4][j][i / 4 * 2 + 1]));
         return top;
     };
 
@@ -154,7 +163,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) attention_simt(
             float higher = highest(s, i), from = higher == LOWEST ? 0.f : higher;
             totals[i] *= tops[i] == higher ? 1.f : expf(tops[i] - higher);
 #pragma unroll
-            for (int j = 0; j < 2; ++j) totals[i] += expf(s[i % 4][j][i / 4 * 2] - from) + expf(s[i % 4][j][i / 4 * 2 + 1] - from);
+            for (int j = 0; j < PAIRS; ++j) totals[i] += expf(s[i % 4][j][i / 4 * 2] - from) + expf(s[i % 4][j][i / 4 * 2 + 1] - from);
             tops[i] = higher;
         }
     }
@@ -176,18 +185,23 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) attention_simt(
         if (busy) {
 #pragma unroll
             for (int i = 0; i < 8; ++i) {
-                float(&left)[4] = s[i % 4][0], (&right)[4] = s[i % 4][1];
                 const int at = i / 4 * 2;
 #if TWICE
-                left[at] = expf(left[at] - tops[i]) / totals[i], left[at + 1] = expf(left[at + 1] - tops[i]) / totals[i];
-                right[at] = expf(right[at] - tops[i]) / totals[i], right[at + 1] = expf(right[at + 1] - tops[i]) / totals[i];
+#pragma unroll
+                for (int j = 0; j < PAIRS; ++j)
+#pragma unroll
+                    for (int e = 0; e < 2; ++e) s[i % 4][j][at + e] = expf(s[i % 4][j][at + e] - tops[i]) / totals[i];
 #else
-                float higher = of_row(highest(s, i), Larger()), from = higher == LOWEST ? 0.f : higher;
+                float higher = of_row(highest(s, i), Larger()), from = higher == LOWEST ? 0.f : higher, added = 0.f;
                 float scale = tops[i] == higher ? 1.f : expf(tops[i] - higher);
                 tops[i] = higher;
-                left[at] = expf(left[at] - from), left[at + 1] = expf(left[at + 1] - from);
-                right[at] = expf(right[at] - from), right[at + 1] = expf(right[at + 1] - from);
-                totals[i] = totals[i] * scale + ((left[at] + left[at + 1]) + (right[at] + right[at + 1]));
+#pragma unroll
+                for (int j = 0; j < PAIRS; ++j) {
+                    float(&both)[4] = s[i % 4][j];
+                    both[at] = expf(both[at] - from), both[at + 1] = expf(both[at + 1] - from);
+                    added += both[at] + both[at + 1];
+                }
+                totals[i] = totals[i] * scale + added;
 #pragma unroll
                 for (int c = 0; c < COLUMNS; ++c)
 #pragma unroll
@@ -198,8 +212,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) attention_simt(
 #pragma unroll
             for (int m = 0; m < 4; ++m)
 #pragma unroll
-                for (int j = 0; j < 2; ++j) {
-                    int col = t * BK + j * 32 + x * 2;
+                for (int j = 0; j < PAIRS; ++j) {
+                    int col = t * BK + (j * ACROSS + x) * 2;
                     beside[m].after(s[m][j], col);
 #pragma unroll
                     for (int i = 0; i < 4; ++i)
@@ -209,8 +223,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) attention_simt(
 #pragma unroll
             for (int i = 0; i < 8; ++i)
 #pragma unroll
-                for (int j = 0; j < 2; ++j)
-                    *(Pack<float, 2>*)(own_weights + 2 * i * WEIGHTS_PITCH + j * 32 + x * 2) = {s[i % 4][j][i / 4 * 2], s[i % 4][j][i / 4 * 2 + 1]};
+                for (int j = 0; j < PAIRS; ++j)
+                    *(Pack<float, 2>*)(own_weights + row_at(i) * WEIGHTS_PITCH + (j * ACROSS + x) * 2) = {s[i % 4][j][i / 4 * 2], s[i % 4][j][i / 4 * 2 + 1]};
         }
         copies_wait<1>();
         __syncthreads();
@@ -222,13 +236,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) attention_simt(
 #pragma unroll
     for (int i = 0; i < 8; ++i) {
         float total = TWICE ? 1.f : of_row(totals[i], Sum());
-        int row = first + down_in + 2 * i;
+        int row = first + down_in + row_at(i);
 #pragma unroll
         for (int c = 0; c < COLUMNS; ++c) {
             Pack<TY, 4> four;
 #pragma unroll
             for (int e = 0; e < 4; ++e) write(four.lane[e], TWICE ? sums[i][c][e] : sums[i][c][e] / total);
-            if (row < p.queries && c * 64 + x * 4 < p.width) *(Pack<TY, 4>*)(y + row * p.y.row + c * 64 + x * 4) = four;
+            if (row < p.queries && (c * ACROSS + x) * 4 < p.width) *(Pack<TY, 4>*)(y + row * p.y.row + (c * ACROSS + x) * 4) = four;
         }
     }
 }

@@ -50,7 +50,7 @@ def peer(q: Any, k: Any, v: Any, mask: Any = None) -> Any:
 
 def variants(problem: Problem, stored: Format) -> Iterator[AnyVariant]:
     if stored is F32:
-        yield from map(Warps, (1, 2, 4, 8))
+        yield from itertools.starmap(Warps, itertools.product((1, 2, 4), (16, 32)))
         return
     row_bytes, keys = problem[4] * 2 + 16, -(-problem[3] // 16) * 16
     if problem[3] <= 256 and problem[4] == 64:
@@ -69,9 +69,9 @@ def variants(problem: Problem, stored: Format) -> Iterator[AnyVariant]:
 
 
 def named(text: str, keys: int) -> AnyVariant:
-    """``3x128``: warpgroups and tile; ``4``: warps; ``h208``: keys held; or all that a ``Variant`` has, h for held, between dots."""
-    if text.isdecimal():
-        return Warps(int(text))
+    """``3x128``: warpgroups and tile; ``4r32``: warps, and queries of one; ``h208``: keys held; or all that a ``Variant`` has, h for held, between dots."""
+    if "r" in text:
+        return Warps(*map(int, text.split("r")))
     if text[0] == "h":
         return Held(int(text[1:]))
     if "x" in text:

@@ -20,7 +20,7 @@ FILE = "attention_simt.cu"
 _ROWS = 16  # queries of a warp
 _TILE = 64  # keys
 _SHARED = 228 << 10  # bytes of a multiprocessor; 1024 more a block than it asks for
-_FEW, _MANY = 4, 16  # warps a multiprocessor
+_FEW, _MANY, _MOST = 4, 16, 8  # warps a multiprocessor; of 32 queries
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,18 +28,20 @@ class Warps:
     """How the kernel is compiled.
 
     Attributes:
-        warps: of a block, each with 16 queries.
+        warps: of a block.
+        rows: queries of a warp: 16 or 32.
     """
 
     warps: int
+    rows: int = _ROWS
 
     def __str__(self) -> str:
-        return f"attention {self.queries}x{_TILE} fp32"
+        return f"attention {self.queries}x{_TILE} fp32" + " 32 a warp" * (self.rows > _ROWS)
 
     @property
     def queries(self) -> int:
         """Of a block."""
-        return _ROWS * self.warps
+        return self.rows * self.warps
 
     def shared_bytes(self, row: int) -> int:
         """Of a block.
@@ -74,9 +76,13 @@ def launch(queue: Queue, laid: Laid, around: Around, kept: Sequence[Tensor], var
     depth, width = -(-depth // 16) * 16, -(-width // 64) * 64
     assert y.format and read[0].format
     shared = variant.shared_bytes(max(depth, width) + 4)
-    blocks = _SHARED // (shared + 1024)
+    blocks = (
+        max(min(_SHARED // (shared + 1024), _MOST // variant.warps), 1)
+        if variant.rows > _ROWS
+        else _SHARED // (shared + 1024)
+    )
     macros = (
-        ("TY", y.format.name), ("DEPTH", depth), ("WIDTH", width), ("QUERY_WARPS", variant.warps), ("BLOCKS", blocks), ("TWICE", int(not once)), *around.macros,
+        ("TY", y.format.name), ("DEPTH", depth), ("WIDTH", width), ("QUERY_WARPS", variant.warps), ("ACROSS", 256 // variant.rows), ("BLOCKS", blocks), ("TWICE", int(not once)), *around.macros,
     )  # fmt: skip
     text = text_of(around, read[0].format.name, even=keys % 2 == 0, file=FILE)
     queue.launch(
