@@ -153,7 +153,7 @@ class Clock:
 
     def capture(self, batches, *, timed=False):
         graph = self._backend.capture(batches, timed=timed)
-        graph.cost = sum(self._costs[one.source.entry] for batch in batches for one in batch.launches)
+        graph.cost = sum(self._costs.get(one.source.entry, 1e-9) for batch in batches for one in batch.launches)
         graph.size = sum(len(batch.launches) for batch in batches)
         return graph
 
