@@ -2,7 +2,8 @@
 
     python -m tests.bench.cuda_run [--batch 32] [--precision fp16] [--whole]
 
-ResNet-50 (resnet50.py). Goldens are the network's own FP32 tensors, on the device. `inference` is one CUDA graph, inputs and outputs on the device;
+ResNet-50 (resnet50.py). Goldens are the network's own tensors on inputs a thousandth larger, made
+wide, on the device. `inference` is one CUDA graph, inputs and outputs on the device;
 `sums` what metrics are made of, `everything` with histograms, largest errors, rows and columns too: kernels of all tensors as one graph. Wall times
 are those of a run from and to the host; of one whose tensors are handed out (recorded, prepared, then repeated); of one whose tensors are compared
 and answered. `--whole`: `probe run` from ONNX to verdict, by phase.
@@ -21,16 +22,17 @@ from typing import Any, cast
 
 import numpy as np
 
-from probe.debug.device_sums import asked_of, reference_of
-from probe.engine.assignment import FP32, Assignment
+from probe.debug.device_sums import Reference, asked_of
 from probe.engine.build import compile_model
 from probe.engine.device.cuda.device import CudaDevice
 from probe.engine.device.cuda.driver import Driver
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.sums.comparing import Comparing, Held
+from probe.engine.device.cuda.tensors.formats import F32
 from probe.engine.device.cuda.tensors.tensor import host_tensor
-from probe.engine.device.pairs import Asked
+from probe.engine.device.pairs import Asked, Measure, Rows
 from probe.metrics.measure import Spec
+from probe.metrics.sentinels import Sentinels
 from probe.model import load
 from tests.bench import resnet50
 from tests.bench.kernel_graph import graphs_of
@@ -57,17 +59,25 @@ def graph_seconds(backend: Driver, pairs: Sequence[Pair]) -> list[float]:
 
 def tapped_pairs(engine: Any, feeds: Any, device: CudaDevice, *, interior: bool) -> dict[str, Pair]:
     """Every float tensor of a run with its golden and what is asked of them."""
+    plans = engine.plans(engine.assignment)
+    other = {name: array * np.float32(1.001) for name, array in feeds.items()}
     golden: dict[str, Held] = {}
-    for tapped in device.stream(feeds, engine.plans(Assignment(FP32)), interior=interior):
+    for tapped in device.stream(other, plans, interior=interior):
         if isinstance(tapped.held, Held):
-            golden[tapped.name] = tapped.held
+            golden[tapped.name] = Held(device.queue.convert(tapped.held.tensor, F32), device.backend)
+    looking = device.comparing()
+    places = [looking.add(one, one, Asked(Measure(floor=1.0), Rows())) for one in golden.values()]
+    answers = looking.answers()
     found = {}
-    for tapped in device.stream(feeds, engine.plans(engine.assignment), interior=interior):
-        if isinstance(tapped.held, Held) and tapped.name in golden:
-            reference = reference_of(golden[tapped.name].array())
-            asked = asked_of(reference, Spec(atol=1e-8, rtol=1e-5, storage="float16"))
-            if asked is not None:
-                found[tapped.name] = tapped.held, golden[tapped.name], asked
+    actual = {one.name: one.held for one in device.stream(feeds, plans, interior=interior) if one.name in golden}
+    for (name, one), place in zip(golden.items(), places, strict=True):
+        sums = answers[place or 0].sums
+        range_ = max(abs(sums.golden_min), abs(sums.golden_max))
+        reference = Reference(tuple(one.shape), range_, Sentinels(), 0.0, distributions=False, by_class=False)
+        asked = asked_of(reference, Spec(atol=1e-8, rtol=1e-5, storage="float16"))
+        held = actual[name]
+        if asked is not None and isinstance(held, Held):
+            found[name] = held, one, asked
     return found
 
 
