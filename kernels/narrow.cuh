@@ -20,6 +20,37 @@ template <class T> OP unsigned pair_within(unsigned x, unsigned most, unsigned l
 }
 #endif
 
+// Of each of the two, whether x < y: all of its bits or none
+#ifdef __CUDA_ARCH__
+OP unsigned pair_less(unsigned x, unsigned y, f16) {
+    unsigned less;
+    asm("set.lt.u32.f16x2 %0, %1, %2;" : "=r"(less) : "r"(x), "r"(y));
+    return less;
+}
+#endif
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+OP unsigned pair_less(unsigned x, unsigned y, bf16) {
+    unsigned less;
+    asm("set.lt.u32.bf16x2 %0, %1, %2;" : "=r"(less) : "r"(x), "r"(y));
+    return less;
+}
+#elif defined(__CUDA_ARCH__)
+OP unsigned pair_less(unsigned x, unsigned y, bf16) {
+    return (lower(x, bf16()) < lower(y, bf16()) ? 0xffffu : 0u) | (higher(x, bf16()) < higher(y, bf16()) ? 0xffff0000u : 0u);
+}
+#else
+template <class T> OP unsigned pair_less(unsigned x, unsigned y, T) {
+    return (lower(x, T()) < lower(y, T()) ? 0xffffu : 0u) | (higher(x, T()) < higher(y, T()) ? 0xffff0000u : 0u);
+}
+#endif
+template <class T> OP unsigned pair_relu(unsigned x, T) { return x & ~pair_less(x, 0u, T()); }  // as op_relu: -0 and NaN stay
+template <class T> OP unsigned pair_clip(unsigned x, unsigned low, unsigned high, T) {
+    unsigned below = pair_less(x, low, T());
+    x = (low & below) | (x & ~below);
+    unsigned above = pair_less(high, x, T());
+    return (high & above) | (x & ~above);
+}
+
 // erf as x + x p(x^2); where it rounds to 1 or -1, as nearest to 0. What it is before it is rounded means nothing: the polynomials lie inside the
 // intervals that round to the right value (found by linear programming, as Lim and Nagarakatte do, PLDI 2021; some last bits by trying), for each
 // of the 2^16 values of the format. erff, which is a unit or two beside erf in float, rounds to the same.

@@ -47,6 +47,7 @@ def test_every_value_gives_the_bits_of_float(backend, stored):
     texts = (
         "op_erf(x0)", "float(op_div(x0, x1))", "float(op_add(x0, x2))", "float(op_sub(x0, x2))", "float(op_mul(x0, x2))",
         "float(op_mul(v0, x2))", "op_relu(x0)", "float(op_div(x1, x0))",
+        "op_clip<float>(x0, x2, x1)",
     )  # fmt: skip
     steps = [Step(f"v{at}", "float", text, stored.name, F32) for at, text in enumerate(texts)]
     erf = rounded(np.array([math.erf(float(one)) for one in x]), stored)
@@ -59,6 +60,8 @@ def test_every_value_gives_the_bits_of_float(backend, stored):
         found = run_steps(queue, x.shape, readings, steps)
         with np.errstate(all="ignore"):
             golden = [erf, x / by, x + y, x - y, x * y, erf * y, np.where(x < 0, np.float32(0), x), by / x]
+            low = np.where(x < y, y, x)
+            golden.append(np.where(low > by, by, low))
         for step, actual, expected in zip(steps, found, golden, strict=True):
             assert same(actual.array(backend), rounded(expected, stored)), (step.expression, divisor)
 
@@ -88,6 +91,10 @@ def test_what_is_one_instruction_for_both():
     assert "unsigned v2_2 = pair_times(v1_2, v0_2, f16());" in lines
     assert "bool v3_a = op_less(v2_a, x1_a), v3_b = op_less(v2_b, x1_b);" in lines
     assert "write(v4_out.lane[n + 1], v4_b);" in lines
+    assert (
+        both_lines(operands[:1], [Step("v0", "float", "op_relu(x0)", "f16")])[2]
+        == "unsigned v0_2 = pair_relu(x0_2, f16());"
+    )
     low = [Step(one.name, one.type, one.expression, "bf16") for one in steps[1:3]]
     assert not any("pair_times" in line for line in both_lines((Operand("v0", BF16, "", "dense"), operands[0]), low))
 

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 _NAME = re.compile(r"\b[a-z]\w*\b")
 _BINARY = re.compile(r"float\(op_(add|sub|mul|div)\((\w+), (\w+)\)\)")
-_ERF = re.compile(r"op_erf\((\w+)\)")
+_CALL = re.compile(r"op_(\w+?)(?:<float>)?\((\w+(?:, \w+)*)\)")
+_ALONE = {"erf": "pair_erf", "relu": "pair_relu", "clip": "pair_clip"}
 _PAIRS = {"add": "pair_plus", "sub": "pair_minus", "mul": "pair_times"}
 
 
@@ -106,15 +107,15 @@ def _in_one_register(expression: str, known: Mapping[str, _Known], kind: str) ->
     numbers of float are rounded twice there."""
     if expression in known:
         return f"{expression}_2" if known[expression].low else ""
-    match = _ERF.fullmatch(expression)
-    if match is not None and match[1] in known and known[match[1]].low:
-        return f"pair_erf({match[1]}_2, {kind}())"
-    match = _BINARY.fullmatch(expression)
-    if match is None or match[1] not in _PAIRS or (match[1] == "mul" and kind == BF16.name):
+    function, names = "", ()
+    if (match := _BINARY.fullmatch(expression)) is not None:
+        function = "" if match[1] == "mul" and kind == BF16.name else _PAIRS.get(match[1], "")
+        names = match.group(2, 3)
+    elif (match := _CALL.fullmatch(expression)) is not None:
+        function, names = _ALONE.get(match[1], ""), tuple(match[2].split(", "))
+    if not function or not all(name in known and known[name].low for name in names):
         return ""
-    if not all(name in known and known[name].low for name in match.group(2, 3)):
-        return ""
-    return f"{_PAIRS[match[1]]}({match[2]}_2, {match[3]}_2, {kind}())"
+    return f"{function}({', '.join(f'{name}_2' for name in names)}, {kind}())"
 
 
 def _cheaper(expression: str, known: Mapping[str, _Known]) -> str:
