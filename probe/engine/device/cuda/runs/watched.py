@@ -64,9 +64,9 @@ class Lent(Buffer):
 
     __slots__ = ("__weakref__", "_of")
 
-    def __init__(self, arena: Buffer, backend: Backend) -> None:
+    def __init__(self, arena: Buffer, nbytes: int, backend: Backend) -> None:
         self._of, self._backend = arena, backend
-        self.address, self.nbytes, self.imagined = arena.address, arena.nbytes, arena.imagined
+        self.address, self.nbytes, self.imagined = arena.address, nbytes, arena.imagined
 
     def move_out(self) -> None:
         """To memory of its own, behind what was asked for so far.
@@ -167,7 +167,7 @@ class WatchedRuns:
             known.recording, known.given_up = None, True
             known.why = f"no room for all tensors at once: {full.what}"
             return None
-        lent = Lent(prepared.arena, self._backend)
+        lent = Lent(prepared.arena, prepared.layout.nbytes, self._backend)
         found = Repeated(prepared, tuple((one.tapped, prepared.tensor(one.place, lent)) for one in known.handed))
         self._lent, self._last = weakref.ref(lent), weakref.ref(found)
         return found
