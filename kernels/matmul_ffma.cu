@@ -10,7 +10,8 @@
 // is not, gives a lane four neighbours. Lanes 2 i and 2 i + 1 have the same rows, lanes i and i + 2 of four the same columns: a half of the warp is
 // served at once then.
 // NVRTC defines: TC, TY, ADDED (what is added: 0 nothing, and alpha is 1; 2 a row; 1 anything), A_BY_K, B_BY_N, A_WIDE, B_WIDE, BM, BN, BK (of a block), TM, TN
-// (of a thread), STAGES, SPLITS, WINDOWS, RESIDENT (blocks of a multiprocessor).
+// (of a thread), STAGES, SPLITS, WINDOWS, RESIDENT (blocks of a multiprocessor), SERPENTINE (1: sums of a thread column by column, to and fro, where the assembler
+// then finds registers of different banks more often).
 #if SPLITS > 1
 #include "tma.cuh"
 #else
@@ -83,13 +84,13 @@ struct Tap {
         down = tap / w.kernel_width * w.dilation_height;
         right = tap % w.kernel_width * w.dilation_width;
     }
-    __device__ __forceinline__ void advance(int by, const Conv& w) {
-        channel += by;
-        while (channel >= w.channels) {
-            channel -= w.channels;
-            right += w.dilation_width;
-            if (right == w.kernel_width * w.dilation_width) right = 0, down += w.dilation_height;
-        }
+    // `whole`, `rest`: taps and channels of a tile of k
+    __device__ __forceinline__ void advance(int whole, int rest, const Conv& w) {
+        channel += rest;
+        bool over = channel >= w.channels;
+        channel -= over ? w.channels : 0;
+        right += (whole + over) * w.dilation_width;
+        for (; right >= w.kernel_width * w.dilation_width; down += w.dilation_height) right -= w.kernel_width * w.dilation_width;
     }
 };
 // Where the window of an output pixel begins: row and column, and elements from x on
@@ -115,7 +116,7 @@ template <int WIDE> struct Gathered {
     static_assert(THREADS % (BK / WIDE) == 0 && BM % STEP == 0, "every thread fetches as many strips of its own columns");
     const float* image;
     const Begin* begins;
-    int row, col;
+    int row, col, whole, rest;
     Tap tap;
 
     __device__ __forceinline__ void begin(const float* at, int first, int extent, int k, Begin* all, const Conv& w) {
@@ -124,6 +125,8 @@ template <int WIDE> struct Gathered {
         row = threadIdx.x / (BK / WIDE);
         col = threadIdx.x % (BK / WIDE) * WIDE;
         tap.begin(k + col, w);
+        whole = BK / w.channels;
+        rest = BK % w.channels;
         for (int r = threadIdx.x; r < BM; r += THREADS) all[r].set(first + r, extent, w);
         __syncthreads();
     }
@@ -136,7 +139,7 @@ template <int WIDE> struct Gathered {
             bool in = col < depth && pixel.reaches(tap, w);
             bring<WIDE>(tile + e * STEP * A_ROW, image + (in ? pixel.corner + step : 0), in);
         }
-        tap.advance(BK, w);
+        tap.advance(whole, rest, w);
     }
 };
 #else
@@ -259,11 +262,13 @@ __launch_bounds__(THREADS, RESIDENT) matmul_ffma(
                 right[j] = *(const Pack<float, 4>*)(B_BY_N ? bs + (k + j % 4) * B_ROW + j / 4 * 32 : bs + j * 8 * B_ROW + k);
             auto right_at = [&](int j, int q) { return B_BY_N ? right[j / 4 * 4 + q].lane[j % 4] : right[j].lane[q]; };
 #pragma unroll
-            for (int q = 0; q < 4; ++q)
+            for (int q = 0; q < 4; ++q) {
 #pragma unroll
-                for (int i = 0; i < TM; ++i)
-#pragma unroll
-                    for (int j = 0; j < TN; ++j) sums[i][j] = fmaf(left_at(i, q), right_at(j, q), sums[i][j]);
+                for (int e = 0; e < TM * TN; ++e) {
+                    int j = SERPENTINE ? e / TM : e % TN, i = !SERPENTINE ? e / TN : j % 2 ? TM - 1 - e % TM : e % TM;
+                    sums[i][j] = fmaf(left_at(i, q), right_at(j, q), sums[i][j]);
+                }
+            }
         }
         stage = stage + 1 == STAGES ? 0 : stage + 1;
         next = next + 1 == STAGES ? 0 : next + 1;

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from probe.engine.device.cuda.queue import Queue
     from probe.engine.device.cuda.tensors.tensor import Tensor
 
-STAGES = 3  # tiles under way
 _WIDE = 4  # elements of an access
 UNIT = 32  # elements of k: ranges are counted in these
 _DEPTH, _SHALLOW = UNIT, 16  # a tile
@@ -29,6 +28,9 @@ _OWN = 1 << 10  # bytes of shared memory that the system takes of each block
 _CLUSTERS = 90  # the architecture since which blocks read each other's shared memory
 _FAR = (1 << 31) - (1 << 20)  # elements from the first of a matrix, tiles that reach behind it included
 _ALONG_N = "along n"
+_MANY = 64  # sums of a thread, from which on it needs more than 128 registers
+# Rows and columns of a thread whose sums are computed column by column, to and fro: by count of the instructions that wait for a bank of registers
+_SERPENTINE = ((8, 16), (4, 8), (8, 4))
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,29 +53,32 @@ class Ffma:
     def threads(self) -> int:
         return self.m // self.tm * (self.n // self.tn)
 
+    @property
+    def stages(self) -> int:
+        """Tiles under way."""
+        return 2 if self.tm * self.tn == _MANY else 3
+
+    @property
+    def registers(self) -> int:
+        """Of a thread, at most."""
+        return 128 if self.tm * self.tn < _MANY else 168 if self.tm * self.tn == _MANY else 240
+
     def shared_bytes(self, depth: int, *, by_k: bool, by_n: bool) -> int:
         """Of tiles, or of the sums that replace them."""
         left = self.m * (depth + _WIDE) if by_k else self.m * depth
         right = self.n * depth if by_n else self.n * (depth + _WIDE)
-        return 4 * max(STAGES * (left + right), self.m * (self.n + _WIDE))
+        return 4 * max(self.stages * (left + right), self.m * (self.n + _WIDE))
 
-    def at_once(self, depth: int = _DEPTH, *, by_k: bool = True, by_n: bool = True, wide: bool = True) -> int:
-        """Blocks of a multiprocessor.
-
-        Args:
-            wide: operands are read by whole accesses.
-        """
-        simple = wide and (by_n or not by_k)
-        registers = 240 if self.tm * self.tn > _MANY else 128 if simple else 168  # of a thread
+    def at_once(self, depth: int = UNIT, *, by_k: bool = True, by_n: bool = True) -> int:
+        """Blocks of a multiprocessor."""
         room = _SHARED // (self.shared_bytes(depth, by_k=by_k, by_n=by_n) + _OWN)
-        return min(_MOST_BLOCKS, _REGISTERS // (registers * self.threads), room)
+        return min(_MOST_BLOCKS, _REGISTERS // (self.registers * self.threads), room)
 
 
-_MANY = 64  # sums of a thread, from which on it needs more registers than half a multiprocessor has for as many threads
 # m, n, rows and columns of a thread; microseconds of an H200 for 32 elements of k: of a block that is alone on its multiprocessor, and of each of many
 _TIMES = {
-    (128, 256, 8, 16): (5.1, 5.9), (64, 64, 4, 8): (0.88, 0.815), (128, 32, 8, 4): (1.1, 0.876), (32, 64, 4, 8): (0.88, 0.487),
-    (64, 32, 8, 4): (0.96, 0.498), (32, 32, 4, 4): (0.54, 0.244),
+    (128, 256, 8, 16): (5.1, 5.9), (64, 128, 8, 8): (2.7, 1.67), (128, 64, 8, 8): (2.7, 1.67), (64, 64, 4, 8): (0.88, 0.815),
+    (128, 32, 8, 4): (1.1, 0.876), (32, 64, 4, 8): (0.88, 0.487), (64, 32, 8, 4): (0.96, 0.498), (32, 32, 4, 4): (0.54, 0.244),
 }  # fmt: skip
 _SPLITS = (2, 3, 4, 6, 8)
 TACTICS = tuple(
@@ -136,8 +141,8 @@ def launch(
     added = int(product.alpha != 1) if product.c is None else 2 if product.c.row == 0 else 1
     macros = (
         ("ADDED", added), ("A_BY_K", int(by_k)), ("B_BY_N", int(by_n)), ("A_WIDE", wide[0]), ("B_WIDE", wide[1]), ("BM", tactic.m), ("BN", tactic.n),
-        ("BK", depth), ("TM", tactic.tm), ("TN", tactic.tn), ("STAGES", STAGES), ("SPLITS", tactic.splits), ("WINDOWS", len(problem)),
-        ("RESIDENT", tactic.at_once(depth, by_k=by_k, by_n=by_n, wide=min(wide) == _WIDE)),
+        ("BK", depth), ("TM", tactic.tm), ("TN", tactic.tn), ("STAGES", tactic.stages), ("SPLITS", tactic.splits), ("WINDOWS", len(problem)),
+        ("RESIDENT", tactic.at_once(depth, by_k=by_k, by_n=by_n)), ("SERPENTINE", int((tactic.tm, tactic.tn) in _SERPENTINE)),
     )  # fmt: skip
     tiles = product.problem(tactic.m, tactic.n)
     queue.launch(
