@@ -40,6 +40,8 @@ def test_constants_of_every_type(dtype: ir.DataType) -> None:
     back = ir.read_tensor(raw)
     assert back.numpy().dtype == values.dtype and np.array_equal(back.numpy(), values)
     assert back.tobytes() == raw.raw_data and back.nbytes == tensor.nbytes
+    if int(dtype) not in onnx.TensorProto.DataType.values():
+        return  # younger than this version of onnx
     typed = onnx.helper.make_tensor(
         "t", int(dtype), [7], values.astype(np.complex128 if values.dtype.kind == "c" else np.float64).tolist()
     )
