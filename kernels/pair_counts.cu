@@ -5,7 +5,7 @@
 // Tactics:
 //   counts_of     many pairs in one launch: a block a stretch of one of them, counted in shared memory: all distances, errors from bin `lowest` on. The
 //                 most frequent ones (no error, distances 0 and 1) in registers, errors outside the window in global memory
-//   counts_pack   a block a pair: the occupied words, [entries] of {word, count}, wherever there is room; `found` says where and how many
+//   counts_pack   a block a pair: the occupied words, [entries] of {word, count} in order of words, wherever there is room; `found` says where and how many
 // NVRTC defines: TA, ULPS (type that units are counted in), one ENTRY.
 #include "common.cuh"
 

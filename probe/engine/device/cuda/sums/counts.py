@@ -160,19 +160,19 @@ class Counts:
         backend.download(where.view(np.uint8), found.address(backend))
         raw = np.empty((int(where[0]), 2), np.uint32)
         backend.download(raw.view(np.uint8).reshape(-1), entries.address(backend))
-        return [_counted(raw[begin : begin + count]) for begin, count in where[1:].reshape(-1, 2).tolist()]
+        words, counts = np.ascontiguousarray(raw.astype(np.int64).T)
+        bins, largest = np.where(words == _BINS, 0, words - _BINS - 1 + _ONE), raw[:, 1].copy().view(np.float32)
+        made = []
+        for begin, count in where[1:].reshape(-1, 2).tolist():
+            end = begin + count
+            first, last = (
+                words[begin:end].searchsorted((_BINS, _LARGEST)) + begin
+            ).tolist()  # words of a pair come in order
+            errors, ulps = (words[begin:first], counts[begin:first]), (bins[first:last], counts[first:last])
+            made.append(PairCounts(errors, ulps, float(largest[last]) if last < end else 0.0))
+        return made
 
 
 @cache
 def _source(stored: str, ulps: str) -> Source:
     return Source("pair_counts.cu", "counts_of", (("TA", stored), ("ULPS", ulps), ("ENTRY_COUNT", 1)))
-
-
-def _counted(entries: np.ndarray) -> PairCounts:
-    words, counts = entries[:, 0].astype(np.int64), entries[:, 1].astype(np.int64)
-    is_error, is_distance = words < _BINS, (words >= _BINS) & (words < _LARGEST)
-    bins = words[is_distance] - _BINS
-    most = entries[words == _LARGEST, 1].view(np.float32)
-    return PairCounts(
-        (words[is_error], counts[is_error]), (np.where(bins == 0, 0, bins - 1 + _ONE), counts[is_distance]), float(most[0]) if most.size else 0.0
-    )  # fmt: skip
