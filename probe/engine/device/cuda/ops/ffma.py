@@ -233,9 +233,11 @@ def microseconds(
     full, rest = divmod(math.ceil(blocks / multiprocessors), at_once)
     shared = 0.4 + 0.045 * one.splits + 0.74 * tile if one.splits > 1 else 0.0
 
+    stored = 0.38 if at_once > 1 else 1.2  # nothing is computed while a block stores that is alone
+
     def taken(many: int) -> float:
         """By so many blocks side by side."""
-        return max(alone, many * each) * count + 0.38 * tile * many + shared
+        return max(alone, many * each) * count + stored * tile * many + shared
 
     moved = 4 * (n * k + m * n + m * k * (not windows)) * batch / 2.5e6
     return 5 + max(full * taken(at_once) + (taken(rest) if rest else 0.0), moved)
