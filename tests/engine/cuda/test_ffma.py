@@ -262,9 +262,8 @@ def test_nothing_is_spilled(nvrtc, tile):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("tile", [one for one in TACTICS if one.splits in (1, 4)], ids=str)
+@pytest.mark.parametrize("tile", WHOLE, ids=str)
 def test_no_tile_spills(nvrtc, tile):
     for ragged in (False, True):
         fine(tile, ragged=ragged)
-    if tile.splits == 1:
-        fine(tile, ragged=False, by=(0, 0))
+    fine(tile, ragged=False, by=(0, 0))
