@@ -53,7 +53,8 @@ def product_source(tactic: Tactic, stored=F16, by=(0, 0), tail: bool = False) ->
     a, b, beside = queue.empty((256, k), stored), queue.empty((k, 256), stored), queue.empty(shape, stored)
     steps = (Step("p", "float", "sum", stored.name), Step("v", "float", "op_gelu(op_add(p, x0))", stored.name, stored))
     ending = through(queue, shape, [("x0", Reading(beside))], steps) if tail else storing(queue, shape, stored)
-    left = Matrices(a, (), *((1, 256) if by[0] else (k, 1)))
+    along_m = by[0] and not tactic.swapped  # which takes rows along k alone
+    left = Matrices(a, (), *((1, 256) if along_m else (k, 1)))
     right = Matrices(b, (), *((256, 1) if by[1] else (1, k)))
     run(queue, describe(left, right, None, shape, k, ending), tactic)
     ((source, launched),) = backend.launched
