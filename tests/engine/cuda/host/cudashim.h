@@ -11,7 +11,6 @@
 #include <tuple>
 #include <type_traits>
 #include <utility>
-#include <vector>
 
 #define __device__
 #define __global__
@@ -23,14 +22,16 @@
 struct dim3_ { unsigned x = 0, y = 0, z = 0; };
 static dim3_ threadIdx, blockIdx, blockDim, gridDim;
 
-static std::vector<char> ended_;
+// Plain arrays: half of what compiling a kernel took was std::vector.
+constexpr unsigned MOST = 1024;  // threads of a block
+static char ended_[MOST];
 static unsigned current;
-static std::vector<double> exchanged;
+static double exchanged[MOST];
 
 #ifdef __x86_64__
 // A fiber is the place where its stack ends, with the registers on it that a call keeps. swapcontext asks the kernel for a signal mask at
 // every turn, which took half of the time that tests on the host took.
-static std::vector<void*> fibers;
+static void* fibers[MOST];
 static void* scheduler;
 static __attribute__((naked, noipa)) void turn_to(void** from, void* to) {
     asm("pushq %rbp; pushq %rbx; pushq %r12; pushq %r13; pushq %r14; pushq %r15; movq %rsp, (%rdi); movq %rsi, %rsp;"
@@ -44,7 +45,7 @@ static void begin_(unsigned at, char* stack, size_t bytes, void (*entry)()) {
     fibers[at] = top;
 }
 #else
-static std::vector<ucontext_t> fibers;
+static ucontext_t fibers[MOST];
 static ucontext_t scheduler;
 static void yield_() { swapcontext(&fibers[current], &scheduler); }
 static void resume_() { swapcontext(&scheduler, &fibers[current]); }
@@ -135,7 +136,7 @@ static void run_grid(unsigned grid, unsigned block, void (*kernel)(void**), void
     static unsigned room;
     if (block > room) { std::free(stacks); stacks = (char*)std::malloc(STACK * (room = block)); }  // pages come when they are touched
     body = kernel; arguments = given;
-    fibers.resize(block); ended_.assign(block, 0); exchanged.assign(block < 32 ? 32 : block, 0.0);
+    for (unsigned t = 0; t < MOST; ++t) exchanged[t] = 0.0;
     gridDim.x = grid; blockDim.x = block;
     for (unsigned b = 0; b < grid; ++b) {
         blockIdx.x = b;
