@@ -5,19 +5,15 @@
 // Sums are in double, of differences in double. Relative errors are added in float over the VEC elements of a thread before, and good to 4 units in
 // the last place of float each, the largest to 2. Squares in float (over eight elements, then folded) brought nothing: 146 and 147 us for 64 M pairs.
 // Tactics:
-//   pairs_parts   many pairs in one launch: a block a stretch of one of them, VEC elements a thread at a time; with STAGES those of the next turns are
-//                 on their way to shared memory. What has nothing odd among VEC elements needs one test for all of them, the rest is walked one
-//                 by one; the place of the largest error is looked for when a warp meets one
+//   pairs_parts   many pairs in one launch: a block a stretch of one of them, VEC elements a thread at a time; what has nothing odd among them needs
+//                 one test for all of them, the rest is walked one by one; the place of the largest error is looked for when a warp meets one
 //   pairs_join    a block a pair: joins its parts, in order
 //   pairs_clear   zeroes what parts add to
 // Maxima are those of unsigned bits, so that their order does not matter; the order of every sum is fixed by n and the number of blocks of the pair,
 // which depends on nothing but the pair.
-// NVRTC defines: TA, VEC, STAGES (0: elements come to registers when their turn comes; else VEC is 8), ROWS (maxima are kept), SPLIT (rows may end inside
-// VEC elements), EITHER (of two tolerances suffices), LEAST (blocks a multiprocessor), BLOCKS (of one pair, at most), one ENTRY.
+// NVRTC defines: TA, VEC, ROWS (maxima are kept), SPLIT (rows may end inside VEC elements), EITHER (of two tolerances suffices), LEAST (blocks a
+// multiprocessor), BLOCKS (of one pair, at most), one ENTRY.
 #include "common.cuh"
-#if defined(ENTRY_PARTS) && STAGES
-#include "mma.cuh"
-#endif
 
 enum { ABS, REL, SQUARED, GOLDEN2, ACTUAL2, DOT, MISMATCHED, ADDED = MISMATCHED, MAX_REL, GOLDEN_MAX, ACTUAL_MAX, GOLDEN_MIN_, ACTUAL_MIN_, MAX_ABS, PLACE, VALUES };  // minima are held negated
 enum { ASIDE, NAN_A, INF_A, NAN_G, INF_G, NONFINITE, SENTINELS, SENTINEL_MISMATCH, WRONG, SENTINEL_ERROR, GRID, CLASSES };
@@ -160,55 +156,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) pairs_parts(
     actual += first;
     golden += first;
     int c = begin + lane * VEC;
-#if STAGES
-    // A warp brings what it reads, 16 bytes a thread side by side: with 32 bytes between them every sector would come twice
-    DYNAMIC_SHARED(staged);
-    constexpr int OF_ACTUAL = VEC * sizeof(TA) / 16, PIECES = OF_ACTUAL + VEC / 4, STAGE = PIECES * 32 * 16;
-    unsigned char* own = staged + warp * (STAGES * STAGE);
-    auto bring = [&](int at, int stage) {  // the elements of a turn that begins at `at`
-        unsigned char* to = own + stage * STAGE + lane * 16;
-#pragma unroll
-        for (int piece = 0; piece < OF_ACTUAL; ++piece) {
-            int from = at + (piece * 32 + lane) * (16 / (int)sizeof(TA));
-            if (from + 16 / (int)sizeof(TA) <= end) copy16(to + piece * 512, actual + from, true);
-        }
-#pragma unroll
-        for (int piece = 0; piece < VEC / 4; ++piece) {
-            int from = at + (piece * 32 + lane) * 4;
-            if (from + 4 <= end) copy16(to + (OF_ACTUAL + piece) * 512, golden + from, true);
-        }
-        copies_commit();
-    };
-#pragma unroll
-    for (int ahead = 0; ahead < STAGES - 1; ++ahead) bring(begin + ahead * 32 * VEC, ahead);
-    int stage = 0;
-#endif
     for (int base = begin; base < end; base += 32 * VEC, c += 32 * VEC) {
         Pack<TA, VEC> a = {};
         Pack<float, VEC> g = {};
-#if STAGES
-        copies_wait<STAGES - 2>();
-        __syncwarp();
-        if (c + VEC <= end) {
-            const unsigned char* from = own + stage * STAGE;
-#pragma unroll
-            for (int piece = 0; piece < OF_ACTUAL; ++piece) {
-                ((Pack<TA, 16 / sizeof(TA)>*)a.lane)[piece] = *(const Pack<TA, 16 / sizeof(TA)>*)(from + (lane * OF_ACTUAL + piece) * 16);
-            }
-#pragma unroll
-            for (int piece = 0; piece < VEC / 4; ++piece) {
-                ((Pack<float, 4>*)g.lane)[piece] = *(const Pack<float, 4>*)(from + OF_ACTUAL * 512 + (lane * (VEC / 4) + piece) * 16);
-            }
-        }
-        // where the turn before lay: its lanes have met since they read it
-        bring(base + (STAGES - 1) * 32 * VEC, stage ? stage - 1 : STAGES - 1);
-        stage = stage + 1 < STAGES ? stage + 1 : 0;
-#else
         if (c + VEC <= end) {
             a = *(const Pack<TA, VEC>*)(actual + c);
             g = *(const Pack<float, VEC>*)(golden + c);
         }
-#endif
 #if ROWS
         bool alone = col + 32 * VEC <= cols;  // the whole warp in one row
         if (current != row || !alone) {

@@ -50,13 +50,6 @@ def pair(shape: tuple[int, ...], kind: str) -> tuple[np.ndarray, np.ndarray]:
     return actual, golden
 
 
-@pytest.fixture(params=[0, 3], ids=["registers", "staged"])
-def staged(request, monkeypatch):
-    """Elements straight to registers, or through shared memory."""
-    monkeypatch.setattr(summing, "_STAGES", {2: request.param, 4: request.param})
-
-
-@pytest.mark.usefixtures("staged")
 @pytest.mark.parametrize(
     ("shape", "stored", "kind"), CASES, ids=[f"{shape}-{stored.name}-{kind}" for shape, stored, kind in CASES]
 )

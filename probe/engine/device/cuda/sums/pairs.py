@@ -33,11 +33,6 @@ _CLASSES = (
 )  # fmt: skip
 _THREADS = 256
 _LANES = 8  # elements a thread takes at a time
-_BYTES = {"float": 4, "f16": 2, "bf16": 2}
-_STAGES = {
-    4: 0,
-    2: 0,
-}  # of elements of so many bytes, turns that are on their way to shared memory or there; 0: straight to registers
 _BLOCKS = 3  # a multiprocessor
 _TURNS = 16  # of a block at least, so that beginning and ending are a small part of it
 _TABLE = _THREADS * 8  # rows a block keeps maxima of
@@ -144,9 +139,7 @@ class Pairs:
             raise Unsupported("sums over other than floats")
         if size != golden.size or not size or rows.count < 1 or size % rows.count:
             raise Unsupported(f"sums over {size} and {golden.size} elements in {rows.count} rows")
-        form, span, blocks = _cut(
-            size, rows.count, actual.format, how.either, self._blocks, _STAGES[actual.format.bytes]
-        )
+        form, span, blocks = _cut(size, rows.count, actual.format, how.either, self._blocks)
         keeps = rows.count > 1
         chunk = self._chunk(2 * (rows.items + rows.channels) if keeps else 0)
         at = len(chunk.pairs)
@@ -205,12 +198,10 @@ class Pairs:
         table, forms = self._table(chunk, list(by_form.values()))
         begin, length = table.address(queue.backend), len(chunk.jobs)
         for form, (first, count, blocks) in zip(by_form, forms, strict=True):
-            _, lanes, stages, *_ = form
-            shared = int(stages) * _THREADS * _LANES * (_BYTES[str(form[0])] + 4) if lanes == _LANES else 0
             queue.launch(
                 _parts_source((*form, self._blocks)), blocks, _THREADS, ctypes.c_void_p(begin + first * _JOB.itemsize),
                 ctypes.c_void_p(begin + length * _JOB.itemsize + 4 * first), ctypes.c_int(count), queue.at(parts),
-                ctypes.c_void_p(base + chunk.classes_at), shared_bytes=shared,
+                ctypes.c_void_p(base + chunk.classes_at),
             )  # fmt: skip
         queue.launch(
             Source("pairs.cu", "pairs_join", (("BLOCKS", self._blocks), ("ENTRY_JOIN", 1))), length, _THREADS, queue.at(parts),
@@ -251,7 +242,6 @@ def _cut(
     stored: Format,
     either: bool,
     most: int,
-    stages: int,
 ) -> tuple[tuple[int | str, ...], int, int]:
     """How a pair is summed up: form, elements of a block, blocks.
 
@@ -268,13 +258,12 @@ def _cut(
     blocks = -(-size // span)
     if cols >= _LARGEST or span >= _LARGEST or blocks > most:
         raise Unsupported(f"sums over {rows} rows of {cols} elements")
-    staged = stages if lanes == _LANES else 0
-    return (stored.name, lanes, staged, int(keeps), int(keeps and cols % lanes > 0), int(either)), span, blocks
+    return (stored.name, lanes, int(keeps), int(keeps and cols % lanes > 0), int(either)), span, blocks
 
 
 @cache
 def _parts_source(form: tuple[Any, ...]) -> Source:
-    names = ("TA", "VEC", "STAGES", "ROWS", "SPLIT", "EITHER", "BLOCKS")
+    names = ("TA", "VEC", "ROWS", "SPLIT", "EITHER", "BLOCKS")
     return Source("pairs.cu", "pairs_parts", (*zip(names, form, strict=True), ("LEAST", _BLOCKS), ("ENTRY_PARTS", 1)))
 
 
