@@ -61,6 +61,18 @@ def test_a_layer_that_is_kept(host, tmp_path, precision):
     near(found, golden, OFF)
 
 
+@pytest.mark.parametrize(
+    ("problem", "rows"),
+    [((4, 16, 1024, 1024, 64, 0), 32), ((4, 16, 1024, 1024, 128, 0), 16), ((16, 12, 197, 197, 64, 0), 16)],
+)
+def test_long_rows_have_32_queries_a_warp(problem: Problem, rows):
+    backend = NullBackend()
+    queue = Queue(backend, 18)
+    run(queue, [queue.empty(one, F32) for one in shapes(problem)], problem)
+    ((source, _),) = backend.launched
+    assert dict(source.defines)["ACROSS"] == 256 // rows
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("problem", [(2, 9, 200, 333, 64, 1), (2, 5, 130, 1000, 128, 0)], ids=str)
 @pytest.mark.parametrize("variant", [Warps(1), Warps(4), Warps(2, 32), Warps(4, 32)], ids=str)
