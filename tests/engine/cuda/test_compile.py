@@ -49,6 +49,7 @@ BUDGETS = {
     "matmul_mma": 248,
     "conv_simt": 176,
     "conv_mma": 192,
+    "conv_depthwise": 128,
     "norm_parts": 116,
     "norm_held": 96,
     "chain": 96,
