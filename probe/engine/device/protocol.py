@@ -217,6 +217,14 @@ class Tunes(Protocol):
         """
         ...
 
+    def whole(self, feeds: Mapping[str, Array], plans: Mapping[str, Plan]) -> float:
+        """Seconds of a run by the device's clock, its inputs and outputs on the device.
+
+        Raises:
+            InputError: a layer fails; names it.
+        """
+        ...
+
 
 @runtime_checkable
 class Warms(Protocol):

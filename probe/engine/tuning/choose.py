@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from probe.engine.assignment import FP32, Assignment, Choice
 from probe.engine.tuning.context import Candidate, LayerContext, candidates_of, chosen_layers, context_of, on_one_line
-from probe.engine.tuning.selector import Begins, Fastest, Names, Selector
+from probe.engine.tuning.selector import Allow, Begins, Deny, Fastest, Names, PreferDeterministic, Selector
 from probe.engine.tuning.together import Together
+from probe.engine.tuning.whole import settle
 from probe.errors import InputError
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from probe.engine.layers import Layer
     from probe.engine.tuning.timing import Timings
 
+_FASTEST = (Allow, Deny, PreferDeterministic)  # selectors that leave the fastest of what they allow
 _SHOWN = 12  # layers that an error describes one by one
 
 
@@ -75,7 +77,8 @@ def choose(
 
     The network runs once in FP32, for shapes; where times are asked for, layers with several candidates are measured on the activations
     of that run. Then the selectors are asked: each sees the candidates that those before it left, first of all ``Fastest``; on a device that
-    measures by itself ``Together``, which also counts what turning images between layers costs.
+    measures by itself ``Together``, which also counts what turning images between layers costs. Where none wants anything but the fastest, what comes
+    of it is then timed on the whole network (``settle``).
 
     Args:
         inputs: of one inference, by name.
@@ -101,7 +104,14 @@ def choose(
     first = Fastest()
     if timings is not None and engine.tuner is not None:
         first = Together(engine, engine.tuner, shapes, base, timings.turning(engine.tuner), selectors)
-    return _select(problems, (first, *selectors))
+    asked = (first, *selectors)
+    choices = _select(problems, asked)
+    if timings is not None and engine.tuner is not None and all(isinstance(one, _FASTEST) for one in selectors):
+        choices = settle(engine, inputs, choices, base, timings, progress)
+    for one in choices:
+        for selector in asked:
+            selector.chosen(one.context, one.candidate)
+    return choices
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,9 +180,6 @@ def _select(problems: Sequence[Problem], selectors: Sequence[Selector]) -> Choic
     if failures:
         hint = next((one.hint for one in failures if one.hint), "allow more, or deny less")
         raise InputError(_together([on_one_line(one.what) for one in failures]), hint=hint)
-    for one in decided.values():
-        for selector in selectors:
-            selector.chosen(one.context, one.candidate)
     return Choices(decided)
 
 

@@ -84,15 +84,22 @@ class Timings:
         def turn(shape: tuple[int, ...], precision: str) -> float:
             stored = "fp32" if precision == "tf32" else precision
             key = (f"{stored}[{','.join(map(str, shape))}]", "channels_last")
-            self._count(*key)
-            found = self._known.get(key)
-            if found is None or found.median_us is None:
-                found = self._known[key] = Timing(round(tuner.turning(shape, stored) * 1e6, 3), 1)
-                self._counted.add(key)
-                self.measured += 1
-            return found.median_us or 0.0
+            return self._once(key, lambda: tuner.turning(shape, stored))
 
         return turn
+
+    def whole(self, problem: str, tactics: str, seconds: Callable[[], float]) -> float:
+        """Microseconds of a whole network under some tactics; measured once, and kept in the file."""
+        return self._once((problem, tactics), seconds)
+
+    def _once(self, key: tuple[str, str], seconds: Callable[[], float]) -> float:
+        self._count(*key)
+        found = self._known.get(key)
+        if found is None or found.median_us is None:
+            found = self._known[key] = Timing(round(seconds() * 1e6, 3), 1)
+            self._counted.add(key)
+            self.measured += 1
+        return found.median_us or 0.0
 
     # --- measuring ---------------------------------------------------------------------------------------------------
 

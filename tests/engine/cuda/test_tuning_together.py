@@ -47,19 +47,21 @@ class Clock(NullBackend):
 
     def capture(self, batches, *, timed=False):
         graph = super().capture(batches, timed=timed)
-        cost = sum(self.costs.get(one.source.entry, 0.1) for batch in batches for one in batch.launches)
-        graph.launch = Said(cost * 1e-6)
+        cost = self.cost([one.source.entry for batch in batches for one in batch.launches])
+
+        def launch():
+            self.spent += cost * 1e-6
+
+        graph.launch = launch
         return graph
 
+    def cost(self, kernels):
+        return sum(self.costs.get(one, 0.1) for one in kernels)
+
     def seconds(self, work):
-        return work()
-
-
-class Said(float):
-    """A number that says itself."""
-
-    def __call__(self):
-        return float(self)
+        self.spent = 0.0
+        work()
+        return self.spent
 
 
 @pytest.fixture
@@ -67,8 +69,8 @@ def engine(tmp_path):
     return compile_model(network(tmp_path, NET, **WEIGHTS), precision="fp16")
 
 
-def chosen(engine, turning, *selectors, **costs):
-    engine.device = CudaDevice(engine.network, engine.top_layers, engine.rounding, Clock(turning, **costs))
+def chosen(engine, turning, *selectors, clock=Clock, **costs):
+    engine.device = CudaDevice(engine.network, engine.top_layers, engine.rounding, clock(turning, **costs))
     timings = Timings(fingerprint_of(engine))
     choices = choose(engine, FEEDS, selectors, timings=timings)
     convolutions = [one.name for one in engine.layers if one.kind == "conv"]
@@ -128,5 +130,41 @@ def test_a_tactic_is_taken_where_it_is_worth_it(engine, monkeypatch, time, taken
         return made
 
     monkeypatch.setattr(WgmmaFamily, "launch", faster)
+    monkeypatch.setattr("probe.engine.tuning.choose.settle", lambda _engine, _inputs, choices, *_: choices)
     names, _ = chosen(engine, 0.1, faster=time)
     assert set(names) == {taken}
+
+
+class Crowded(Clock):
+    """Kernels of ``conv_mma`` are slow beside a pooling kernel: in the network, not by themselves."""
+
+    def cost(self, kernels):
+        pools = any(one.startswith("pool") for one in kernels)
+        return super().cost(kernels) + 20.0 * pools * kernels.count("conv_mma")
+
+
+def test_what_slows_the_network_down_is_not_taken(engine):
+    """Whatever layers take by themselves: the choice is timed on the whole network, and not slower than exact there."""
+    alone, _ = chosen(engine, 0.1, conv_mma=1.0)
+    assert all(name.startswith(("mma", "acc16")) for name in alone)
+    together, timings = chosen(engine, 0.1, clock=Crowded, conv_mma=1.0)
+    assert together == ["exact", "exact"]
+    lines = [line for line in timings.text().splitlines() if '"network of ' in line]
+    assert [line for line in lines if '"exact"' in line] and len(lines) >= 3
+    again = Timings(fingerprint_of(engine), timings._known)
+    choose(engine, FEEDS, timings=again)
+    assert (again.measured, again.reused) == (0, len(timings)), "the file alone chooses the same"
+
+
+def test_only_what_slows_it_down_is_put_back(engine):
+    """One of two convolutions."""
+    second = engine.layers[2].name
+
+    class Half(Clock):
+        def cost(self, kernels):
+            return super().cost(kernels) + (20.0 if kernels.count("conv_mma") > 1 else 0.0)
+
+    names, _ = chosen(engine, 0.1, clock=Half, conv_mma=1.0)
+    assert sorted(name.startswith(("mma", "acc16")) for name in names) == [False, True]
+    denied, _ = chosen(engine, 0.1, Deny(f"exact|wgmma.* @ {re.escape(second)}"), clock=Half, conv_mma=1.0)
+    assert denied[1].startswith(("mma", "acc16")), "nobody may put back what is refused"
