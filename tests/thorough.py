@@ -5,7 +5,11 @@ from __future__ import annotations
 import os
 import zlib
 
+import pytest
+
 THOROUGH = bool(os.environ.get("PROBE_THOROUGH"))
+# Long, and of what others show as well
+longest = pytest.mark.skipif(not THOROUGH, reason="takes longest; PROBE_THOROUGH=1 runs it")
 
 
 def chosen(name: str, one_in: int) -> bool:

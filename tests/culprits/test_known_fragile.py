@@ -10,6 +10,7 @@ import pytest
 
 import probe
 from probe.results.find import FindResult
+from tests.thorough import longest
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,12 @@ def find(folder: Path, name: str, tags: tuple[str, ...], **options: object) -> F
     return probe.find(folder / "models" / f"{name}.onnx", inputs=data, lighter=False, **options)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+LONGEST = ("dnsmos_sig_bak_ovr",)
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(c, marks=longest if c.name in LONGEST else (), id=str(c)) for c in CASES]
+)
 def test_found_proved_and_small(case: Case, request: pytest.FixtureRequest) -> None:
     folder: Path = request.getfixturevalue(case.folder)
     result = find(folder, case.name, case.tags, accept=[f"range_rel<={case.tolerance}"])

@@ -20,6 +20,7 @@ from probe.engine.network import bodies_of
 from probe.engine.rounding import inner_nodes
 from probe.errors import InputError
 from tests.culprits.spaces import engine_of, members_of, parsed, recorded, runs_of, same, space_of
+from tests.thorough import longest
 
 NUMBERS = np.array([0.3, 1.2345678, 2.7654321, 3.3007], np.float32)
 VECTOR = "float[4] x -> float[4] y"
@@ -156,7 +157,7 @@ def test_units_reach_everything(request: pytest.FixtureRequest, folder: str, nam
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", ["fp16", "bf16", "tf32"])
+@pytest.mark.parametrize("precision", [pytest.param("fp16", marks=longest), "bf16", "tf32"])
 def test_units_of_every_model_reach_everything(models: Path, exports: Path, precision: str) -> None:
     for folder in (models, exports) if precision == "fp16" else (exports,):
         for path in sorted((folder / "models").glob("*.onnx")):
@@ -238,11 +239,9 @@ def seconds_of(engine: Engine, granularity: str) -> tuple[Space, float]:
 
 
 @pytest.mark.parametrize("granularity", ["tensor", "layer", "block"])
-def test_a_thousand_layers_take_well_under_a_second(tmp_path: Path, granularity: str) -> None:
-    engine = engine_of(deep(1000), tmp_path)
-    space, seconds = seconds_of(engine, granularity)
+def test_a_thousand_layers_have_hundreds_of_units(tmp_path: Path, granularity: str) -> None:
+    space, _ = seconds_of(engine_of(deep(1000), tmp_path), granularity)
     assert len(space.units) >= 200
-    assert seconds < 1.0, f"{seconds:.2f} s"
 
 
 def test_time_grows_with_size_and_not_its_square(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 import probe
 from probe.results.run import RunResult
+from tests.thorough import longest
 
 
 def run_real(folder: Path, name: str, tag: str, **options: Any) -> RunResult:
@@ -29,6 +30,13 @@ FRAGILE = [
 
 
 SLOW = ("dnsmos_sig_bak_ovr",)
+
+
+def marks(case: tuple[str, ...], level: str) -> Any:
+    slow = [pytest.mark.slow] if case[0] == "models" and (level == "safe" or case[1] in SLOW) else []
+    return [*slow, longest] if case[1] in SLOW and level == "safe" else slow
+
+
 LEVELS = [(case, level) for level in ("none", "safe") for case in FRAGILE]
 
 
@@ -39,7 +47,7 @@ LEVELS = [(case, level) for level in ("none", "safe") for case in FRAGILE]
             case,
             level,
             id=f"{case[1]}-{level}",
-            marks=pytest.mark.slow if case[0] == "models" and (level == "safe" or case[1] in SLOW) else (),
+            marks=marks(case, level),
         )
         for case, level in LEVELS
     ],
