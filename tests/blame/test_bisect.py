@@ -22,6 +22,7 @@ from probe.model.load import load
 from probe.report.terminal import render
 from probe.store.feeds import read_input_sets
 from tests.blame.planted import Chain, chain, engine_of, faulty, oracle_of, switched
+from tests.thorough import longest
 
 ALONE, HALF = 0.2, 0.035  # of the output's range, at a limit of 0.05: fails alone; fails with another
 
@@ -120,7 +121,7 @@ def test_a_budget_ends_the_search(tmp_path: Path) -> None:
     ("name", "places", "sizes", "groups"),
     [
         ("ultraface_slim_320", (4,), (1.0,), [(4,)]),
-        pytest.param("fns_candy", (3,), (1.0,), [(3,)], marks=pytest.mark.slow),
+        pytest.param("fns_candy", (3,), (1.0,), [(3,)], marks=longest),
         pytest.param("squeezenet_fp16", (2, 9, 20), (1.0, 1.0, 1.0), [(2,), (9,), (20,)], marks=pytest.mark.slow),
         ("mnist", (0, 2), (0.02, 0.02), [(0, 2)]),
     ],

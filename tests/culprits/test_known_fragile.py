@@ -101,7 +101,7 @@ def test_bf16_of_magika_is_solved(models: Path) -> None:
     assert len(result.keep) <= 2
 
 
-@pytest.mark.slow
+@longest
 def test_bf16_of_gtcrn_is_solved(models: Path) -> None:
     """Its opset has no bfloat16, so that nothing can be exported: that is said, and the answer stands."""
     result = find(models, "gtcrn_simple", ("main",), precision="bf16")

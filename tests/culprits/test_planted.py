@@ -24,11 +24,13 @@ from tests.culprits.planted.bases import BASES
 from tests.culprits.planted.build import KINDS, Planted, build
 from tests.engine.emulator import Emulator
 from tests.model import builders as b
+from tests.thorough import longest
 
 SMALL = [(kind, 60, k, seed) for seed, kind in enumerate(KINDS) for k in (0, 3)]
 MIDDLE = [(kind, 200, 12, seed) for seed, kind in enumerate(KINDS)]
 LARGE = [("mixed", 1000, 40, 0), ("coupled", 1000, 40, 1)]  # tests/bench/find_planted.py has all kinds at this size
-TABLE = [*SMALL, ("mixed", 200, 12, 0), *(pytest.param(*row, marks=pytest.mark.slow) for row in (*MIDDLE, *LARGE))]
+TABLE = [*SMALL, ("mixed", 200, 12, 0), *(pytest.param(*row, marks=pytest.mark.slow) for row in MIDDLE)]
+TABLE += [pytest.param(*row, marks=longest) for row in LARGE]
 
 BY_TURNS = list(zip(KINDS, [*BASES] * 3, strict=True))
 

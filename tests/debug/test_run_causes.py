@@ -34,7 +34,7 @@ SLOW = ("dnsmos_sig_bak_ovr",)
 
 def marks(case: tuple[str, ...], level: str) -> Any:
     slow = [pytest.mark.slow] if case[0] == "models" and (level == "safe" or case[1] in SLOW) else []
-    return [*slow, longest] if case[1] in SLOW and level == "safe" else slow
+    return [*slow, longest] if case[1] in SLOW else slow
 
 
 LEVELS = [(case, level) for level in ("none", "safe") for case in FRAGILE]
