@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable, Iterator
-from typing import Any, SupportsInt, overload
+from typing import Any, Generic, SupportsInt, TypeVar, overload
 
 import numpy as np
 
 from probe.precision import numpy_dtype
+
+E = TypeVar("E")
 
 
 class AttributeType(enum.IntEnum):
@@ -139,20 +141,18 @@ _BITS = {
 }
 
 
-class TensorType:
-    """A tensor of an element type. Types are values: equal ones are interchangeable, none is ever changed."""
+class _Of(Generic[E]):
+    """A type by what its elements are. Types are values: equal ones are interchangeable, none is ever changed."""
 
     __slots__ = ("_elem_type", "denotation")
 
-    def __init__(self, elem_type: DataType, *, denotation: str | None = None) -> None:
+    def __init__(self, elem_type: E, *, denotation: str | None = None) -> None:
         self._elem_type = elem_type
         self.denotation = denotation
 
     @property
-    def dtype(self) -> DataType:
+    def elem_type(self) -> E:
         return self._elem_type
-
-    elem_type = dtype
 
     def __hash__(self) -> int:
         return hash(repr(self))
@@ -162,6 +162,16 @@ class TensorType:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._elem_type!r})"
+
+
+class TensorType(_Of[DataType]):
+    """A tensor of an element type."""
+
+    __slots__ = ()
+
+    @property
+    def dtype(self) -> DataType:
+        return self._elem_type
 
 
 class SparseTensorType(TensorType):
@@ -170,32 +180,15 @@ class SparseTensorType(TensorType):
     __slots__ = ()
 
 
-class _Holder:
+class _Holder(_Of["Type"]):
     """A type made of another one."""
 
-    __slots__ = ("_elem_type", "denotation")
-
-    def __init__(self, elem_type: Type, *, denotation: str | None = None) -> None:
-        self._elem_type = elem_type
-        self.denotation = denotation
-
-    @property
-    def elem_type(self) -> Type:
-        return self._elem_type
+    __slots__ = ()
 
     @property
     def dtype(self) -> DataType:
         """Of the tensors inside."""
         return self._elem_type.dtype
-
-    def __hash__(self) -> int:
-        return hash(repr(self))
-
-    def __eq__(self, other: object) -> bool:
-        return type(other) is type(self) and other._elem_type == self._elem_type
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._elem_type!r})"
 
 
 class SequenceType(_Holder):

@@ -12,6 +12,7 @@ from __future__ import annotations
 from bisect import insort
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from random import Random
 
 import numpy as np
@@ -58,22 +59,15 @@ def plan_memory(lifetimes: Sequence[Lifetime], alignment: int = ALIGNMENT) -> La
     if least > NEAR * peak:
         beside = _alive_together(lifetimes, held)
         order, crowds = held, _crowds(lifetimes, sizes)
-        for key in _ORDERS:
-            tried = sorted(held, key=lambda at, key=key: key(lifetimes[at], crowds[at]))
+        by_key = (sorted(held, key=lambda at, key=key: key(lifetimes[at], crowds[at])) for key in _ORDERS)
+        for tried in chain(by_key, _shaken(lifetimes, sizes, held)):
             found = _by_order(sizes, tried, beside)
             if (end := _end(found, sizes)) < least:
                 best, least, order = found, end, tried
             if least <= NEAR * peak:
                 break
         else:
-            for tried in _shaken(lifetimes, sizes, held):
-                found = _by_order(sizes, tried, beside)
-                if (end := _end(found, sizes)) < least:
-                    best, least, order = found, end, tried
-                if least <= NEAR * peak:
-                    break
-            else:
-                best, least = _climbed(sizes, order, beside, best, NEAR * peak)
+            best, least = _climbed(sizes, order, beside, best, NEAR * peak)
     return Layout(tuple(best), least, peak)
 
 
