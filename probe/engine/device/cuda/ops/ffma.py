@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from probe.engine.assignment import EXACT
-from probe.engine.device.cuda.ops.product import Matrices
+from probe.engine.device.cuda.ops.product import Matrices, least
 from probe.engine.device.cuda.ops.window import ConvProblem, conv_problem
 from probe.engine.device.cuda.tensors.copies import transposed
 from probe.engine.device.cuda.tensors.formats import F32
@@ -195,9 +195,6 @@ def choose(
 ) -> Ffma:
     """The tactic that should take least time; arguments of ``microseconds``.
 
-    How often k is split depends on the product alone, and neither on what follows it nor on how its operands lie: the tile that computes a sum
-    changes none of its bits, the ranges of k that are added do.
-
     Args:
         split: blocks may share a tile.
         one_b: the right operand is the same for the whole batch: a single taller product, if what follows lets it be one.
@@ -209,7 +206,7 @@ def choose(
     possible = [one for one in TACTICS if split or one.splits == 1]
     tall = (m * batch, n, k, 1) if one_b else (m, n, k, batch)
     usual = min(possible, key=lambda one: cost(one, tall))
-    return min((one for one in possible if one.splits == usual.splits), key=lambda one: cost(one, (m, n, k, batch)))
+    return least(possible, usual, lambda one: cost(one, (m, n, k, batch)))
 
 
 def microseconds(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from probe.engine.assignment import EXACT
 from probe.engine.device.cuda.backend import Argument
@@ -146,3 +146,24 @@ def describe(
 
 def _pair(numbers: Sequence[int]) -> Pair:
     return numbers[0], numbers[1]
+
+
+class Splits(Protocol):
+    """A tactic of products."""
+
+    @property
+    def splits(self) -> int:
+        """Ranges that k is cut into, each summed by itself."""
+        ...
+
+
+S = TypeVar("S", bound=Splits)
+
+
+def least(possible: Iterable[S], usual: S, cost: Callable[[S], float]) -> S:
+    """The tactic that costs least of those that split k as often as ``usual``, which is best for the product alone.
+
+    How often k is split depends on neither what follows a product nor how its operands lie: the tile that computes a sum changes none of its
+    bits, the ranges of k that are added do.
+    """
+    return min((one for one in possible if one.splits == usual.splits), key=cost)

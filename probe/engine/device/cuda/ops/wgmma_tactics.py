@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 from functools import lru_cache
 
+from probe.engine.device.cuda.ops.product import least
 from probe.engine.device.cuda.tensors.maps import SWIZZLED
 
 DEPTH = 64  # 16-bit elements of k a tile: one row of 128 bytes
@@ -129,9 +130,6 @@ def choose(
 ) -> Tactic:
     """The tactic that should take least time; arguments of ``cycles``.
 
-    How often k is split depends on the product alone, and neither on what follows it nor on how its operands lie: the tile that computes a sum
-    changes none of its bits, the ranges of k that are added do.
-
     Args:
         one_b: the right operand is the same for the whole batch: a single taller product, if what follows lets it be one.
         swaps: the instruction's rows may run along columns.
@@ -143,7 +141,7 @@ def choose(
     tall = (m * batch, n, k, 1) if one_b else (m, n, k, batch)
     straight = [one for one in TACTICS if not one.swapped]
     usual = min(straight, key=lambda one: cycles(one, *tall, multiprocessors, windows=windows, tail=_USUAL_TAIL))
-    return min((one for one in (TACTICS if swaps else straight) if one.splits == usual.splits), key=cost)
+    return least(TACTICS if swaps else straight, usual, cost)
 
 
 def cycles(
