@@ -48,9 +48,10 @@ format: $(DEV)
 types: $(DEV)
 	@$(BIN)/pyright
 
+# Most of the time is compiling on the CPU: many processes share the GPU.
 test-gpu: $(DEV)
 	@$(PIP) --editable '.[cuda]'
-	@$(BIN)/python -m pytest -m gpu
+	@$(BIN)/python -m pytest -m gpu -n auto --maxprocesses 16 --dist worksteal
 
 # Benchmarks run alone: nothing else on the machine, no xdist.
 bench: $(DEV)
