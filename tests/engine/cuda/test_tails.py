@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 
-from probe.engine.assignment import FP32, Assignment
+from probe.engine.assignment import FP32, Assignment, Choice
 from probe.engine.build import compile_model
 from probe.engine.device.cuda.device import CudaDevice
 from probe.engine.device.cuda.errors import Unsupported
@@ -176,3 +176,20 @@ def test_long_functions_are_computed_apart(tmp_path, backend):
         before = device.queue.launches["chain"]
         engine.run(feeds, assignment)
         assert device.queue.launches["chain"] - before == chains
+
+
+def test_tf32_takes_erf_along(tmp_path, backend, monkeypatch):
+    """The GELU that FP32 computes apart, with the same bits; TF32 reads and writes as much, and multiplies in a third of the time."""
+    engine, feeds = engine_of(tmp_path, "gelu", backend)
+    choice, found, chains = Assignment(Choice("tf32")), [], []
+    for tailed in (OPS["Gemm"].tailed, None):
+        monkeypatch.setitem(OPS, "Gemm", SimpleNamespace(compute=OPS["Gemm"].compute, tailed=tailed))
+        engine.device = CudaDevice(engine.network, engine.top_layers, engine.rounding, backend)
+        device: Any = engine.device
+        device.replays.enabled = False
+        engine.run(feeds, choice)
+        before = device.queue.launches["chain"]
+        found.append(engine.run(feeds, choice)["y"])
+        chains.append(device.queue.launches["chain"] - before)
+    assert chains[1] == chains[0] + 1
+    assert np.array_equal(*found)
