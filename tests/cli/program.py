@@ -8,6 +8,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from tests.cli.forked import forked
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -19,8 +21,12 @@ def environment(changed: Mapping[str, str] | None = None) -> dict[str, str]:
 def probe(
     *words: str | Path, cwd: Path, env: Mapping[str, str] | None = None, timeout: float = 120
 ) -> subprocess.CompletedProcess[str]:
-    """``probe WORDS`` in ``cwd``; stdout and stderr as text, nothing raised whatever the exit code."""
+    """``probe WORDS`` in ``cwd``; stdout and stderr as text, nothing raised whatever the exit code.
+
+    Most calls are forks of one process that has imported already; other environments than ours, and other systems, start Python.
+    """
+    wanted = environment(env)
+    if sys.platform == "linux" and forked().serves(wanted):
+        return forked().run([str(word) for word in words], cwd, timeout)
     command = [sys.executable, "-m", "probe", *map(str, words)]
-    return subprocess.run(
-        command, cwd=cwd, env=environment(env), capture_output=True, text=True, timeout=timeout, check=False
-    )
+    return subprocess.run(command, cwd=cwd, env=wanted, capture_output=True, text=True, timeout=timeout, check=False)
