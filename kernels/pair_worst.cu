@@ -8,14 +8,26 @@
 #define INFINITE __int_as_float(0x7f800000)
 enum { THREADS = 256, WARPS = THREADS / 32 };
 
-// `kind`: 0 float, 1 f16, 2 bf16. `errors` of the blocks of pairs_parts.
-struct Job { const void* actual; const float* golden; const double* errors; i64 n; int span, blocks; float threshold; int kind; };
+// `kind`: 0 float, 1 f16, 2 bf16. `errors` of the blocks of pairs_parts, or pairs_last. `channels`: contiguous ones, of images of `pixels`; 0: in order.
+struct Job { const void* actual; const float* golden; const double* errors; i64 n; int span, blocks; float threshold; int kind, pixels, channels; };
 struct Found { float error, actual, golden; int there; i64 place; };
 
 __device__ __forceinline__ float element(const Job& job, i64 at) {
     if (job.kind == 1) return widen(((const f16*)job.actual)[at]);
     if (job.kind == 2) return widen(((const bf16*)job.actual)[at]);
     return ((const float*)job.actual)[at];
+}
+
+// where what lies at `at` would be in order
+__device__ __forceinline__ i64 in_order(const Job& job, i64 at) {
+    if (!job.channels) return at;
+    i64 pixel = at / job.channels;
+    return (pixel / job.pixels * job.channels + at % job.channels) * job.pixels + pixel % job.pixels;
+}
+__device__ __forceinline__ i64 in_memory(const Job& job, i64 place) {
+    if (!job.channels) return place;
+    i64 channel = place / job.pixels;
+    return (channel / job.channels * job.pixels + place % job.pixels) * job.channels + channel % job.channels;
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS) pair_worst(const Job* __restrict__ jobs, Found* __restrict__ found) {
@@ -44,8 +56,15 @@ extern "C" __global__ void __launch_bounds__(THREADS) pair_worst(const Job* __re
         for (i64 at = first + threadIdx.x; at < last; at += THREADS) {
             float x = element(job, at), y = job.golden[at];
             double error = fabsf(x - y);
-            bool fits = fabsf(y) < job.threshold && fabsf(x) < INFINITE && (error < above || (error == above && (double)at > behind));
-            if (fits && error > most) { most = error; place = (double)at; }
+            if (!(fabsf(y) < job.threshold && fabsf(x) < INFINITE && error <= above && error >= most && error > 0.0)) continue;
+            if (error == above || error == most) {
+                double there = (double)in_order(job, at);
+                if ((error == above && there <= behind) || (error == most && there >= place)) continue;
+                place = there;
+            } else {
+                place = (double)in_order(job, at);
+            }
+            most = error;
         }
 #pragma unroll
         for (int far = 16; far > 0; far >>= 1) {
@@ -63,6 +82,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) pair_worst(const Job* __re
         if (most <= 0.0 || most < least) return;
         above = most;
         behind = place;
-        if (threadIdx.x == 0) found[k] = {(float)most, element(job, (i64)place), job.golden[(i64)place], 1, (i64)place};
+        i64 at = in_memory(job, (i64)place);
+        if (threadIdx.x == 0) found[k] = {(float)most, element(job, at), job.golden[at], 1, (i64)place};
     }
 }

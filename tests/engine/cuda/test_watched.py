@@ -10,11 +10,14 @@ from probe.engine.device.cuda.device import CudaDevice
 from probe.engine.device.cuda.errors import CudaError, OutOfMemory
 from probe.engine.device.cuda.runs.watched import NO_ROOM, UNDER_WAY, Lent
 from probe.engine.device.cuda.sums.comparing import Held
+from probe.engine.device.cuda.tensors.channels_last import lies_last
 from probe.errors import InputError
 from probe.model import load
 from tests.engine.cuda.test_replays import BRANCHES, CHAIN, HOST, LOOKUP, SIZES, engine_of, same
 
 Arrays = dict[str, np.ndarray]
+IMAGES = """g (float[2,64,9,8] x) => (float[2,64,9,8] y)
+{ a = Conv <pads = [1, 1, 1, 1]> (x, w)  b = Relu (a)  c = Conv (b, v)  d = Add (c, b)  y = Sigmoid (d) }"""
 
 
 def handed(engine, feeds, assignment=None) -> tuple[Arrays, Arrays]:
@@ -58,6 +61,29 @@ def test_repeated_runs_hand_out_the_same(tmp_path, backend, text, precision):
         assert list(tensors) == list(expected), "in the same order"
         assert same(tensors, expected) and same(outputs, made) and same(engine.run(feeds), made)
     assert text is not CHAIN or (graphs(device) == 1 and not device.watched.notes)
+
+
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("fp16", marks=pytest.mark.gpu)])
+def test_images_are_handed_out_as_they_lie(request, tmp_path, precision):
+    """Nothing is moved for those who compare them; who reads their values finds the order of the network."""
+    backend = request.getfixturevalue("gpu" if precision == "fp16" else "host")
+    random = np.random.default_rng(0)
+    weights = {
+        name: random.standard_normal((64, 64, size, size)).astype(np.float32) / 24
+        for name, size in (("w", 3), ("v", 1))
+    }
+    engine, _ = engine_of(tmp_path, IMAGES, backend, precision, **weights)
+    feeds = [{"x": random.standard_normal((2, 64, 9, 8)).astype(np.float32)} for _ in range(3)]
+    for given in feeds:
+        expected, made = anew(engine, given)
+        tensors, outputs = handed(engine, given)
+        assert same(tensors, expected) and same(outputs, made) and same(engine.run(given), made)
+    kept = []
+    engine.run(feeds[0], tap=kept.append)
+    lying = [one for one in kept if isinstance(one.held, Held) and lies_last(one.held.tensor)]
+    assert len(lying) >= 4 and all(one.held.tensor.is_late for one in lying)
+    handed(engine, feeds[1])  # they are moved out, and read when another run has taken their place
+    assert same({one.name: one.array for one in kept}, anew(engine, feeds[0])[0])
 
 
 def test_layers_on_the_host_make_their_interior_again(tmp_path, host):

@@ -68,7 +68,7 @@ class CudaDevice(RunsLayers, KeptKernels, ComparesPairs):
         self._layers = layers
         self._lock = RLock()
         self.replays = Replays(backend, self._compute)
-        self.watched = WatchedRuns(backend, self._compute)
+        self.watched = WatchedRuns(backend, self._compute, self.queue)
 
     # --- the protocol ------------------------------------------------------------------------------------------------
 
@@ -252,7 +252,7 @@ class CudaDevice(RunsLayers, KeptKernels, ComparesPairs):
     ) -> Generator[Tapped, None, dict[str, Array]]:
         """A run whose tensors are handed out, recorded."""
         tape, run = self._taped(self.backend, fed, plans, self.queue.launches)
-        run.tapped, run.interior, run.noted = True, interior, Noted(tape)
+        run.tapped, run.interior, run.noted = True, interior, Noted(tape, self.queue)
         try:
             for tapped in self._run_layers(self._layers, run):
                 if run.queue.may_fault and self._faulted():

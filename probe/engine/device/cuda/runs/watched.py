@@ -12,10 +12,12 @@ from probe.engine.device.cuda.errors import OutOfMemory
 from probe.engine.device.cuda.runs.prepared import Compute, Diverged, Prepared
 from probe.engine.device.cuda.runs.recording import Place, Recording, Stored
 from probe.engine.device.cuda.runs.shared import SharedMemory
+from probe.engine.device.cuda.tensors.channels_last import channels_last, dense_when_asked, lies_last
 from probe.engine.device.cuda.tensors.tensor import Buffer, Tensor
 
 if TYPE_CHECKING:
     from probe.engine.device.cuda.backend import Backend
+    from probe.engine.device.cuda.queue import Queue
     from probe.engine.device.cuda.runs.tape import Tape
     from probe.engine.device.protocol import Tapped
 
@@ -28,22 +30,34 @@ NO_ROOM = "tensors of the run before are still held, and there is no room to mov
 
 @dataclass(frozen=True, slots=True)
 class Handed:
-    """A tensor that a run hands out: what is said of it, without the tensor; where it is, None where there is none."""
+    """A tensor that a run hands out: what is said of it, without the tensor; where it is, None where there is none; whether its channels are
+    contiguous there."""
 
     tapped: Tapped
     place: Place | None
+    last: bool
 
 
 class Noted:
     """What a run hands out while it is recorded."""
 
-    def __init__(self, tape: Tape) -> None:
-        self._tape = tape
+    def __init__(self, tape: Tape, queue: Queue) -> None:
+        """
+        Args:
+            queue: that records nothing.
+        """
+        self._tape, self._queue = tape, queue
         self.handed: list[Handed] = []
         self.why = ""
 
     def shown(self, tensor: Tensor) -> Tensor:
-        """The same values, dense; the recording is not told of who reads them."""
+        """The same values, dense or with contiguous channels, whichever they are; the recording is not told of who reads them."""
+        lying = self._lying(tensor)
+        if lying is not None:
+            lying.address(self._tape)
+            return dense_when_asked(
+                self._queue, Tensor(lying.shape, lying.format, buffer=lying.memory, begins=lying.begins)
+            )
         if tensor.opaque is not None:
             return tensor.of(None)
         if tensor.held is not None:
@@ -56,7 +70,17 @@ class Noted:
         if tensor is not None and tensor.opaque is not None:
             self.why = f"{tapped.name} is no tensor"
             return
-        self.handed.append(Handed(replace(tapped, held=None), self._tape.place(tensor) if tensor is not None else None))
+        lying = self._lying(tensor) if tensor is not None else None
+        there = tensor if lying is None else lying
+        place = self._tape.place(there) if there is not None else None
+        self.handed.append(Handed(replace(tapped, held=None), place, lying is not None))
+
+    def _lying(self, tensor: Tensor) -> Tensor | None:
+        """[images, rows, columns, channels] of an image that was made so, where nothing has to be done for that."""
+        if not lies_last(tensor) or tensor.unrounded is not None:
+            return None
+        made = channels_last(self._queue, tensor)
+        return made if made.before is None else None
 
 
 class Lent(Buffer):
@@ -118,8 +142,12 @@ class WatchedRuns:
     All share one block of memory. Tensors that somebody still holds when the next run begins are moved out of it before.
     """
 
-    def __init__(self, backend: Backend, compute: Compute) -> None:
-        self._backend, self._compute = backend, compute
+    def __init__(self, backend: Backend, compute: Compute, queue: Queue) -> None:
+        """
+        Args:
+            queue: on which tensors that are handed out are brought into dense order, where somebody reads them so.
+        """
+        self._backend, self._compute, self._queue = backend, compute, queue
         self._known: OrderedDict[Hashable, Watched] = OrderedDict()
         self._memory = SharedMemory(backend)
         self._lent: weakref.ref[Lent] | None = None
@@ -168,9 +196,13 @@ class WatchedRuns:
             known.why = f"no room for all tensors at once: {full.what}"
             return None
         lent = Lent(prepared.arena, prepared.layout.nbytes, self._backend)
-        found = Repeated(prepared, tuple((one.tapped, prepared.tensor(one.place, lent)) for one in known.handed))
+        found = Repeated(prepared, tuple((one.tapped, self._tensor(prepared, one, lent)) for one in known.handed))
         self._lent, self._last = weakref.ref(lent), weakref.ref(found)
         return found
+
+    def _tensor(self, prepared: Prepared, one: Handed, lent: Lent) -> Tensor | None:
+        found = prepared.tensor(one.place, lent)
+        return dense_when_asked(self._queue, found) if one.last and found is not None else found
 
     def _prepared(self, recording: Recording) -> Prepared:
         most = self._backend.room() // _SHARE

@@ -11,6 +11,7 @@ from probe.engine.device.cuda.errors import OutOfMemory, Unsupported
 from probe.engine.device.cuda.sums.agreement import Agreements, PendingColumns, PendingRows
 from probe.engine.device.cuda.sums.counts import Counts
 from probe.engine.device.cuda.sums.pairs import Pairs
+from probe.engine.device.cuda.tensors.channels_last import channels_last, dense_when_asked, lies_last
 from probe.engine.device.cuda.tensors.formats import F32, unpacked
 from probe.engine.device.cuda.tensors.tensor import Tensor, host_tensor
 from probe.engine.device.pairs import Answer, Asked
@@ -112,9 +113,14 @@ class Comparing:
             return None
         counts = rows = columns = None
         try:
+            last = (
+                lies_last(x) and not asked.columns and asked.agreement is None and Pairs.takes_last(x.shape, asked.rows)
+            )
+            if last:
+                x, y = channels_last(self._queue, x), self._turned(cast("Held", golden))
             if any(one.address(backend) % _ALIGNED for one in (x, y)):
                 return None
-            pair = self._pairs.add(x, y, asked.how, asked.rows, worst=asked.worst)
+            pair = self._pairs.add(x, y, asked.how, asked.rows, worst=asked.worst, last=last)
             if asked.ulps is not None:
                 counts = self._counts.add(x, y, asked.ulps, threshold=asked.how.threshold, range_=asked.how.range_)
             if asked.agreement is not None:
@@ -125,6 +131,13 @@ class Comparing:
             return None
         self._asked.append((pair, counts, rows, columns))
         return len(self._asked) - 1
+
+    def _turned(self, golden: Held) -> Tensor:
+        """With its channels contiguous; turned once, and held so from then on."""
+        made = channels_last(self._queue, golden.tensor)
+        if not lies_last(golden.tensor):
+            golden.tensor = dense_when_asked(self._queue, made)
+        return made
 
     def answers(self) -> list[Answer]:
         """As ``Comparison.answers``."""
@@ -166,7 +179,7 @@ class ComparesPairs:
         """What a layer reads, floats wide, as from the host: so that the same kernels run."""
         if not isinstance(given, Held):
             return host_tensor(np.asarray(given))
-        tensor = given.tensor
+        tensor = given.tensor if given.tensor.lies is None else given.tensor.settled()
         return self.queue.convert(tensor, F32) if tensor.format is not None and tensor.format.is_float else tensor
 
     def comparing(self, worst: int = 5) -> Comparing:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -40,6 +42,9 @@ _PAIRS = 128  # summed up together
 _HELD = 1 << 30  # bytes of tensors from which on pairs do not wait for others
 _MAXIMA = 1 << 18  # of the items and channels of so many pairs
 _LARGEST = 1 << 30  # elements of a row
+# As in kernels/pairs_last.cu
+_LAST, _QUAD, _CHANNELS = "last", 4, 2048
+_LAST_BLOCKS, _PIXELS = 2, 2
 # The structs of kernels/pairs.cu
 _JOB = np.dtype(
     [(name, "u8") for name in ("actual", "golden", "maxima")] + [("n", "i8")] + [(name, "i4") for name in ("span", "first", "blocks", "place")]
@@ -55,6 +60,7 @@ class _Job:
     Attributes:
         form: pairs of one form are one launch.
         maxima: place of its own among those of the chunk.
+        cols: elements of a row; of images whose channels are contiguous, pixels.
         worst: whether its largest errors are looked up.
     """
 
@@ -66,7 +72,13 @@ class _Job:
     maxima: int
     how: Measure
     rows: Rows
+    cols: int
     worst: bool
+
+    @property
+    def images(self) -> tuple[int, int]:
+        """As ``Walk.images``."""
+        return (self.cols, self.rows.channels) if self.form[0] == _LAST else (0, 0)
 
 
 @dataclass(slots=True)
@@ -116,8 +128,22 @@ class Pairs:
     def __len__(self) -> int:
         return len(self._order)
 
+    @staticmethod
+    def takes_last(shape: Sequence[int], rows: Rows) -> bool:
+        """Whether images of this shape, [items, channels, ...], are summed up with their channels contiguous, too."""
+        items, channels = shape[:2]
+        pixels = math.prod(shape[2:])
+        return rows == Rows(items, channels) and channels % _QUAD == 0 and 0 < channels <= _CHANNELS and pixels > 1
+
     def add(
-        self, actual: Tensor, golden: Tensor, how: Measure, rows: Rows | None = None, *, worst: bool = False
+        self,
+        actual: Tensor,
+        golden: Tensor,
+        how: Measure,
+        rows: Rows | None = None,
+        *,
+        worst: bool = False,
+        last: bool = False,
     ) -> int:
         """Ask for the sums of a pair; both tensors are held until they are launched.
 
@@ -125,6 +151,8 @@ class Pairs:
             golden: float32, of as many elements.
             rows: whose maxima are kept.
             worst: look up its largest errors, too.
+            last: both are images whose channels are contiguous, as ``takes_last`` says of their shape with channels first. What is found is that
+                of the same images in order, but for the last bits of sums, which are added up in the order of memory.
 
         Returns:
             Its place in what ``fetch`` returns.
@@ -139,11 +167,14 @@ class Pairs:
             raise Unsupported("sums over other than floats")
         if size != golden.size or not size or rows.count < 1 or size % rows.count:
             raise Unsupported(f"sums over {size} and {golden.size} elements in {rows.count} rows")
-        form, span, blocks = _cut(size, rows.count, actual.format, how.either, self._blocks)
+        if last:
+            form, span, blocks = _cut_last(size, rows.channels, actual.format, how.either, self._blocks)
+        else:
+            form, span, blocks = _cut(size, rows.count, actual.format, how.either, self._blocks)
         keeps = rows.count > 1
         chunk = self._chunk(2 * (rows.items + rows.channels) if keeps else 0)
         at = len(chunk.pairs)
-        chunk.jobs.append(_Job(actual, golden, form, span, blocks, chunk.used, how, rows, worst))
+        chunk.jobs.append(_Job(actual, golden, form, span, blocks, chunk.used, how, rows, size // rows.count, worst))
         chunk.pairs.append((size, rows, chunk.used))
         chunk.held += actual.nbytes + golden.nbytes
         if keeps:
@@ -207,7 +238,10 @@ class Pairs:
             Source("pairs.cu", "pairs_join", (("BLOCKS", self._blocks), ("ENTRY_JOIN", 1))), length, _THREADS, queue.at(parts),
             ctypes.c_void_p(base + chunk.classes_at), ctypes.c_void_p(base),
         )  # fmt: skip
-        walks = [Walk(j.actual, j.golden, j.span, j.blocks, j.how.threshold) if j.worst else None for j in chunk.jobs]
+        walks = [
+            Walk(j.actual, j.golden, j.span, j.blocks, j.how.threshold, j.images) if j.worst else None
+            for j in chunk.jobs
+        ]
         if any(walks):
             stride = len(_VALUES) * self._blocks * 8
             errors = parts.address(queue.backend) + _VALUES.index("max_abs") * self._blocks * 8
@@ -225,7 +259,7 @@ class Pairs:
                 rows.append(
                     (job.actual.address(backend), job.golden.address(backend), chunk.base + chunk.maxima_at + 4 * job.maxima, job.actual.size,
                      job.span, blocks, job.blocks, at, how.threshold, how.boundary, how.floor, how.atol, how.rtol, how.equal_nan, how.equal_inf,
-                     job.actual.size // job.rows.count, job.rows.channels, job.rows.items)
+                     job.cols, job.rows.channels, job.rows.items)
                 )  # fmt: skip
                 firsts.append(blocks)
                 blocks += job.blocks
@@ -262,7 +296,22 @@ def _cut(
 
 
 @cache
+def _cut_last(
+    size: int, channels: int, stored: Format, either: bool, most: int
+) -> tuple[tuple[int | str, ...], int, int]:
+    """As ``_cut``, of images whose channels are contiguous: stretches of whole pixels."""
+    at_once = _PIXELS * max(1, _THREADS * _QUAD // channels)  # of a block
+    blocks = min(most, -(-size // (_TURNS * _THREADS * _LANES)))
+    stretch = -(-size // (channels * blocks * at_once)) * at_once
+    return (_LAST, stored.name, int(either)), stretch * channels, -(-size // (channels * stretch))
+
+
+@cache
 def _parts_source(form: tuple[Any, ...]) -> Source:
+    if form[0] == _LAST:
+        names = ("TA", "EITHER", "BLOCKS")
+        more = (("PIXELS", _PIXELS), ("LEAST", _LAST_BLOCKS))
+        return Source("pairs_last.cu", "pairs_last", (*zip(names, form[1:], strict=True), *more))
     names = ("TA", "VEC", "ROWS", "SPLIT", "EITHER", "BLOCKS")
     return Source("pairs.cu", "pairs_parts", (*zip(names, form, strict=True), ("LEAST", _BLOCKS), ("ENTRY_PARTS", 1)))
 

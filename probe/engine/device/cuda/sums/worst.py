@@ -20,20 +20,25 @@ if TYPE_CHECKING:
 _KINDS = {F32: 0, F16: 1, BF16: 2}
 # The structs of kernels/pair_worst.cu
 _JOB = np.dtype(
-    [("actual", "u8"), ("golden", "u8"), ("errors", "u8"), ("n", "i8"), ("span", "i4"), ("blocks", "i4"), ("threshold", "f4"), ("kind", "i4")]
+    [("actual", "u8"), ("golden", "u8"), ("errors", "u8"), ("n", "i8"), ("span", "i4"), ("blocks", "i4"), ("threshold", "f4"), ("kind", "i4"), ("pixels", "i4"), ("channels", "i4")]
 )  # fmt: skip
 _FOUND = np.dtype([("error", "f4"), ("actual", "f4"), ("golden", "f4"), ("there", "i4"), ("place", "i8")])
 
 
 @dataclass(frozen=True, slots=True)
 class Walk:
-    """How the sums of a pair were made: ``blocks`` stretches of ``span`` elements, golden compared below ``threshold``."""
+    """How the sums of a pair were made: ``blocks`` stretches of ``span`` elements, golden compared below ``threshold``.
+
+    Attributes:
+        images: pixels of each, and channels, where these are contiguous; else zeros.
+    """
 
     actual: Tensor
     golden: Tensor
     span: int
     blocks: int
     threshold: float
+    images: tuple[int, int] = (0, 0)
 
 
 class Worst:
@@ -59,6 +64,7 @@ class Worst:
             job["errors"], job["n"] = errors + at * stride, walk.actual.size
             job["span"], job["blocks"], job["threshold"] = walk.span, walk.blocks, walk.threshold
             job["kind"] = _KINDS[walk.actual.format]
+            job["pixels"], job["channels"] = walk.images
         self._found = queue.empty((len(jobs) * most * most * _FOUND.itemsize,), U8)
         source = Source("pair_worst.cu", "pair_worst", (("MOST", most), ("BLOCKS", blocks)))
         self._jobs = host_tensor(jobs.view(np.uint8))

@@ -214,14 +214,14 @@ class Tensor:
         """The same bytes under another shape of as many elements."""
         lies = self.lies.reshaped(shape) if self.lies is not None else None
         if lies is not None:
-            return lying(lies, self.format, lambda: self._settled().view(shape))
+            return lying(lies, self.format, lambda: self.settled().view(shape))
         if self.before is not None:
-            return Tensor(shape, self.format, late=lambda: self._settled().view(shape), before=self.before.view(shape))
+            return Tensor(shape, self.format, late=lambda: self.settled().view(shape), before=self.before.view(shape))
         self._settle()
         array = None if self._array is None else self._array.reshape(shape)
         return Tensor(shape, self.format, buffer=self._buffer, array=array, origin=self.origin, begins=self._from)
 
-    def _settled(self) -> Tensor:
+    def settled(self) -> Tensor:
         """In dense order, whatever it was."""
         self._settle()
         return Tensor(self.shape, self.format, buffer=self._buffer, begins=self._from)
@@ -231,7 +231,7 @@ class Tensor:
         if self.before is not None:
             assert self.format is not None and self.before.format is not None
             before = self.before.part(shape, nbytes // self.format.bytes * self.before.format.bytes)
-            return Tensor(shape, self.format, late=lambda: self._settled().part(shape, nbytes), before=before)
+            return Tensor(shape, self.format, late=lambda: self.settled().part(shape, nbytes), before=before)
         assert self._buffer is not None
         return Tensor(shape, self.format, buffer=self._buffer, begins=self._from + nbytes)
 
