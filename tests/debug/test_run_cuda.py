@@ -97,6 +97,15 @@ def test_device_compares_as_the_host_does(device, monkeypatch, tmp_path):
     assert found.verdict == "passed" and found.device.startswith("cuda")
 
 
+@pytest.mark.parametrize("kind", ["double", "float16", "bfloat16"])
+def test_types_of_inputs_are_read_as_the_network_reads_them(device, tmp_path, kind):
+    """What comes from outside is kept as it came; layers, measured one by one on golden inputs, read FP32."""
+    text = f'<ir_version: 8, opset_import: ["" : 18]> g ({kind}[4] x) => ({kind}[4] y) {{ y = Neg (x) }}'
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "typed.onnx")
+    found = api.run(tmp_path / "typed.onnx", device="cuda")
+    assert found.verdict == "passed" and found.layers[0].local == 0.0 and found.layers[0].floor is not None
+
+
 def test_what_hinders_repeated_runs_is_said(host, monkeypatch, tmp_path):  # noqa: F811
     monkeypatch.setattr(guard, "first_gpu", lambda: host)
     path, feeds = small(tmp_path)
