@@ -10,6 +10,18 @@ import typer
 from probe.cli.options import CustomOpLib, Inputs, InputShapes, Json, Quiet, Seed, Select, Threads, ValRange, Verbose
 from probe.errors import InputError
 
+_OF_THE_ENGINE = ("precision", "device", "keep", "passes", "fusion", "interior")
+_TAKE_NONE = ("ort", "fp64", "typed", "files", "python", "command")  # plugins may
+
+
+def _check_engine_options(context: typer.Context, runner: str) -> None:
+    """Refuse what would be ignored: a recording that was asked for in another precision, or on a GPU, is another recording."""
+    kind = runner.partition(":")[0].strip()
+    for name in _OF_THE_ENGINE if kind in _TAKE_NONE else ():
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE" and context.params[name] not in ("auto", "cpu"):
+            raise InputError(f"--{name} is of the engine, and the runner is {kind}", hint="--runner engine")
+
 
 def dump(
     context: typer.Context,
@@ -123,6 +135,7 @@ def dump(
         from probe.model.feeds import parse_ranges, parse_shapes
         from probe.runners.protocol import DEFAULT_OPTIONS, Runner, RunnerOptions, open_runner
 
+        _check_engine_options(context, runner)
         shapes, ranges = parse_shapes(input_shapes or ()), parse_ranges(val_range or ())
         options = RunnerOptions(
             providers=tuple(providers) if providers else DEFAULT_OPTIONS.providers,

@@ -25,3 +25,14 @@ def test_without_a_gpu(command, tmp_path):
     said = " ".join(done.stderr.split())
     assert "no CUDA device:" in said and found.reason[:30] in said and "--device cpu" in said
     assert sorted(one.name for one in tmp_path.iterdir()) == ["m.onnx"]
+
+
+@pytest.mark.parametrize(
+    "typed", [("--device", "cuda"), ("--keep", "y"), ("--precision", "fp16")], ids=lambda typed: typed[0]
+)
+def test_dump_ignores_nothing_of_the_engine(typed, tmp_path):
+    """A golden of ONNX Runtime would be taken for what the GPU computes."""
+    faulty.build(tmp_path / "m.onnx")
+    done = probe("dump", "m.onnx", "-o", "left", *typed, cwd=tmp_path)
+    assert done.returncode == 2 and f"{typed[0]} is of the engine" in done.stderr and "--runner engine" in done.stderr
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["m.onnx"]
