@@ -14,7 +14,7 @@
 // operand is repeated over, else 1.
 // What is read beside the sums (c, what a tail reads) is fetched before it is needed, the first of it before the products.
 // NVRTC defines: TAB, TC, TY, ADDED (0: c is null and alpha 1; 2: c is a row), A_BY_M, B_BY_N, BM, BN (of a block), WM (rows of a warpgroup),
-// STAGES, PAIR, TURNS, SPLITS, WINDOWS, SWAPPED, WEIGHTS (1: b is the same in every run; 2: a is).
+// STAGES, PAIR, TURNS, SPLITS, WINDOWS, SWAPPED, WEIGHTS (1: b is the same in every run; 2: a is), EVEN (n divides by 8).
 #include "tma.cuh"
 #include "wgmma.cuh"
 #include "product.cuh"
@@ -34,7 +34,6 @@ typedef TAB T;
 #define SUM_ROW (BN + 8)   // floats; of a tile of sums in shared memory, so that four rows lie in different banks
 #define STAGED_ROW (SWAPPED ? 20 : 36)  // the same of 32 columns (16) that a warp turns from its accumulators' order to rows
 #define STAGED (SWAPPED ? 32 : 16)      // such rows
-#define EVEN (SWAPPED || B_BY_N)        // rows of y begin on 16 bytes, as those of b do then
 #define C_ROW (SWAPPED ? WM : BN)       // columns of y of a group
 #define BAND 8            // rows of tiles that are taken together, column by column: what is near in time is near in memory
 #define EIGHTS (WM / 64 * (BN / 16))  // eights of a row that a thread finishes
@@ -123,7 +122,6 @@ __launch_bounds__(THREADS, 1) matmul_wgmma(
     __shared__ Barrier barriers[2 * STAGES + TURNS];
     BarrierAt full = barrier_of(barriers), empty = barrier_at(full, STAGES), ended = barrier_at(full, 2 * STAGES);
     Shared stages = shared_of(shared);
-    bool even = EVEN || p.n % 8 == 0;
     int group = of_warp(threadIdx.x / 128), thread = threadIdx.x % 128, rank = CLUSTER > 1 ? of_warp(cluster_rank()) : 0;
     int stretch = rank / PAIR, steps = (int)((p.k + BK - 1) / BK);  // of k: which of the SPLITS this block takes
     int begin = SPLITS > 1 ? steps * stretch / SPLITS : 0, end = SPLITS > 1 ? steps * (stretch + 1) / SPLITS : steps;
@@ -225,7 +223,7 @@ __launch_bounds__(THREADS, 1) matmul_wgmma(
 #if SPLITS == 1
             Beside<8> beside[2][AT_ONCE];
 #pragma unroll
-            for (int e = 0; e < AT_ONCE; ++e) beside[0][e] = beside_of<8>(spot_at(e), even, out, p);
+            for (int e = 0; EVEN && e < AT_ONCE; ++e) beside[0][e] = beside_of<8>(spot_at(e), true, out, p);
 #if ADDED == 2
             float row_of_c[(C_ROW + 127) / 128];
 #pragma unroll
@@ -289,12 +287,12 @@ __launch_bounds__(THREADS, 1) matmul_wgmma(
 #pragma unroll
             for (int e = 0; e < EIGHTS; e += 2) {  // of 16 rows and 32 columns; the other way round of 32 rows and 16 columns
                 int i = e / (BN / 16), j = e % (BN / 16) / 2 * 4;
-                if (e % AT_ONCE == 0) {
+                if (EVEN && e % AT_ONCE == 0) {
 #pragma unroll
                     for (int f = 0; f < AT_ONCE; ++f) wait_fetched(beside[e / AT_ONCE % 2][f]);
 #pragma unroll
                     for (int f = 0; f < AT_ONCE; ++f)
-                        if (e + AT_ONCE + f < EIGHTS) beside[(e / AT_ONCE + 1) % 2][f] = beside_of<8>(spot_at(e + AT_ONCE + f), even, out, p);
+                        if (e + AT_ONCE + f < EIGHTS) beside[(e / AT_ONCE + 1) % 2][f] = beside_of<8>(spot_at(e + AT_ONCE + f), true, out, p);
                 }
 #if SWAPPED
 #pragma unroll
@@ -323,28 +321,30 @@ __launch_bounds__(THREADS, 1) matmul_wgmma(
                     *(Pack<float, 2>*)(staged + down * STAGED_ROW + right) = {sums[i][(j + q / 2) * 4 + q % 2 * 2], sums[i][(j + q / 2) * 4 + q % 2 * 2 + 1]};
                 }
                 __syncwarp();
-                if (even) {
-                    float values[2][8], row[8];
+#if EVEN
+                float values[2][8], row[8];
 #pragma unroll
-                    for (int q = 0; q < 8; q += 4) {
-#pragma unroll
-                        for (int half = 0; half < 2; ++half)
-                            *(Pack<float, 4>*)(values[half] + q) = *(const Pack<float, 4>*)(staged + (lane / 4 + half * 8) * STAGED_ROW + lane % 4 * 8 + q);
-                        if (ADDED == 2) *(Pack<float, 4>*)(row + q) = *(const Pack<float, 4>*)(kept + j * 8 + lane % 4 * 8 + q);
-                    }
-                    __syncwarp();  // now, so that what comes next is staged beside this
+                for (int q = 0; q < 8; q += 4) {
 #pragma unroll
                     for (int half = 0; half < 2; ++half)
-                        hand_over<8>(values[half], added, row, beside[e / AT_ONCE % 2][e % AT_ONCE + half], spot_at(e + half), out, p);
-                } else {
-#pragma unroll 1
-                    for (int down = 0; down < 16; ++down) {  // a lane a column
-                        Spot spot = spot_of(place, part + i * 64 + warp * 16 + down, j * 8 + lane, p);
-                        float one[1] = {staged[down * STAGED_ROW + lane]}, row[1] = {ADDED == 2 ? kept[j * 8 + lane] : 0.f};
-                        hand_over<1>(one, added, row, beside_of<1>(spot, true, out, p), spot, out, p);
-                    }
-                    __syncwarp();
+                        *(Pack<float, 4>*)(values[half] + q) = *(const Pack<float, 4>*)(staged + (lane / 4 + half * 8) * STAGED_ROW + lane % 4 * 8 + q);
+                    if (ADDED == 2) *(Pack<float, 4>*)(row + q) = *(const Pack<float, 4>*)(kept + j * 8 + lane % 4 * 8 + q);
                 }
+                __syncwarp();  // now, so that what comes next is staged beside this
+#pragma unroll
+                for (int half = 0; half < 2; ++half)
+                    hand_over<8>(values[half], added, row, beside[e / AT_ONCE % 2][e % AT_ONCE + half], spot_at(e + half), out, p);
+#else
+                Spot spot = spot_of(place, part + i * 64 + warp * 16, j * 8 + lane, p);
+                float row[1] = {ADDED == 2 ? kept[j * 8 + lane] : 0.f};
+#pragma unroll 8
+                for (int down = 0; down < 16; ++down) {  // a lane a column
+                    float one[1] = {staged[down * STAGED_ROW + lane]};
+                    hand_over<1>(one, added, row, beside_of<1>(spot, true, out, p), spot, out, p);
+                    spot.row += 1, spot.at += p.n;
+                }
+                __syncwarp();
+#endif
 #endif
             }
 #endif
@@ -375,22 +375,22 @@ __launch_bounds__(THREADS, 1) matmul_wgmma(
     };
     Beside<8> ahead[EARLY];
 #pragma unroll
-    for (int e = 0; e < EARLY; ++e) ahead[e] = beside_of<8>(spot_at(e), even, out, p);
+    for (int e = 0; EVEN && e < EARLY; ++e) ahead[e] = beside_of<8>(spot_at(e), true, out, p);
     cluster_sync(true);  // sums are there
-    if (even) {
+#if EVEN
 #pragma unroll
-        for (int e = 0; e < EARLY; ++e) finish(e, ahead[e]);
+    for (int e = 0; e < EARLY; ++e) finish(e, ahead[e]);
 #pragma unroll 1
-        for (int e = EARLY; e < EACH; ++e) finish(e, beside_of<8>(spot_at(e), true, out, p));
-    } else {
+    for (int e = EARLY; e < EACH; ++e) finish(e, beside_of<8>(spot_at(e), true, out, p));
+#else
 #pragma unroll 1
-        for (int i = from * 8 + threadIdx.x; i < to * 8; i += THREADS) {
-            Spot spot = spot_of(place, i / BN, i % BN, p);
-            float one[1], row_of_c[1] = {ADDED == 2 && spot.col < p.n ? read(added[spot.col * p.c_col]) : 0.f};
-            add_there<1>(one, (const float*)shared + i / BN * SUM_ROW + i % BN, rank % PAIR);
-            hand_over<1>(one, added, row_of_c, beside_of<1>(spot, true, out, p), spot, out, p);
-        }
+    for (int i = from * 8 + threadIdx.x; i < to * 8; i += THREADS) {
+        Spot spot = spot_of(place, i / BN, i % BN, p);
+        float one[1], row_of_c[1] = {ADDED == 2 && spot.col < p.n ? read(added[spot.col * p.c_col]) : 0.f};
+        add_there<1>(one, (const float*)shared + i / BN * SUM_ROW + i % BN, rank % PAIR);
+        hand_over<1>(one, added, row_of_c, beside_of<1>(spot, true, out, p), spot, out, p);
     }
+#endif
 #endif
     if (CLUSTER > 1) cluster_sync(false);  // nobody leaves while another reads its sums or arrives at its barriers
 }

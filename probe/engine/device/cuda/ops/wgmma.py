@@ -145,6 +145,7 @@ def launch(queue: Queue, product: Product, tactic: Tactic | None = None, gathere
         ("B_BY_N", int(read.b.col == 1)), ("BM", tactic.high), ("BN", tactic.wide), ("WM", tactic.wm), ("STAGES", tactic.stages),
         ("PAIR", tactic.pair), ("TURNS", tactic.turns), ("SPLITS", tactic.splits), ("WINDOWS", int(gathered is not None)),
         ("SWAPPED", int(tactic.swapped)), ("WEIGHTS", (1 + tactic.swapped) * product.b.fixed),
+        ("EVEN", int(product.n % 8 == 0)),
     )  # fmt: skip
     if gathered is not None:
         layouts = gathered.layout(tactic.m), layouts[1]
