@@ -61,6 +61,9 @@ class Noted:
     def until(self, later: Noted) -> float:
         return later.at - self.at
 
+    def wait(self) -> None:
+        assert self.at, "noted before"
+
 
 class HostBackend:
     """A ``Backend`` without a GPU. Finds writes behind a tensor when its memory is freed.

@@ -80,6 +80,14 @@ class Event(Protocol):
         """Seconds from this moment to a later one of the same backend; both have passed."""
         ...
 
+    def wait(self) -> None:
+        """Until the moment has passed, whatever was asked for since.
+
+        Raises:
+            CudaError: a kernel launched before it failed.
+        """
+        ...
+
 
 class Backend(Protocol):
     """Memory, copies and launches, all in the order they are asked for (one stream)."""

@@ -129,7 +129,7 @@ class CudaDevice(RunsLayers, KeptKernels, ComparesPairs):
                     yield tapped
                 else:
                     yield Tapped(tapped.name, shown(tensor, self.backend), tapped.layer, tapped.choice)
-            return self._named(repeated.prepared.outputs())
+            return self._named(repeated.outputs())
         if known is not None and self.watched.wanted(known):
             return (yield from self._recorded(known, fed, plans, interior=interior))
         return (yield from self._stream(fed, plans, tapped=True, interior=interior))

@@ -27,3 +27,7 @@ class StreamEvent:
     def until(self, later: StreamEvent) -> float:
         """As ``Event.until``."""
         return call(driver.cuEventElapsedTime(self.handle, later.handle), "reading events") * 1e-3
+
+    def wait(self) -> None:
+        """As ``Event.wait``."""
+        call(driver.cuEventSynchronize(self.handle), "running what was launched")

@@ -12,11 +12,11 @@ from probe.engine.device.cuda.errors import OutOfMemory
 from probe.engine.device.cuda.runs.prepared import Compute, Diverged, Prepared
 from probe.engine.device.cuda.runs.recording import Place, Recording, Stored
 from probe.engine.device.cuda.runs.shared import SharedMemory
-from probe.engine.device.cuda.tensors.channels_last import channels_last, dense_when_asked, lies_last
+from probe.engine.device.cuda.tensors.channels_last import dense_when_asked, lying_last
 from probe.engine.device.cuda.tensors.tensor import Buffer, Tensor
 
 if TYPE_CHECKING:
-    from probe.engine.device.cuda.backend import Backend
+    from probe.engine.device.cuda.backend import Backend, Event
     from probe.engine.device.cuda.queue import Queue
     from probe.engine.device.cuda.runs.tape import Tape
     from probe.engine.device.protocol import Tapped
@@ -77,10 +77,8 @@ class Noted:
 
     def _lying(self, tensor: Tensor) -> Tensor | None:
         """[images, rows, columns, channels] of an image that was made so, where nothing has to be done for that."""
-        if not lies_last(tensor) or tensor.unrounded is not None:
-            return None
-        made = channels_last(self._queue, tensor)
-        return made if made.before is None else None
+        made = lying_last(tensor) if tensor.before is None else None
+        return made if made is not None and made.before is None else None
 
 
 class Lent(Buffer):
@@ -130,10 +128,21 @@ class Repeated:
 
     Attributes:
         handed: what it hands out: without and with its tensor.
+        over: when its outputs are back.
     """
 
     prepared: Prepared
     handed: tuple[tuple[Tapped, Tensor | None], ...]
+    over: Event
+
+    def outputs(self) -> dict[str, Tensor]:
+        """What it made, on the host; waits for it, and not for what was launched since.
+
+        Raises:
+            CudaError: a kernel failed.
+        """
+        self.over.wait()
+        return self.prepared.fetched()
 
 
 class WatchedRuns:
@@ -150,6 +159,7 @@ class WatchedRuns:
         self._backend, self._compute, self._queue = backend, compute, queue
         self._known: OrderedDict[Hashable, Watched] = OrderedDict()
         self._memory = SharedMemory(backend)
+        self._over: Event | None = None
         self._lent: weakref.ref[Lent] | None = None
         self._last: weakref.ref[Repeated] | None = None
 
@@ -186,6 +196,9 @@ class WatchedRuns:
             self._backend.synchronize()  # what an earlier run sent from pinned memory has arrived
             prepared.feed(fed)
             prepared.replay()
+            prepared.fetch()
+            over = self._over = self._over or self._backend.event()
+            over.note()
         except Diverged as error:
             known.recording = known.prepared = None
             known.diverged += 1
@@ -196,7 +209,9 @@ class WatchedRuns:
             known.why = f"no room for all tensors at once: {full.what}"
             return None
         lent = Lent(prepared.arena, prepared.layout.nbytes, self._backend)
-        found = Repeated(prepared, tuple((one.tapped, self._tensor(prepared, one, lent)) for one in known.handed))
+        found = Repeated(
+            prepared, tuple((one.tapped, self._tensor(prepared, one, lent)) for one in known.handed), self._over
+        )
         self._lent, self._last = weakref.ref(lent), weakref.ref(found)
         return found
 

@@ -11,7 +11,7 @@ from probe.engine.device.cuda.errors import OutOfMemory, Unsupported
 from probe.engine.device.cuda.sums.agreement import Agreements, PendingColumns, PendingRows
 from probe.engine.device.cuda.sums.counts import Counts
 from probe.engine.device.cuda.sums.pairs import Pairs
-from probe.engine.device.cuda.tensors.channels_last import channels_last, dense_when_asked, lies_last
+from probe.engine.device.cuda.tensors.channels_last import channels_last, dense_when_asked, lying_last
 from probe.engine.device.cuda.tensors.formats import F32, unpacked
 from probe.engine.device.cuda.tensors.tensor import Tensor, host_tensor
 from probe.engine.device.pairs import Answer, Asked
@@ -113,11 +113,10 @@ class Comparing:
             return None
         counts = rows = columns = None
         try:
-            last = (
-                lies_last(x) and not asked.columns and asked.agreement is None and Pairs.takes_last(x.shape, asked.rows)
-            )
-            if last:
-                x, y = channels_last(self._queue, x), self._turned(cast("Held", golden))
+            lying = lying_last(x) if not asked.columns and asked.agreement is None else None
+            last = lying is not None and Pairs.takes_last(x.shape, asked.rows)
+            if lying is not None and last:
+                x, y = lying, self._turned(cast("Held", golden))
             if any(one.address(backend) % _ALIGNED for one in (x, y)):
                 return None
             pair = self._pairs.add(x, y, asked.how, asked.rows, worst=asked.worst, last=last)
@@ -134,10 +133,11 @@ class Comparing:
 
     def _turned(self, golden: Held) -> Tensor:
         """With its channels contiguous; turned once, and held so from then on."""
-        made = channels_last(self._queue, golden.tensor)
-        if not lies_last(golden.tensor):
-            golden.tensor = dense_when_asked(self._queue, made)
-        return made
+        lying = lying_last(golden.tensor)
+        if lying is None:
+            lying = channels_last(self._queue, golden.tensor)
+            golden.tensor = dense_when_asked(self._queue, lying)
+        return lying
 
     def answers(self) -> list[Answer]:
         """As ``Comparison.answers``."""

@@ -132,8 +132,8 @@ class Pairs:
     def takes_last(shape: Sequence[int], rows: Rows) -> bool:
         """Whether images of this shape, [items, channels, ...], are summed up with their channels contiguous, too."""
         items, channels = shape[:2]
-        pixels = math.prod(shape[2:])
-        return rows == Rows(items, channels) and channels % _QUAD == 0 and 0 < channels <= _CHANNELS and pixels > 1
+        kept = (rows.items, rows.channels) == (items, channels)
+        return kept and channels % _QUAD == 0 and 0 < channels <= _CHANNELS and math.prod(shape[2:]) > 1
 
     def add(
         self,
@@ -168,7 +168,7 @@ class Pairs:
         if size != golden.size or not size or rows.count < 1 or size % rows.count:
             raise Unsupported(f"sums over {size} and {golden.size} elements in {rows.count} rows")
         if last:
-            form, span, blocks = _cut_last(size, rows.channels, actual.format, how.either, self._blocks)
+            form, span, blocks = _cut_last(size, rows.channels, actual.format.name, how.either, self._blocks)
         else:
             form, span, blocks = _cut(size, rows.count, actual.format, how.either, self._blocks)
         keeps = rows.count > 1
@@ -296,14 +296,12 @@ def _cut(
 
 
 @cache
-def _cut_last(
-    size: int, channels: int, stored: Format, either: bool, most: int
-) -> tuple[tuple[int | str, ...], int, int]:
+def _cut_last(size: int, channels: int, stored: str, either: bool, most: int) -> tuple[tuple[int | str, ...], int, int]:
     """As ``_cut``, of images whose channels are contiguous: stretches of whole pixels."""
     at_once = _PIXELS * max(1, _THREADS * _QUAD // channels)  # of a block
     blocks = min(most, -(-size // (_TURNS * _THREADS * _LANES)))
     stretch = -(-size // (channels * blocks * at_once)) * at_once
-    return (_LAST, stored.name, int(either)), stretch * channels, -(-size // (channels * stretch))
+    return (_LAST, stored, int(either)), stretch * channels, -(-size // (channels * stretch))
 
 
 @cache
@@ -333,21 +331,19 @@ def _named(
     values: list[float], classes: list[int], sentinel_error: float, maxima: Array, pair: tuple[int, Rows, int]
 ) -> PairSums:
     size, rows, begin = pair
-    named: dict[str, Any] = dict(zip(_VALUES, values, strict=True))
-    named.update(zip(_CLASSES, classes, strict=True))
-    named["sentinel_error"] = sentinel_error
-    for name in ("golden_min", "actual_min"):
-        named[name] = -named[name]
-    named["place"] = int(named["place"])
-    named["mismatched"] = int(named["mismatched"]) + named.pop("wrong")
-    named["compared"] = size - named.pop("aside")
-    del named["grid"]
+    (abs_error, rel_error, squared, golden_squared, actual_squared, dot, mismatched, max_rel, golden_max, actual_max, golden_min, actual_min,
+     max_abs, place) = values  # fmt: skip
+    aside, nan_actual, inf_actual, nan_golden, inf_golden, nonfinite, sentinels, sentinel_mismatch, wrong, _, _ = (
+        classes
+    )
     items = rows.items if rows.count > 1 else 0
     channels = rows.channels if rows.channels > 1 else 0
     middle = begin + 2 * items
     return PairSums(
-        count=size, item_error=maxima[begin : begin + items], item_range=maxima[begin + items : middle],
-        channel_error=maxima[middle : middle + channels], channel_range=maxima[middle + channels : middle + 2 * channels], **named,
+        size, size - aside, nan_actual, inf_actual, nan_golden, inf_golden, nonfinite, sentinels, sentinel_mismatch, sentinel_error,
+        int(mismatched) + wrong, abs_error, rel_error, squared, golden_squared, actual_squared, dot, max_abs, int(place), max_rel,
+        -golden_min, golden_max, -actual_min, actual_max, maxima[begin : begin + items], maxima[begin + items : middle],
+        maxima[middle : middle + channels], maxima[middle + channels : middle + 2 * channels],
     )  # fmt: skip
 
 

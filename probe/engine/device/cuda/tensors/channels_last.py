@@ -3,11 +3,14 @@ into dense order when someone asks for its address."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from probe.engine.device.cuda.layers.pointwise import Reading
 from probe.engine.device.cuda.tensors.copies import lying_of, placed, rounded_late, transposed
+from probe.engine.device.cuda.tensors.lying import Axis, extent_of, joined
 from probe.engine.device.cuda.tensors.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
 _KEY = "channels last"
 _LAST, _FIRST = (0, 2, 3, 1), (0, 3, 1, 2)
 _AXES = 4
+_WAYS = 1 << 12
 
 
 def has_channels_last(x: Tensor) -> bool:
@@ -26,6 +30,24 @@ def has_channels_last(x: Tensor) -> bool:
 def lies_last(x: Tensor) -> bool:
     """Whether it was made so, whatever others have read of it since."""
     return x.lies is not None and len(x.shape) == _AXES and x.lies.permuted(_LAST).in_order
+
+
+def lying_last(x: Tensor) -> Tensor | None:
+    """[images, rows, columns, channels] of what was made so; None for all others."""
+    lies = x.lies
+    if lies is None or len(x.shape) != _AXES:
+        return None
+    images, channels, rows, columns = x.shape
+    if lies.base.shape == (images, rows, columns, channels) and _is_whole(lies.axes):
+        return lies.base
+    moved = lies.permuted(_LAST)
+    return lies.base.part(moved.shape, moved.shifted_bytes) if moved.in_order else None
+
+
+@lru_cache(_WAYS)
+def _is_whole(axes: tuple[Axis, ...]) -> bool:
+    """Whether these are, in their order, the axes of what is dense with channels last: it may only begin where its base does."""
+    return joined(part for at in _LAST for part in axes[at]) in ((), joined([(math.prod(map(extent_of, axes)), 1)]))
 
 
 def channels_last(queue: Queue, x: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 Part = tuple[int, int]  # extent, step
 Axis = tuple[Part, ...]  # none: an extent of 1
 _ALIGNED = 16  # bytes: the widest access of a kernel
+_WAYS = 1 << 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +39,12 @@ class Lying:
 
     @property
     def shape(self) -> Shape:
-        return tuple(extent_of(axis) for axis in self.axes)
+        return _shape(self.axes)
 
     @property
     def parts(self) -> Axis:
         """Of all axes together."""
-        return joined(part for axis in self.axes for part in axis)
+        return _parts(self.axes)
 
     @property
     def strides(self) -> Strides | None:
@@ -142,8 +144,25 @@ class Lying:
 
 def dense(x: Tensor) -> Lying:
     """A dense tensor as it lies."""
-    axes = tuple(joined([part]) for part in zip(x.shape, contiguous(x.shape), strict=True))
-    return Lying(x, 0, axes)
+    return Lying(x, 0, _in_order(x.shape))
+
+
+# Few ways of lying are met again and again.
+
+
+@lru_cache(_WAYS)
+def _in_order(shape: Shape) -> tuple[Axis, ...]:
+    return tuple(joined([part]) for part in zip(shape, contiguous(shape), strict=True))
+
+
+@lru_cache(_WAYS)
+def _shape(axes: tuple[Axis, ...]) -> Shape:
+    return tuple(extent_of(axis) for axis in axes)
+
+
+@lru_cache(_WAYS)
+def _parts(axes: tuple[Axis, ...]) -> Axis:
+    return joined(part for axis in axes for part in axis)
 
 
 def extent_of(axis: Axis) -> int:
