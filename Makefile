@@ -4,9 +4,11 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+MADE   := $(VENV)/.made
 RUN    := $(VENV)/.runtime-installed
 DEV    := $(VENV)/.dev-installed
-PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet install
+# Not compiled here: Python does that with what is imported, a quarter of it.
+PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet install --no-compile
 
 .PHONY: help demo test lint format types bench test-gpu test-lowest clean
 
@@ -19,17 +21,20 @@ help:
 	@echo "make test-gpu   the tests that need an NVIDIA GPU"
 	@echo "make test-lowest  the tests with the oldest dependencies pyproject.toml allows"
 
-$(RUN): pyproject.toml
+$(MADE): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("probe needs Python 3.11 or newer, $(PYTHON) is " + sys.version.split()[0] + ": try make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
 	@echo "setting up $(VENV) (once)" >&2
 	@rm -rf $(VENV)
 	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(RUN): $(MADE)
 	@$(PIP) --editable .
 	@touch $@
 
-$(DEV): $(RUN)
+$(DEV): $(MADE)
 	@$(PIP) --editable '.[dev]'
-	@touch $@
+	@touch $(RUN) $@
 
 demo: $(RUN)
 	@$(BIN)/probe demo
@@ -60,7 +65,7 @@ bench: $(DEV)
 test-lowest:
 	@rm -rf $(VENV)-lowest
 	@$(PYTHON) -m venv $(VENV)-lowest
-	@$(VENV)-lowest/bin/python -m pip --quiet --quiet install --constraint tests/lowest.txt --editable '.[dev]'
+	@$(VENV)-lowest/bin/python -m pip --quiet --quiet install --no-compile --constraint tests/lowest.txt --editable '.[dev]'
 	@$(VENV)-lowest/bin/python -m pytest -n auto
 
 clean:
