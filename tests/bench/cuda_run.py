@@ -81,17 +81,48 @@ def tapped_pairs(engine: Any, feeds: Any, device: CudaDevice, *, interior: bool)
     return found
 
 
-def compared(device: CudaDevice, feeds: Any, plans: Any, pairs: dict[str, Pair], *, interior: bool, sums: bool) -> Any:
-    """A run of which every tensor is compared."""
+def compared(
+    device: CudaDevice,
+    feeds: Any,
+    plans: Any,
+    pairs: dict[str, Pair],
+    *,
+    interior: bool,
+    sums: bool,
+    moments: list[float] | None = None,
+) -> Any:
+    """A run of which every tensor is compared.
+
+    Args:
+        moments: of the host: begun, run asked for, pairs asked for, outputs there, answered.
+    """
+    noted = [last := time.perf_counter()]
     comparing = device.comparing()
-    running = device.stream(feeds, plans, interior=interior)
-    for tapped in running:
+    for tapped in device.stream(feeds, plans, interior=interior):
+        if len(noted) == 1:
+            noted.append(time.perf_counter())
         if tapped.name in pairs:
             _, golden, asked = pairs[tapped.name]
             comparing.add(
                 cast("Any", tapped.held), cast("Any", golden), Asked(asked.how, asked.rows) if sums else asked
             )
-    return comparing.answers()
+        last = time.perf_counter()
+    noted += [last, time.perf_counter()]
+    answers = comparing.answers()
+    if moments is not None:
+        moments += [*noted, time.perf_counter()]
+    return answers
+
+
+def steps(work: Callable[[list[float]], Any]) -> str:
+    """Milliseconds of the host between the moments of ``compared``, medians of seven."""
+    found = []
+    for _ in range(7):
+        moments: list[float] = []
+        work(moments)
+        found.append(np.diff(moments))
+    named = ("run asked for", "pairs", "outputs", "answers")
+    return ", ".join(f"{name} {ms:.2f}" for name, ms in zip(named, np.median(found, axis=0) * 1e3, strict=True))
 
 
 def wall(work: Callable[[], Any], backend: Driver) -> list[float]:
@@ -152,6 +183,12 @@ def main() -> None:
                     backend,
                 )
                 print(f"; {what} {told(times)} ({np.median(times[2:]) / plain:.2f} x a run)", end="")
+            split = steps(
+                lambda noted, p=pairs, how=interior: compared(
+                    device, feeds, plans, p, interior=how, sums=True, moments=noted
+                )
+            )
+            print(f"; of that with sums, ms: {split}", end="")
             busy = min(
                 backend.seconds(
                     lambda p=pairs, how=interior: compared(device, feeds, plans, p, interior=how, sums=True)

@@ -210,7 +210,7 @@ class WatchedRuns:
             return None
         lent = Lent(prepared.arena, prepared.layout.nbytes, self._backend)
         found = Repeated(
-            prepared, tuple((one.tapped, self._tensor(prepared, one, lent)) for one in known.handed), self._over
+            prepared, tuple((one.tapped, self._tensor(prepared, one, lent)) for one in known.handed), over
         )
         self._lent, self._last = weakref.ref(lent), weakref.ref(found)
         return found
