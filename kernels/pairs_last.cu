@@ -40,10 +40,54 @@ __device__ __forceinline__ float bound(float magnitude, float atol, float rtol) 
     return EITHER ? fmaxf(scaled, atol) : __fadd_rn(scaled, atol);
 }
 
+// The largest and the least of many; of 16 bits two side by side, by one instruction
+template <class T> struct Ends;
+template <> struct Ends<float> {
+    float most = -INFINITE, least = INFINITE;
+    template <int N> __device__ __forceinline__ void take(const Pack<float, N>& x) {
+#pragma unroll
+        for (int v = 0; v < N; ++v) { most = fmaxf(most, x.lane[v]); least = fminf(least, x.lane[v]); }
+    }
+    __device__ __forceinline__ float largest() const { return most; }
+    __device__ __forceinline__ float smallest() const { return least; }
+};
+#ifdef PROBE_HOST_SHIM
+template <class T> inline unsigned two_max(unsigned x, unsigned y, T t) { return (lower(x, t) > lower(y, t) ? x & 0xffffu : y & 0xffffu) | (higher(x, t) > higher(y, t) ? x & 0xffff0000u : y & 0xffff0000u); }
+template <class T> inline unsigned two_min(unsigned x, unsigned y, T t) { return (lower(x, t) < lower(y, t) ? x & 0xffffu : y & 0xffffu) | (higher(x, t) < higher(y, t) ? x & 0xffff0000u : y & 0xffff0000u); }
+#else
+#define TWO(NAME, TYPE, INSTRUCTION)                                                     \
+    __device__ __forceinline__ unsigned NAME(unsigned x, unsigned y, TYPE) {             \
+        unsigned z;                                                                      \
+        asm(INSTRUCTION " %0, %1, %2;" : "=r"(z) : "r"(x), "r"(y));                      \
+        return z;                                                                        \
+    }
+TWO(two_max, f16, "max.f16x2")
+TWO(two_min, f16, "min.f16x2")
+TWO(two_max, bf16, "max.bf16x2")
+TWO(two_min, bf16, "min.bf16x2")
+#undef TWO
+#endif
+template <class T> struct Ends {
+    unsigned most = infinite(T()) | 0x80008000u, least = infinite(T());
+    static __device__ __forceinline__ unsigned infinite(f16) { return 0x7c007c00u; }
+    static __device__ __forceinline__ unsigned infinite(bf16) { return 0x7f807f80u; }
+    template <int N> __device__ __forceinline__ void take(const Pack<T, N>& x) {
+#pragma unroll
+        for (int v = 0; v < N; v += 2) {
+            unsigned both = side_by_side(x.lane[v], x.lane[v + 1 < N ? v + 1 : v]);
+            most = two_max(most, both, T());
+            least = two_min(least, both, T());
+        }
+    }
+    __device__ __forceinline__ float largest() const { return fmaxf(lower(most, T()), higher(most, T())); }
+    __device__ __forceinline__ float smallest() const { return fminf(lower(least, T()), higher(least, T())); }
+};
+
 struct Seen {
-    double sums[DOT + 1];
-    float max_rel, golden_max, actual_max, golden_min, actual_min;
-    int mismatched;
+    double sums[DOT + 1] = {};
+    float max_rel = 0.f, golden_max = -INFINITE, golden_min = INFINITE;
+    Ends<TA> actual;
+    int mismatched = 0;
 
     __device__ __forceinline__ void wide(float a, float g) {
         double x = a, y = g, apart = x - y;
@@ -55,8 +99,8 @@ struct Seen {
     }
 
     // Of any class. `error` and `range` grow to its own.
-    __device__ __forceinline__ void one(float a, float g, const Measure& m, unsigned* classes, float& error, float& range) {
-        float magnitude = fabsf(g);
+    __device__ __forceinline__ void one(TA stored, float g, const Measure& m, unsigned* classes, float& error, float& range) {
+        float a = read(stored), magnitude = fabsf(g);
         if (!(magnitude < m.threshold && fabsf(a) < INFINITE)) {
             bool nan_a = a != a, nan_g = g != g, inf_a = fabsf(a) == INFINITE, inf_g = magnitude == INFINITE;
             bool masked = g == -INFINITE || (magnitude >= m.threshold && !inf_g && !nan_g);
@@ -80,9 +124,8 @@ struct Seen {
         mismatched += apart > bound(magnitude, m.atol, m.rtol);
         max_rel = fmaxf(max_rel, relative);
         golden_max = fmaxf(golden_max, g);
-        actual_max = fmaxf(actual_max, a);
         golden_min = fminf(golden_min, g);
-        actual_min = fminf(actual_min, a);
+        actual.take(Pack<TA, 1>{stored});
         error = fmaxf(error, apart);
         range = fmaxf(range, magnitude);
     }
@@ -112,32 +155,35 @@ __device__ __forceinline__ void look(
         a[p] = *(const Pack<TA, WIDE>*)(actual + p * apart);
         g[p] = *(const Pack<float, WIDE>*)(golden + p * apart);
     }
-    float together = 0.f, range = 0.f;
+    float relative = 0.f, relative_max = 0.f, range = 0.f;
 #pragma unroll
     for (int p = 0; p < MANY; ++p) {
 #pragma unroll
         for (int v = 0; v < WIDE; ++v) {
-            together += read(a[p].lane[v]) - g[p].lane[v];
-            if (threshold < INFINITE) range = fmaxf(range, fabsf(g[p].lane[v]));
+            float y = g[p].lane[v], share = fabsf(read(a[p].lane[v]) - y) * reciprocal(fmaxf(fabsf(y), floor));
+            relative += share;
+            relative_max = fmaxf(relative_max, share);
         }
     }
-    // NaN or Inf of either side is in the sum of differences; there are masks only below a finite threshold
-    if (fabsf(together) < INFINITE && range < threshold) {
-        float relative = 0.f, relative_max = 0.f;
+    if (threshold < INFINITE) {  // there are masks
 #pragma unroll
         for (int p = 0; p < MANY; ++p) {
 #pragma unroll
+            for (int v = 0; v < WIDE; ++v) range = fmaxf(range, fabsf(g[p].lane[v]));
+        }
+    }
+    // NaN or Inf of either side is in the sum of relative errors
+    if (relative < INFINITE && range < threshold) {
+#pragma unroll
+        for (int p = 0; p < MANY; ++p) {
+            seen.actual.take(a[p]);
+#pragma unroll
             for (int v = 0; v < WIDE; ++v) {
-                float x = read(a[p].lane[v]), y = g[p].lane[v], apart = fabsf(x - y), magnitude = fabsf(y);
-                float share = apart * reciprocal(fmaxf(magnitude, floor));
-                relative += share;
-                relative_max = fmaxf(relative_max, share);
-                seen.mismatched += (int)(__float_as_uint(bound(magnitude, atol, rtol) - apart) >> 31);
+                float x = read(a[p].lane[v]), y = g[p].lane[v], apart = fabsf(x - y);
+                seen.mismatched += (int)(__float_as_uint(bound(fabsf(y), atol, rtol) - apart) >> 31);
                 own.error[v] = fmaxf(own.error[v], apart);
                 own.high[v] = fmaxf(own.high[v], y);
                 own.low[v] = fminf(own.low[v], y);
-                seen.actual_max = fmaxf(seen.actual_max, x);
-                seen.actual_min = fminf(seen.actual_min, x);
                 seen.wide(x, y);
             }
         }
@@ -149,7 +195,7 @@ __device__ __forceinline__ void look(
     for (int at = 0; at < MANY * WIDE; ++at) {
         int here = at / WIDE * apart + at % WIDE;
         float error = 0.f, range = 0.f;
-        seen.one(read(actual[here]), golden[here], m, counted, error, range);
+        seen.one(actual[here], golden[here], m, counted, error, range);
         atomicMax(table + at % WIDE, __float_as_uint(error));
         atomicMax(table + TABLE + at % WIDE, __float_as_uint(range));
         atomicMax(maxima, __float_as_uint(error));
@@ -186,9 +232,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, LEAST) pairs_last(
     const int last = all - first < stretch ? all : first + stretch;  // pixels of all items, one behind the other
     const int beside = quads < THREADS ? quads : THREADS, across = THREADS / beside;  // threads of a pixel, pixels at once
     const int mine = threadIdx.x % beside, ahead = threadIdx.x / beside, apart = across * channels;
-    Seen seen = {};
-    seen.golden_max = seen.actual_max = -INFINITE;
-    seen.golden_min = seen.actual_min = INFINITE;
+    Seen seen;
     float most = 0.f;
     for (int base = 0; base < quads; base += beside) {
         const bool idle = ahead >= across || base + mine >= quads;
@@ -234,7 +278,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, LEAST) pairs_last(
         if (lane == 0) held[which][warp] = x;
     }
     unsigned mismatched = __reduce_add_sync(0xffffffffu, (unsigned)seen.mismatched);
-    float extremes[] = {seen.max_rel, seen.golden_max, seen.actual_max, -seen.golden_min, -seen.actual_min, most};
+    float extremes[] = {seen.max_rel, seen.golden_max, seen.actual.largest(), -seen.golden_min, -seen.actual.smallest(), most};
 #pragma unroll
     for (int which = 0; which < 6; ++which) {
         float x = extremes[which];
