@@ -15,6 +15,7 @@ from probe.debug import resident
 from probe.debug import run as running
 from probe.engine.device.cuda import guard
 from probe.engine.device.cuda.errors import CudaError
+from probe.engine.device.cuda.sums.pairs import Pairs
 from probe.errors import InputError
 from probe.results.run import RunResult
 from tests.engine.cuda.conftest import backend, gpu, host  # noqa: F401 - fixtures
@@ -104,6 +105,34 @@ def test_types_of_inputs_are_read_as_the_network_reads_them(device, tmp_path, ki
     onnx.save(onnx.parser.parse_model(text), tmp_path / "typed.onnx")
     found = api.run(tmp_path / "typed.onnx", device="cuda")
     assert found.verdict == "passed" and found.layers[0].local == 0.0 and found.layers[0].floor is not None
+
+
+IMAGES = """<ir_version: 8, opset_import: ["" : 18]>
+g (float[2,64,9,8] x) => (float[2,64,9,8] y)
+{ a = Conv <pads = [1, 1, 1, 1]> (x, w)  b = Relu (a)  c = Conv (b, v)  d = Add (c, b)  y = Sigmoid (d) }"""
+
+
+@pytest.mark.usefixtures("device")
+def test_images_are_compared_as_they_lie(monkeypatch, tmp_path):
+    """In FP32, where every device has convolutions that make them so."""
+    random = np.random.default_rng(0)
+    made = onnx.parser.parse_model(IMAGES)
+    for name, size in (("w", 3), ("v", 1)):
+        array = random.standard_normal((64, 64, size, size)).astype(np.float32) / 24
+        made.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+    onnx.save(made, tmp_path / "images.onnx")
+    feeds = {"x": random.standard_normal((2, 64, 9, 8)).astype(np.float32)}
+    how: list[bool] = []
+    add = Pairs.add
+
+    def spied(self, *given, last=False, **named):
+        how.append(last)
+        return add(self, *given, last=last, **named)
+
+    monkeypatch.setattr(Pairs, "add", spied)
+    given = {"model": tmp_path / "images.onnx", "inputs": feeds, "device": "cuda", "precision": "fp32"}
+    found = api.run(**given)
+    assert any(how) and not alike(found, compared_on_host(monkeypatch, **given))
 
 
 def test_what_hinders_repeated_runs_is_said(host, monkeypatch, tmp_path):  # noqa: F811
