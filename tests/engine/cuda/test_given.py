@@ -114,6 +114,9 @@ def test_who_wrote_an_input_is_waited_for(tmp_path, host):
         context.on_device({"x": There(host, x, stream=9)})
     waited = [cast("Any", context._device)._backend.waited for context in (own, lent)]
     assert waited == [[1, 9], [9]], "without a stream of its own, the default stream; on the caller's, that is enough"
+    for context in (own, lent):  # what outputs are copied over is written before, too
+        context.on_device({"x": x}, {"y": There(host, np.zeros((2, 16), np.float32), stream=11)})
+        assert cast("Any", context._device)._backend.waited[-1] == 11
     assert lent.on_device({"x": x})["y"].__cuda_array_interface__["stream"] == 5
 
 
@@ -133,9 +136,9 @@ def test_what_does_not_fit_is_said(tmp_path, host):
     turned = There(host, x)
     turned.__cuda_array_interface__["strides"] = (4, 8)
     with pytest.raises(InputError, match="C order"):
-        given("x", turned)
+        given("x", turned, 7)
     turned.__cuda_array_interface__["strides"] = (64, 4)
-    assert given("x", turned) is not None and given("x", x) is None
+    assert given("x", turned, 7) is not None and given("x", x, 7) is None
 
 
 def test_streams_of_others():
