@@ -41,12 +41,13 @@ class Context:
         by layers on the host.
 
         Args:
-            inputs: by name: objects with ``__cuda_array_interface__`` in C order and the network's own types (torch, CuPy), or host arrays.
+            inputs: by name: objects with ``__cuda_array_interface__`` or ``__dlpack__`` in C order and the network's own types (torch, CuPy, JAX), or
+                host arrays. Who hands one out by ``__dlpack__`` is told the stream and waits for what he wrote himself.
             out: arrays on the device that outputs are copied into.
 
         Returns:
-            ``out``'s arrays, and for other outputs objects with ``__cuda_array_interface__`` and ``array()``; numpy arrays for those that are
-            computed on the host.
+            ``out``'s arrays, and for other outputs objects with ``__cuda_array_interface__``, ``__dlpack__`` and ``array()``; numpy arrays for those
+            that are computed on the host.
 
         Raises:
             InputError: a device without such runs, arrays that do not fit; as ``Engine.run``.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from probe.engine.device.cuda.errors import CudaError
-from probe.engine.device.cuda.runs.given import Given, given
+from probe.engine.device.cuda.runs.given import DEFAULT_STREAM, Given, given
 from probe.engine.device.cuda.runs.prepared import Compute, Diverged, Prepared
 from probe.engine.device.cuda.runs.recording import Launched, Recording
 from probe.engine.device.cuda.runs.shared import SharedMemory
@@ -28,7 +28,6 @@ Array = np.ndarray[Any, Any]
 Feeds = Mapping[str, Array]
 Fed = Mapping[str, Tensor]
 _MOST = 16  # shapes of inputs made ready
-_DEFAULT = 1  # handle of the stream that who names none works on
 _PATIENCE = 3  # recordings of the same shapes that may go wrong before every run is made anew
 
 
@@ -109,26 +108,30 @@ class CudaContext:
         with self._lock:
             return self._run(feeds, _nothing)
 
-    @staticmethod
-    def held(inputs: Mapping[str, Any]) -> tuple[dict[str, Given], dict[str, Array]]:
+    def held(self, inputs: Mapping[str, Any]) -> tuple[dict[str, Given], dict[str, Array]]:
         """Inputs that lie on the device, and the others."""
-        found = {name: one for name, value in inputs.items() if (one := given(name, value)) is not None}
+        found = self._given(inputs)
         return found, {name: np.asarray(value) for name, value in inputs.items() if name not in found}
 
     def run_held(self, lying: Mapping[str, Given], feeds: Feeds, out: Mapping[str, Any]) -> dict[str, Any]:
         """As ``Inferences.run_held``."""
-        into = {name: one for name, value in out.items() if (one := given(name, value)) is not None}
+        into = self._given(out)
         if len(into) < len(out):
             raise InputError("arrays that outputs are copied into lie on the device", hint="__cuda_array_interface__")
         with self._lock:
             self._backend.enter()
-            for stream in {one.stream for one in lying.values()}:
+            for stream in {one.stream for one in (*lying.values(), *into.values())}:
                 if stream is not None or not self._borrows:
-                    self._backend.wait_for(stream or _DEFAULT)
+                    self._backend.wait_for(stream or DEFAULT_STREAM)
             found = self._run_held(lying, feeds, into)
             if not self._borrows:
                 self._backend.synchronize()
         return {**found, **out}
+
+    def _given(self, arrays: Mapping[str, Any]) -> dict[str, Given]:
+        """Those that lie on the device."""
+        stream = self._backend.handle
+        return {name: one for name, value in arrays.items() if (one := given(name, value, stream)) is not None}
 
     def _run_held(self, lying: Mapping[str, Given], feeds: Feeds, into: Mapping[str, Given]) -> dict[str, Any]:
         feeds = {**feeds, **{name: one.like() for name, one in lying.items()}}
