@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 _THREADS, _PIECE = 4, 2 << 20  # bytes that are worth a thread
+_LEAST = 1 << 20  # bytes of spare memory
 
 
 def copy_bytes(to: Array, origin: Array) -> None:
@@ -60,3 +61,24 @@ class SharedMemory:
         if self._pinned is None or self._pinned.size < nbytes:
             self._pinned = self._backend.pinned(nbytes)
         return self._pinned
+
+
+class SparePinned:
+    """Page-locked memory for what comes back while others are computed: lent piece by piece, since asking the driver for it takes a millisecond."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._spare: list[Array] = []
+
+    def take(self, nbytes: int) -> Array:
+        """At least so many bytes.
+
+        Raises:
+            CudaError: out of memory.
+        """
+        fits = [at for at, one in enumerate(self._spare) if one.size >= nbytes]
+        return self._spare.pop(fits[-1]) if fits else self._backend.pinned(max(nbytes, _LEAST))
+
+    def give(self, array: Array) -> None:
+        """Back what was taken, whole; nothing is copied there any more."""
+        self._spare.append(array)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from probe.engine.device.cuda.errors import OutOfMemory, Unsupported
+from probe.engine.device.cuda.runs.shared import SparePinned
 from probe.engine.device.cuda.sums.agreement import Agreements, PendingColumns, PendingRows
 from probe.engine.device.cuda.sums.counts import Counts
 from probe.engine.device.cuda.sums.pairs import Pairs
@@ -88,9 +89,17 @@ def handed_out(tensor: Tensor, backend: Backend) -> Iterator[tuple[str, Array | 
 class Comparing:
     """As ``Comparison``."""
 
-    def __init__(self, queue: Queue, worst: int) -> None:
+    def __init__(self, queue: Queue, worst: int, spare: SparePinned | None = None) -> None:
+        """
+        Args:
+            spare: as for ``Pairs``.
+        """
         self._queue = queue
-        self._pairs, self._counts, self._agreements = Pairs(queue, most=max(1, worst)), Counts(queue), Agreements(queue)
+        self._pairs, self._counts, self._agreements = (
+            Pairs(queue, max(1, worst), spare),
+            Counts(queue),
+            Agreements(queue),
+        )
         self._asked: list[tuple[int, int | None, PendingRows | None, PendingColumns | None]] = []
 
     def hold(self, array: Array) -> Held | None:
@@ -159,6 +168,7 @@ class ComparesPairs:
 
     queue: Queue
     _run_layer: Callable[..., dict[int, Tensor]]
+    _spare: SparePinned | None = None
 
     def evaluate_held(
         self, layer: Layer, feeds: Mapping[str, Array | Resident], plan: Plan
@@ -185,7 +195,9 @@ class ComparesPairs:
     def comparing(self, worst: int = 5) -> Comparing:
         """As ``Compares.comparing``."""
         self.queue.backend.enter()
-        return Comparing(self.queue, worst)
+        if self._spare is None:
+            self._spare = SparePinned(self.queue.backend)
+        return Comparing(self.queue, worst, self._spare)
 
     def room(self) -> int:
         """As ``Compares.room``."""

@@ -19,7 +19,9 @@ from probe.engine.device.cuda.tensors.tensor import host_tensor
 from probe.engine.device.pairs import Measure, PairSums, PairWorst, Rows
 
 if TYPE_CHECKING:
+    from probe.engine.device.cuda.backend import Event
     from probe.engine.device.cuda.queue import Queue
+    from probe.engine.device.cuda.runs.shared import SparePinned
     from probe.engine.device.cuda.tensors.formats import Format
     from probe.engine.device.cuda.tensors.tensor import Tensor
 
@@ -89,6 +91,7 @@ class _Chunk:
         made: what is fetched: joined values, classes, maxima. ``base``: where it lies.
         jobs: until they are launched, with their tensors; ``held``: bytes of these.
         pairs: elements, rows and place among the maxima of each.
+        ahead: where what was made comes to while others are made, and when it is there.
     """
 
     made: Tensor
@@ -100,6 +103,12 @@ class _Chunk:
     launched: bool = False
     jobs: list[_Job] = field(default_factory=list)
     worst: Worst | None = None
+    ahead: tuple[Array, Event] | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Of what is fetched."""
+        return self.maxima_at + 4 * self.used
 
     @property
     def classes_at(self) -> int:
@@ -116,10 +125,11 @@ class Pairs:
 
     Args:
         most: largest errors that are looked up of pairs that ask for it.
+        spare: memory for sums to come back to while others are made; None: all come back at the end.
     """
 
-    def __init__(self, queue: Queue, most: int = 5) -> None:
-        self._queue, self._most = queue, most
+    def __init__(self, queue: Queue, most: int = 5, spare: SparePinned | None = None) -> None:
+        self._queue, self._most, self._spare = queue, most, spare
         self._blocks = _BLOCKS * queue.backend.multiprocessors  # of one pair, at most
         self._parts: Tensor | None = None
         self._chunks: list[_Chunk] = []
@@ -182,17 +192,37 @@ class Pairs:
         self._order.append((len(self._chunks) - 1, at))
         if chunk.held >= _HELD:
             self._launch()
+            if self._spare is not None:
+                self._send_back(chunk, self._spare)
         return len(self._order) - 1
+
+    def _send_back(self, chunk: _Chunk, spare: SparePinned) -> None:
+        raw, there = spare.take(chunk.nbytes), self._queue.backend.event()
+        self._queue.backend.download(raw[: chunk.nbytes], chunk.base, wait=False)
+        there.note()
+        chunk.ahead = raw, there
+
+    def _raw(self, chunk: _Chunk) -> Array:
+        """What was made of a chunk; waits for it."""
+        if chunk.ahead is None:
+            raw = np.empty(chunk.nbytes, np.uint8)
+            self._queue.backend.download(raw, chunk.base)
+            return raw
+        raw, there = chunk.ahead
+        there.wait()
+        return raw[: chunk.nbytes]
 
     def fetch(self) -> list[tuple[PairSums, tuple[PairWorst, ...]]]:
         """All sums asked for, in order, with the largest errors of those that asked for them; waits for them."""
         self._launch()
         made: list[list[tuple[PairSums, tuple[PairWorst, ...]]]] = []
         for chunk in self._chunks:
-            raw = np.empty(chunk.maxima_at + 4 * chunk.used, np.uint8)
-            self._queue.backend.download(raw, chunk.base)
+            sums = _sums(self._raw(chunk), chunk)
+            if self._spare is not None and chunk.ahead is not None:
+                self._spare.give(chunk.ahead[0])
+                chunk.ahead = None
             worst = chunk.worst.fetch() if chunk.worst is not None else [()] * len(chunk.pairs)
-            made.append(list(zip(_sums(raw, chunk), worst, strict=True)))
+            made.append(list(zip(sums, worst, strict=True)))
         found = [made[chunk][at] for chunk, at in self._order]
         self._chunks, self._order = [], []
         return found
