@@ -1,0 +1,79 @@
+"""Pairs that many blocks sum up: rows of every length, which end anywhere in what a thread, a warp and a block take at a time."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from probe.engine.device.cuda.queue import Queue
+from probe.engine.device.cuda.sums import pairs as summing
+from probe.engine.device.cuda.sums.pairs import measure
+from probe.engine.device.cuda.tensors.formats import BF16, F16, F32, Format
+from probe.engine.device.cuda.tensors.tensor import host_tensor
+from probe.engine.device.pairs import Measure, Rows
+from probe.precision import round_to
+
+THRESHOLD, FLOOR = 1e6, 3e-3
+ODD = {"actual": (np.nan, np.inf, -np.inf), "golden": (np.nan, np.inf, -np.inf, -3e38, 2e6)}
+SUMMED = ("abs_error", "squared_error", "golden_squared", "actual_squared", "dot")
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """Blocks of one turn, so that few elements are many blocks."""
+    monkeypatch.setattr(summing, "_TURNS", 1)
+    summing._cut.cache_clear()
+    yield
+    summing._cut.cache_clear()
+
+
+def made(size: int, stored: Format, *, odd: bool) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(size)
+    golden = (random.standard_normal(size) * 3).astype(np.float32)
+    actual = golden + (random.standard_normal(size) * 1e-2).astype(np.float32)
+    if odd:
+        for array, values in ((actual, ODD["actual"]), (golden, ODD["golden"])):
+            places = random.integers(0, size, max(1, size // 50))
+            array[places] = random.choice(values, places.size)
+    if stored is F32:
+        return actual, golden
+    with np.errstate(all="ignore"):
+        return round_to(actual, {"f16": "fp16", "bf16": "bf16"}[stored.name]), golden
+
+
+def hold(backend, rows: Rows, cols: int, stored: Format, *, odd: bool) -> None:
+    actual, golden = made(rows.count * cols, stored, odd=odd)
+    queue = Queue(backend, 18)
+    x = queue.convert(host_tensor(actual), stored)
+    found = measure(queue, x, host_tensor(golden), Measure(THRESHOLD, THRESHOLD, FLOOR, 1e-2, 1e-3), rows)
+    with np.errstate(invalid="ignore", over="ignore"):
+        there = np.isfinite(actual) & (np.abs(golden) < THRESHOLD)
+        error = np.where(there, np.abs(actual - golden), np.float32(0))
+    reach = np.where(there, np.abs(golden), np.float32(0))
+    x, y = actual[there].astype(np.float64), golden[there].astype(np.float64)
+    assert (found.compared, found.place, found.max_abs) == (x.size, error.argmax(), error.max())
+    if x.size:
+        assert (found.golden_min, found.golden_max, found.actual_min, found.actual_max) == (y.min(), y.max(), x.min(), x.max())  # fmt: skip
+    sums = np.abs(x - y).sum(), ((x - y) ** 2).sum(), (y * y).sum(), (x * x).sum(), (x * y).sum()
+    np.testing.assert_allclose([getattr(found, name) for name in SUMMED], sums, rtol=1e-12)
+    relative = error[there].astype(np.float64) / np.maximum(np.abs(y), FLOOR)
+    np.testing.assert_allclose((found.rel_error, found.max_rel), (relative.sum(), relative.max(initial=0)), rtol=1e-6)
+    if rows.count > 1:
+        items, channels = (one.reshape(rows.items, rows.channels, cols) for one in (error, reach))
+        np.testing.assert_array_equal((found.item_error, found.item_range), (items.max((1, 2)), channels.max((1, 2))))
+        if rows.channels > 1:
+            kept = found.channel_error, found.channel_range
+            np.testing.assert_array_equal(kept, (items.max((0, 2)), channels.max((0, 2))))
+
+
+@pytest.mark.parametrize("odd", [False, True])
+@pytest.mark.parametrize("cols", [1, 3, 7, 8, 9, 16, 49, 56, 127, 128, 129, 136, 196, 255, 256, 257, 264, 513, 784, 2049])  # fmt: skip
+def test_rows_of_every_length(backend, short, cols, odd):
+    for stored, rows in ((F16, Rows(2, max(1, 5000 // cols))), (F32, Rows(3, max(2, 1500 // cols))), (BF16, Rows(5))):
+        hold(backend, rows, cols, stored, odd=odd)
+
+
+@pytest.mark.parametrize("size", [1, 5, 8, 31, 255, 256, 257, 2047, 2049, 2056, 16384, 30001])
+def test_one_row_of_every_length(backend, short, size):
+    for stored in (F16, F32, BF16):
+        hold(backend, Rows(), size, stored, odd=size % 2 > 0)
