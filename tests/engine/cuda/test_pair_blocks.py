@@ -18,10 +18,10 @@ ODD = {"actual": (np.nan, np.inf, -np.inf), "golden": (np.nan, np.inf, -np.inf, 
 SUMMED = ("abs_error", "squared_error", "golden_squared", "actual_squared", "dot")
 
 
-@pytest.fixture
-def short(monkeypatch):
-    """Blocks of one turn, so that few elements are many blocks."""
-    monkeypatch.setattr(summing, "_TURNS", 1)
+@pytest.fixture(params=[1, 6])
+def short(monkeypatch, request):
+    """Blocks of so few turns, so that few elements are many blocks; more of them than are on their way at a time."""
+    monkeypatch.setattr(summing, "_TURNS", request.param)
     summing._cut.cache_clear()
     yield
     summing._cut.cache_clear()
