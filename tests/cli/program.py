@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.cli.forked import forked
+from tests.forked import run_forked
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -23,10 +23,11 @@ def probe(
 ) -> subprocess.CompletedProcess[str]:
     """``probe WORDS`` in ``cwd``; stdout and stderr as text, nothing raised whatever the exit code.
 
-    Most calls are forks of one process that has imported already; other environments than ours, and other systems, start Python.
+    Calls are forks of a process that has imported already; those in another environment, which may be read when Python starts, start it.
     """
-    wanted = environment(env)
-    if sys.platform == "linux" and forked().serves(wanted):
-        return forked().run([str(word) for word in words], cwd, timeout)
-    command = [sys.executable, "-m", "probe", *map(str, words)]
-    return subprocess.run(command, cwd=cwd, env=wanted, capture_output=True, text=True, timeout=timeout, check=False)
+    words = ("-m", "probe", *map(str, words))
+    if env is None and sys.platform == "linux":
+        return run_forked(words, cwd, environment(), timeout)
+    return subprocess.run(
+        [sys.executable, *words], cwd=cwd, env=environment(env), capture_output=True, text=True, timeout=timeout, check=False
+    )  # fmt: skip

