@@ -9,8 +9,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from probe.engine.device.cuda.layers.pointwise import Reading
-from probe.engine.device.cuda.tensors.copies import lying_of, placed, rounded_late, transposed
-from probe.engine.device.cuda.tensors.lying import Axis, extent_of, joined
+from probe.engine.device.cuda.tensors.copies import in_dense_order, lying_of, placed, rounded_late, transposed
+from probe.engine.device.cuda.tensors.lying import Axis, Lying, extent_of, joined
 from probe.engine.device.cuda.tensors.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -65,7 +65,23 @@ def channels_last(queue: Queue, x: Tensor) -> Tensor:
 
 def dense_when_asked(queue: Queue, y: Tensor) -> Tensor:
     """``y`` [images, rows, columns, channels] as [images, channels, rows, columns], moved when someone asks for its address."""
+    if y.lies is None and y.before is None and (known := _first_of(y.shape)) is not None:
+        y.address(queue.backend)
+        shape, axes = known
+        lies = Lying(y, 0, axes)
+        return Tensor(shape, y.format, late=lambda: in_dense_order(queue, lies), lies=lies)
     return placed(queue, lying_of(queue, y).permuted(_FIRST)) if y.size else transposed(queue, y, _FIRST)
+
+
+@lru_cache(_WAYS)
+def _first_of(shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[Axis, ...]] | None:
+    """Shape and axes, channels first, of what is dense under a shape with channels last; None where nothing has to be moved."""
+    images, rows, columns, channels = shape
+    if not math.prod(shape) or channels == 1 or rows * columns == 1:
+        return None
+    steps = (rows * columns * channels, 1, columns * channels, channels)
+    moved = (images, channels, rows, columns)
+    return moved, tuple(joined([part]) for part in zip(moved, steps, strict=True))
 
 
 def reading_last(queue: Queue, reading: Reading) -> Reading:
