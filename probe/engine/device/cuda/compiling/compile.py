@@ -1,4 +1,4 @@
-"""CUDA C++ to machine code for one architecture, through NVRTC; results kept on disk by what went into them."""
+"""CUDA C++ to machine code for one architecture, through NVRTC; results kept on disk by what went into them, up to a bound."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from probe.engine.device.cuda.compiling.pruning import note_use, prune
 from probe.engine.device.cuda.errors import CompileError
 
 _INCLUDE = re.compile(r'^#include "([\w.]+)"', re.MULTILINE)
@@ -21,6 +22,7 @@ _ENTRY = re.compile(
     r"Used (?P<registers>\d+) registers(?:.*?(?P<shared>\d+) bytes smem)?",
     re.DOTALL,
 )
+_PRUNED_EVERY = 256  # kernels that a process writes, and with the first: looking through ten thousand takes 20 ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,8 @@ class Compiler:
 
     Args:
         arch: ``sm_80``, ``sm_90a``...
-        folder: of compiled kernels; None keeps them for this process alone. A folder that cannot be written is named in ``note``, not used.
+        folder: of compiled kernels, kept below a gigabyte (``pruning``); None keeps them for this process alone. A folder that cannot be
+            written is named in ``note``, not used.
     """
 
     def __init__(self, arch: str, folder: Path | None) -> None:
@@ -114,6 +117,7 @@ class Compiler:
         self.note = "" if folder is not None else "compiled kernels are not kept: there is no folder for them"
         self.compiled = self.found = 0  # kernels compiled, kernels that were there already
         self._given: dict[str, Program] = {}
+        self._prune_at = 1
 
     def __call__(self, source: Source) -> Program:
         """
@@ -133,6 +137,9 @@ class Compiler:
         if path is not None:
             try:
                 _write(path, program)
+                if self.compiled >= self._prune_at:
+                    self._prune_at = self.compiled + _PRUNED_EVERY
+                    prune(path.parent)
             except OSError as error:
                 self.folder, self.note = (
                     None,
@@ -227,7 +234,10 @@ def _read(path: Path | None) -> Program | None:
     if path is None:
         return None
     try:
-        head, _, cubin = path.read_bytes().partition(b"\n")
+        with path.open("rb") as file:
+            modified = os.fstat(file.fileno()).st_mtime
+            head, _, cubin = file.read().partition(b"\n")
+        note_use(path, modified)
         facts = json.loads(head)
         if facts["sha256"] != hashlib.sha256(cubin).hexdigest():
             return None
