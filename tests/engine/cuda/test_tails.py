@@ -113,6 +113,36 @@ def test_a_tail_gives_the_same_bits(tmp_path, backend, monkeypatch, network):
     assert log or network == "across"  # rows that neither operand has in that order
 
 
+DEAD = """g (float[2,4,8] x, float[1,8,6,6] i) => (float[2,4,8] y) <float[8] w = {1, 2, 3, 4, 5, 6, 7, 8}>
+{ y = Relu (x)  m = MatMul (x, v)  n = Neg (m)  o = Sigmoid (n)  c = Conv (i, k)  d = Relu (c)  t = Transpose <perm = [0, 2, 1]> (x)
+  p = MatMul (x, t)  s = Softmax (p)  a = MatMul (s, x)  l = LayerNormalization (x, w)  q = Mul (l, w)  r = ReduceSum (q) }"""
+
+
+@pytest.mark.parametrize("fusion", ["none", "full"])
+@pytest.mark.parametrize("precision", ["fp16", "tf32"])
+def test_what_nobody_reads_is_no_fault(tmp_path, backend, fusion, precision):
+    """Nodes that no pass may remove, behind products of which then nothing is stored."""
+    made, random = onnx.parser.parse_model(HEAD + DEAD), np.random.default_rng(1)
+    for name, shape in (("v", (8, 8)), ("k", (4, 8, 3, 3))):
+        made.graph.initializer.append(
+            onnx.numpy_helper.from_array(random.standard_normal(shape).astype(np.float32), name)
+        )
+    onnx.save(made, tmp_path / "dead.onnx")
+    engine = compile_model(load(tmp_path / "dead.onnx"), precision=precision, passes="none", fusion=fusion)
+    feeds = {
+        name: random.standard_normal(shape).astype(np.float32)
+        for name, shape in (("x", (2, 4, 8)), ("i", (1, 8, 6, 6)))
+    }
+    expected = engine(feeds)["y"]
+    engine.device = CudaDevice(engine.network, engine.top_layers, engine.rounding, backend)
+    taps: list[Any] = []
+    for _ in range(2):
+        assert np.array_equal(engine(feeds)["y"], expected) and np.array_equal(
+            engine.run(feeds, tap=taps.append)["y"], expected
+        )
+    assert {"o", "d", "a", "r"} <= {one.name for one in taps}
+
+
 @pytest.mark.parametrize("network", ["shown", "moved"])
 def test_a_product_shown_otherwise_is_one_kernel(tmp_path, backend, network):
     """Under another shape; or its rows transposed, as those of what it multiplies were before."""

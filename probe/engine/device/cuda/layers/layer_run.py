@@ -269,6 +269,8 @@ class LayerRun:
             raise Unsupported("nodes that read something else")
         nodes = [node, *moves, *tail]
         readings, roundings, stores = self._described(nodes, tail)
+        if not stores:
+            raise Unsupported("nodes that nobody reads")  # dead ones stay where no pass may remove them
         if broadcast(shape, *(one.tensor.shape for one in readings.values())) != shape:
             raise Unsupported("nodes that make more of a product than it has elements")
         if seen is not None:
