@@ -17,9 +17,7 @@ from probe.engine.assignment import Choice
 from probe.engine.device.cuda.backend import Backend
 from probe.engine.device.cuda.compiling.kept_kernels import KeptKernels
 from probe.engine.device.cuda.errors import Missing
-from probe.engine.device.cuda.layers.refusals import (
-    tactic_refusal,
-)
+from probe.engine.device.cuda.layers.refusals import tactic_refusal
 from probe.engine.device.cuda.layers.running import RunsLayers
 from probe.engine.device.cuda.ops.table import refusal
 from probe.engine.device.cuda.queue import Queue, apart_in_words
@@ -42,7 +40,6 @@ from probe.ort.values import to_ort
 
 Array = np.ndarray[Any, Any]
 Values = dict[int, Tensor]
-_TEMPLATES = 1 << 14  # layers remembered as they were launched
 
 
 class CudaDevice(RunsLayers, KeptKernels, ComparesPairs):

@@ -24,7 +24,6 @@ from probe.engine.tactics.library import IN_FP32, LtAlgorithm
 
 WORKSPACE = 32 << 20  # bytes that an algorithm may ask for
 _TYPES = {"float": 0, "f16": 2, "bf16": 14}  # cudaDataType
-_BYTES = {"float": 4, "f16": 2, "bf16": 2}
 _COMPUTE = {"32f": 68, "32fpedantic": 69, "tf32": 77, "16f": 64}  # cublasComputeType_t
 _CONFIG = (
     ("ID", ctypes.c_int32), ("TILE_ID", ctypes.c_uint32), ("STAGES_ID", ctypes.c_uint32), ("SPLITK_NUM", ctypes.c_int32),

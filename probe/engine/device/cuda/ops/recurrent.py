@@ -17,7 +17,6 @@ from probe.engine.device.cuda.tensors.formats import F32, I32
 if TYPE_CHECKING:
     from probe.engine.device.cuda.tensors.tensor import Tensor
 
-_GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 _ACTIVATIONS = {"LSTM": ("Sigmoid", "Tanh", "Tanh"), "GRU": ("Sigmoid", "Tanh"), "RNN": ("Tanh",)}
 _SHARED = 48 << 10  # bytes of a block
 _AXES = 3  # of inputs and weights
