@@ -208,13 +208,25 @@ REDUCTIONS = (
         for axes, keep in (((-1,), 0), ((1,), 1))
     ),
     *(
-        Case(op, {"x": (3, 17, 40), "axes": ("w", np.array(axes))}, special=op == "x", name=f"{op}_{axes}")
+        Case(op, {"x": (3, 17, 40), "axes": ("w", np.array(axes))}, name=f"{op}_{axes}")
         for op in ("ReduceMax", "ReduceMin") for axes in ((-1,), (1,))
     ),
     Case("ReduceProd", {"x": (3, 9), "axes": ("w", np.array([1]))}, ulps=16), Case("ReduceSum", {"x": (2, 70001)}, sum_ulps=1024, scale=1.0),
     Case("ReduceMean", {"x": (1, 262144)}, sum_ulps=4096, scale=1.0), Case("ReduceL2", {"x": (262147,)}, sum_ulps=64, scale=1.0),
     Case("ReduceMean", {"x": (2, 3, 4, 5)}, {"axes": [2, 3]}, opset=13, ulps=4, sum_ulps=8),
     Case("GlobalAveragePool", {"x": (2, 3, 7, 7)}, ulps=4, sum_ulps=8), Case("GlobalMaxPool", {"x": (2, 3, 7, 7)}),
+    *(
+        Case(op, {"x": shape}, {"axis": axis, "keepdims": keep, "select_last_index": last}, special=special)
+        for op, shape, axis, keep, last, special in (
+            ("ArgMax", (3, 17, 40), -1, 1, 0, True), ("ArgMin", (3, 17, 40), -1, 0, 1, True), ("ArgMax", (3, 17, 40), 1, 0, 1, True),
+            ("ArgMin", (3, 17, 40), 1, 1, 0, True), ("ArgMax", (40, 7), 0, 1, 0, True), ("ArgMax", (2, 5001), 1, 1, 0, False),
+            ("ArgMin", (2, 4096), 1, 0, 1, False), ("ArgMax", (7,), 0, 0, 0, False), ("ArgMax", (2, 1, 3), 1, 1, 0, False),
+        )
+    ),
+    *(
+        Case(op, {"x": np.repeat(np.array([[value]], np.float32), 70, 1)}, {"axis": 1, "select_last_index": last}, name=f"{op}_{value}_{last}")
+        for op, value in (("ArgMax", 2.0), ("ArgMax", -np.inf), ("ArgMin", np.inf), ("ArgMin", np.nan)) for last in (0, 1)
+    ),
 )  # fmt: skip
 
 

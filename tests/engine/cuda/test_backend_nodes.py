@@ -31,7 +31,7 @@ from tests.engine.test_backend_nodes import RANDOM, Arrays, cases, judged, named
 
 # Operators all of whose cases run on kernels (or need none), and of the others how many cases do not.
 WHOLE = """
-Abs Acos Acosh Add And Asin Asinh Atan Atanh Ceil Celu Clip Concat ConstantOfShape Conv Cos Cosh DepthToSpace DequantizeLinear Div Elu Equal Erf
+Abs Acos Acosh Add And ArgMax ArgMin Asin Asinh Atan Atanh Ceil Celu Clip Concat ConstantOfShape Conv Cos Cosh DepthToSpace DequantizeLinear Div Elu Equal Erf
 Exp Expand Flatten Floor Gather GatherElements GatherND Gelu Gemm GlobalAveragePool GlobalMaxPool Greater GreaterOrEqual GroupNormalization
 HardSigmoid HardSwish InstanceNormalization IsInf IsNaN LayerNormalization LeakyRelu Less LessOrEqual Log LogSoftmax MatMul Mean Mish Mod Mul Neg
 OneHot Or PRelu Pad QuantizeLinear RMSNormalization Range Reciprocal ReduceLogSum ReduceMean Relu Reshape Round Scatter Selu Shape Shrink Sigmoid Sign

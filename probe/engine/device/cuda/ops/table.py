@@ -6,6 +6,7 @@ from probe import ir
 from probe.engine.device.cuda.layers.expressions import is_pointwise
 from probe.engine.device.cuda.ops.call import Op
 from probe.engine.device.cuda.ops.conv import CONVOLUTIONS
+from probe.engine.device.cuda.ops.extreme import EXTREMES
 from probe.engine.device.cuda.ops.generate import GENERATED
 from probe.engine.device.cuda.ops.indexed import INDEXED
 from probe.engine.device.cuda.ops.matmul import PRODUCTS
@@ -24,7 +25,7 @@ from probe.engine.device.cuda.tensors.formats import format_of
 from probe.engine.fusion.kinds import is_standard
 
 _FAMILIES = (
-    MOVES, SOFTMAX, NORMS, REDUCTIONS, PRODUCTS, CONVOLUTIONS, POOLS, RESIZES, SHAPES, INDEXED, GENERATED, RECURRENT, SCANS, QUANTISED, PADS,
+    MOVES, SOFTMAX, NORMS, REDUCTIONS, EXTREMES, PRODUCTS, CONVOLUTIONS, POOLS, RESIZES, SHAPES, INDEXED, GENERATED, RECURRENT, SCANS, QUANTISED, PADS,
 )  # fmt: skip
 OPS: dict[str, Op] = {name: op for family in _FAMILIES for op in family for name in op.names}
 

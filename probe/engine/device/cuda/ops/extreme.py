@@ -1,0 +1,74 @@
+"""ArgMax, ArgMin."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from typing import TYPE_CHECKING
+
+from probe.engine.device.cuda.compiling.compile import Source
+from probe.engine.device.cuda.errors import Unsupported
+from probe.engine.device.cuda.ops.call import Call, Op
+from probe.engine.device.cuda.ops.rows import rows_for
+from probe.engine.device.cuda.queue import Queue
+from probe.engine.device.cuda.tensors.channels_last import channels_last, has_channels_last
+from probe.engine.device.cuda.tensors.formats import I64
+from probe.engine.device.cuda.tensors.layout import around
+
+if TYPE_CHECKING:
+    from probe.engine.device.cuda.tensors.tensor import Tensor
+
+_THREADS = 256  # of extreme_columns
+
+
+def place_of_extreme(queue: Queue, call: Call) -> list[Tensor | None]:
+    x = call.data(0)
+    form = x.format
+    assert form is not None
+    if not form.is_float:
+        raise Unsupported(f"{call.node.op_type} of integers")
+    if not x.shape or not x.size:
+        raise Unsupported(f"{call.node.op_type} of nothing" if x.shape else f"{call.node.op_type} of a scalar")
+    axis = call.int("axis", 0) % len(x.shape)
+    kept = tuple(1 if at == axis else extent for at, extent in enumerate(x.shape))
+    shape = kept if call.int("keepdims", 1) else kept[:axis] + kept[axis + 1 :]
+    if axis == 1 and len(x.shape) == 4 and has_channels_last(x):
+        x, axis = channels_last(queue, x), 3
+    outer, cols, inner = around(x.shape, axis)
+    if cols >= 1 << 31:
+        raise Unsupported("more elements than 31 bits count")
+    y = queue.empty(shape, I64)
+    macros = (
+        ("TX", form.name),
+        ("LEAST", int(call.node.op_type == "ArgMin")),
+        ("LAST", call.int("select_last_index", 0)),
+    )
+    if inner > 1:
+        source = Source("extreme.cu", "extreme_columns", (*macros, ("ENTRY_COLUMNS", 1)))
+        columns, numbers = outer * inner, (ctypes.c_longlong(inner), ctypes.c_int(cols))
+        queue.launch(
+            source,
+            math.ceil(columns / _THREADS),
+            _THREADS,
+            queue.at(x),
+            queue.at(y),
+            ctypes.c_longlong(columns),
+            *numbers,
+        )
+        return [y]
+    plan = rows_for(cols, form.bytes, held=False)
+    macros += (("THREADS", plan.threads), ("ROWS", plan.rows), ("VEC", plan.lanes), ("ENTRY_ROWS", 1))
+    source = Source("extreme.cu", "extreme_rows", macros)
+    queue.launch(
+        source,
+        math.ceil(outer / plan.rows),
+        plan.block,
+        queue.at(x),
+        queue.at(y),
+        ctypes.c_longlong(outer),
+        ctypes.c_int(cols),
+    )
+    return [y]
+
+
+EXTREMES = (Op(("ArgMax", "ArgMin"), place_of_extreme),)
