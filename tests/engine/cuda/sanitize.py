@@ -102,10 +102,13 @@ def programs() -> Iterator[Program]:
             saved = lambda folder, one=attended: (folder / "case.onnx", one.save(folder / "case.onnx"))
             yield Program(f"attention {name} {kind}", kind, _network(saved, kind, "safe"))
     for variant, rounds in itertools.product(
-        (Groups(2, 64), Groups(3, 64), Groups(2, 128), Held(208), Warps(1), Warps(4)), (True, False)
+        (Groups(2, 64), Groups(3, 64), Groups(2, 128), Held(208), Held(208, 2), Warps(1), Warps(4)), (True, False)
     ):
         kind = f"{variant} {'storage' if rounds else 'fp32'}"
         yield Program(kind, kind, lambda backend, _, v=variant, r=rounds: _attention(backend, v, r))
+    for variant in (Held(208), Held(208, 2)):
+        kind = f"{variant} tf32"
+        yield Program(kind, kind, lambda backend, _, v=variant: _attention(backend, v, rounds=False, tf32=True))
     for stored in (F32, F16):
         kind = f"groups of channels {stored.name}"
         yield Program(kind, kind, lambda backend, _, one=stored: _norm_channels(backend, one))
@@ -116,6 +119,8 @@ def programs() -> Iterator[Program]:
                 f"pairs {stored.name} {rows}",
                 lambda backend, _, s=stored, r=rows: _pairs(backend, s, r),
             )
+        kind = f"pairs of images {stored.name}"
+        yield Program(kind, kind, lambda backend, _, s=stored: _images(backend, s))
     for tactic in TACTICS:
         _, m, n, k, *_ = PROBLEMS["edges"]
         if not math.isinf(cycles(tactic, m, n, k, 1, 132)):
@@ -159,11 +164,21 @@ def _pairs(backend: Any, stored: Any, rows: Rows | None) -> object:
     return pairs.fetch(), counts.fetch(), looks.rows_of(pending), looks.columns_of(columns)
 
 
-def _attention(backend: Any, variant: Groups | Held | Warps, rounds: bool) -> object:
+def _images(backend: Any, stored: Any) -> object:
+    """Channels last: more of them than threads take at once, items that end inside a block's stretch, one pixel left over."""
+    queue, random, pairs = Queue(backend, 18), np.random.default_rng(0), Pairs(Queue(backend, 18), most=5)
+    for shape in ((3, 5, 5, 8), (2, 3, 3, 1100), (1, 90, 91, 4)):
+        golden, actual = (host_tensor(random.standard_normal(shape, dtype=np.float32)) for _ in range(2))
+        rows = Rows(shape[0], shape[3])
+        pairs.add(queue.convert(actual, stored), golden, Measure(floor=1e-3), rows, worst=True, last=True)
+    return pairs.fetch()
+
+
+def _attention(backend: Any, variant: Groups | Held | Warps, rounds: bool, *, tf32: bool = False) -> object:
     problem, queue, random = (1, 2, 70, 200, 64, 1), Queue(backend, 18), np.random.default_rng(0)
-    stored = F32 if isinstance(variant, Warps) else F16
+    stored = F32 if tf32 or isinstance(variant, Warps) else F16
     x = [queue.convert(host_tensor(random.standard_normal(one, dtype=np.float32)), stored) for one in shapes(problem)]
-    return run(queue, x, problem, variant, rounds=rounds).array(backend)
+    return run(queue, x, problem, variant, rounds=rounds, tf32=tf32).array(backend)
 
 
 def _product(backend: Any, tactic: Tactic) -> object:
