@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from probe.engine.device.cuda.compiling import compile as compiling
-from probe.engine.device.cuda.compiling.compile import Compiler
 from probe.engine.device.cuda.device import CudaDevice
 from probe.engine.device.cuda.layers.attention_run import AttentionRun
 from probe.engine.device.cuda.layers.layer_run import LayerRun
@@ -16,6 +15,7 @@ from probe.engine.device.cuda.ops import attention
 from probe.engine.device.cuda.ops.attention_simt import Warps
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.tensors.formats import F32
+from tests.engine.cuda.assembled import assembled
 from tests.engine.cuda.attention_cases import CASES
 from tests.engine.cuda.attention_problem import Problem, run, shapes
 from tests.engine.cuda.null_backend import NullBackend
@@ -95,5 +95,5 @@ def test_attention_is_within_its_budget(arch):
         queue, problem = Queue(backend, 18), (8, 12, 197, 197, size, 1)
         run(queue, [queue.empty(one, F32) for one in shapes(problem)], problem, variant)
         ((source, _),) = backend.launched
-        used = Compiler(arch, None)(source).resources
+        _, used = assembled(source, arch)
         assert used.spilled_bytes <= SPILLED + 16 and used.registers <= 255, used

@@ -24,6 +24,7 @@ from probe.engine.device.cuda.compiling.compile import (
 from probe.engine.device.cuda.device import CudaDevice
 from probe.model import load
 from tests.engine.cuda import cases, more_cases
+from tests.engine.cuda.assembled import assembled
 from tests.engine.cuda.null_backend import NullBackend
 from tests.thorough import THOROUGH
 
@@ -81,7 +82,7 @@ def within_budget(found: list[Source], archs: tuple[str, ...]) -> None:
     assert found
     over = {}
     for source, arch in itertools.product(found, archs):
-        used = Compiler(arch, None)(source).resources
+        _, used = assembled(source, arch)
         spilled = used.spilled_bytes > SPILLS.get((source.entry, arch), 0)
         if spilled or used.registers > BUDGETS.get(source.entry, BUDGET) or used.shared_bytes > 48 << 10:
             over[f"{source} {arch}"] = used

@@ -10,7 +10,6 @@ import pytest
 
 from probe import ir
 from probe.engine.device.cuda.compiling import compile as compiling
-from probe.engine.device.cuda.compiling.compile import headers_of, options_of
 from probe.engine.device.cuda.layers.chain import Step
 from probe.engine.device.cuda.layers.pointwise import Reading
 from probe.engine.device.cuda.ops.call import Call
@@ -24,6 +23,7 @@ from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.tensors.formats import F32
 from probe.engine.device.cuda.tensors.tensor import host_tensor
 from tests.engine.cuda import cases
+from tests.engine.cuda.assembled import assembled
 from tests.engine.cuda.compared import check
 from tests.engine.cuda.null_backend import NullBackend
 
@@ -242,8 +242,8 @@ def sources(tile: Ffma, *, ragged: bool, by: tuple[int, int] = (1, 1), tailed: b
 
 def fine(tile: Ffma, **how) -> None:
     for source, shape in sources(tile, **how):
-        program = compiling.compile_source(source, source.code, headers_of(source.code), options_of(source, "sm_90a"))
-        assert program.resources.spilled_bytes == 0, (tile, how, program.resources)
+        _, used = assembled(source)
+        assert used.spilled_bytes == 0, (tile, how, used)
         assert shape.shared_bytes <= 227 << 10
 
 

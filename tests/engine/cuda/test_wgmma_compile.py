@@ -9,7 +9,7 @@ import pytest
 
 from probe import ir
 from probe.engine.device.cuda.compiling import compile as compiling
-from probe.engine.device.cuda.compiling.compile import Source, headers_of, options_of
+from probe.engine.device.cuda.compiling.compile import Source
 from probe.engine.device.cuda.layers.chain import Step
 from probe.engine.device.cuda.layers.pointwise import Reading
 from probe.engine.device.cuda.ops.call import Call
@@ -21,6 +21,7 @@ from probe.engine.device.cuda.ops.wgmma import ARCH
 from probe.engine.device.cuda.ops.wgmma_tactics import TACTICS, Tactic
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.tensors.formats import BF16, F16, F32
+from tests.engine.cuda.assembled import assembled
 from tests.engine.cuda.null_backend import NullBackend
 
 pytest.importorskip("cuda.bindings.nvrtc", reason="cuda-python is not installed")
@@ -63,11 +64,7 @@ def product_source(tactic: Tactic, stored=F16, by=(0, 0), tail: bool = False) ->
 
 def log_of(source: Source, monkeypatch) -> tuple[str, compiling.Resources]:
     """What the assembler says."""
-    logs = []
-    original = compiling.resources_of
-    monkeypatch.setattr(compiling, "resources_of", lambda log, entry: logs.append(log) or original(log, entry))
-    program = compiling.compile_source(source, source.code, headers_of(source.code), options_of(source, ARCH))
-    return logs[0], program.resources
+    return assembled(source, ARCH)
 
 
 def fine(source: Source, shared: int, monkeypatch, most: int = MOST) -> None:
