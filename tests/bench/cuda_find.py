@@ -1,11 +1,11 @@
-"""What an evaluation of `probe find --device cuda` costs, and a new assignment on a deep network.
+"""What an evaluation of `probe find --device cuda` costs, and a new assignment of a deep network.
 
-    python -m tests.bench.cuda_find [--only resnet50 b32] [--fusion full] [--evaluations 24]
-    python -m tests.bench.cuda_find --deep vit_b_16
+    python -m tests.bench.cuda_find [--only resnet50 b32] [--fusion full] [--evaluations 16]
+    python -m tests.bench.cuda_find --net vit_b_16
 
-A search as users start it, golden of ONNX Runtime on the CPU, with a bar between what FP16 and what FP32 miss. Milliseconds of every evaluation:
-the network under an assignment that was never asked for before, its outputs on the host, and their judgement there. `--deep`: a network of
-network_exports.py; assignments with half of its layers lifted, recorded and captured, as in cuda_tuning.py.
+The oracle of the search itself: golden is the network in FP32; each evaluation is an assignment that was never asked for before (half of the layers
+kept in FP32), its outputs brought to the host and judged there. Kernels of all mixtures are compiled before, as by `find`. `again` is an assignment
+asked a second time. `--net`: a network of network_exports.py, exported by torch. Times of Python calls.
 """
 
 from __future__ import annotations
@@ -13,76 +13,82 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
-from probe import api
+from probe.culprits.judge import Judge
 from probe.culprits.oracle import EngineOracle
+from probe.engine.assignment import FP32, Assignment
 from probe.engine.build import compile_model
 from probe.engine.device.cuda.device import CudaDevice
 from probe.engine.device.cuda.driver import Driver
+from probe.engine.tuning.menu import lifted, prepare_menu
 from probe.model import load
+from probe.store.feeds import InputSet
 from tests.bench.cuda_latency import Job, jobs
-from tests.bench.cuda_tuning import new_assignments
 
 
-def searched(job: Job, given: argparse.Namespace) -> None:
-    """One line an evaluation group, and the totals."""
-    times: list[tuple[float, float]] = []
-    evaluate = EngineOracle.evaluate
+class Asked:
+    """Assignments instead of members."""
 
-    def timed(self: EngineOracle, assignment: object) -> object:
-        begin, judging = time.perf_counter(), self.judge_seconds
-        found = evaluate(self, assignment)  # pyright: ignore[reportArgumentType]
-        times.append((time.perf_counter() - begin, self.judge_seconds - judging))
-        return found
+    def assignment(self, base: Assignment, _members: frozenset[str], /) -> Assignment:
+        return base
 
-    EngineOracle.evaluate = timed  # pyright: ignore[reportAttributeAccessIssue]
+
+def evaluated(job: Job, given: argparse.Namespace, backend: Driver) -> None:
     begin = time.perf_counter()
-    found = api.find(
-        job.path, inputs=job.feeds, device="cuda", accept=[f"range_rel<={given.bar}"], granularity="layer", fusion=given.fusion,
-        max_evaluations=given.evaluations, lighter=False, passes="safe",
-    )  # fmt: skip
-    seconds = time.perf_counter() - begin
-    whole, judge = np.array(times).T * 1e3
-    phases = ", ".join(f"{name} {value:.2f}" for name, value in found.seconds.items())
+    engine = compile_model(load(job.path), precision="fp16", fusion=given.fusion)
+    engine.device = CudaDevice(engine.network, engine.top_layers, engine.rounding, backend)
+    base = engine.assignment
+    golden = engine.run(job.feeds, Assignment(FP32))
+    said = f"{job.name} fusion {given.fusion}: {len(engine.network.graph)} nodes, {len(engine.layers)} layers"
+    print(f"{said}, compiled and run once {time.perf_counter() - begin:.1f} s", flush=True)
+    menu = prepare_menu(engine, job.feeds, base)
+    assert menu is not None
+    print(f"  menu: {menu.mixtures} mixtures, {menu.kernels} kernels compiled, {menu.seconds:.1f} s", flush=True)
+    one = InputSet("0", job.feeds, "bench")
+    oracle = EngineOracle(engine, Asked(), base, [one], Judge({"0": golden}, list(golden), [one], precision="fp16"))
+    compiled = backend.compiler.compiled
+    mixtures = list(islice(lifted(engine, base, 7), 4, 4 + given.evaluations))
+    first, again = [list(_times(oracle, mixtures)) for _ in range(2)]
     print(
-        f"{job.name} fusion {given.fusion}: {found.status}, {len(found.keep)} kept of {found.units}, {len(times)} evaluations: first {whole[0]:.1f} ms, "
-        f"then median {np.median(whole[1:]):.1f}, largest {whole[1:].max():.1f} (judging {np.median(judge[1:]):.1f}); all of find {seconds:.1f} s: {phases}",
+        f"  evaluations, ms: {' '.join(f'{ms:.1f}' for ms, _ in first)}: median {np.median([ms for ms, _ in first]):.1f} (judging "
+        f"{np.median([ms for _, ms in first]):.2f}); again, which captures: median {np.median([ms for ms, _ in again]):.1f}; a third time "
+        f"{np.median([ms for ms, _ in _times(oracle, mixtures)]):.1f}; {backend.compiler.compiled - compiled} kernels compiled for them",
         flush=True,
     )  # fmt: skip
-    print("  each:", " ".join(f"{ms:.0f}" for ms in whole), flush=True)
 
 
-def deep(name: str, folder: Path) -> None:
-    """New assignments of a network of network_exports.py."""
-    from tests.bench.network_exports import chosen, export
-
-    net = chosen(name)[0]
-    path, feeds = export(net, folder), net.inputs()
-    backend = Driver()
-    engine = compile_model(load(path), precision="fp16")
-    engine.device = CudaDevice(engine.network, engine.top_layers, engine.rounding, backend)
-    print(f"{net.name}: {len(engine.network.graph)} nodes, {len(engine.layers)} layers", flush=True)
-    engine.run(feeds)
-    new_assignments(engine, Job(net.name, path, feeds), backend, engine.assignment)
+def _times(oracle: EngineOracle, mixtures: list[Assignment]) -> Iterator[tuple[float, float]]:
+    """Milliseconds of each evaluation, and of judging in it."""
+    for one in mixtures:
+        begin, judging = time.perf_counter(), oracle.judge_seconds
+        oracle.evaluate(one)
+        yield (time.perf_counter() - begin) * 1e3, (oracle.judge_seconds - judging) * 1e3
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--only", default="resnet50 b32")
-    parser.add_argument("--deep", default="", help="a network of network_exports.py")
-    parser.add_argument("--fusion", default="none")
-    parser.add_argument("--evaluations", type=int, default=24)
-    parser.add_argument("--bar", default="1e-4")
+    parser.add_argument("--net", default="", help="a network of network_exports.py instead")
+    parser.add_argument("--fusion", default="full")
+    parser.add_argument("--evaluations", type=int, default=16)
     given = parser.parse_args()
+    backend = Driver()
     with tempfile.TemporaryDirectory() as folder:
-        if given.deep:
-            deep(given.deep, Path(folder))
+        if given.net:
+            from tests.bench.network_exports import chosen, export
+
+            begin, net = time.perf_counter(), chosen(given.net)[0]
+            job = Job(net.name, export(net, Path(folder)), net.inputs())
+            print(f"exported by torch in {time.perf_counter() - begin:.1f} s", flush=True)
+            evaluated(job, given, backend)
             return
         for job in jobs(Path(folder), given.only):
-            searched(job, given)
+            evaluated(job, given, backend)
 
 
 if __name__ == "__main__":
