@@ -11,6 +11,7 @@ import pytest
 import probe
 from probe.results.find import FindResult
 from tests.thorough import longest
+from tests.versions import ort_before
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,8 @@ LONGEST = ("dnsmos_sig_bak_ovr",)
     "case", [pytest.param(c, marks=longest if c.name in LONGEST else (), id=str(c)) for c in CASES]
 )
 def test_found_proved_and_small(case: Case, request: pytest.FixtureRequest) -> None:
+    if case.name == "t5_encoder_mini" and ort_before("1.31"):
+        pytest.skip("this ONNX Runtime puts a Cast of the wrong type into the export, and refuses it")
     folder: Path = request.getfixturevalue(case.folder)
     result = find(folder, case.name, case.tags, accept=[f"range_rel<={case.tolerance}"])
     assert result.status == "found", result.reason

@@ -218,7 +218,10 @@ def cases() -> list[Any]:
 
     with warnings.catch_warnings():  # they divide by zero on purpose
         warnings.simplefilter("ignore")
-        return load_model_tests(kind="node")
+        found = [case for case in load_model_tests(kind="node") if case.model is not None]
+    if not found:
+        pytest.skip("this version of onnx keeps the models of its tests in files")
+    return found
 
 
 @cache

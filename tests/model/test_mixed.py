@@ -16,6 +16,7 @@ from probe.model import load, movement
 from probe.model.mixed import convert_mixed
 from tests.model.builders import BFLOAT16, FLOAT, FLOAT16, INT64, model, node, save, value, weight
 from tests.model.conversions import CHAIN, W, converted, ops, types
+from tests.versions import needs_opset
 
 CASES: list[tuple[str, list[onnx.NodeProto], dict[str, Any], list[tuple[str, str]]]] = [
     ("all low: a Cast at each port", CHAIN, {}, [("y_fp16", "fp32"), ("x", "fp16")]),
@@ -235,6 +236,7 @@ def test_quantisation_stays(tmp_path: Path) -> None:
     assert sorted(mixed.casts) == [("a", "fp32"), ("d", "fp16"), ("x", "fp16"), ("y_fp16", "fp32")]
 
 
+@needs_opset(26)
 def test_bits_stay(tmp_path: Path) -> None:
     nodes = [
         node("Relu", ["x"], ["a"]),

@@ -19,6 +19,7 @@ from probe.runners.ort import OrtRunner
 from probe.runners.protocol import RunnerOptions, RunnerTensor
 from probe.runners.typed import TypedRunner
 from tests.model.builders import BFLOAT16, BOOL, FLOAT, FLOAT16, INT64, graph, model, node, save, untyped, value, weight
+from tests.versions import needs_opset
 
 X = np.array([[1, 300, 3], [0.1, 2049, -4]], np.float32)
 
@@ -147,6 +148,7 @@ def test_inputs_that_do_not_fit(tmp_path: Path) -> None:
         rows(tmp_path, typed(SQUARE), {})
 
 
+@needs_opset(26)
 def test_bits_cannot_be_widened(tmp_path: Path) -> None:
     nodes = [node("BitCast", ["x"], ["i"], "B", to=TensorProto.INT16), node("Cast", ["i"], ["y"], to=FLOAT16)]
     proto = typed(nodes)

@@ -21,6 +21,7 @@ from probe.ort.session import session_options
 from probe.runners import ort_session
 from probe.runners.typed import TypedRunner
 from tests.model.builders import model, node, save, value, weight
+from tests.versions import ort_before
 
 PUBLIC = (
     "dnsmos_sig_bak_ovr dtln_1 fns_candy gtcrn_simple magika_fast_v2_1 magika_standard_v3_3 mnist occ_image_classifier32 osf_landmarks silero_vad "
@@ -108,6 +109,8 @@ def test_an_export_is_valid_and_is_what_the_engine_ran(
     try:
         onnxruntime.InferenceSession(str(out), session_options(threads=1), providers=["CPUExecutionProvider"])
     except Exception as error:
+        if name == "t5_encoder_mini" and ort_before("1.31"):
+            pytest.skip("this ONNX Runtime puts a Cast of the wrong type into the export, and refuses it")
         # Its graph check passed; the CPU provider has few kernels for BF16.
         assert precision == "bf16" and "NOT_IMPLEMENTED" in str(error), error
     exported = load(out)

@@ -6,6 +6,7 @@ import pytest
 
 from tests.engine.cuda.cases import NORMS, REDUCTIONS, SOFTMAX
 from tests.engine.cuda.compared import check, table
+from tests.versions import ort_before
 
 
 @pytest.mark.parametrize(("place", "case", "precision"), table(*SOFTMAX))
@@ -15,6 +16,8 @@ def test_softmax(request, tmp_path, place, case, precision):
 
 @pytest.mark.parametrize(("place", "case", "precision"), table(*NORMS))
 def test_norms(request, tmp_path, place, case, precision):
+    if precision == "bf16" and case.inputs["x"] == (1, 40000) and ort_before("1.29"):
+        pytest.skip("this ONNX Runtime adds up long rows less exactly")
     check(request.getfixturevalue(place), case, precision, tmp_path)
 
 

@@ -18,6 +18,7 @@ from probe.runners.fp64.evaluate import Evaluator
 from probe.runners.fp64.runner import Fp64Runner
 from tests.runners.fp64 import cases_elements, cases_layers, cases_windows
 from tests.runners.fp64.cases import Array, Case
+from tests.versions import ort_before
 
 TABLES = {
     "unary": cases_elements.UNARY,
@@ -35,6 +36,8 @@ TABLES = {
     "products": cases_layers.PRODUCTS,
 }
 CASES = [pytest.param(case, id=f"{table}: {case.id}") for table, cases in TABLES.items() for case in cases]
+
+EXACT_SINCE = {"AffineGrid-20": "1.26", "Erf-21(12)": "1.29"}  # in doubles; and no NaN before
 
 
 def fp64(
@@ -57,6 +60,8 @@ def ort(case: Case, kind: int) -> dict[str, Array] | None:
     except Exception as error:
         if kind == TensorProto.DOUBLE:
             return None
+        if ort_before("1.26") and ("NOT_IMPLEMENTED" in str(error) or "only *guarantees* support" in str(error)):
+            pytest.skip("this ONNX Runtime has no kernel for it")
         raise AssertionError(f"{case.id}: {error}") from error
     names = [output.name for output in session.get_outputs()]
     feeds = case.feeds(kind)
@@ -96,6 +101,8 @@ def test_agrees_with_onnx_runtime(case: Case, tmp_path):
     made = fp64(case, tmp_path)
     if not case.ort:
         return  # its values are checked by hand in test_by_hand
+    if any(case.id.startswith(name) and ort_before(version) for name, version in EXACT_SINCE.items()):
+        pytest.skip("this ONNX Runtime computes something else")
     golden = ort(case, TensorProto.FLOAT)
     assert golden is not None
     assert_close(made, golden, case.tolerance)
