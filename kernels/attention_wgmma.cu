@@ -8,7 +8,7 @@
 //   attention_wgmma ONLINE 1   once: sums so far are scaled whenever a larger score comes                            nothing rounds w, no steps after
 // One warp copies tiles of BK keys or values, STAGES under way; CONSUMERS groups of four warps compute, each its own 64 queries. Where steps come
 // before the products, the groups do them to queries, the copying group's other warps to keys. The order of every sum is fixed.
-// NVRTC defines: TAB, TY, DEPTH, WIDTH (64 or 128), CONSUMERS, BK (64 or 128), STAGES, ONLINE, PLAIN_AFTER, BEFORE_Q, BEFORE_K as attention.cu, WIDE 1
+// NVRTC defines: TAB, TY, DEPTH, WIDTH (64 or 128), CONSUMERS, BK (64 or 128), STAGES, ONLINE, HOLD_QUERIES (1: in registers), PLAIN_AFTER, BEFORE_Q, BEFORE_K as attention.cu, WIDE 1
 // where nothing rounds w: it is multiplied as the sum of two TAB.
 #include "attention_wgmma.cuh"
 
@@ -17,7 +17,8 @@
 #define STAGE_BYTES (BK * 2 * (DEPTH > WIDTH ? DEPTH : WIDTH))
 #define HELPERS 96  // threads that do steps to keys
 
-// what a tile adds to the sums of rows so far. Exponentials do not wait for the largest score: where it lies too far above, they are computed again.
+// what a tile adds to the sums of rows so far. Exponentials do not wait for the largest score: where their sum shows one too far above, they are
+// computed again.
 __device__ __forceinline__ void look(const Scores& s, Row (&rows)[2]) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
@@ -25,32 +26,26 @@ __device__ __forceinline__ void look(const Scores& s, Row (&rows)[2]) {
         row.top = row.top == LOWEST ? s[0][half * 2] : row.top;
         row.from(row.top == LOWEST ? 0.f : row.top);
     }
-    float sums[2][2];
-    while (true) {
-        bool far = false, fars[2];
+    float sums[2];
+    auto add_up = [&] {
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-            float tops[2] = {LOWEST, LOWEST};
-            sums[half][0] = sums[half][1] = 0.f;
+            float parts[2] = {0.f, 0.f};
 #pragma unroll
             for (int j = 0; j < BK / 8; ++j)
 #pragma unroll
-                for (int e = 0; e < 2; ++e) {
-                    float exponent = rows[half].exponent(s[j][half * 2 + e]);
-                    tops[e] = fmaxf(tops[e], exponent);
-                    sums[half][e] += two_to(exponent);
-                }
-            wgmma_pin(sums[half][0]), wgmma_pin(sums[half][1]);  // computed here, beside the maxima, and not where they are needed
-            fars[half] = rows[half].is_far(fmaxf(tops[0], tops[1]));
-            far = far || fars[half];
+                for (int e = 0; e < 2; ++e) parts[e] += two_to(rows[half].exponent(s[j][half * 2 + e]));
+            sums[half] = parts[0] + parts[1];
         }
-        if (!__ballot_sync(0xffffffffu, far)) break;
+    };
+    add_up();
+    if (__ballot_sync(0xffffffffu, rows[0].is_far(sums[0]) || rows[1].is_far(sums[1]))) {
 #pragma unroll
-        for (int half = 0; half < 2; ++half)
-            if (fars[half]) rows[half].sum *= rows[half].raise(highest_of(s, half, rows[half].top));
+        for (int half = 0; half < 2; ++half) rows[half].sum *= rows[half].raise(highest_of(s, half, rows[half].top));
+        add_up();
     }
 #pragma unroll
-    for (int half = 0; half < 2; ++half) rows[half].sum += sums[half][0] + sums[half][1];
+    for (int half = 0; half < 2; ++half) rows[half].sum += sums[half];
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1) attention_wgmma(
@@ -132,6 +127,14 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) attention_wgmma(
             meet(1 + group, 128);
         }
         Tile q_tile = tile_at<0>(own), k_tiles = tile_at<0>(ring), v_tiles = tile_at<1>(ring);
+#if HOLD_QUERIES
+        unsigned held[DEPTH / 16][4];
+#pragma unroll
+        for (int d = 0; d < DEPTH / 16; ++d) {
+            int row = warp * 16 + lane % 16;
+            load_matrices(held[d], own + d / 4 * 8192 + row * 128 + ((d % 4 * 2 + lane / 16) ^ row % 8) * 16);
+        }
+#endif
         int stage = 0, phase = 0;
         auto next = [&] {
             barrier_wait(barrier_at(BEFORE_K ? changed : full, stage), phase);
@@ -147,10 +150,16 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) attention_wgmma(
             Tile k_tile = further(k_tiles, now * STAGE_BYTES);
             pin(s);
             wgmma_begin();
+#if HOLD_QUERIES
+            wgmma_scores<true>(s, held[0], k_tile);
+#pragma unroll
+            for (int d = 1; d < DEPTH / 16; ++d) wgmma_scores<false>(s, held[d], along_k<0>(further(k_tile, d / 4 * BK * 128), d % 4));
+#else
             wgmma_scores<true>(s, q_tile, k_tile);
 #pragma unroll
             for (int d = 1; d < DEPTH / 16; ++d)
                 wgmma_scores<false>(s, along_k<0>(further(q_tile, d / 4 * 8192), d % 4), along_k<0>(further(k_tile, d / 4 * BK * 128), d % 4));
+#endif
             wgmma_end();
             return now;
         };
@@ -199,38 +208,42 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) attention_wgmma(
         bool scales = false;  // some are
         auto weigh = [&](Scores& s, int t, bool last) {
             step(s, beside, t * BK + column, last);
-            if (ONLINE) {
-                bool far = t == 0;
-                float tops[2];
+#if ONLINE
+            Scores parts;
+            float sums_of[2];
+            auto take = [&] {
 #pragma unroll
                 for (int half = 0; half < 2; ++half) {
-                    tops[half] = highest_of(s, half, LOWEST);
-                    far = far || rows[half].is_far(rows[half].exponent(tops[half]));
-                }
-                scales = __ballot_sync(0xffffffffu, far);
-                if (scales)
+                    float added[2] = {0.f, 0.f};
 #pragma unroll
-                    for (int half = 0; half < 2; ++half) {
-                        Row& row = rows[half];
-                        float top = of_row(tops[half], Larger());
-                        scale[half] = t == 0 || row.is_far(row.exponent(top)) ? row.raise(fmaxf(row.top, top)) : 1.f;
-                    }
+                    for (int j = 0; j < BK / 8; ++j)
+#pragma unroll
+                        for (int e = 0; e < 2; ++e) added[e] += parts[j][half * 2 + e] = two_to(rows[half].exponent(s[j][half * 2 + e]));
+                    sums_of[half] = added[0] + added[1];
+                }
+            };
+            take();
+            scales = __ballot_sync(0xffffffffu, rows[0].is_far(sums_of[0]) || rows[1].is_far(sums_of[1]));
+            if (scales) {
+#pragma unroll
+                for (int half = 0; half < 2; ++half) {
+                    scale[half] = rows[half].raise(of_row(highest_of(s, half, rows[half].top), Larger()));
+                    rows[half].sum *= scale[half];
+                }
+                take();
             }
+#pragma unroll
+            for (int half = 0; half < 2; ++half) rows[half].sum += sums_of[half];
 #pragma unroll
             for (int j = 0; j < BK / 8; ++j)
 #pragma unroll
-                for (int i = 0; i < 4; ++i) {
-                    const Row& row = rows[i / 2];
-                    float part = two_to(row.exponent(s[j][i]));
-                    s[j][i] = ONLINE ? part : row.over(part);
-                }
+                for (int i = 0; i < 4; ++i) s[j][i] = parts[j][i];
+#else
 #pragma unroll
-            for (int half = 0; ONLINE && half < 2; ++half) {
-                float added[2] = {0.f, 0.f};
+            for (int j = 0; j < BK / 8; ++j)
 #pragma unroll
-                for (int j = 0; j < BK / 8; ++j) added[0] += s[j][half * 2], added[1] += s[j][half * 2 + 1];
-                rows[half].sum = (scales ? rows[half].sum * scale[half] : rows[half].sum) + (added[0] + added[1]);
-            }
+                for (int i = 0; i < 4; ++i) s[j][i] = rows[i / 2].over(two_to(rows[i / 2].exponent(s[j][i])));
+#endif
 #if !PLAIN_AFTER
 #pragma unroll
             for (int j = 0; j < BK / 8; ++j) {

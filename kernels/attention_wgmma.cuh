@@ -6,11 +6,11 @@
 
 typedef TAB T;
 
-#define QUERY_BYTES (64 * 2 * DEPTH)  // of a group
+#define QUERY_BYTES (64 * (int)sizeof(T) * DEPTH)  // of a group
 #define FRAGMENTS (WIDE ? 2 : 1)      // of w
 #define LOWEST __int_as_float(0xff800000)
 #define LOG2_E 1.4426950408889634f
-#define FAR (ONLINE ? 8.f : 60.f)  // powers of two: sums of so large parts are no Inf, nor are parts in TAB
+#define FAR (ONLINE ? 0x1p12f : 0x1p60f)  // sums of parts below are no Inf, nor are such parts in TAB
 
 typedef float Scores[BK / 8][4];
 
@@ -25,15 +25,15 @@ template <int N> __device__ __forceinline__ void pin(float (&x)[N][4]) {
 struct Row {
     // Weights are 2 to the power of score * by - shift: off by 2^-24 |score - top| of themselves. What the shift was rounded by scales all of a row alike,
     // and their sum. Where it would be no number, scores are as far apart as numbers are there, and a smaller factor tells them apart as well.
-    // `top` is a score of the row, or was the largest when it was chosen. It stays while none lies more than FAR powers of two above.
+    // `top` is a score of the row, or was the largest when it was chosen. It stays while parts, powers of two of what scores lie above it, are small.
     float top = LOWEST, sum = 0.f, share, shift = 0.f, by = LOG2_E;
     __device__ __forceinline__ void from(float score) {
         by = fabsf(score) > 1e38f ? LOG2_E * 0x1p-10f : LOG2_E;
         shift = score * by;
     }
     __device__ __forceinline__ float exponent(float score) const { return fmaf(score, by, -shift); }
-    // Whether an exponent is too large; where there was nothing but -Inf, any is.
-    __device__ __forceinline__ bool is_far(float exponent) const { return exponent > (top == LOWEST ? LOWEST : FAR); }
+    // Whether some of these parts are too large by their sum, or may all be too small, where there was nothing but -Inf
+    __device__ __forceinline__ bool is_far(float parts) const { return parts > FAR || top == LOWEST; }
     // From another score on: what the parts before are multiplied by. -Inf adds nothing, even to rows that have nothing else.
     __device__ __forceinline__ float raise(float higher) {
         float before = top, was = shift;
@@ -42,7 +42,7 @@ struct Row {
         return before == higher ? 1.f : before == LOWEST ? 0.f : two_to(was - shift);
     }
     __device__ __forceinline__ void divide() { share = 1.f / sum; }
-    // correctly rounded, or where it is rounded to 16 bits within two units in the last place of float (attention_rows.cuh)
+    // correctly rounded, or where it is rounded to 16 bits or to TF32 within two units in the last place of float (attention_rows.cuh)
     __device__ __forceinline__ float over(float part) const {
         float near = part * share;
         return WIDE ? fmaf(fmaf(-near, sum, part), share, near) : near;
@@ -77,6 +77,7 @@ __device__ __forceinline__ float highest_of(const Scores& s, int half, float top
     return fmaxf(top, other);
 }
 
+#if !TF32
 // w as fragments of 16 keys each: what is rounded, then what that leaves over
 __device__ __forceinline__ void pack(unsigned (&w)[BK / 16][FRAGMENTS][4], const Scores& s) {
 #pragma unroll
@@ -89,6 +90,7 @@ __device__ __forceinline__ void pack(unsigned (&w)[BK / 16][FRAGMENTS][4], const
             if (WIDE) w[g][FRAGMENTS - 1][i] = side_by_side(two[0] - lower(both, T()), two[1] - higher(both, T()), T());
         }
 }
+#endif
 
 // So many bytes of shared memory taken through steps by `threads` threads
 template <class F> __device__ __forceinline__ void change(Shared at, int bytes, int thread, int threads, F steps) {
@@ -103,9 +105,10 @@ template <class F> __device__ __forceinline__ void change(Shared at, int bytes, 
 }
 
 // Results of a warp's 16 queries from row `top` on. `own`: the group's queries in shared memory, which are read no more when its threads have met.
-__device__ __forceinline__ void finish(const float (&sums)[WIDTH / 8][4], Shared own, TY* y, int top, int barrier, const Attention& p) {
+template <class Y>
+__device__ __forceinline__ void finish(const float (&sums)[WIDTH / 8][4], Shared own, Y* y, int top, int barrier, const Attention& p) {
     int warp = threadIdx.x % 128 / 32, lane = threadIdx.x % 32, column = lane % 4 * 2;
-    if constexpr (sizeof(TY) == 2) {  // through shared memory, so that 16 bytes are stored at once; 16-byte chunks swizzled
+    if constexpr (sizeof(Y) == 2) {  // through shared memory, so that 16 bytes are stored at once; 16-byte chunks swizzled
         static_assert(WIDTH <= DEPTH, "results lie where queries were");
         meet(barrier, 128);  // queries are read no more
         Shared mine = own + warp * 16 * WIDTH * 2;
@@ -114,7 +117,7 @@ __device__ __forceinline__ void finish(const float (&sums)[WIDTH / 8][4], Shared
 #pragma unroll
             for (int half = 0; half < 2; ++half)
                 store_word(mine + (lane / 4 + half * 8) * WIDTH * 2 + (n ^ lane / 4) * 16 + column * 2,
-                           side_by_side(sums[n][half * 2], sums[n][half * 2 + 1], TY()));
+                           side_by_side(sums[n][half * 2], sums[n][half * 2 + 1], Y()));
         __syncwarp();
 #pragma unroll
         for (int i = lane; i < 16 * (WIDTH / 8); i += 32) {
@@ -127,10 +130,10 @@ __device__ __forceinline__ void finish(const float (&sums)[WIDTH / 8][4], Shared
         for (int n = 0; n < WIDTH / 8; ++n)
 #pragma unroll
             for (int half = 0; half < 2; ++half) {
-                Pack<TY, 2> two;
+                Pack<Y, 2> two;
                 write(two.lane[0], sums[n][half * 2]);
                 write(two.lane[1], sums[n][half * 2 + 1]);
-                if (top + lane / 4 + half * 8 < p.queries && n * 8 < p.width) *(Pack<TY, 2>*)(y + (top + lane / 4 + half * 8) * p.y.row + n * 8 + column) = two;
+                if (top + lane / 4 + half * 8 < p.queries && n * 8 < p.width) *(Pack<Y, 2>*)(y + (top + lane / 4 + half * 8) * p.y.row + n * 8 + column) = two;
             }
     }
 }

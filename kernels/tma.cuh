@@ -1,6 +1,6 @@
 // Bulk copies of tensor tiles into shared memory, the barriers they complete on, and clusters of blocks: sm_90 and later.
 //   A barrier turns over when as many threads have arrived as it was made for and all announced bytes have come; `phase` is the parity of
-//   the turn that is waited for. A tile lands with its rows of 128 bytes swizzled: 16-byte chunk c of row r lies at c ^ (r % 8).
+//   the turn that is waited for. A tile lands with its rows of 128 bytes swizzled: 16-byte chunk c of row r lies at c ^ (r % 8); of 64 bytes: at c ^ (r / 2 % 4).
 #pragma once
 #include "mma.cuh"
 
@@ -96,6 +96,8 @@ template <int N> __device__ __forceinline__ Pack<float, N> read_there(const floa
         return x;
     }
 }
+// What this thread wrote to shared memory is seen by products that begin after a barrier.
+__device__ __forceinline__ void show_products() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 // `threads` of the block, a multiple of 32, meet at one of 15 barriers
 __device__ __forceinline__ void meet(int which, int threads) { asm volatile("bar.sync %0, %1;" ::"r"(which), "r"(threads) : "memory"); }
 

@@ -1,6 +1,6 @@
 """Attention in one kernel on problems of networks, each variant checked, then timed beside torch in the same run.
 
-    python -m tests.bench.cuda_attention [--only 128x128] [--all] [--type f16] [--interior fp32]
+    python -m tests.bench.cuda_attention [--only 128x128] [--all] [--type tf32] [--interior fp32]
 
 Needs a GPU. q, k, v and the result lie as linear layers leave and take them, [batch, length, heads, elements]; scores are scaled and, where the
 problem says so, a mask is added; each tensor is rounded where it is produced, or, with an interior of FP32, the result alone. torch:
@@ -38,9 +38,15 @@ from tests.engine.cuda.null_backend import NullBackend
 PROBLEMS = (
     (8, 12, 128, 128, 64, 1), (1, 12, 128, 128, 64, 1), (16, 12, 197, 197, 64, 0), (1, 12, 256, 256, 64, 1), (1, 12, 512, 512, 64, 1),
     (4, 16, 1024, 1024, 64, 0), (1, 32, 1, 1024, 128, 0), (8, 16, 2048, 2048, 128, 0), (4, 16, 1024, 1024, 128, 1),
+    (1, 16, 4096, 4096, 64, 0), (1, 16, 4096, 4096, 128, 0),
 )  # fmt: skip
 CHECKED = 2  # heads
-TYPES = {"f16": (F16, torch.float16, 2e-3), "bf16": (BF16, torch.bfloat16, 2e-2), "f32": (F32, torch.float32, 3e-6)}
+TYPES = {
+    "f16": (F16, torch.float16, 2e-3),
+    "bf16": (BF16, torch.bfloat16, 2e-2),
+    "f32": (F32, torch.float32, 3e-6),
+    "tf32": (F32, torch.float32, 2e-3),
+}
 
 
 def peer(q: Any, k: Any, v: Any, mask: Any = None) -> Any:
@@ -48,14 +54,15 @@ def peer(q: Any, k: Any, v: Any, mask: Any = None) -> Any:
     return torch.nn.functional.scaled_dot_product_attention(*heads, attn_mask=mask).transpose(1, 2)
 
 
-def variants(problem: Problem, stored: Format) -> Iterator[AnyVariant]:
-    if stored is F32:
+def variants(problem: Problem, stored: Format, *, tf32: bool) -> Iterator[AnyVariant]:
+    if stored is F32 and not tf32:
         yield from itertools.starmap(Warps, itertools.product((1, 2, 4), (16, 32)))
         return
-    row_bytes, keys = problem[4] * 2 + 16, -(-problem[3] // 16) * 16
+    row_bytes, keys = problem[4] * stored.bytes + 16, -(-problem[3] // 16) * 16
     if problem[3] <= 256 and problem[4] == 64:
         yield Held(keys)
-    yield from (Groups(groups, tile) for groups in (2, 3) for tile in (64, 128))
+    if not tf32:
+        yield from itertools.starmap(Groups, itertools.product((2, 3), (64, 128), (False, True)))
     sizes = itertools.product((1, 2, 4, 8), (1, 2, 4), (32, 64, 128), (2, 3, 4), (keys, 0), (255, 168, 128), (1, 2))
     for warps, split, tile, stages, held, registers, rows in sizes:
         if 8 * warps * rows >= max(problem[2], 9) or warps * split > 8 or tile % (16 * split) or tile * stages > 256:
@@ -69,21 +76,24 @@ def variants(problem: Problem, stored: Format) -> Iterator[AnyVariant]:
 
 
 def named(text: str, keys: int) -> AnyVariant:
-    """``3x128``: warpgroups and tile; ``4r32``: warps, and queries of one; ``h208``: keys held; or all that a ``Variant`` has, h for held, between dots."""
+    """``3x128``: warpgroups and tile, ``3x128q`` with queries held; ``4r32``: warps, and queries of one; ``h208``: keys held; or all that a ``Variant`` has, h for held, between dots."""
     if "r" in text:
         return Warps(*map(int, text.split("r")))
     if text[0] == "h":
         return Held(int(text[1:]))
     if "x" in text:
-        return Groups(*map(int, text.split("x")))
+        groups, tile = text.rstrip("q").split("x")
+        return Groups(int(groups), int(tile), text[-1] == "q")
     return Variant(*(-(-keys // 16) * 16 if one == "h" else int(one) for one in text.split(".")))
 
 
 class Timed:
     """A problem on the GPU: as many sets of inputs as exceed its L2 cache."""
 
-    def __init__(self, backend: Recorder, problem: Problem, stored: Format, *, rounds: bool) -> None:
-        self._backend, self._problem, self._rounds = backend, problem, rounds
+    def __init__(
+        self, backend: Recorder, problem: Problem, stored: Format, *, rounds: bool, tf32: bool = False
+    ) -> None:
+        self._backend, self._problem, self._rounds, self._tf32 = backend, problem, rounds, tf32
         queue, random = Queue(backend, 18), np.random.default_rng(1)
         moved = sum(math.prod(one) for one in shapes(problem)) + math.prod(problem[:3]) * problem[4]
         drawn = [random.standard_normal(one, dtype=np.float32) for one in shapes(problem)]
@@ -99,7 +109,7 @@ class Timed:
         """Seconds, and the error."""
         backend, queue = self._backend, Queue(self._backend, 18)
         backend.record = []
-        kept = [run(queue, x, self._problem, variant, rounds=self._rounds) for x in self.sets]
+        kept = [run(queue, x, self._problem, variant, rounds=self._rounds, tf32=self._tf32) for x in self.sets]
         backend.synchronize()
         y = torch.from_numpy(kept[0].array(backend)[:1, :, :CHECKED]).cuda().double()
         error = float((y - self.exact).norm() / self.exact.norm())
@@ -115,7 +125,13 @@ class Timed:
 
 
 def compiled(
-    backend: Recorder, problem: Problem, stored: Format, found: Sequence[AnyVariant | None], *, rounds: bool
+    backend: Recorder,
+    problem: Problem,
+    stored: Format,
+    found: Sequence[AnyVariant | None],
+    *,
+    rounds: bool,
+    tf32: bool = False,
 ) -> None:
     """Have them compiled, several at once."""
     null = NullBackend(backend.multiprocessors)
@@ -123,7 +139,8 @@ def compiled(
     queue = Queue(null, 18)
     for variant in found:
         with suppress(Unsupported):
-            run(queue, [queue.empty(one, stored) for one in shapes(problem)], problem, variant, rounds=rounds)
+            x = [queue.empty(one, stored) for one in shapes(problem)]
+            run(queue, x, problem, variant, rounds=rounds, tf32=tf32)
     compile_ahead(backend.compiler, [source for source, _ in null.launched])
 
 
@@ -139,7 +156,8 @@ def main() -> None:
     parser.add_argument("--interior", default="storage", choices=("storage", "fp32"))
     given = parser.parse_args()
     stored, dtype, allowed = TYPES[given.type]
-    rounds, backend = given.interior == "storage", Recorder()
+    rounds, tf32, backend = given.interior == "storage", given.type == "tf32", Recorder()
+    torch.backends.cuda.matmul.allow_tf32 = tf32
     print(f"{'problem':24} {'torch us':>8}  variant: us, share of torch's speed, TFLOP/s (*: what is chosen), error")
     for problem in PROBLEMS:
         batch, heads, queries, keys, size, mask = problem
@@ -149,9 +167,9 @@ def main() -> None:
         inputs = [torch.randn(shape, device="cuda", dtype=dtype) for shape in shapes(problem)]
         theirs = graph_seconds(peer, inputs, 2 * math.prod(problem[:3]) * size)
         more = [named(one, keys) for one in given.variants.split(",") if one]
-        tried = [None, *more, *(variants(problem, stored) if given.all else ())]
-        compiled(backend, problem, stored, tried, rounds=rounds)
-        time_of, found = Timed(backend, problem, stored, rounds=rounds), []
+        tried = [None, *more, *(variants(problem, stored, tf32=tf32) if given.all else ())]
+        compiled(backend, problem, stored, tried, rounds=rounds, tf32=tf32)
+        time_of, found = Timed(backend, problem, stored, rounds=rounds, tf32=tf32), []
         for variant in tried:
             try:
                 seconds, error = time_of(variant)

@@ -17,12 +17,19 @@ Problem = tuple[int, int, int, int, int, int]
 
 
 def run(
-    queue: Queue, x: list[Tensor], problem: Problem, variant: AnyVariant | None = None, *, rounds: bool = True
+    queue: Queue,
+    x: list[Tensor],
+    problem: Problem,
+    variant: AnyVariant | None = None,
+    *,
+    rounds: bool = True,
+    tf32: bool = False,
 ) -> Tensor:
     """Attention of x.
 
     Args:
         rounds: every tensor where it is produced; else the result alone, and in FP32 nothing.
+        tf32: FP32 is multiplied as TF32.
     """
     stored = x[0].format
     assert stored
@@ -41,7 +48,8 @@ def run(
     )
     between = Steps(tuple(name for name, _ in readings), tuple(steps), pairs[: len(steps)])
     after = Steps((), (Step("w_", "float", "sum", rounding),))
-    what = Attention(q, k, v, tuple(readings), Steps(), Steps(), between, after, wide=not rounds)
+    first = Steps((), (Step("r", "float", "sum", "tf32"),)) if tf32 else Steps()
+    what = Attention(q, k, v, tuple(readings), first, first, between, after, not rounds and not tf32, first, tf32)
     return attend(queue, what, stored, (0, 2, 1, 3), variant)[0]
 
 

@@ -20,19 +20,20 @@ from tests.engine.cuda.null_backend import NullBackend
 from tests.engine.cuda.test_attention import engine_of, near, tapped
 from tests.engine.cuda.test_wgmma import HopperOnHost
 
-TWO, THREE, WIDE_TILES = Groups(2, 64), Groups(3, 64), Groups(2, 128)
-GROUPS = (TWO, THREE, WIDE_TILES)
+TWO, THREE, WIDE_TILES, HOLDING = Groups(2, 64), Groups(3, 64), Groups(2, 128), Groups(2, 64, holds=True)
+GROUPS = (TWO, THREE, WIDE_TILES, HOLDING)
 TAKEN = [name for name, case in CASES.items() if max(case.sizes) <= 128]
 # case, precision, interior, variant
 ON_HOST = (
     ("bert", "bf16", "storage", THREE), ("vit", "fp16", "storage", TWO), ("rows without keys made zero", "fp16", "storage", TWO),
-    ("long", "fp16", "storage", WIDE_TILES), ("where", "fp16", "fp32", TWO), ("rows without keys", "bf16", "fp32", WIDE_TILES),
+    ("long", "fp16", "storage", WIDE_TILES), ("where", "fp16", "fp32", HOLDING), ("rows without keys", "bf16", "fp32", WIDE_TILES),
 )  # fmt: skip
 
 
 # case, precision, interior
 HELD_ON_HOST = (
     ("bert", "bf16", "storage"), ("vit", "fp16", "storage"), ("rows without keys made zero", "fp16", "storage"), ("where", "fp16", "fp32"),
+    ("bert", "tf32", "storage"), ("vit", "tf32", "storage"), ("rows without keys made zero", "tf32", "storage"), ("ragged", "tf32", "storage"),
 )  # fmt: skip
 
 
@@ -71,22 +72,41 @@ def test_held_scores_give_what_nodes_do(hopper, tmp_path, monkeypatch, name, pre
     check(hopper, tmp_path, monkeypatch, name, precision, interior, held(name))
 
 
+@pytest.mark.parametrize("variant", [Held(48), TWO], ids=str)
+def test_a_result_that_is_kept_is_stored_in_fp32(hopper, tmp_path, monkeypatch, variant):
+    engine, device, feeds = engine_of(tmp_path, "even mask", "fp16", hopper)
+    monkeypatch.setattr(attention, "choose_groups", lambda *_, **__: variant)
+    assignment = engine.assignment.keeping(tensors=["y"])
+    golden = engine.run(feeds, assignment)["y"]
+    engine.device = device
+    found = engine.run(feeds, assignment)["y"]
+    assert not device.queue.apart, device.queue.apart
+    near(found, golden, 2 * PRECISIONS["fp16"].roundoff)
+    assert np.any(found != found.astype(np.float16))
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", [name for name in TAKEN if max(CASES[name].sizes) <= 64 and CASES[name].keys <= 256])
 def test_held_scores_give_what_nodes_do_on_a_gpu(gpu, tmp_path, monkeypatch, name):
-    precisions: tuple[tuple[Interior, str], ...] = (("storage", "fp16"), ("storage", "bf16"), ("fp32", "fp16"))
+    precisions: tuple[tuple[Interior, str], ...] = (
+        ("storage", "fp16"), ("storage", "bf16"), ("fp32", "fp16"), ("storage", "tf32"),
+    )  # fmt: skip
     for interior, precision in precisions:
         check(gpu, tmp_path, monkeypatch, name, precision, interior, held(name))
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("keys", [128, 197, 256])
-def test_many_heads_with_held_scores(gpu, keys):
-    for mask, (stored, rounds) in enumerate(((F16, True), (BF16, True), (F16, False))):
-        allowed = (1.5e-3 if rounds else 3e-4) * (1 if stored is F16 else 8)
-        assert (
-            error_of(gpu, (7, 12, keys, keys, 64, mask % 2), stored, Held(-(-keys // 16) * 16), rounds=rounds) < allowed
-        )
+@pytest.mark.parametrize(("keys", "turns"), [(128, 1), (197, 1), (197, 2), (150, 2), (256, 2)])
+def test_many_heads_with_held_scores(gpu, keys, turns):
+    for mask, (stored, rounds) in enumerate(((F16, True), (BF16, True), (F16, False), (F32, False))):
+        allowed = (1.5e-3 if rounds else 3e-4) * (8 if stored is BF16 else 2 if stored is F32 else 1)
+        problem, held = (7, 12, keys, keys, 64, mask % 2), Held(-(-keys // 16) * 16, 1 if stored is F32 else turns)
+        assert error_of(gpu, problem, stored, held, rounds=rounds) < allowed
+
+
+@pytest.mark.parametrize(("stored", "held"), [(F32, Held(208)), (F16, Held(208, 2))], ids=str)
+def test_many_keys_on_the_host(hopper, stored, held):
+    assert error_of(hopper, (1, 2, 150, 197, 64, 1), stored, held, rounds=True) < (6e-4 if stored is F32 else 1.5e-3)
 
 
 @pytest.mark.gpu
@@ -100,10 +120,13 @@ def test_groups_compute_what_nodes_do_on_a_gpu(gpu, tmp_path, monkeypatch, name)
 
 
 def error_of(backend, problem: Problem, stored: Format, variant: AnyVariant, *, rounds: bool) -> float:
-    """Of the whole result against FP64, over its norm."""
+    """Of the whole result against FP64, over its norm. ``Held`` multiplies FP32 as TF32."""
     queue, random = Queue(backend, 18), np.random.default_rng(1)
     x = [queue.convert(host_tensor(random.standard_normal(one, dtype=np.float32)), stored) for one in shapes(problem)]
-    y, again = (run(queue, x, problem, variant, rounds=rounds).array(backend) for _ in range(2))
+    y, again = (
+        run(queue, x, problem, variant, rounds=rounds, tf32=stored is F32 and isinstance(variant, Held)).array(backend)
+        for _ in range(2)
+    )
     assert np.array_equal(y, again)
     q, k, v, *mask = (one.array(backend).astype(np.float64) for one in x)
     scores = np.einsum("bqhe,bkhe->bhqk", q, k, optimize=True) * problem[4] ** -0.5 + (mask[0] if mask else 0.0)
@@ -134,6 +157,8 @@ def test_a_long_row_on_the_host(hopper, rounds, variant):
         ((4, 16, 1024, 1024, 64, 0), F16, "sm_100", "attention"), ((4, 16, 1024, 1024, 136, 0), F16, ARCH, "attention"),
         ((8, 12, 128, 128, 64, 1), F16, ARCH, "attention_held"), ((16, 12, 197, 197, 64, 0), BF16, ARCH, "attention_held"),
         ((1, 12, 128, 128, 64, 1), F16, ARCH, "attention"), ((8, 12, 128, 128, 128, 0), F16, ARCH, "attention"),
+        ((16, 12, 197, 197, 64, 0), "tf32", ARCH, "attention_held"), ((16, 12, 197, 197, 64, 0), "tf32", "sm_80", "attention"),
+        ((16, 12, 300, 300, 64, 0), "tf32", ARCH, "attention"), ((16, 12, 197, 197, 72, 0), "tf32", ARCH, "attention"),
         ((8, 12, 1, 128, 64, 1), F16, ARCH, "attention"), ((1, 32, 1, 1024, 128, 0), F16, ARCH, "attention"), ((8, 12, 128, 128, 64, 1), F32, "sm_80", "attention_simt"),
     ],
 )  # fmt: skip
@@ -141,5 +166,6 @@ def test_who_takes_a_layer(problem, stored, arch, entry):
     backend = NullBackend()
     backend.arch = arch
     queue = Queue(backend, 18)
-    run(queue, [queue.empty(one, stored) for one in shapes(problem)], problem)
+    tf32 = stored == "tf32"
+    run(queue, [queue.empty(one, F32 if tf32 else stored) for one in shapes(problem)], problem, tf32=tf32)
     assert [source.entry for source, _ in backend.launched] == [entry]

@@ -41,10 +41,11 @@ static void to_tf32(unsigned* bits) {
     *bits = (rounded & 0x7f800000u) == 0x7f800000u ? *bits & 0xffffe000u : rounded;
 }
 
-// Element (x, y, z, w), zeros outside, to row `row` of a tile of 128 bytes a row
+// Element (x, y, z, w), zeros outside, to row `row` of a tile of 128 bytes a row (or 64)
 static void bring(unsigned char* to, const TensorMap* map, int row, int column, const long long (&at)[4]) {
-    unsigned long long place = (unsigned long long)to + row * 128 + column * map->element;
-    place ^= (place >> 7 & 7) << 4;
+    int line = map->box[0] * map->element;
+    unsigned long long place = (unsigned long long)to + row * line + column * map->element;
+    place ^= (place >> 7 & (line / 16 - 1)) << 4;
     const unsigned char* from = map->at + at[0] * map->element;
     bool in = true;
     for (int i = 0; i < 4; ++i) in = in && at[i] >= 0 && at[i] < map->extents[i];
@@ -59,9 +60,11 @@ static void brought(const TensorMap* map, BarrierAt done, int rows) {
 }
 inline void copy_tile(Shared to, const TensorMap* map, BarrierAt done, int x, int y, int z, int w) {
     if ((unsigned long long)to % 1024 || (unsigned long long)map->at % 16 || map->windows) abort();
-    for (int r = 0; r < map->box[1]; ++r)
-        for (int c = 0; c < map->box[0]; ++c) bring((unsigned char*)to, map, r, c, {x + c, y + r, z, w});
-    brought(map, done, map->box[1]);
+    int rows = map->box[1] * map->box[2] * map->box[3];
+    for (int r = 0; r < rows; ++r)
+        for (int c = 0; c < map->box[0]; ++c)
+            bring((unsigned char*)to, map, r, c, {x + c, y + r % map->box[1], z + r / map->box[1] % map->box[2], w + r / map->box[1] / map->box[2]});
+    brought(map, done, rows);
 }
 inline void copy_tile(Shared, const TensorMap*, BarrierAt, int, int, int, int, int) { abort(); }
 inline void copy_windows(Shared to, const TensorMap* map, BarrierAt done, int c, int x, int y, int n, int right, int down) {
@@ -78,6 +81,7 @@ inline void copy_windows(Shared to, const TensorMap* map, BarrierAt done, int c,
     }
     brought(map, done, map->box[1]);
 }
+inline void show_products() {}
 inline void prefetch_map(const TensorMap*) {}
 inline unsigned cluster_rank() { return 0; }
 inline void cluster_sync(bool) { abort(); }

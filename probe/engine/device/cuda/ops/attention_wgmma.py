@@ -1,15 +1,15 @@
-"""Attention on sm_90a's tensor cores (kernels/attention_wgmma.cu): which layers, in tiles of which size."""
+"""Attention on sm_90a's tensor cores (kernels/attention_wgmma.cu, attention_held.cu): which layers, in tiles of which size."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from probe.engine.device.cuda.compiling.compile import Source
-from probe.engine.device.cuda.ops.attention_code import Around, text_of
-from probe.engine.device.cuda.tensors.formats import BF16, F16
+from probe.engine.device.cuda.ops.attention_code import Around, Steps, text_of
+from probe.engine.device.cuda.tensors.formats import BF16, F16, F32, Format
 from probe.engine.device.cuda.tensors.maps import SWIZZLED, TileLayout, TileMap
 
 if TYPE_CHECKING:
@@ -25,8 +25,10 @@ _SHARED = 226 << 10  # bytes
 _MOST_STAGES = 8
 
 _HELD, _LONG = 256, 512  # keys
+_PART = 32  # keys whose values are transposed together, in TF32
 
 Sizes = tuple[int, int, int, int]
+_OPERANDS = ("queries", "keys", "values")  # of Around
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +38,16 @@ class Groups:
     Attributes:
         groups: warpgroups that compute, each with 64 queries.
         tile: keys that come at once.
+        holds: queries in registers; else products read them from shared memory.
     """
 
     groups: int
     tile: int
+    holds: bool = False
     may_walk_once = True
 
     def __str__(self) -> str:
-        return f"attention {self.queries}x{self.tile} wgmma"
+        return f"attention {self.queries}x{self.tile} wgmma{' queries held' * self.holds}"
 
     @property
     def queries(self) -> int:
@@ -73,23 +77,29 @@ class Held:
 
     Attributes:
         keys: at most, a multiple of 16.
+        turns: 64 queries of a block, one after the other; 1 in TF32.
     """
 
     keys: int
+    turns: int = 1
     may_walk_once = False  # it does, whatever is asked
 
     def __str__(self) -> str:
-        return f"attention {_ROWS} wgmma held {self.keys}"
+        return f"attention {_ROWS * self.turns} wgmma held {self.keys}"
 
     @property
     def blocks(self) -> int:
         """Of a multiprocessor, by their registers: half a score each, sums and what is computed with."""
         return 2 if self.keys > 208 else 3 if self.keys > 128 else 4
 
-    @property
-    def shared_bytes(self) -> int:
-        """Of a block; 1024 to begin on a multiple of that."""
-        return (_ROWS + 2 * self.keys) * 2 * _NARROW + 1024
+    def shared_bytes(self, stored: Format) -> int:
+        """Of a block; 1024 to begin on a multiple of that. In TF32 values lie where keys were.
+
+        Args:
+            stored: format of the operands.
+        """
+        keys = -(-self.keys // _PART) * _PART if stored is F32 else 2 * self.keys
+        return (_ROWS * self.turns + keys) * stored.bytes * _NARROW + 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,15 +127,19 @@ class Laid:
         """Of a query or value, as the kernel is compiled."""
         return _NARROW if max(self.sizes[2:]) <= _NARROW else _WIDEST
 
-    def layouts(self, tile: int, values: int = _ROWS) -> tuple[TileLayout, ...]:
+    def layouts(self, tile: int, values: int = _ROWS, rounds: Sequence[bool] = (False,) * 3) -> tuple[TileLayout, ...]:
         """How copies read q, k and v.
 
         Args:
             tile: rows of k at once; ``values``: of v.
+            rounds: which of them to TF32.
         """
         queries, keys, depth, width = self.sizes
         matrices = zip((queries, keys, keys), (depth, depth, width), (_ROWS, tile, values), strict=True)
-        return tuple(_layout(self.operands[at], self.steps[at], self.batch, one) for at, one in enumerate(matrices))
+        return tuple(
+            replace(_layout(self.operands[at], self.steps[at], self.batch, one), rounds=rounds[at])
+            for at, one in enumerate(matrices)
+        )
 
 
 def _layout(x: Tensor, steps: tuple[int, ...], batch: tuple[int, int], matrix: tuple[int, int, int]) -> TileLayout:
@@ -152,9 +166,9 @@ def takes(what: Attention, laid: Laid, arch: str) -> bool:
     stored = laid.operands[0].format
     return (
         arch == ARCH
-        and stored in (F16, BF16)
-        and not what.values_first.steps
-        and max(laid.sizes[2:]) <= _WIDEST
+        and (stored in (F16, BF16) or what.tf32)
+        and not _unrounded(what.values_first).steps
+        and max(laid.sizes[2:]) <= (_NARROW if what.tf32 else _WIDEST)
         and all(one.possible for one in laid.layouts(_ROWS))
     )
 
@@ -169,7 +183,7 @@ def choose_groups(laid: Laid, multiprocessors: int, *, wide: bool) -> Groups | H
     blocks, narrow = math.prod(laid.batch) * math.ceil(queries / _ROWS), laid.elements == _NARROW
     if narrow and keys <= _HELD and 4 * queries >= 3 * _ROWS and 3 * blocks >= multiprocessors:
         return Held(-(-keys // 16) * 16)
-    if keys < _LONG or blocks < multiprocessors:
+    if laid.operands[0].format is F32 or keys < _LONG or blocks < multiprocessors:
         return None
     return Groups(3 if narrow and not wide else 2, 64)  # as registers allow
 
@@ -189,7 +203,7 @@ def launch(
     assert stored and store
     macros = (
         ("TAB", stored.name), ("TY", store.name), ("DEPTH", elements), ("WIDTH", elements), ("CONSUMERS", variant.groups), ("BK", variant.tile),
-        ("STAGES", variant.stages(elements)), ("ONLINE", int(once)), *around.macros, ("WIDE", int(wide)),
+        ("STAGES", variant.stages(elements)), ("ONLINE", int(once)), ("HOLD_QUERIES", int(variant.holds)), *around.macros, ("WIDE", int(wide)),
     )  # fmt: skip
     source = Source(
         FILE, "attention_wgmma", macros, text_of(around, stored.name, even=keys % 2 == 0, file=FILE), contract=False
@@ -205,18 +219,29 @@ def launch(
 
 
 def launch_held(queue: Queue, laid: Laid, around: Around, kept: Sequence[Tensor], variant: Held, *, wide: bool) -> None:
-    """The same where a warpgroup holds the scores of its queries."""
+    """The same where a warpgroup holds the scores of its queries; in TF32, too."""
     (queries, keys, *_), (*read, y) = laid.sizes, laid.operands
     stored, store = read[0].format, y.format
     assert stored and store
+    tf32, first = stored is F32, (around.queries, around.keys, around.values)
+    rounds = [tf32 and not _unrounded(one).steps for one in first]
+    if tf32:
+        around = replace(around, **{name: _unrounded(one) for name, one in zip(_OPERANDS, first, strict=True)})
     macros = (
         ("TAB", stored.name), ("TY", store.name), ("DEPTH", _NARROW), ("WIDTH", _NARROW), ("BK", variant.keys), ("BLOCKS", variant.blocks),
-        *around.macros, ("WIDE", int(wide)),
+        ("TURNS", variant.turns), *around.macros, ("WIDE", int(wide)), ("TF32", int(tf32)),
     )  # fmt: skip
     text = text_of(around, stored.name, even=keys % 2 == 0, file=HELD_FILE)
-    layouts = laid.layouts(variant.keys, variant.keys)
+    layouts = laid.layouts(variant.keys, _PART if tf32 else variant.keys, rounds)
     maps = (TileMap(one.address(queue.backend), layout) for one, layout in zip(read, layouts, strict=True))
     queue.launch(
-        Source(HELD_FILE, "attention_held", macros, text, contract=False), math.prod(laid.batch) * math.ceil(queries / _ROWS), 128, *maps,
-        queue.at(y), *laid.beside, *map(queue.at, kept), laid.problem, shared_bytes=variant.shared_bytes,
+        Source(HELD_FILE, "attention_held", macros, text, contract=False), math.prod(laid.batch) * math.ceil(queries / (_ROWS * variant.turns)), 128, *maps,
+        queue.at(y), *laid.beside, *map(queue.at, kept), laid.problem, shared_bytes=variant.shared_bytes(stored),
     )  # fmt: skip
+
+
+def _unrounded(steps: Steps) -> Steps:
+    """What is left of the steps before a product where copies round to TF32: a rounding alone is theirs."""
+    only, *more = steps.steps or (None,)
+    rounds = only is not None and not more and (only.expression, only.rounding) == ("sum", "tf32")
+    return Steps() if rounds else steps
