@@ -85,7 +85,6 @@ class PairSums:
     """Of one pair; see ``probe.metrics.sums.Sums``.
 
     Attributes:
-        place: flat index of the largest error.
         item_error, item_range, channel_error, channel_range: largest error and largest magnitude of golden of each; empty where none are kept.
     """
 
@@ -107,7 +106,6 @@ class PairSums:
     actual_squared: float
     dot: float
     max_abs: float
-    place: int
     max_rel: float
     golden_min: float
     golden_max: float

@@ -51,7 +51,7 @@ def hold(backend, rows: Rows, cols: int, stored: Format, *, odd: bool) -> None:
         error = np.where(there, np.abs(actual - golden), np.float32(0))
     reach = np.where(there, np.abs(golden), np.float32(0))
     x, y = actual[there].astype(np.float64), golden[there].astype(np.float64)
-    assert (found.compared, found.place, found.max_abs) == (x.size, error.argmax(), error.max())
+    assert (found.compared, found.max_abs) == (x.size, error.max())
     if x.size:
         assert (found.golden_min, found.golden_max, found.actual_min, found.actual_max) == (y.min(), y.max(), x.min(), x.max())  # fmt: skip
     sums = np.abs(x - y).sum(), ((x - y) ** 2).sum(), (y * y).sum(), (x * x).sum(), (x * y).sum()

@@ -29,7 +29,7 @@ Array = np.ndarray[Any, Any]
 # In the order of the enums of kernels/pairs.cu
 _VALUES = (
     "abs_error", "rel_error", "squared_error", "golden_squared", "actual_squared", "dot", "mismatched", "max_rel", "golden_max", "actual_max",
-    "golden_min", "actual_min", "max_abs", "place",
+    "golden_min", "actual_min", "max_abs",
 )  # fmt: skip
 _CLASSES = (
     "aside", "nan_actual", "inf_actual", "nan_golden", "inf_golden", "nonfinite_mismatch", "sentinels", "sentinel_mismatch", "wrong",
@@ -38,15 +38,18 @@ _CLASSES = (
 _THREADS = 256
 _LANES = 8  # elements a thread takes at a time
 _BLOCKS = 3  # a multiprocessor
+_STAGES = 2  # turns of a warp whose elements are on their way to shared memory
+_SMALL = 128  # elements of rows of which several end in what a warp takes at a time
 _TURNS = 16  # of a block at least, so that beginning and ending are a small part of it
 _TABLE = _THREADS * 8  # rows a block keeps maxima of
 _PAIRS = 128  # summed up together
 _HELD = 1 << 30  # bytes of tensors from which on pairs do not wait for others
 _MAXIMA = 1 << 18  # of the items and channels of so many pairs
 _LARGEST = 1 << 30  # elements of a row
+_COUNTED = (1 << 32) - 1  # elements of a pair
 # As in kernels/pairs_last.cu
 _LAST, _QUAD, _CHANNELS = "last", 4, 2048
-_LAST_BLOCKS, _PIXELS = 2, 2
+_LAST_BLOCKS, _PIXELS = 2, 4
 # The structs of kernels/pairs.cu
 _JOB = np.dtype(
     [(name, "u8") for name in ("actual", "golden", "maxima")] + [("n", "i8")] + [(name, "i4") for name in ("span", "first", "blocks", "place")]
@@ -259,10 +262,11 @@ class Pairs:
         table, forms = self._table(chunk, list(by_form.values()))
         begin, length = table.address(queue.backend), len(chunk.jobs)
         for form, (first, count, blocks) in zip(by_form, forms, strict=True):
+            source, ring = _parts_source((*form, self._blocks))
             queue.launch(
-                _parts_source((*form, self._blocks)), blocks, _THREADS, ctypes.c_void_p(begin + first * _JOB.itemsize),
+                source, blocks, _THREADS, ctypes.c_void_p(begin + first * _JOB.itemsize),
                 ctypes.c_void_p(begin + length * _JOB.itemsize + 4 * first), ctypes.c_int(count), queue.at(parts),
-                ctypes.c_void_p(base + chunk.classes_at),
+                ctypes.c_void_p(base + chunk.classes_at), shared_bytes=ring,
             )  # fmt: skip
         queue.launch(
             Source("pairs.cu", "pairs_join", (("BLOCKS", self._blocks), ("ENTRY_JOIN", 1))), length, _THREADS, queue.at(parts),
@@ -320,9 +324,13 @@ def _cut(
     if keeps:
         span = max(min(span, _TABLE * cols // unit * unit), unit)
     blocks = -(-size // span)
-    if cols >= _LARGEST or span >= _LARGEST or blocks > most:
+    if cols >= _LARGEST or span >= _LARGEST or blocks > most or size > _COUNTED:
         raise Unsupported(f"sums over {rows} rows of {cols} elements")
-    return (stored.name, lanes, int(keeps), int(keeps and cols % lanes > 0), int(either)), span, blocks
+    # One row comes straight to registers: that is faster, and nobody knows why (reports/2026-11-21-cuda-compare.md)
+    stages = _STAGES if keeps and lanes > 1 else 0
+    kept = 0 if not keeps else 1 if cols >= _SMALL else 2
+    ring = stages * _THREADS * lanes * (stored.bytes + F32.bytes)
+    return (stored.name, lanes, kept, int(keeps and cols % lanes > 0), int(either), stages, ring), span, blocks
 
 
 @cache
@@ -335,13 +343,16 @@ def _cut_last(size: int, channels: int, stored: str, either: bool, most: int) ->
 
 
 @cache
-def _parts_source(form: tuple[Any, ...]) -> Source:
+def _parts_source(form: tuple[Any, ...]) -> tuple[Source, int]:
+    """The kernel of a form, and bytes of shared memory beside its own."""
     if form[0] == _LAST:
         names = ("TA", "EITHER", "BLOCKS")
         more = (("PIXELS", _PIXELS), ("LEAST", _LAST_BLOCKS))
-        return Source("pairs_last.cu", "pairs_last", (*zip(names, form[1:], strict=True), *more))
-    names = ("TA", "VEC", "ROWS", "SPLIT", "EITHER", "BLOCKS")
-    return Source("pairs.cu", "pairs_parts", (*zip(names, form, strict=True), ("LEAST", _BLOCKS), ("ENTRY_PARTS", 1)))
+        return Source("pairs_last.cu", "pairs_last", (*zip(names, form[1:], strict=True), *more)), 0
+    *macros, ring, blocks = form
+    names = ("TA", "VEC", "ROWS", "SPLIT", "EITHER", "STAGES")
+    more = (("BLOCKS", blocks), ("LEAST", _BLOCKS), ("ENTRY_PARTS", 1))
+    return Source("pairs.cu", "pairs_parts", (*zip(names, macros, strict=True), *more)), ring
 
 
 def _sums(raw: Array, chunk: _Chunk) -> list[PairSums]:
@@ -362,7 +373,7 @@ def _named(
 ) -> PairSums:
     size, rows, begin = pair
     (abs_error, rel_error, squared, golden_squared, actual_squared, dot, mismatched, max_rel, golden_max, actual_max, golden_min, actual_min,
-     max_abs, place) = values  # fmt: skip
+     max_abs) = values  # fmt: skip
     aside, nan_actual, inf_actual, nan_golden, inf_golden, nonfinite, sentinels, sentinel_mismatch, wrong, _, _ = (
         classes
     )
@@ -371,7 +382,7 @@ def _named(
     middle = begin + 2 * items
     return PairSums(
         size, size - aside, nan_actual, inf_actual, nan_golden, inf_golden, nonfinite, sentinels, sentinel_mismatch, sentinel_error,
-        int(mismatched) + wrong, abs_error, rel_error, squared, golden_squared, actual_squared, dot, max_abs, int(place), max_rel,
+        int(mismatched) + wrong, abs_error, rel_error, squared, golden_squared, actual_squared, dot, max_abs, max_rel,
         -golden_min, golden_max, -actual_min, actual_max, maxima[begin : begin + items], maxima[begin + items : middle],
         maxima[middle : middle + channels], maxima[middle + channels : middle + 2 * channels],
     )  # fmt: skip
