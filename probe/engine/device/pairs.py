@@ -153,7 +153,7 @@ class PairWorst:
     golden: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # as above
 class Answer:
     """What was asked of a pair. ``columns``: largest error and largest golden magnitude of each; ``worst``: largest errors first."""
 

@@ -28,7 +28,7 @@ from probe.engine.device.cuda.runs.recording import Computed, Recording
 from probe.engine.device.cuda.runs.replays import Replays
 from probe.engine.device.cuda.runs.tape import Tape
 from probe.engine.device.cuda.runs.watched import Noted, Watched, WatchedRuns
-from probe.engine.device.cuda.sums.comparing import ComparesPairs, arrays_of, shown
+from probe.engine.device.cuda.sums.comparing import ComparesPairs, Held, arrays_of, shown
 from probe.engine.device.cuda.tensors.formats import F32
 from probe.engine.device.cuda.tensors.tensor import Tensor, host_tensor
 from probe.engine.device.cuda.tuning.tuner import CudaTuner
@@ -65,7 +65,7 @@ class CudaDevice(RunsLayers, KeptKernels, ComparesPairs):
         self._layers = layers
         self._lock = RLock()
         self.replays = Replays(backend, self._compute)
-        self.watched = WatchedRuns(backend, self._compute, self.queue)
+        self.watched = WatchedRuns(backend, self._compute)
 
     # --- the protocol ------------------------------------------------------------------------------------------------
 
@@ -121,11 +121,12 @@ class CudaDevice(RunsLayers, KeptKernels, ComparesPairs):
             if repeated is not None and repeated.prepared.checks_faults and self._faulted():
                 known = repeated = None  # a run anew says what is out of range
         if repeated is not None:
-            for tapped, tensor in repeated.handed:
+            for tapped, tensor, last in repeated.handed:
                 if tensor is None:
                     yield tapped
                 else:
-                    yield Tapped(tapped.name, shown(tensor, self.backend), tapped.layer, tapped.choice)
+                    held = Held(tensor, self.backend, self.queue) if last else shown(tensor, self.backend)
+                    yield Tapped(tapped.name, held, tapped.layer, tapped.choice)
             return self._named(repeated.outputs())
         if known is not None and self.watched.wanted(known):
             return (yield from self._recorded(known, fed, plans, interior=interior))

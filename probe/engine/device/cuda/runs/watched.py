@@ -127,12 +127,12 @@ class Repeated:
     """A run that was launched again. Whoever hands its tensors out holds it until its outputs were read.
 
     Attributes:
-        handed: what it hands out: without and with its tensor.
+        handed: what it hands out: without its tensor; with it, as it lies; whether that is [images, rows, columns, channels] of an image.
         over: when its outputs are back.
     """
 
     prepared: Prepared
-    handed: tuple[tuple[Tapped, Tensor | None], ...]
+    handed: tuple[tuple[Tapped, Tensor | None, bool], ...]
     over: Event
 
     def outputs(self) -> dict[str, Tensor]:
@@ -151,12 +151,8 @@ class WatchedRuns:
     All share one block of memory. Tensors that somebody still holds when the next run begins are moved out of it before.
     """
 
-    def __init__(self, backend: Backend, compute: Compute, queue: Queue) -> None:
-        """
-        Args:
-            queue: on which tensors that are handed out are brought into dense order, where somebody reads them so.
-        """
-        self._backend, self._compute, self._queue = backend, compute, queue
+    def __init__(self, backend: Backend, compute: Compute) -> None:
+        self._backend, self._compute = backend, compute
         self._known: OrderedDict[Hashable, Watched] = OrderedDict()
         self._memory = SharedMemory(backend)
         self._over: Event | None = None
@@ -209,15 +205,10 @@ class WatchedRuns:
             known.why = f"no room for all tensors at once: {full.what}"
             return None
         lent = Lent(prepared.arena, prepared.layout.nbytes, self._backend)
-        found = Repeated(
-            prepared, tuple((one.tapped, self._tensor(prepared, one, lent)) for one in known.handed), over
-        )
+        handed = tuple((one.tapped, prepared.tensor(one.place, lent), one.last) for one in known.handed)
+        found = Repeated(prepared, handed, over)
         self._lent, self._last = weakref.ref(lent), weakref.ref(found)
         return found
-
-    def _tensor(self, prepared: Prepared, one: Handed, lent: Lent) -> Tensor | None:
-        found = prepared.tensor(one.place, lent)
-        return dense_when_asked(self._queue, found) if one.last and found is not None else found
 
     def _prepared(self, recording: Recording) -> Prepared:
         most = self._backend.room() // _SHARE

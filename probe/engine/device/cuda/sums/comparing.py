@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
@@ -38,10 +39,40 @@ class Held:
         nbytes: on the device.
     """
 
-    def __init__(self, tensor: Tensor, backend: Backend) -> None:
+    __slots__ = ("_backend", "_last", "_queue", "_tensor", "dtype", "nbytes", "shape")
+
+    def __init__(self, tensor: Tensor, backend: Backend, queue: Queue | None = None) -> None:
+        """
+        Args:
+            queue: of an image that is given as it lies, [images, rows, columns, channels]: brings it into dense order where somebody reads it.
+        """
         assert tensor.format is not None
-        self.tensor, self._backend = tensor, backend
-        self.shape, self.dtype, self.nbytes = tensor.shape, tensor.format.dtype, tensor.nbytes
+        self._backend, self._queue = backend, queue
+        self._tensor, self._last = (tensor, None) if queue is None else (None, tensor)
+        shape = tensor.shape
+        self.shape = shape if queue is None else (shape[0], shape[-1], *shape[1:-1])
+        self.dtype, self.nbytes = tensor.format.dtype, tensor.nbytes
+
+    @property
+    def tensor(self) -> Tensor:
+        """It under its shape."""
+        if self._tensor is None:
+            assert self._last is not None and self._queue is not None
+            self._tensor = dense_when_asked(self._queue, self._last)
+        return self._tensor
+
+    @property
+    def last(self) -> Tensor | None:
+        """[images, rows, columns, channels], where it is an image that lies so."""
+        return self._last if self._tensor is None else lying_last(self._tensor)
+
+    def turned(self, queue: Queue) -> Tensor:
+        """[images, rows, columns, channels] of an image; where it did not lie so, it does from now on."""
+        found = self.last
+        if found is None:
+            found = channels_last(queue, self.tensor)
+            self._tensor, self._last, self._queue = None, found, queue
+        return found
 
     @property
     def on_host(self) -> bool:
@@ -116,17 +147,16 @@ class Comparing:
 
     def add(self, actual: Resident, golden: Resident, asked: Asked) -> int | None:
         """As ``Comparison.add``."""
-        x, y = cast("Held", actual).tensor, cast("Held", golden).tensor
+        one, other = cast("Held", actual), cast("Held", golden)
         backend, self._queue.layer = self._queue.backend, "comparing"
-        if (asked.ulps is not None and not Counts.takes(asked.ulps)) or x.size > _COUNTED:
+        if (asked.ulps is not None and not Counts.takes(asked.ulps)) or math.prod(one.shape) > _COUNTED:
             return None
         counts = rows = columns = None
         try:
-            lying = lying_last(x) if not asked.columns and asked.agreement is None else None
-            last = lying is not None and Pairs.takes_last(x.shape, asked.rows)
-            if lying is not None and last:
-                x, y = lying, self._turned(cast("Held", golden))
-            if any(one.address(backend) % _ALIGNED for one in (x, y)):
+            lying = one.last if not asked.columns and asked.agreement is None else None
+            last = lying is not None and Pairs.takes_last(one.shape, asked.rows)
+            x, y = (lying, other.turned(self._queue)) if lying is not None and last else (one.tensor, other.tensor)
+            if (x.address(backend) | y.address(backend)) % _ALIGNED:
                 return None
             pair = self._pairs.add(x, y, asked.how, asked.rows, worst=asked.worst, last=last)
             if asked.ulps is not None:
@@ -139,14 +169,6 @@ class Comparing:
             return None
         self._asked.append((pair, counts, rows, columns))
         return len(self._asked) - 1
-
-    def _turned(self, golden: Held) -> Tensor:
-        """With its channels contiguous; turned once, and held so from then on."""
-        lying = lying_last(golden.tensor)
-        if lying is None:
-            lying = channels_last(self._queue, golden.tensor)
-            golden.tensor = dense_when_asked(self._queue, lying)
-        return lying
 
     def answers(self) -> list[Answer]:
         """As ``Comparison.answers``."""
