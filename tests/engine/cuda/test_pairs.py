@@ -103,6 +103,18 @@ def test_tolerances_as_presets_have_them(host, either, equal_nan, equal_inf):
     assert found.mismatched == on_host(InMemory(actual), InMemory(golden), spec).mismatched
 
 
+def test_what_no_float_reaches_is_no_limit(host):
+    actual, golden = pair((3, 700), "odd")
+    queue = Queue(host, 18)
+    found = [
+        measure(
+            queue, host_tensor(actual), host_tensor(golden), Measure(limit, limit, 1e-3, rtol=limit, equal_nan=False)
+        )
+        for limit in (np.inf, 1e300)
+    ]
+    assert repr(found[0]) == repr(found[1]) and found[0].sentinels < np.isneginf(golden).sum() + 3
+
+
 def test_many_pairs_are_fetched_together(host):
     """More than one launch joins, with maxima of many channels among them."""
     queue, pairs = Queue(host, 18), Pairs(Queue(host, 18))

@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from struct import Struct
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -43,19 +44,17 @@ _SMALL = 128  # elements of rows of which several end in what a warp takes at a 
 _TURNS = 16  # of a block at least, so that beginning and ending are a small part of it
 _TABLE = _THREADS * 8  # rows a block keeps maxima of
 _PAIRS = 128  # summed up together
-_HELD = 1 << 30  # bytes of tensors from which on pairs do not wait for others
+_HELD, _WAITING = 1 << 30, 32  # bytes of tensors, and pairs, from which on they do not wait for others
 _MAXIMA = 1 << 18  # of the items and channels of so many pairs
 _LARGEST = 1 << 30  # elements of a row
 _COUNTED = (1 << 32) - 1  # elements of a pair
+_WHOLE = Rows()
 # As in kernels/pairs_last.cu
 _LAST, _QUAD, _CHANNELS = "last", 4, 2048
 _LAST_BLOCKS, _PIXELS = 2, 4
 # The structs of kernels/pairs.cu
-_JOB = np.dtype(
-    [(name, "u8") for name in ("actual", "golden", "maxima")] + [("n", "i8")] + [(name, "i4") for name in ("span", "first", "blocks", "place")]
-    + [(name, "f4") for name in ("threshold", "boundary", "floor", "atol", "rtol")]
-    + [(name, "i4") for name in ("equal_nan", "equal_inf", "cols", "channels", "items")]
-)  # fmt: skip
+# actual, golden, maxima; n; span, first, blocks, place; threshold, boundary, floor, atol, rtol; equal_nan, equal_inf, cols, channels, items
+_JOB = Struct("=3Qq4i5f5i")
 
 
 @dataclass(slots=True)
@@ -174,26 +173,25 @@ class Pairs:
             Unsupported: other types, or rows of unequal or unheard-of length.
             OutOfMemory: for what is made of the pairs.
         """
-        rows = rows or Rows()
-        size = actual.size
-        if actual.format is None or not actual.format.is_float or golden.format is not F32:
+        rows = rows or _WHOLE
+        size, stored, count = actual.size, actual.format, rows.items * rows.channels
+        if stored is None or not stored.is_float or golden.format is not F32:
             raise Unsupported("sums over other than floats")
-        if size != golden.size or not size or rows.count < 1 or size % rows.count:
-            raise Unsupported(f"sums over {size} and {golden.size} elements in {rows.count} rows")
+        if size != golden.size or not size or count < 1 or size % count:
+            raise Unsupported(f"sums over {size} and {golden.size} elements in {count} rows")
         if last:
-            form, span, blocks = _cut_last(size, rows.channels, actual.format.name, how.either, self._blocks)
+            form, span, blocks = _cut_last(size, rows.channels, stored.name, how.either, self._blocks)
         else:
-            form, span, blocks = _cut(size, rows.count, actual.format, how.either, self._blocks)
-        keeps = rows.count > 1
-        chunk = self._chunk(2 * (rows.items + rows.channels) if keeps else 0)
+            form, span, blocks = _cut(size, count, stored, how.either, self._blocks)
+        chunk = self._chunk(2 * (rows.items + rows.channels) if count > 1 else 0)
         at = len(chunk.pairs)
-        chunk.jobs.append(_Job(actual, golden, form, span, blocks, chunk.used, how, rows, size // rows.count, worst))
+        chunk.jobs.append(_Job(actual, golden, form, span, blocks, chunk.used, how, rows, size // count, worst))
         chunk.pairs.append((size, rows, chunk.used))
-        chunk.held += actual.nbytes + golden.nbytes
-        if keeps:
+        chunk.held += size * (stored.bytes + F32.bytes)
+        if count > 1:
             chunk.used += 2 * (rows.items + (rows.channels if rows.channels > 1 else 0))
         self._order.append((len(self._chunks) - 1, at))
-        if chunk.held >= _HELD:
+        if chunk.held >= _HELD or len(chunk.pairs) == _WAITING:
             self._launch()
             if self._spare is not None:
                 self._send_back(chunk, self._spare)
@@ -264,8 +262,8 @@ class Pairs:
         for form, (first, count, blocks) in zip(by_form, forms, strict=True):
             source, ring = _parts_source((*form, self._blocks))
             queue.launch(
-                source, blocks, _THREADS, ctypes.c_void_p(begin + first * _JOB.itemsize),
-                ctypes.c_void_p(begin + length * _JOB.itemsize + 4 * first), ctypes.c_int(count), queue.at(parts),
+                source, blocks, _THREADS, ctypes.c_void_p(begin + first * _JOB.size),
+                ctypes.c_void_p(begin + length * _JOB.size + 4 * first), ctypes.c_int(count), queue.at(parts),
                 ctypes.c_void_p(base + chunk.classes_at), shared_bytes=ring,
             )  # fmt: skip
         queue.launch(
@@ -285,22 +283,33 @@ class Pairs:
     def _table(self, chunk: _Chunk, forms: list[list[int]]) -> tuple[Tensor, list[tuple[int, int, int]]]:
         """Jobs of each form one behind the other, behind them the first block of each; and of each form its first job, how many, and blocks."""
         backend, rows, firsts, found = self._queue.backend, [], [], []
+        maxima = chunk.base + chunk.maxima_at
         for places in forms:
             blocks = 0
-            found.append((len(rows), len(places)))
+            begin = len(rows)
             for at in places:
-                job, how = chunk.jobs[at], chunk.jobs[at].how
+                job = chunk.jobs[at]
+                how, kept = job.how, job.rows
                 rows.append(
-                    (job.actual.address(backend), job.golden.address(backend), chunk.base + chunk.maxima_at + 4 * job.maxima, job.actual.size,
-                     job.span, blocks, job.blocks, at, how.threshold, how.boundary, how.floor, how.atol, how.rtol, how.equal_nan, how.equal_inf,
-                     job.cols, job.rows.channels, job.rows.items)
+                    _packed(
+                        (job.actual.address(backend), job.golden.address(backend), maxima + 4 * job.maxima, job.actual.size, job.span, blocks, job.blocks, at),
+                        (how.threshold, how.boundary, how.floor, how.atol, how.rtol),
+                        (how.equal_nan, how.equal_inf, job.cols, kept.channels, kept.items),
+                    )
                 )  # fmt: skip
                 firsts.append(blocks)
                 blocks += job.blocks
-            found[-1] += (blocks,)
-        with np.errstate(over="ignore"):  # a threshold beyond float32 is none
-            raw = np.array(rows, _JOB).tobytes() + np.array(firsts, np.int32).tobytes()
+            found.append((begin, len(places), blocks))
+        raw = b"".join(rows) + np.array(firsts, np.int32).tobytes()
         return host_tensor(np.frombuffer(raw, np.uint8)), found
+
+
+def _packed(places: tuple[int, ...], measure: tuple[float, ...], rows: tuple[int, ...]) -> bytes:
+    try:
+        return _JOB.pack(*places, *measure, *rows)
+    except OverflowError:  # a threshold beyond float32 is none
+        with np.errstate(over="ignore"):
+            return _JOB.pack(*places, *np.array(measure, np.float32).tolist(), *rows)
 
 
 @cache
