@@ -5,8 +5,8 @@
 ResNet-50 (resnet50.py). Goldens are the network's own tensors on inputs a thousandth larger, made
 wide, on the device. `inference` is one CUDA graph, inputs and outputs on the device;
 `sums` what metrics are made of, `everything` with histograms, largest errors, rows and columns too: kernels of all tensors as one graph. Wall times
-are those of a run from and to the host; of one whose tensors are handed out (recorded, prepared, then repeated); of one whose tensors are compared
-and answered. `--whole`: `probe run` from ONNX to verdict, by phase.
+are those of a run whose tensors are handed out (recorded, prepared, then repeated); of a plain run from and to the host, before and after those that
+are compared and answered; of these. `--whole`: `probe run` from ONNX to verdict, by phase.
 """
 
 from __future__ import annotations
@@ -151,11 +151,7 @@ def main() -> None:
         feeds, plans = engine.feeds({"x": x}), engine.plans(engine.assignment)
         device.run(feeds, plans)
         inference = device.prepare(feeds, plans).time()
-        plain = float(np.median(wall(lambda: device.run(feeds, plans), backend)))
-        print(
-            f"resnet50 b{given.batch} {given.precision}: inference {inference * 1e3:.3f} ms of the GPU, from and to the host {plain * 1e3:.2f} ms of wall time",
-            flush=True,
-        )
+        print(f"resnet50 b{given.batch} {given.precision}: inference {inference * 1e3:.3f} ms of the GPU", flush=True)
         for name, interior in (("outputs of layers", False), ("every tensor", True)):
             pairs = tapped_pairs(engine, feeds, device, interior=interior)
             chosen = list(pairs.values())
@@ -177,25 +173,19 @@ def main() -> None:
                 f"    handed out, one graph: {graph.time(10) * 1e3:.3f} ms of the GPU; wall ms: tapped {told(tapping)}",
                 end="",
             )
-            for what, only in (("with sums", True), ("with everything", False)):
-                times = wall(
-                    lambda p=pairs, how=interior, s=only: compared(device, feeds, plans, p, interior=how, sums=s),
-                    backend,
-                )
-                print(f"; {what} {told(times)} ({np.median(times[2:]) / plain:.2f} x a run)", end="")
-            split = steps(
-                lambda noted, p=pairs, how=interior: compared(
-                    device, feeds, plans, p, interior=how, sums=True, moments=noted
-                )
+            work = partial(compared, device, feeds, plans, pairs, interior=interior)
+            run = partial(device.run, feeds, plans)
+            before, times, after = wall(run, backend), wall(partial(work, sums=True), backend), wall(run, backend)
+            plain = float(np.median([*before[2:], *after[2:]]))
+            print(f"; plain {plain * 1e3:.2f}; with sums {told(times)} ({np.median(times[2:]) / plain:.2f} x)", end="")
+            busy = min(backend.seconds(partial(work, sums=True)) for _ in range(3))
+            split = steps(lambda noted, work=work: work(sums=True, moments=noted))
+            print(f", between events {busy * 1e3:.2f}, of the host: {split}", end="")
+            times = wall(partial(work, sums=False), backend)
+            print(
+                f"; with everything {told(times)} ({np.median(times[2:]) / plain:.2f} x) {device.watched.notes or ''}",
+                flush=True,
             )
-            print(f"; of that with sums, ms: {split}", end="")
-            busy = min(
-                backend.seconds(
-                    lambda p=pairs, how=interior: compared(device, feeds, plans, p, interior=how, sums=True)
-                )
-                for _ in range(3)
-            )
-            print(f"; between events {busy * 1e3:.2f}; {device.watched.notes}", flush=True)
         if given.whole:
             from probe import api
 
