@@ -23,12 +23,12 @@ template <int N> __device__ __forceinline__ void pin(float (&x)[N][4]) {
 
 // What a thread knows of a row of scores; four threads share a row. NaN among the scores makes the sum NaN, whatever the largest.
 struct Row {
-    // Weights are 2 to the power of score * by - shift: off by 2^-24 |score - top| of themselves. What the shift was rounded by scales all of a row alike,
-    // and their sum. Where it would be no number, scores are as far apart as numbers are there, and a smaller factor tells them apart as well.
+    // Weights are 2 to the power of score * by - shift: off by 2^-24 |score - top| of themselves. What the shift was rounded by, at most 8, scales all of
+    // a row alike, and their sum. Beyond, scores are 16 apart or more, and powers of two, which round no shift, tell them apart as well.
     // `top` is a score of the row, or was the largest when it was chosen. It stays while parts, powers of two of what scores lie above it, are small.
     float top = LOWEST, sum = 0.f, share, shift = 0.f, by = LOG2_E;
     __device__ __forceinline__ void from(float score) {
-        by = fabsf(score) > 1e38f ? LOG2_E * 0x1p-10f : LOG2_E;
+        by = fabsf(score) > 1e38f ? 1.f : fabsf(score) > 0x1p27f ? 2.f : LOG2_E;
         shift = score * by;
     }
     __device__ __forceinline__ float exponent(float score) const { return fmaf(score, by, -shift); }
@@ -36,10 +36,10 @@ struct Row {
     __device__ __forceinline__ bool is_far(float parts) const { return parts > FAR || top == LOWEST; }
     // From another score on: what the parts before are multiplied by. -Inf adds nothing, even to rows that have nothing else.
     __device__ __forceinline__ float raise(float higher) {
-        float before = top, was = shift;
+        float before = top, was = shift, by_then = by;
         top = higher;
         from(higher == LOWEST ? 0.f : higher);
-        return before == higher ? 1.f : before == LOWEST ? 0.f : two_to(was - shift);
+        return before == higher ? 1.f : before == LOWEST ? 0.f : two_to(by == by_then ? was - shift : fmaf(before, by, -shift));
     }
     __device__ __forceinline__ void divide() { share = 1.f / sum; }
     // correctly rounded, or where it is rounded to 16 bits or to TF32 within two units in the last place of float (attention_rows.cuh)
