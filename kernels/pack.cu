@@ -5,7 +5,7 @@
 //   x TX, dense [images, channels, height, width]; y TY, rounded once where that is not TX, dense [images, out_height, out_width, CHANNELS or 16]
 // Tactic:
 //   pack_channels   a thread a pixel or square, written by accesses of 16 bytes
-// NVRTC defines: TX, TY, SQUARE, CHANNELS (4 or 8; left out: 8, of squares 4).
+// NVRTC defines: TX, TY, SQUARE, INDEX (of elements: unsigned or i64), CHANNELS (4 or 8; left out: 8, of squares 4).
 #include "common.cuh"
 
 #ifndef CHANNELS
@@ -16,10 +16,10 @@ struct Packing { int images, channels, height, width, out_height, out_width, top
 
 extern "C" __global__ void __launch_bounds__(256) pack_channels(const TX* __restrict__ x, TY* __restrict__ y, Packing p) {
     take_turn();
-    i64 at = (i64)blockIdx.x * 256 + threadIdx.x;
-    if (at >= (i64)p.images * p.out_height * p.out_width) return;
-    int left = (int)(at % p.out_width) * SQUARE - p.left, top = (int)(at / p.out_width % p.out_height) * SQUARE - p.top;
-    i64 image = at / p.out_width / p.out_height;
+    INDEX at = (INDEX)blockIdx.x * 256 + threadIdx.x;
+    if (at >= (INDEX)p.images * p.out_height * p.out_width) return;
+    INDEX down = at / p.out_width, image = down / p.out_height;  // divisions of 64 bits take longer than all else
+    int left = (int)(at - down * p.out_width) * SQUARE - p.left, top = (int)(down - image * p.out_height) * SQUARE - p.top;
     Pack<TY, SQUARE * SQUARE * CHANNELS> packed = {};
 #pragma unroll
     for (int i = 0; i < SQUARE * SQUARE; ++i) {
@@ -29,5 +29,5 @@ extern "C" __global__ void __launch_bounds__(256) pack_channels(const TX* __rest
         for (int c = 0; c < CHANNELS; ++c)
             if (c < p.channels) write(packed.lane[i * CHANNELS + c], read(x[((image * p.channels + c) * p.height + row) * p.width + col]));
     }
-    store(y + at * (SQUARE * SQUARE * CHANNELS), packed);
+    store(y + (i64)at * (SQUARE * SQUARE * CHANNELS), packed);
 }

@@ -46,7 +46,7 @@ from probe.engine.device.cuda.tensors.formats import BF16, F16, F32
 from probe.engine.device.cuda.tensors.tensor import host_tensor
 from probe.engine.device.pairs import Agreement, Measure, Rows
 from probe.model import load
-from tests.engine.cuda import attention_cases, cases, more_cases
+from tests.engine.cuda import attention_cases, cases, conv_problem, more_cases
 from tests.engine.cuda.attention_problem import run, shapes
 from tests.engine.cuda.null_backend import NullBackend
 from tests.engine.cuda.test_norm_channels import made
@@ -119,6 +119,14 @@ def programs() -> Iterator[Program]:
             )
         kind = f"pairs of images {stored.name}"
         yield Program(kind, kind, lambda backend, _, s=stored: _images(backend, s))
+    for kind, problems in (
+        ("image", conv_problem.IMAGES),
+        ("points", conv_problem.POINTS),
+        ("depthwise", conv_problem.DEPTHWISE),
+    ):
+        for name, problem in problems.items():
+            run_it = lambda backend, _, one=problem: conv_problem.computed(backend, one, F16, tailed=True)
+            yield Program(f"convolution, {kind}, {name}", f"convolution {kind}", run_it)
     for tactic in TACTICS:
         _, m, n, k, *_ = PROBLEMS["edges"]
         if not math.isinf(cycles(tactic, m, n, k, 1, 132)):

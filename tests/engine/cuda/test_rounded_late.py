@@ -91,12 +91,14 @@ def test_nothing_is_rounded_by_a_pass_of_its_own(tmp_path, network):
     assert launched(engine, backend, feeds).count("chain") > once
 
 
-@pytest.mark.parametrize(("network", "by"), [("stem", "pack_channels"), ("patches", "copy_strided")])
-def test_images_are_brought_together_and_rounded_at_once(tmp_path, network, by):
+@pytest.mark.parametrize(
+    ("network", "by", "kernel"), [("stem", "pack_channels", "conv_image"), ("patches", "copy_strided", "matmul_wgmma")]
+)
+def test_images_are_brought_together_and_rounded_at_once(tmp_path, network, by, kernel):
     engine, feeds = engine_of(tmp_path, network, "fp16")
     backend = NullBackend()
     backend.arch = "sm_90a"
-    assert launched(engine, backend, feeds) == [by, "matmul_wgmma", "transpose"]
+    assert launched(engine, backend, feeds) == [by, kernel, "transpose"]
 
 
 @pytest.mark.parametrize(

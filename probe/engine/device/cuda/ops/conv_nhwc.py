@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from probe.engine.assignment import EXACT
 from probe.engine.device.cuda.compiling.compile import Source
-from probe.engine.device.cuda.ops import conv_patches, ffma, wgmma
+from probe.engine.device.cuda.ops import conv_image, conv_patches, conv_point, depthwise_mma, ffma, wgmma
 from probe.engine.device.cuda.ops.ending import Ending, storing, through
 from probe.engine.device.cuda.ops.ffma import Ffma
 from probe.engine.device.cuda.ops.product import Matrices, describe
@@ -117,8 +117,11 @@ def conv(
     beside = [(name, order.reading_last(queue, one)) for name, one in readings]
     ending = through(queue, shape, beside, steps) if steps else storing(queue, shape, call.store())
     if is_depthwise(call):
-        images = order.channels_last(queue, x)
-        _depthwise(queue, (images, repacked(queue, call, w, "depthwise"), bias), window, ending)
+        tensors = (order.channels_last(queue, x), repacked(queue, call, w, "depthwise"), bias)
+        if depthwise_mma.is_chosen(x, w, window, queue.backend.arch):
+            depthwise_mma.launch(queue, tensors, window, ending)
+        else:
+            _depthwise(queue, tensors, window, ending)
         return [order.dense_when_asked(queue, one) for one in ending.stored]
     plain = window.kernel == (1, 1) == window.strides and not any((*window.before, *window.after))
     added = None if bias is None else Matrices(bias, (), 0, 1)
@@ -145,7 +148,13 @@ def conv(
     depth = weights.shape[1]
     left, right = Matrices(gathered.x, (), depth, 1), Matrices(weights, (), 1, depth, fixed)
     product = describe(left, right, added, (math.prod(shape[:-1]), outputs), depth, ending, tf32=call.tf32)
-    wgmma.launch(queue, product, tactic, None if form == "plain" else gathered)
+    tile = None if tactic is not None or form == "plain" else conv_image.tile_for(queue, gathered, outputs)
+    if tile is not None:
+        conv_image.launch(queue, product, gathered, tile)
+    elif tactic is None and form == "plain" and conv_point.is_chosen(product):
+        conv_point.launch(queue, product)
+    else:
+        wgmma.launch(queue, product, tactic, None if form == "plain" else gathered)
     return [order.dense_when_asked(queue, one) for one in ending.stored]
 
 
@@ -164,10 +173,15 @@ def _packed_pixels(queue: Queue, x: Tensor) -> Tensor:
     assert x.format
     y = queue.empty((images, *image, channels + 1), x.format)
     problem = Packing(images, channels, *image, *image, 0, 0)
-    macros = (("TX", x.format.name), ("TY", x.format.name), ("SQUARE", 1), ("CHANNELS", channels + 1))
+    macros = (("TX", x.format.name), ("TY", x.format.name), ("SQUARE", 1), ("CHANNELS", channels + 1), _index(x, y))
     blocks = -(-images * math.prod(image) // _THREADS)
     queue.launch(Source("pack.cu", "pack_channels", macros), blocks, _THREADS, queue.at(x), queue.at(y), problem)
     return y
+
+
+def _index(*tensors: Tensor) -> tuple[str, str]:
+    """The type that counts their elements, and threads."""
+    return "INDEX", "unsigned" if max(math.prod(one.shape) for one in tensors) < 1 << 31 else "i64"
 
 
 def _moves_by_squares(x: Tensor, window: Window) -> bool:
@@ -192,7 +206,8 @@ def _packed(queue: Queue, x: Tensor, window: Window, square: int) -> wgmma.Gathe
     y = queue.empty((images, *padded, together), x.format)
     problem = Packing(images, channels, *image, *padded, *window.before)
     blocks = -(-images * math.prod(padded) // _THREADS)
-    source = Source("pack.cu", "pack_channels", (("TX", given.format.name), ("TY", x.format.name), ("SQUARE", square)))
+    macros = (("TX", given.format.name), ("TY", x.format.name), ("SQUARE", square), _index(x, y))
+    source = Source("pack.cu", "pack_channels", macros)
     queue.launch(source, blocks, _THREADS, queue.at(given), queue.at(y), problem)
     if x.unrounded is not None:
         y = rounded_late(queue, y, x.format, "tf32")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from probe.engine.device.cuda.tensors.formats import Format
 
-SWIZZLED = 128  # bytes of a row of a tile
+SWIZZLED = 128  # bytes of a row of a tile; half of them where it says so
 _ALIGNMENT = 16  # bytes that addresses and strides divide by
 
 
@@ -44,6 +44,11 @@ class TileLayout:
     box: tuple[int, ...]
     windows: Windows | None = None
     rounds: bool = False
+
+    @property
+    def line(self) -> int:
+        """Bytes of a row of a tile: 128 or 64; 16-byte pieces are swizzled among as many rows as change them all."""
+        return self.box[0] * self.format.bytes
 
     @property
     def possible(self) -> bool:
