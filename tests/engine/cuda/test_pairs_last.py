@@ -84,6 +84,13 @@ def test_of_equal_errors_the_first_in_order(backend):
     assert [one.place for one in others] == first[::-1] and others == places
 
 
+@pytest.mark.parametrize("channels", [8, 12])
+def test_where_all_errors_are_equal_the_first_are_named(backend, channels):
+    golden = np.ones((1, channels, 20, 20), np.float32)
+    _, _, places, others = both_ways(backend, golden + np.float32(0.5), golden, F32, Measure(floor=1e-3))
+    assert [one.place for one in others] == [4, 3, 2, 1, 0] and others == places
+
+
 def test_golden_is_turned_once(host):
     """Whatever the order of what it is compared with, and what is handed out of it stays as it was."""
     queue = Queue(host, 18)
