@@ -176,7 +176,7 @@ class HostBackend:
 
     @staticmethod
     def _gxx(*options: str, code: str | None = None) -> None:
-        fixed = ("-std=c++17", "-O1", "-w", "-fPIC", "-mf16c", "-mfma", "-ffp-contract=off")
+        fixed = ("-std=c++17", "-Og", "-w", "-fPIC", "-mf16c", "-mfma", "-ffp-contract=off")
         done = subprocess.run(("g++", *fixed, *options), input=code, text=True, capture_output=True, check=False)
         assert not done.returncode, done.stderr[:3000]
 
