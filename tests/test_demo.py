@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import shlex
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ import pytest
 
 import probe
 from probe import demo, demo_model
+from probe.cli import main as program
 from probe.engine.assignment import FP32, Assignment
 from probe.engine.engine import Engine
 from probe.model.synthetic import generator, image
@@ -195,6 +198,26 @@ class TestStory:
             done.folder / demo.MIXED_FILE, done.folder.parent / "mixed.npz", inputs=pictures(0), runner="typed"
         ) as made:
             assert range_rel(made["logits"], golden) < 0.01
+
+    def test_quiet_and_as_json(
+        self, done: demo.Demo, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Told again into the same folder, from what the chapters found before."""
+        chapters = zip(demo.CHAPTERS, done.steps, strict=True)
+        monkeypatch.setattr(
+            demo, "CHAPTERS", tuple(replace(one, play=lambda *_, step=step: step) for one, step in chapters)
+        )
+        monkeypatch.chdir(tmp_path)
+        for words in (["-q"], ["--json", "-"]):
+            with pytest.raises(SystemExit) as ended:
+                program.main(["demo", "-o", "here", *words])
+            assert ended.value.code == 0
+            said = capsys.readouterr().out
+            assert (
+                said.startswith("FAILED  fp16: logits")
+                if "-q" in words
+                else json.loads(said)["schema"] == "probe.find/1"
+            )
 
     def test_it_notices_when_nothing_is_wrong(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         """Without the growth in block 2 every square fits, the run passes, and the demo says that it did not find its fault."""
