@@ -117,6 +117,6 @@ def test_depthwise_blocks_have_room():
         out = (extent + size // 2 * 2 - size) // step + 1
         pads = (size // 2, size // 2)
         window = Window((extent, extent), (size, size), (step, step), (1, 1), pads, pads, (out, out), (out, out))
-        for threads, room in ((128, 36 << 10), (256, 74 << 10)):
+        for threads, room in ((128, 24 << 10), (256, 74 << 10)):
             tile = depthwise_mma._tile(window, 64, 128, threads, room, 132)
             assert tile is not None and math.prod(depthwise_mma.reach(tile, window)) * 128 + 1024 <= room

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _THREADS, _BLOCK, _LINE = 256, 32, 64  # of a block; channels of a block of k, and outputs; bytes of that
 _SHARED, _LARGE = 226 << 10, 100 << 10  # bytes of a multiprocessor, and of weights of one block at the most
-_MOST_CHANNELS, _SOME_CHANNELS = 256, 144
+_MOST_CHANNELS, _SOME_CHANNELS, _FEW_CHANNELS = 256, 144, 64
 _MANY = 25000  # pixels
 _SOME = 96  # channels, up to which a third block has room for its registers
 _PIXELS = 16  # of a warp at a time
@@ -37,10 +37,11 @@ def refusal(product: Product) -> str | None:
 
 
 def is_chosen(product: Product) -> bool:
-    """Whether ``exact`` takes it: where the tiles of kernels/matmul_wgmma.cu would be half empty, and there are pixels for all warps. It follows
-    from the convolution alone."""
+    """Whether ``exact`` takes it: where the tiles of kernels/matmul_wgmma.cu would be half empty, or there is little to multiply and much to store, and
+    there are pixels for all warps. It follows from the convolution alone."""
     few = min(product.k, product.n) <= _BLOCK and product.k <= _SOME_CHANNELS
-    return few and product.m >= _MANY and refusal(product) is None
+    widening = product.k <= _FEW_CHANNELS and product.n >= 4 * product.k
+    return (few or widening) and product.m >= _MANY and refusal(product) is None
 
 
 def launch(queue: Queue, product: Product) -> None:

@@ -17,11 +17,9 @@ if TYPE_CHECKING:
     from probe.engine.device.cuda.tensors.tensor import Tensor
 
 _TOGETHER = 16  # pixels that a warp computes at once
-_SMALL, _LARGE = (
-    (128, 36 << 10),
-    (256, 74 << 10),
-)  # threads and bytes of shared memory of a block: six or three a multiprocessor
-_SOME, _MANY, _MOST = 1500, 25000, 90000  # pixels; from the last on blocks are small
+# Threads and bytes of shared memory of a block: six or three a multiprocessor
+_SMALL, _LARGE = (128, 24 << 10), (256, 74 << 10)
+_SOME, _MANY = 1500, 90000  # pixels; from the last on blocks are small
 _MOST_TAPS, _MOST_BOX = 25, 256  # weights that threads hold; pixels of a copy along an axis
 _A_BLOCK = 60.0  # pixels that could be read meanwhile: what a block costs, whatever it holds
 Pair = tuple[int, int]
@@ -108,7 +106,7 @@ def launch(queue: Queue, tensors: tuple[Tensor, Tensor, Tensor | None], window: 
     assert x.format
     together = _channels(channels)
     chunks, line = math.ceil(channels / together), together * x.format.bytes
-    threads, room = _SMALL if images * math.prod(window.out) >= _MOST else _LARGE
+    threads, room = _SMALL if images * math.prod(window.out) >= _MANY else _LARGE
     tile = _tile(window, images * chunks, line, threads, room, queue.backend.multiprocessors)
     assert tile is not None
     sizes = {"KERNEL": window.kernel, "STRIDE": window.strides, "DILATION": window.dilations}
