@@ -2,7 +2,7 @@
 //   jobs [pairs]: where a pair lies and how pairs_parts cut it; found [pairs][MOST][MOST]
 // The MOST largest errors lie in the MOST blocks whose own largest errors are largest: block j of a pair walks the j-th of those again, once for
 // each element it finds, and stops below the least of their largest errors. Errors first, then the earlier place.
-// NVRTC defines: MOST, BLOCKS (of one pair, at most).
+// NVRTC defines: MOST.
 #include "common.cuh"
 
 #define INFINITE __int_as_float(0x7f800000)
@@ -30,25 +30,45 @@ __device__ __forceinline__ i64 in_memory(const Job& job, i64 place) {
     return (channel / job.channels * job.pixels + place % job.pixels) * job.channels + channel % job.channels;
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS) pair_worst(const Job* __restrict__ jobs, Found* __restrict__ found) {
-    take_turn();
-    __shared__ double errors[BLOCKS], of_warp[WARPS], at_warp[WARPS], least;
-    __shared__ int chosen;
-    Job job = jobs[blockIdx.x / MOST];
-    int rank = blockIdx.x % MOST, ranks = job.blocks < MOST ? job.blocks : MOST;
-    found += (i64)blockIdx.x * MOST;
-    for (int at = threadIdx.x; at < MOST; at += THREADS) found[at] = {0.f, 0.f, 0.f, 0, 0};
-    for (int at = threadIdx.x; at < job.blocks; at += THREADS) errors[at] = job.errors[at];
-    if (threadIdx.x == 0) { chosen = -1; least = 0.0; }
-    __syncthreads();
-    for (int at = threadIdx.x; at < job.blocks; at += THREADS) {
-        int ahead = 0;
-        for (int other = 0; other < job.blocks; ++other) ahead += errors[other] > errors[at] || (errors[other] == errors[at] && other < at);
-        if (ahead == rank) chosen = at;
-        if (ahead == ranks - 1 && job.blocks >= MOST) least = errors[at];
+// The largest of what the threads of the block have, of equal ones the earlier place: known to all of them
+__device__ __forceinline__ void first_of_block(double& most, double& place) {
+    __shared__ double of_warp[WARPS], at_warp[WARPS];
+#pragma unroll
+    for (int far = 16; far > 0; far >>= 1) {
+        double other = __shfl_xor_sync(0xffffffffu, most, far), there = __shfl_xor_sync(0xffffffffu, place, far);
+        if (other > most || (other == most && there < place)) { most = other; place = there; }
     }
     __syncthreads();
-    if (chosen < 0) return;
+    if (threadIdx.x % 32 == 0) { of_warp[threadIdx.x / 32] = most; at_warp[threadIdx.x / 32] = place; }
+    __syncthreads();
+    most = of_warp[0];
+    place = at_warp[0];
+    for (int w = 1; w < WARPS; ++w) {
+        if (of_warp[w] > most || (of_warp[w] == most && at_warp[w] < place)) { most = of_warp[w]; place = at_warp[w]; }
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS) pair_worst(const Job* __restrict__ jobs, Found* __restrict__ found) {
+    take_turn();
+    Job job = jobs[blockIdx.x / MOST];
+    const int rank = blockIdx.x % MOST, ranks = job.blocks < MOST ? job.blocks : MOST;
+    found += (i64)blockIdx.x * MOST;
+    for (int at = threadIdx.x; at < MOST; at += THREADS) found[at] = {0.f, 0.f, 0.f, 0, 0};
+    if (rank >= ranks) return;
+    int chosen = 0;
+    double least = INFINITE, after = -1.0;  // of the last block that has its rank
+    for (int k = 0; k < ranks; ++k) {
+        double most = -1.0, place = 0.0;
+        for (int at = threadIdx.x; at < job.blocks; at += THREADS) {
+            double error = job.errors[at];
+            if ((error < least || (error == least && at > after)) && error > most) { most = error; place = at; }
+        }
+        first_of_block(most, place);
+        least = most;
+        after = place;
+        if (k == rank) chosen = (int)place;
+    }
+    if (job.blocks < MOST) least = 0.0;
     i64 first = (i64)chosen * job.span, last = first + job.span < job.n ? first + job.span : job.n;
     double above = INFINITE, behind = -1.0;  // of the last one found
     for (int k = 0; k < MOST; ++k) {
@@ -66,19 +86,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) pair_worst(const Job* __re
             }
             most = error;
         }
-#pragma unroll
-        for (int far = 16; far > 0; far >>= 1) {
-            double other = __shfl_xor_sync(0xffffffffu, most, far), there = __shfl_xor_sync(0xffffffffu, place, far);
-            if (other > most || (other == most && there < place)) { most = other; place = there; }
-        }
-        __syncthreads();
-        if (threadIdx.x % 32 == 0) { of_warp[threadIdx.x / 32] = most; at_warp[threadIdx.x / 32] = place; }
-        __syncthreads();
-        most = of_warp[0];
-        place = at_warp[0];
-        for (int w = 1; w < WARPS; ++w) {
-            if (of_warp[w] > most || (of_warp[w] == most && at_warp[w] < place)) { most = of_warp[w]; place = at_warp[w]; }
-        }
+        first_of_block(most, place);
         if (most <= 0.0 || most < least) return;
         above = most;
         behind = place;

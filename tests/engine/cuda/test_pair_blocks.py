@@ -7,7 +7,7 @@ import pytest
 
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.sums import pairs as summing
-from probe.engine.device.cuda.sums.pairs import measure
+from probe.engine.device.cuda.sums.pairs import Pairs, measure
 from probe.engine.device.cuda.tensors.formats import BF16, F16, F32, Format
 from probe.engine.device.cuda.tensors.tensor import host_tensor
 from probe.engine.device.pairs import Measure, Rows
@@ -77,3 +77,18 @@ def test_rows_of_every_length(backend, short, cols, odd):
 def test_one_row_of_every_length(backend, short, size):
     for stored in (F16, F32, BF16):
         hold(backend, Rows(), size, stored, odd=size % 2 > 0)
+
+
+@pytest.mark.parametrize("values", [3, 400])
+def test_largest_errors_of_many_blocks(backend, short, values):
+    """Of few values many are equal, and lie in more blocks than are walked again: the first ones are found."""
+    random = np.random.default_rng(values)
+    golden = random.integers(-8, 8, 50001).astype(np.float32)
+    error = random.integers(0, values, golden.size).astype(np.float32)
+    queue, pairs = Queue(backend, 18), Pairs(Queue(backend, 18), most=5)
+    x, y = queue.convert(host_tensor(golden + error), F16), host_tensor(golden)
+    pairs.add(x, y, Measure(floor=1.0), worst=True)
+    _, worst = pairs.fetch()[0]
+    first = np.lexsort((np.arange(golden.size), -error))[:5]
+    found = [(one.place, one.error, one.golden) for one in sorted(worst, key=lambda one: (-one.error, one.place))]
+    assert found == [(int(at), error[at], golden[at]) for at in first]

@@ -277,7 +277,7 @@ class Pairs:
         if any(walks):
             stride = len(_VALUES) * self._blocks * 8
             errors = parts.address(queue.backend) + _VALUES.index("max_abs") * self._blocks * 8
-            chunk.worst = Worst(queue, walks, errors, stride, most=self._most, blocks=self._blocks)
+            chunk.worst = Worst(queue, walks, errors, stride, most=self._most)
         chunk.jobs, chunk.launched = [], True
 
     def _table(self, chunk: _Chunk, forms: list[list[int]]) -> tuple[Tensor, list[tuple[int, int, int]]]:

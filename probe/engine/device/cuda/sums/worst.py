@@ -48,12 +48,9 @@ class Worst:
         walks: of pairs; None for those nobody asks about.
         errors: address of the largest error of each block of the first pair; those of the next are ``stride`` bytes further.
         most: elements of a pair.
-        blocks: of a pair, at most.
     """
 
-    def __init__(
-        self, queue: Queue, walks: Sequence[Walk | None], errors: int, stride: int, *, most: int, blocks: int
-    ) -> None:
+    def __init__(self, queue: Queue, walks: Sequence[Walk | None], errors: int, stride: int, *, most: int) -> None:
         self._queue, self._most, self._count = queue, most, len(walks)
         self._asked = [at for at, walk in enumerate(walks) if walk is not None]
         jobs = np.zeros(len(self._asked), _JOB)
@@ -66,19 +63,21 @@ class Worst:
             job["kind"] = _KINDS[walk.actual.format]
             job["pixels"], job["channels"] = walk.images
         self._found = queue.empty((len(jobs) * most * most * _FOUND.itemsize,), U8)
-        source = Source("pair_worst.cu", "pair_worst", (("MOST", most), ("BLOCKS", blocks)))
+        source = Source("pair_worst.cu", "pair_worst", (("MOST", most),))
         self._jobs = host_tensor(jobs.view(np.uint8))
         queue.launch(source, len(jobs) * most, 256, queue.at(self._jobs), queue.at(self._found))
 
     def fetch(self) -> list[tuple[PairWorst, ...]]:
-        """Of every walk, the largest errors first, of equal ones the later place; waits for them."""
+        """Of every walk, the largest errors first, of equal ones the later place first; of more equal ones than are asked for the
+        first in order. Waits for them."""
         raw = np.empty(self._found.nbytes, np.uint8)
         self._queue.backend.download(raw, self._found.address(self._queue.backend))
         found: list[tuple[PairWorst, ...]] = [()] * self._count
         for at, of_pair in zip(self._asked, raw.view(_FOUND).reshape(len(self._asked), -1), strict=True):
-            there = np.sort(of_pair[of_pair["there"] > 0], order=("error", "place"))[::-1][: self._most]
+            there = of_pair[of_pair["there"] > 0]
+            first = there[np.lexsort((there["place"], -there["error"]))[: self._most]]
             found[at] = tuple(
                 PairWorst(float(one["error"]), int(one["place"]), float(one["actual"]), float(one["golden"]))
-                for one in there
+                for one in np.sort(first, order=("error", "place"))[::-1]
             )
         return found
