@@ -34,7 +34,7 @@ from probe.engine.device.cuda.driver import Driver
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.runs.prepared import Prepared
 from probe.engine.device.cuda.sums.pairs import Pairs
-from probe.engine.device.cuda.tensors.formats import F16, F32
+from probe.engine.device.cuda.tensors.formats import BF16, F16, F32
 from probe.engine.device.cuda.tensors.tensor import Tensor, host_tensor
 from probe.engine.device.pairs import Measure as How
 from probe.engine.device.pairs import Rows
@@ -225,10 +225,11 @@ def sums_of_pairs(backend: Driver) -> None:
         (32 * 2048 * 49, 1, (Rows(32, 2048),)),
         (32 * 256 * 784, 1, (Rows(32, 256),)),
         (32 * 256 * 784, 40, (Rows(32, 256),)),
+        (32 * 1024 * 196, 20, (Rows(32, 1024),)),
         (32 * 2048 * 49, 40, (Rows(32, 2048),)),
     )
     told, works, held = [], [], []
-    for stored, (size, many, layouts) in product((F32, F16), sizes):
+    for stored, (size, many, layouts) in product((F32, F16, BF16), sizes):
         actual = queue.convert(other, stored)
         pair = [Tensor((size,), one.format, buffer=one.memory) for one in (actual, golden) if one.address(backend)]
         held.append(actual)
