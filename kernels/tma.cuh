@@ -1,6 +1,6 @@
 // Bulk copies of tensor tiles into shared memory, the barriers they complete on, and clusters of blocks: sm_90 and later.
 //   A barrier turns over when as many threads have arrived as it was made for and all announced bytes have come; `phase` is the parity of
-//   the turn that is waited for. A tile lands with its rows of 128 bytes swizzled: 16-byte chunk c of row r lies at c ^ (r % 8); of 64 bytes: at c ^ (r / 2 % 4).
+//   the turn that is waited for. A tile lands with its rows of 128 bytes swizzled: 16-byte chunk c of row r lies at c ^ (r % 8); of 64 bytes: at c ^ (r / 2 % 4), of 32: at c ^ (r / 4 % 2).
 #pragma once
 #include "mma.cuh"
 

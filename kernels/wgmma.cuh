@@ -17,7 +17,15 @@ template <int BY> __device__ __forceinline__ Tile tile_at(unsigned at) { return 
 __device__ __forceinline__ Tile further(Tile tile, int bytes) { return tile + (bytes >> 4); }
 // 32 bytes of k further
 template <int BY> __device__ __forceinline__ Tile along_k(Tile tile, int steps) { return further(tile, steps * (BY ? 2048 : 32)); }
-#define TILES(A, B) "{ .reg .b64 a, b; mov.b64 a, {" A ", 0x40000040}; mov.b64 b, {" B ", 0x40000040}; "
+#ifndef B_LINE
+#define B_LINE 128  // or 32: bytes of b's rows, 256 bytes between groups of 8, swizzled among those; along k
+#endif
+#if B_LINE == 128
+#define B_UPPER "0x40000040"
+#else
+#define B_UPPER "0xc0000010"
+#endif
+#define TILES(A, B) "{ .reg .b64 a, b; mov.b64 a, {" A ", 0x40000040}; mov.b64 b, {" B ", " B_UPPER "}; "
 
 __device__ __forceinline__ void wgmma_begin() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 __device__ __forceinline__ void wgmma_end() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }

@@ -13,7 +13,7 @@ import numpy as np
 from probe import ir
 from probe.engine.device.cuda.layers.chain import Step
 from probe.engine.device.cuda.layers.pointwise import Reading
-from probe.engine.device.cuda.ops import conv_image, conv_point, depthwise_mma
+from probe.engine.device.cuda.ops import conv_few, conv_image, conv_point, depthwise_mma
 from probe.engine.device.cuda.ops.call import Call
 from probe.engine.device.cuda.ops.table import OPS
 from probe.engine.device.cuda.queue import Queue
@@ -53,6 +53,10 @@ IMAGES = {
     "no padding": Problem((3, 72, 9, 11), (24, 72, 2, 3)),
     "wide windows": Problem((2, 64, 10, 13), (8, 64, 5, 5), (2, 2, 2, 2)),
     "one row of taps": Problem((2, 64, 6, 17), (64, 64, 1, 7), (0, 3, 0, 3)),
+    "by two": Problem((2, 64, 13, 14), (64, 64, 3, 3), (1, 1, 1, 1), (2, 2)),
+    "whole images by two": Problem((5, 128, 8, 8), (40, 128, 3, 3), (1, 1, 1, 1), (2, 2)),
+    "wide windows by two": Problem((2, 72, 11, 15), (16, 72, 5, 4), (2, 1, 1, 3), (2, 2)),
+    "by two, no padding": Problem((2, 64, 9, 12), (24, 64, 2, 2), (0, 0, 0, 0), (2, 2)),
     "a stem": Problem((2, 3, 30, 40), (64, 3, 7, 7), (3, 3, 3, 3), (2, 2)),
 }
 POINTS = {
@@ -62,6 +66,12 @@ POINTS = {
     "few outputs": Problem((1, 144, 5, 7), (24, 144, 1, 1)),
     "many channels": Problem((1, 256, 7, 9), (64, 256, 1, 1)),
     "one pixel": Problem((1, 40, 1, 1), (8, 40, 1, 1)),
+}
+FEW = {
+    "two ranges": Problem((1, 64, 9, 7), (64, 64, 1, 1)),
+    "eight ranges": Problem((1, 520, 5, 5), (40, 520, 1, 1)),
+    "long": Problem((1, 2048, 4, 4), (24, 2048, 1, 1)),
+    "one block of channels": Problem((3, 24, 3, 7), (72, 24, 1, 1)),
 }
 DEPTHWISE = {
     "three by three": Problem((2, 24, 9, 11), (24, 1, 3, 3), (1, 1, 1, 1)),
@@ -74,11 +84,12 @@ DEPTHWISE = {
 
 
 @contextmanager
-def wherever_possible(tile: conv_image.Tile | None = None) -> Iterator[None]:
-    """The three kernels compute what they can, be it fast or not.
+def wherever_possible(tile: conv_image.Tile | None = None, *, few: bool = False) -> Iterator[None]:
+    """The kernels compute what they can, be it fast or not.
 
     Args:
         tile: of conv_image; that which should be fastest when left out.
+        few: conv_few takes what conv_point would.
     """
 
     def tile_for(queue: Queue, gathered: Any, outputs: int) -> conv_image.Tile | None:
@@ -88,7 +99,8 @@ def wherever_possible(tile: conv_image.Tile | None = None) -> Iterator[None]:
 
     with (
         patch.object(conv_image, "tile_for", tile_for),
-        patch.object(conv_point, "is_chosen", lambda product: conv_point.refusal(product) is None),
+        patch.object(conv_point, "is_chosen", lambda product: not few and conv_point.refusal(product) is None),
+        patch.object(conv_few, "is_chosen", lambda product, arch, _: few and conv_few.refusal(product, arch) is None),
         patch.object(depthwise_mma, "is_chosen", lambda *given: depthwise_mma.refusal(*given) is None),
     ):
         yield
@@ -151,9 +163,15 @@ def exact(x: np.ndarray, w: np.ndarray, bias: np.ndarray, problem: Problem) -> n
 
 
 def computed(
-    backend: Any, problem: Problem, stored: Format, *, tailed: bool = False, tile: conv_image.Tile | None = None
+    backend: Any,
+    problem: Problem,
+    stored: Format,
+    *,
+    tailed: bool = False,
+    tile: conv_image.Tile | None = None,
+    few: bool = False,
 ) -> tuple[np.ndarray, np.ndarray, set[str]]:
-    """The result, the exact one of the same operands, and which of the three kernels ran."""
+    """The result, the exact one of the same operands, and which of the kernels ran."""
     queue = Queue(backend, 18)
     given, beside = operands(queue, problem, stored), None
     with np.errstate(invalid="ignore"):
@@ -163,9 +181,9 @@ def computed(
         added = np.random.default_rng(2).standard_normal(expected.shape, dtype=np.float32)
         beside = queue.convert(host_tensor(added), stored, "tf32" if stored is F32 else "")
         expected = np.maximum(expected + beside.array(backend).astype(np.float32), 0.0)
-    with wherever_possible(tile):
+    with wherever_possible(tile, few=few):
         actual = run(queue, problem, given, beside).array(backend)
-    return actual, expected, {"conv_image", "conv_point", "conv_depthwise_mma"} & set(queue.launches)
+    return actual, expected, {"conv_image", "conv_point", "conv_few", "conv_depthwise_mma"} & set(queue.launches)
 
 
 def close(actual: np.ndarray, expected: np.ndarray) -> None:

@@ -122,10 +122,13 @@ def programs() -> Iterator[Program]:
     for kind, problems in (
         ("image", conv_problem.IMAGES),
         ("points", conv_problem.POINTS),
+        ("few", conv_problem.FEW),
         ("depthwise", conv_problem.DEPTHWISE),
     ):
         for name, problem in problems.items():
-            run_it = lambda backend, _, one=problem: conv_problem.computed(backend, one, F16, tailed=True)
+            run_it = lambda backend, _, one=problem, few=kind == "few": conv_problem.computed(
+                backend, one, F16, tailed=True, few=few
+            )
             yield Program(f"convolution, {kind}, {name}", f"convolution {kind}", run_it)
     for tactic in TACTICS:
         _, m, n, k, *_ = PROBLEMS["edges"]

@@ -12,12 +12,13 @@ from probe.engine.device.cuda.ops import conv_image, depthwise_mma
 from probe.engine.device.cuda.ops.conv_point import shared_bytes
 from probe.engine.device.cuda.ops.window import Window
 from probe.engine.device.cuda.tensors.formats import BF16, F16, F32
-from tests.engine.cuda.conv_problem import DEPTHWISE, IMAGES, POINTS, Problem, close, computed
+from tests.engine.cuda.conv_problem import DEPTHWISE, FEW, IMAGES, POINTS, Problem, close, computed
 from tests.engine.cuda.test_wgmma import hopper  # noqa: F401 - a fixture
 
 SMALL = {
     **{f"image, {name}": (one, "conv_image") for name, one in IMAGES.items()},
     **{f"points, {name}": (one, "conv_point") for name, one in POINTS.items()},
+    **{f"few pixels, {name}": (one, "conv_few") for name, one in FEW.items()},
     **{f"depthwise, {name}": (one, "conv_depthwise_mma") for name, one in DEPTHWISE.items()},
 }
 LONG = ("image, rows", "image, whole images")  # compiled for the host with a tail, too
@@ -26,10 +27,18 @@ REAL = {
         f"{b} {c} {n}": (Problem((b, c, n, n), (c, c, 3, 3), (1, 1, 1, 1)), "conv_image")
         for b, c, n in ((1, 64, 56), (5, 64, 56), (3, 128, 28), (1, 256, 14), (5, 256, 14), (9, 512, 7))
     },
+    **{
+        f"{c} {n} by two": (Problem((3, c, n, n), (c, c, 3, 3), (1, 1, 1, 1), (2, 2)), "conv_image")
+        for c, n in ((128, 56), (256, 28), (512, 14))
+    },
     "the stem": (Problem((3, 3, 224, 224), (64, 3, 7, 7), (3, 3, 3, 3), (2, 2)), "conv_image"),
     **{
         f"{c} to {m}": (Problem((2, c, n, n), (m, c, 1, 1)), "conv_point")
         for c, m, n in ((64, 256, 56), (256, 64, 28), (16, 96, 112), (144, 24, 56), (192, 32, 28))
+    },
+    **{
+        f"few, {c} to {m}": (Problem((1, c, n, n), (m, c, 1, 1)), "conv_few")
+        for c, m, n in ((64, 256, 56), (256, 128, 56), (512, 128, 28), (1024, 256, 14), (2048, 512, 7), (512, 2048, 7))
     },
     **{
         f"depthwise {c} {n} by {s}": (Problem((3, c, n, n), (c, 1, 3, 3), (1, 1, 1, 1), (s, s)), "conv_depthwise_mma")
@@ -46,7 +55,9 @@ def test_small_convolutions(request, name, tailed, place):
     problem, kernel = SMALL[name]
     if place == "hopper" and tailed and kernel == "conv_image" and name not in LONG:
         pytest.skip("compiling takes longest; the GPU computes all")
-    actual, expected, ran = computed(request.getfixturevalue(place), problem, F16, tailed=tailed)
+    actual, expected, ran = computed(
+        request.getfixturevalue(place), problem, F16, tailed=tailed, few=kernel == "conv_few"
+    )
     assert ran == {kernel}
     close(actual, expected)
 
@@ -56,7 +67,7 @@ def test_small_convolutions(request, name, tailed, place):
 def test_types(gpu, name):
     problem, kernel = SMALL[name]
     for stored in (BF16, F32) if kernel == "conv_image" else (BF16,):
-        actual, expected, ran = computed(gpu, problem, stored, tailed=True)
+        actual, expected, ran = computed(gpu, problem, stored, tailed=True, few=kernel == "conv_few")
         assert ran == {kernel}
         close(actual, expected)
 
@@ -65,22 +76,24 @@ def test_types(gpu, name):
 @pytest.mark.parametrize("name", REAL)
 def test_shapes_of_networks(gpu, name):
     problem, kernel = REAL[name]
-    actual, expected, ran = computed(gpu, problem, F16)
+    actual, expected, ran = computed(gpu, problem, F16, few=kernel == "conv_few")
     assert ran == {kernel}
     close(actual, expected)
 
 
 def sizes(one: Problem) -> conv_image.Sizes:
     rows, cols = (
-        n + before + behind - size + 1
+        (n + before + behind - size) // one.strides[0] + 1
         for n, size, before, behind in zip(one.x[2:], one.w[2:], one.pads[:2], one.pads[2:], strict=True)
     )
     chunks = -(-one.x[1] // 64)
-    return conv_image.Sizes(one.x[0], one.w[0], chunks, one.x[2:], one.w[2:], one.pads[:2], one.pads[2:], (rows, cols))
+    return conv_image.Sizes(
+        one.x[0], one.w[0], chunks, one.x[2:], one.w[2:], one.pads[:2], one.pads[2:], (rows, cols), one.strides[0]
+    )
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("name", ["rows", "whole images", "small images"])
+@pytest.mark.parametrize("name", ["rows", "whole images", "small images", "by two"])
 def test_every_tile_has_the_same_bits(gpu, name):
     problem = IMAGES[name]
     found = {(one.tall, one.images): one for many in (1, 2, 132) for one in conv_image.possible(sizes(problem), many)}
@@ -99,7 +112,7 @@ def test_what_a_tile_holds():
         for tile in conv_image.possible(one, 132):
             last = ((tile.images - 1) * tile.high + tile.tall - 1) * tile.wide + one.out[1] - 1
             assert last < tile.columns
-            assert (last + (one.kernel[0] - 1) * tile.wide + one.kernel[1]) * 128 <= tile.room
+            assert (last + one.beyond[0] * tile.wide + one.beyond[1] + 1) * one.line <= tile.room
             assert tile.room % 1024 == 0 and tile.shared_bytes <= 227 << 10
             assert tile.stages >= 1 and (tile.held or tile.weights >= min(4, one.chunks * one.taps))
             assert math.ceil(one.out[0] / tile.tall) == tile.bands and (tile.images == 1 or tile.bands == 1)

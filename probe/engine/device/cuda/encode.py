@@ -10,7 +10,7 @@ from cuda.bindings import driver  # pyright: ignore[reportAttributeAccessIssue] 
 
 from probe.engine.device.cuda.errors import CudaError
 from probe.engine.device.cuda.graphs import call
-from probe.engine.device.cuda.tensors.maps import SWIZZLED, TileMap
+from probe.engine.device.cuda.tensors.maps import TileMap
 
 Encoded = ctypes.Array[ctypes.c_ubyte]
 _SIZE, _ALIGNMENT = 128, 64  # bytes
@@ -42,9 +42,10 @@ def encoded(tile_map: TileMap) -> Encoded:
         "tf32": kinds.CU_TENSOR_MAP_DATA_TYPE_TFLOAT32,
     }["tf32" if layout.rounds else layout.format.name]
     swizzles = driver.CUtensorMapSwizzle
+    swizzled = {32: swizzles.CU_TENSOR_MAP_SWIZZLE_32B, 64: swizzles.CU_TENSOR_MAP_SWIZZLE_64B}
     fixed = (
         int(driver.CUtensorMapInterleave.CU_TENSOR_MAP_INTERLEAVE_NONE),
-        int(swizzles.CU_TENSOR_MAP_SWIZZLE_64B if layout.line < SWIZZLED else swizzles.CU_TENSOR_MAP_SWIZZLE_128B),
+        int(swizzled.get(layout.line, swizzles.CU_TENSOR_MAP_SWIZZLE_128B)),
         int(driver.CUtensorMapL2promotion.CU_TENSOR_MAP_L2_PROMOTION_L2_256B),
         int(driver.CUtensorMapFloatOOBfill.CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE),
     )

@@ -4,6 +4,9 @@
 #include "mma.cuh"
 
 struct Tile { const unsigned char* at; int by, deep; };  // from `at`; k begins `deep` values in
+#ifndef B_LINE
+#define B_LINE 128
+#endif
 #define DEEP (32 / (int)sizeof(TAB))  // of a product
 template <int BY> static Tile tile_at(const void* at) { return {(const unsigned char*)at, BY, 0}; }
 static Tile further(Tile tile, int bytes) { tile.at += bytes; return tile; }
@@ -14,10 +17,10 @@ template <int N> inline void wgmma_wait() {}
 inline void wgmma_pin(float&) {}
 
 // Value (line, k), where a line is a row of a or a column of b
-static float value_at(const Tile& tile, int line, int k) {
+static float value_at(const Tile& tile, int line, int k, int pitch = 128) {
     k += tile.deep;
-    unsigned long long place = (unsigned long long)tile.at + (tile.by ? line / 64 * 8192 + k * 128 + line % 64 * 2 : line * 128 + k * (int)sizeof(TAB));
-    place ^= (place >> 7 & 7) << 4;
+    unsigned long long place = (unsigned long long)tile.at + (tile.by ? line / 64 * 8192 + k * 128 + line % 64 * 2 : line * pitch + k * (int)sizeof(TAB));
+    place ^= (place >> 7 & (pitch / 16 - 1)) << 4;
     return read(*(const TAB*)place);
 }
 template <int N> static void wgmma(float (&c)[N], Tile a, Tile b) {
@@ -28,7 +31,7 @@ template <int N> static void wgmma(float (&c)[N], Tile a, Tile b) {
     for (int j = 0; j < N / 4; ++j)
         for (int e = 0; e < 2; ++e)
             for (int k = 0; k < DEEP; ++k) {
-                float right = value_at(b, 8 * j + 2 * (lane % 4) + e, k);
+                float right = value_at(b, 8 * j + 2 * (lane % 4) + e, k, B_LINE);
                 for (int i = 0; i < 2; ++i) c[4 * j + 2 * i + e] += left[i][k] * right;
             }
 }

@@ -1,8 +1,9 @@
-"""Conv whose window moves by one pixel, channels last: kernels/conv_image.cu, and the tile that should take least time."""
+"""Conv whose window moves by one pixel or two, channels last: kernels/conv_image.cu, and the tile that should take least time."""
 
 from __future__ import annotations
 
 import ctypes
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ _SHARED = 226 << 10  # bytes of shared memory for tiles
 _WEIGHTS = OUTPUTS * SWIZZLED  # bytes of those of a tap
 _STAGED = 4 * 32 * 20 * 4  # bytes in which a group turns its sums
 _MOST_STAGES, _MOST_WEIGHTS, _LEAST_WEIGHTS = 4, 12, 4  # images under way; weights of a tap under way
+_NARROW = 32  # bytes of a pixel, of which four make a chunk
 _ALONE = 116 << 10  # bytes of shared memory: more than half
 _BYTES, _MOST_BYTES = 4800.0, 45.0  # a cycle, from the L2 cache to all blocks and to one
 # Both models of times are off by a tenth, this one to the slow side where there are few pixels; what follows a convolution most often costs
@@ -36,6 +38,7 @@ class Sizes:
 
     Attributes:
         chunks: of channels, 128 bytes each.
+        line: bytes of a pixel in shared memory; 32 where four neighbours make a chunk.
         image: rows and columns; ``kernel``, ``before``, ``after``, ``out`` as in ``Window``.
     """
 
@@ -47,6 +50,21 @@ class Sizes:
     before: tuple[int, int]
     after: tuple[int, int]
     out: tuple[int, int]
+    stride: int = 1
+    line: int = SWIZZLED
+
+    @property
+    def parts(self) -> int:
+        """Of an image: where windows move by two pixels, even and odd rows and columns come apart."""
+        return self.stride**2
+
+    @property
+    def beyond(self) -> tuple[int, int]:
+        """Rows and columns of a part that are read behind those of the pixels; of the image, where there is one part."""
+        if self.stride == 1:
+            return self.kernel[0] - 1, self.kernel[1] - 1 + SWIZZLED // self.line - 1
+        down, right = ((size - 1 + pad % 2) // 2 for size, pad in zip(self.kernel, self.before, strict=True))
+        return down, right
 
     @property
     def taps(self) -> int:
@@ -94,9 +112,11 @@ class Tile:
 def refusal(gathered: Gathered) -> str | None:
     """Why a convolution is not computed so; None when it is."""
     one = gathered.window
-    if one.strides != (1, 1) or one.dilations != (1, 1) or math.prod(one.kernel) == 1:
-        return "windows that do not move by one pixel, have gaps or hold one"
-    if any(after > before for before, after in zip(one.before, one.after, strict=True)):
+    if one.strides not in ((1, 1), (2, 2)) or one.dilations != (1, 1) or math.prod(one.kernel) == 1:
+        return "windows that move by more than two pixels, have gaps or hold one"
+    if one.strides == (2, 2) and (min(*one.kernel, *one.image) == 1 or gathered.width != gathered.x.shape[3]):
+        return "windows that leave pixels out, or of pixels that lie together"
+    if one.strides == (1, 1) and any(after > before for before, after in zip(one.before, one.after, strict=True)):
         return "more padding behind than before"
     return None
 
@@ -123,9 +143,10 @@ def sizes_of(gathered: Gathered, outputs: int) -> Sizes:
     x, one = gathered.x, gathered.window
     assert x.format
     images, rows, columns, channels = x.shape
-    image = (rows, columns - gathered.width // channels + 1)
-    chunks = math.ceil(gathered.width * x.format.bytes / SWIZZLED)
-    return Sizes(images, outputs, chunks, image, one.kernel, one.before, one.after, one.out)
+    narrow = channels * x.format.bytes == _NARROW and gathered.width * x.format.bytes == SWIZZLED
+    image = (rows, columns if narrow else columns - gathered.width // channels + 1)
+    chunks, line = math.ceil(gathered.width * x.format.bytes / SWIZZLED), _NARROW if narrow else SWIZZLED
+    return Sizes(images, outputs, chunks, image, one.kernel, one.before, one.after, one.out, one.strides[0], line)
 
 
 @lru_cache(maxsize=1024)
@@ -139,7 +160,7 @@ def cycles(one: Tile, sizes: Sizes) -> float:
     """What a convolution should take, within a fifth of what 40 of them took on an H200."""
     rounds = math.ceil(math.ceil(sizes.images / one.images) * one.bands * sizes.across / one.blocks)
     step = 4 * max(one.columns / 2, 20)  # of a tap: four instructions
-    brought = one.wide * one.high * one.images * SWIZZLED * sizes.chunks
+    brought = one.wide * one.high * one.images * sizes.line * sizes.chunks * sizes.parts
     brought += 0 if one.held else sizes.chunks * sizes.taps * _WEIGHTS
     computed = max(sizes.chunks * sizes.taps * step, brought / min(_MOST_BYTES, _BYTES / one.blocks))
     stored = 2000 + 15.0 * one.columns
@@ -147,17 +168,20 @@ def cycles(one: Tile, sizes: Sizes) -> float:
 
 
 def possible(sizes: Sizes, multiprocessors: int) -> Iterator[Tile]:
-    (rows, columns), (height, width), out = sizes.image, sizes.kernel, sizes.out
-    wide = columns + sizes.before[1]
-    shapes = [(tall, 1, tall + height - 1) for tall in range(1, out[0] + 1)]
-    shapes += [(out[0], images, rows + sizes.before[0]) for images in range(2, sizes.images + 1)]
+    (rows, columns), out, (below, beside) = sizes.image, sizes.out, sizes.beyond
+    # the padding on the left of a row is that on the right of the row above; parts have none to share
+    wide, whole = (
+        (columns + sizes.before[1], rows + sizes.before[0]) if sizes.stride == 1 else (out[1] + beside, out[0] + below)
+    )
+    shapes = [(tall, 1, tall + below) for tall in range(1, out[0] + 1)]
+    shapes += [(out[0], images, whole) for images in range(2, sizes.images + 1)]
     for tall, images, high in shapes:
         needed = ((images - 1) * high + tall - 1) * wide + out[1]
         if needed > _COLUMNS[-1] or max(wide, high, images) > _MOST_BOX:
             continue
         instruction = next(one for one in _COLUMNS if one >= needed)
-        read = needed + (height - 1) * wide + width - 1  # pixels, padding behind the last row included
-        room = -(-max(read, wide * high * images) * SWIZZLED // 1024) * 1024
+        read = needed + below * wide + beside  # pixels, padding behind the last row included
+        room = -(-max(read, wide * high * images) * sizes.line // 1024) * 1024
         bands = math.ceil(out[0] / tall)
         places = math.ceil(sizes.images / images) * bands
         most = multiprocessors // sizes.across
@@ -172,7 +196,7 @@ def possible(sizes: Sizes, multiprocessors: int) -> Iterator[Tile]:
         weights = sizes.taps * sizes.chunks if held else min(_MOST_WEIGHTS, (left - 2 * room) // _WEIGHTS)
         if weights < min(_LEAST_WEIGHTS, sizes.taps * sizes.chunks):
             continue
-        used = sizes.chunks * math.ceil(places * sizes.across / blocks)
+        used = sizes.chunks * sizes.parts * math.ceil(places * sizes.across / blocks)
         stages = min(_MOST_STAGES, max(used, 1), (left - weights * _WEIGHTS) // room)
         yield Tile(tall, images, instruction, wide, high, room, stages, weights, held, turns, blocks, bands)
 
@@ -181,8 +205,7 @@ class Image(ctypes.Structure):
     """The struct of kernels/conv_image.cu."""
 
     _fields_ = tuple(
-        (name, ctypes.c_int)
-        for name in ("images", "height", "width", "outputs", "bands", "across", "tiles", "pad_top", "pad_left")
+        (name, ctypes.c_int) for name in ("images", "height", "width", "outputs", "bands", "across", "tiles")
     )
 
 
@@ -195,18 +218,17 @@ def launch(queue: Queue, product: Product, gathered: Gathered, tile: Tile) -> No
     macros = (
         ("TAB", stored.name), ("TF32", int(stored.bytes > 2)), ("ADDED", int(product.c is not None)), ("BN", tile.columns),
         ("WIDE", tile.wide), ("HIGH", tile.high), ("TALL", tile.tall), ("IMAGES", tile.images), ("ROWS", window.kernel[0]),
-        ("COLS", window.kernel[1]), ("CHUNKS", sizes.chunks), ("STAGES", tile.stages), ("ROOM", tile.room), ("WSTAGES", tile.weights),
-        ("HELD", int(tile.held)), ("TURNS", tile.turns), ("WEIGHTS", int(product.b.fixed)),
+        ("COLS", window.kernel[1]), ("LINE", sizes.line), ("STRIDE", sizes.stride), ("PAD_TOP", window.before[0]), ("PAD_LEFT", window.before[1]),
+        ("CHUNKS", sizes.chunks), ("STAGES", tile.stages), ("ROOM", tile.room), ("WSTAGES", tile.weights), ("HELD", int(tile.held)), ("TURNS", tile.turns), ("WEIGHTS", int(product.b.fixed)),
     )  # fmt: skip
     places = math.ceil(sizes.images / tile.images) * tile.bands
-    struct = Image(
-        sizes.images, *window.out, product.n, tile.bands, sizes.across, places * sizes.across, *window.before
-    )
+    struct = Image(sizes.images, *window.out, product.n, tile.bands, sizes.across, places * sizes.across)
+    address = (x.unrounded or x).address(queue.backend)
     queue.launch(
         product.source("conv_image.cu", "conv_image", macros),
         tile.blocks,
         128 * (tile.turns + 1),
-        TileMap((x.unrounded or x).address(queue.backend), _image_layout(gathered, tile)),
+        *(TileMap(address + skipped, layout) for skipped, layout in _image_layouts(gathered, tile, sizes.line)),
         TileMap(product.b.tensor.address(queue.backend), _weights_layout(product)),
         *product.arguments(queue),
         struct,
@@ -214,11 +236,17 @@ def launch(queue: Queue, product: Product, gathered: Gathered, tile: Tile) -> No
     )
 
 
-def _image_layout(gathered: Gathered, tile: Tile) -> TileLayout:
-    """What a tile reads of a chunk of channels."""
-    whole = gathered.layout(0)
-    box = (whole.box[0], tile.wide, tile.high, tile.images)
-    return TileLayout(whole.format, whole.extents, whole.strides, box, rounds=whole.rounds)
+def _image_layouts(gathered: Gathered, tile: Tile, line: int) -> Iterator[tuple[int, TileLayout]]:
+    """What a tile reads of a chunk of channels, of each part, and the bytes at which that begins."""
+    whole, step = gathered.layout(0), gathered.window.strides[0]
+    (channels, columns, rows, images), (pixel, row, image) = whole.extents, whole.strides
+    if line != SWIZZLED:
+        columns, channels = gathered.x.shape[2:]
+    box = (line // whole.format.bytes, tile.wide, tile.high, tile.images)
+    for down, right in itertools.product(range(step), range(step)):
+        extents = (channels, -(-(columns - right) // step), -(-(rows - down) // step), images)
+        strides = (pixel * step, row * step, image)
+        yield down * row + right * pixel, TileLayout(whole.format, extents, strides, box, rounds=whole.rounds)
 
 
 def _weights_layout(product: Product) -> TileLayout:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from probe.engine.assignment import EXACT
 from probe.engine.device.cuda.compiling.compile import Source
-from probe.engine.device.cuda.ops import conv_image, conv_patches, conv_point, depthwise_mma, ffma, wgmma
+from probe.engine.device.cuda.ops import conv_few, conv_image, conv_patches, conv_point, depthwise_mma, ffma, wgmma
 from probe.engine.device.cuda.ops.ending import Ending, storing, through
 from probe.engine.device.cuda.ops.ffma import Ffma
 from probe.engine.device.cuda.ops.product import Matrices, describe
@@ -153,6 +153,12 @@ def conv(
         conv_image.launch(queue, product, gathered, tile)
     elif tactic is None and form == "plain" and conv_point.is_chosen(product):
         conv_point.launch(queue, product)
+    elif (
+        tactic is None
+        and form == "plain"
+        and conv_few.is_chosen(product, queue.backend.arch, queue.backend.multiprocessors)
+    ):
+        conv_few.launch(queue, product)
     else:
         wgmma.launch(queue, product, tactic, None if form == "plain" else gathered)
     return [order.dense_when_asked(queue, one) for one in ending.stored]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from probe.engine.device.cuda.tensors.formats import Format
 
-SWIZZLED = 128  # bytes of a row of a tile; half of them where it says so
+SWIZZLED = 128  # bytes of a row of a tile; 64 or 32 where it says so
 _ALIGNMENT = 16  # bytes that addresses and strides divide by
 
 
@@ -47,7 +47,7 @@ class TileLayout:
 
     @property
     def line(self) -> int:
-        """Bytes of a row of a tile: 128 or 64; 16-byte pieces are swizzled among as many rows as change them all."""
+        """Bytes of a row of a tile: 128, 64 or 32; 16-byte pieces are swizzled among as many rows as change them all."""
         return self.box[0] * self.format.bytes
 
     @property
