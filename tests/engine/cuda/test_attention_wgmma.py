@@ -169,3 +169,23 @@ def test_who_takes_a_layer(problem, stored, arch, entry):
     tf32 = stored == "tf32"
     run(queue, [queue.empty(one, F32 if tf32 else stored) for one in shapes(problem)], problem, tf32=tf32)
     assert [source.entry for source, _ in backend.launched] == [entry]
+
+
+@pytest.mark.parametrize(
+    ("problem", "stored", "rounds", "turns"),
+    [
+        ((16, 12, 197, 197, 64, 0), F16, True, 2), ((8, 12, 256, 256, 64, 1), BF16, True, 2), ((1, 12, 256, 256, 64, 1), F16, True, 1),
+        ((16, 12, 197, 197, 64, 1), F16, True, 1), ((16, 12, 197, 197, 64, 0), F16, False, 1), ((16, 12, 197, 197, 64, 0), F32, False, 1),
+        ((32, 12, 128, 128, 64, 1), F16, True, 1), ((32, 12, 180, 180, 64, 0), F16, True, 1),
+    ],
+)  # fmt: skip
+def test_queries_in_turns(problem, stored, rounds, turns):
+    """Where blocks of 64 queries come in several rounds, and registers suffice."""
+    backend = NullBackend()
+    backend.arch = ARCH
+    queue = Queue(backend, 18)
+    x = [queue.empty(one, stored) for one in shapes(problem)]
+    run(queue, x, problem, rounds=rounds, tf32=stored is F32)
+    ((source, launched),) = backend.launched
+    assert dict(source.defines)["TURNS"] == turns
+    assert launched.grid[0] == problem[0] * problem[1] * -(-problem[2] // (64 * turns))

@@ -194,7 +194,8 @@ def attend(
     if variant is None and exact:
         variant = choose_warps(laid, queue.backend.multiprocessors)
     elif variant is None and attention_wgmma.takes(what, laid, queue.backend.arch):
-        variant = choose_groups(laid, queue.backend.multiprocessors, wide=what.wide)
+        masked = any(not one.is_scalar for one in read)
+        variant = choose_groups(laid, queue.backend.multiprocessors, wide=what.wide, masked=masked)
     if variant is None:
         elements = max(depth, width) * stored.bytes // 2
         variant = choose(queries, keys, elements, batches, queue.backend.multiprocessors)

@@ -173,19 +173,24 @@ def takes(what: Attention, laid: Laid, arch: str) -> bool:
     )
 
 
-def choose_groups(laid: Laid, multiprocessors: int, *, wide: bool) -> Groups | Held | None:
+def choose_groups(laid: Laid, multiprocessors: int, *, wide: bool, masked: bool = False) -> Groups | Held | None:
     """Tiles of what ``takes`` has nothing against; None where attention.cu takes less time, by what an H200 took.
 
     Args:
         wide: nothing rounds weights.
+        masked: steps read something for each score or key.
     """
     queries, keys, *_ = laid.sizes
-    blocks, narrow = math.prod(laid.batch) * math.ceil(queries / _ROWS), laid.elements == _NARROW
+    tall, narrow, tf32 = math.ceil(queries / _ROWS), laid.elements == _NARROW, laid.operands[0].format is F32
+    blocks = math.prod(laid.batch) * tall
     if narrow and keys <= _HELD and 4 * queries >= 3 * _ROWS and 3 * blocks >= multiprocessors:
-        return Held(-(-keys // 16) * 16)
-    if laid.operands[0].format is F32 or keys < _LONG or blocks < multiprocessors:
+        held = Held(-(-keys // 16) * 16)
+        several = blocks > multiprocessors * held.blocks and tall % 2 == 0  # rounds of blocks
+        fits = not wide and not tf32 and (not masked or held.blocks == 2)  # registers do
+        return replace(held, turns=2) if several and fits and keys > 2 * _ROWS else held
+    if tf32 or keys < _LONG or blocks < multiprocessors:
         return None
-    return Groups(3 if narrow and not wide else 2, 64)  # as registers allow
+    return Groups(3 if narrow and not wide else 2, 64, holds=narrow == wide)  # as registers allow
 
 
 def launch(
@@ -225,10 +230,13 @@ def launch_held(queue: Queue, laid: Laid, around: Around, kept: Sequence[Tensor]
     assert stored and store
     tf32, first = stored is F32, (around.queries, around.keys, around.values)
     rounds = [tf32 and not _unrounded(one).steps for one in first]
+    blocks = (
+        min(variant.blocks, 2) if tf32 and variant.keys > 2 * _ROWS else variant.blocks
+    )  # weights are numbers of 32 bits
     if tf32:
         around = replace(around, **{name: _unrounded(one) for name, one in zip(_OPERANDS, first, strict=True)})
     macros = (
-        ("TAB", stored.name), ("TY", store.name), ("DEPTH", _NARROW), ("WIDTH", _NARROW), ("BK", variant.keys), ("BLOCKS", variant.blocks),
+        ("TAB", stored.name), ("TY", store.name), ("DEPTH", _NARROW), ("WIDTH", _NARROW), ("BK", variant.keys), ("BLOCKS", blocks),
         ("TURNS", variant.turns), *around.macros, ("WIDE", int(wide)), ("TF32", int(tf32)),
     )  # fmt: skip
     text = text_of(around, stored.name, even=keys % 2 == 0, file=HELD_FILE)
