@@ -38,6 +38,7 @@ class Clock(NullBackend):
         super().__init__()
         self.costs = {
             "matmul_wgmma": 2.0,
+            "conv_image": 2.0,
             "conv_mma": 3.0,
             "conv_simt": 9.0,
             "conv_direct": 9.0,
