@@ -11,7 +11,7 @@ import pytest
 from probe.engine.device.cuda.errors import OutOfMemory, Unsupported
 from probe.engine.device.cuda.passing import Passing
 from probe.engine.device.cuda.queue import Queue
-from probe.engine.device.cuda.runs.shared import SparePinned
+from probe.engine.device.cuda.runs.shared import Desks
 from probe.engine.device.cuda.sums import pairs as summing
 from probe.engine.device.cuda.sums.pairs import Pairs, measure
 from probe.engine.device.cuda.tensors.formats import BF16, F16, F32, I64
@@ -135,18 +135,18 @@ def test_many_pairs_are_fetched_together(host):
 def test_sums_come_back_while_others_are_made(backend, monkeypatch):
     """Through memory that later comparisons use again, without a trace in what was read from it."""
     monkeypatch.setattr(summing, "_HELD", 2000)  # launched two by two
-    spare, pinned, found = SparePinned(backend), backend.pinned, []
+    desks, pinned, found = Desks(backend), backend.pinned, []
     taken: list[int] = []
     monkeypatch.setattr(backend, "pinned", lambda nbytes: taken.append(nbytes) or pinned(nbytes), raising=False)
     for times in (1, 2, 3):
-        ahead, behind = Pairs(Queue(backend, 18), spare=spare), Pairs(Queue(backend, 18))
+        ahead, behind = Pairs(Queue(backend, 18), desks=desks), Pairs(Queue(backend, 18))
         for k in range(5):
             actual, golden = pair((2, 3, 5, 5), "plain")
             given = host_tensor(actual * (times + k)), host_tensor(golden), Measure(floor=1e-3), Rows(2, 3)
             ahead.add(*given, worst=True)
             behind.add(*given, worst=True)
         found.append((ahead.fetch(), behind.fetch()))
-    assert len(taken) == 2, "of the first of three comparisons"
+    assert len(taken) == 3 + 9, "of the first of three that have memory in common, of all that have their own"
     for sent, fetched in found:
         for (one, places), (other, expected) in zip(sent, fetched, strict=True):
             assert repr(one) == repr(other) and places == expected

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -12,11 +13,10 @@ import numpy as np
 from probe.engine.device.cuda.tensors.tensor import Buffer
 
 if TYPE_CHECKING:
-    from probe.engine.device.cuda.backend import Backend
+    from probe.engine.device.cuda.backend import Backend, Event
 
 Array = np.ndarray[Any, Any]
 _THREADS, _PIECE = 4, 2 << 20  # bytes that are worth a thread
-_LEAST = 1 << 20  # bytes of spare memory
 
 
 def copy_bytes(to: Array, origin: Array) -> None:
@@ -63,22 +63,37 @@ class SharedMemory:
         return self._pinned
 
 
-class SparePinned:
-    """Page-locked memory for what comes back while others are computed: lent piece by piece, since asking the driver for it takes a millisecond."""
+@dataclass(slots=True)
+class Desk:
+    """As much memory on the device as on the host, page-locked, and a moment to be noted."""
+
+    device: Buffer
+    host: Array
+    there: Event
+
+    @property
+    def nbytes(self) -> int:
+        return self.device.nbytes
+
+
+class Desks:
+    """Lent, and lent again when they are given back: asking the driver for pinned memory takes a millisecond."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
-        self._spare: list[Array] = []
+        self._free: list[Desk] = []
 
-    def take(self, nbytes: int) -> Array:
-        """At least so many bytes.
+    def take(self, nbytes: int) -> Desk:
+        """Of at least so many bytes.
 
         Raises:
             CudaError: out of memory.
         """
-        fits = [at for at, one in enumerate(self._spare) if one.size >= nbytes]
-        return self._spare.pop(fits[-1]) if fits else self._backend.pinned(max(nbytes, _LEAST))
+        fits = [at for at, one in enumerate(self._free) if one.nbytes >= nbytes]
+        if fits:
+            return self._free.pop(fits[-1])
+        return Desk(Buffer(self._backend, nbytes), self._backend.pinned(nbytes), self._backend.event())
 
-    def give(self, array: Array) -> None:
-        """Back what was taken, whole; nothing is copied there any more."""
-        self._spare.append(array)
+    def give(self, desk: Desk) -> None:
+        """Back what was taken; nothing is copied to or from its host side any more."""
+        self._free.append(desk)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from probe.engine.device.cuda.errors import OutOfMemory, Unsupported
-from probe.engine.device.cuda.runs.shared import SparePinned
+from probe.engine.device.cuda.runs.shared import Desks
 from probe.engine.device.cuda.sums.agreement import Agreements, PendingColumns, PendingRows
 from probe.engine.device.cuda.sums.counts import Counts
 from probe.engine.device.cuda.sums.pairs import Pairs
@@ -120,14 +120,14 @@ def handed_out(tensor: Tensor, backend: Backend) -> Iterator[tuple[str, Array | 
 class Comparing:
     """As ``Comparison``."""
 
-    def __init__(self, queue: Queue, worst: int, spare: SparePinned | None = None) -> None:
+    def __init__(self, queue: Queue, worst: int, desks: Desks | None = None) -> None:
         """
         Args:
-            spare: as for ``Pairs``.
+            desks: as for ``Pairs``.
         """
         self._queue = queue
         self._pairs, self._counts, self._agreements = (
-            Pairs(queue, max(1, worst), spare),
+            Pairs(queue, max(1, worst), desks),
             Counts(queue),
             Agreements(queue),
         )
@@ -190,7 +190,7 @@ class ComparesPairs:
 
     queue: Queue
     _run_layer: Callable[..., dict[int, Tensor]]
-    _spare: SparePinned | None = None
+    _desks: Desks | None = None
 
     def evaluate_held(
         self, layer: Layer, feeds: Mapping[str, Array | Resident], plan: Plan
@@ -217,9 +217,9 @@ class ComparesPairs:
     def comparing(self, worst: int = 5) -> Comparing:
         """As ``Compares.comparing``."""
         self.queue.backend.enter()
-        if self._spare is None:
-            self._spare = SparePinned(self.queue.backend)
-        return Comparing(self.queue, worst, self._spare)
+        if self._desks is None:
+            self._desks = Desks(self.queue.backend)
+        return Comparing(self.queue, worst, self._desks)
 
     def room(self) -> int:
         """As ``Compares.room``."""

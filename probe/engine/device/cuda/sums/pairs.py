@@ -14,15 +14,14 @@ import numpy as np
 
 from probe.engine.device.cuda.compiling.compile import Source
 from probe.engine.device.cuda.errors import Unsupported
+from probe.engine.device.cuda.runs.shared import Desks
 from probe.engine.device.cuda.sums.worst import Walk, Worst
-from probe.engine.device.cuda.tensors.formats import F32, I32
-from probe.engine.device.cuda.tensors.tensor import host_tensor
+from probe.engine.device.cuda.tensors.formats import F32
 from probe.engine.device.pairs import Measure, PairSums, PairWorst, Rows
 
 if TYPE_CHECKING:
-    from probe.engine.device.cuda.backend import Event
     from probe.engine.device.cuda.queue import Queue
-    from probe.engine.device.cuda.runs.shared import SparePinned
+    from probe.engine.device.cuda.runs.shared import Desk
     from probe.engine.device.cuda.tensors.formats import Format
     from probe.engine.device.cuda.tensors.tensor import Tensor
 
@@ -49,6 +48,9 @@ _MAXIMA = 1 << 18  # of the items and channels of so many pairs
 _LARGEST = 1 << 30  # elements of a row
 _COUNTED = (1 << 32) - 1  # elements of a pair
 _WHOLE = Rows()
+# Bytes from the beginning of what is made of pairs
+_CLASSES_AT = _PAIRS * len(_VALUES) * 8
+_MAXIMA_AT = _CLASSES_AT + _PAIRS * len(_CLASSES) * 4
 # As in kernels/pairs_last.cu
 _LAST, _QUAD, _CHANNELS = "last", 4, 2048
 _LAST_BLOCKS, _PIXELS = 2, 4
@@ -90,13 +92,12 @@ class _Chunk:
     """Pairs that are launched together.
 
     Attributes:
-        made: what is fetched: joined values, classes, maxima. ``base``: where it lies.
+        desk: where lie: joined values, classes, maxima, which are fetched; the table of jobs. ``base``: where they begin.
         jobs: until they are launched, with their tensors; ``held``: bytes of these.
         pairs: elements, rows and place among the maxima of each.
-        ahead: where what was made comes to while others are made, and when it is there.
     """
 
-    made: Tensor
+    desk: Desk
     base: int
     maxima: int
     pairs: list[tuple[int, Rows, int]]
@@ -105,20 +106,15 @@ class _Chunk:
     launched: bool = False
     jobs: list[_Job] = field(default_factory=list)
     worst: Worst | None = None
-    ahead: tuple[Array, Event] | None = None
 
     @property
-    def nbytes(self) -> int:
-        """Of what is fetched."""
-        return self.maxima_at + 4 * self.used
+    def fetched(self) -> Array:
+        """What was made, on the host."""
+        return self.desk.host[: _MAXIMA_AT + 4 * self.used]
 
     @property
-    def classes_at(self) -> int:
-        return _PAIRS * len(_VALUES) * 8
-
-    @property
-    def maxima_at(self) -> int:
-        return self.classes_at + _PAIRS * len(_CLASSES) * 4
+    def table_at(self) -> int:
+        return _MAXIMA_AT + 4 * self.maxima
 
 
 class Pairs:
@@ -127,11 +123,11 @@ class Pairs:
 
     Args:
         most: largest errors that are looked up of pairs that ask for it.
-        spare: memory for sums to come back to while others are made; None: all come back at the end.
+        desks: memory, used again by whoever compares next.
     """
 
-    def __init__(self, queue: Queue, most: int = 5, spare: SparePinned | None = None) -> None:
-        self._queue, self._most, self._spare = queue, most, spare
+    def __init__(self, queue: Queue, most: int = 5, desks: Desks | None = None) -> None:
+        self._queue, self._most, self._desks = queue, most, desks or Desks(queue.backend)
         self._blocks = _BLOCKS * queue.backend.multiprocessors  # of one pair, at most
         self._parts: Tensor | None = None
         self._chunks: list[_Chunk] = []
@@ -193,38 +189,19 @@ class Pairs:
         self._order.append((len(self._chunks) - 1, at))
         if chunk.held >= _HELD or len(chunk.pairs) == _WAITING:
             self._launch()
-            if self._spare is not None:
-                self._send_back(chunk, self._spare)
         return len(self._order) - 1
-
-    def _send_back(self, chunk: _Chunk, spare: SparePinned) -> None:
-        raw, there = spare.take(chunk.nbytes), self._queue.backend.event()
-        self._queue.backend.download(raw[: chunk.nbytes], chunk.base, wait=False)
-        there.note()
-        chunk.ahead = raw, there
-
-    def _raw(self, chunk: _Chunk) -> Array:
-        """What was made of a chunk; waits for it."""
-        if chunk.ahead is None:
-            raw = np.empty(chunk.nbytes, np.uint8)
-            self._queue.backend.download(raw, chunk.base)
-            return raw
-        raw, there = chunk.ahead
-        there.wait()
-        return raw[: chunk.nbytes]
 
     def fetch(self) -> list[tuple[PairSums, tuple[PairWorst, ...]]]:
         """All sums asked for, in order, with the largest errors of those that asked for them; waits for them."""
         self._launch()
         made: list[list[tuple[PairSums, tuple[PairWorst, ...]]]] = []
         for chunk in self._chunks:
-            sums = _sums(self._raw(chunk), chunk)
-            if self._spare is not None and chunk.ahead is not None:
-                self._spare.give(chunk.ahead[0])
-                chunk.ahead = None
+            chunk.desk.there.wait()
             worst = chunk.worst.fetch() if chunk.worst is not None else [()] * len(chunk.pairs)
-            made.append(list(zip(sums, worst, strict=True)))
+            made.append(list(zip(_sums(chunk.fetched, chunk.pairs), worst, strict=True)))
         found = [made[chunk][at] for chunk, at in self._order]
+        for chunk in self._chunks:
+            self._desks.give(chunk.desk)
         self._chunks, self._order = [], []
         return found
 
@@ -238,8 +215,8 @@ class Pairs:
         if self._parts is None:
             self._parts = self._queue.empty((_PAIRS * len(_VALUES) * self._blocks * 2,), F32)  # doubles
         room = max(_MAXIMA, maxima)
-        made = self._queue.empty(((_PAIRS * (len(_VALUES) * 2 + len(_CLASSES)) + room),), I32)
-        self._chunks.append(_Chunk(made, made.address(self._queue.backend), room, []))
+        desk = self._desks.take(_MAXIMA_AT + 4 * room + _PAIRS * (_JOB.size + 4))
+        self._chunks.append(_Chunk(desk, desk.device.address, room, []))
         return self._chunks[-1]
 
     def _launch(self) -> None:
@@ -249,26 +226,26 @@ class Pairs:
         chunk, parts = self._chunks[-1], self._parts
         assert parts is not None
         queue, base = self._queue, chunk.base
-        words = (chunk.maxima_at - chunk.classes_at) // 4 + chunk.used
+        words = (_MAXIMA_AT - _CLASSES_AT) // 4 + chunk.used
         queue.launch(
             Source("pairs.cu", "pairs_clear", (("ENTRY_CLEAR", 1),)), min(self._blocks, -(-words // _THREADS)), _THREADS,
-            ctypes.c_void_p(base + chunk.classes_at), ctypes.c_longlong(words),
+            ctypes.c_void_p(base + _CLASSES_AT), ctypes.c_longlong(words),
         )  # fmt: skip
         by_form: dict[tuple[int | str, ...], list[int]] = {}
         for at, job in enumerate(chunk.jobs):
             by_form.setdefault(job.form, []).append(at)
-        table, forms = self._table(chunk, list(by_form.values()))
-        begin, length = table.address(queue.backend), len(chunk.jobs)
+        forms = self._table(chunk, list(by_form.values()))
+        begin, length = base + chunk.table_at, len(chunk.jobs)
         for form, (first, count, blocks) in zip(by_form, forms, strict=True):
             source, ring = _parts_source((*form, self._blocks))
             queue.launch(
                 source, blocks, _THREADS, ctypes.c_void_p(begin + first * _JOB.size),
                 ctypes.c_void_p(begin + length * _JOB.size + 4 * first), ctypes.c_int(count), queue.at(parts),
-                ctypes.c_void_p(base + chunk.classes_at), shared_bytes=ring,
+                ctypes.c_void_p(base + _CLASSES_AT), shared_bytes=ring,
             )  # fmt: skip
         queue.launch(
             Source("pairs.cu", "pairs_join", (("BLOCKS", self._blocks), ("ENTRY_JOIN", 1))), length, _THREADS, queue.at(parts),
-            ctypes.c_void_p(base + chunk.classes_at), ctypes.c_void_p(base),
+            ctypes.c_void_p(base + _CLASSES_AT), ctypes.c_void_p(base),
         )  # fmt: skip
         walks = [
             Walk(j.actual, j.golden, j.span, j.blocks, j.how.threshold, j.images) if j.worst else None
@@ -278,12 +255,14 @@ class Pairs:
             stride = len(_VALUES) * self._blocks * 8
             errors = parts.address(queue.backend) + _VALUES.index("max_abs") * self._blocks * 8
             chunk.worst = Worst(queue, walks, errors, stride, most=self._most)
+        queue.backend.download(chunk.fetched, base, wait=False)
+        chunk.desk.there.note()
         chunk.jobs, chunk.launched = [], True
 
-    def _table(self, chunk: _Chunk, forms: list[list[int]]) -> tuple[Tensor, list[tuple[int, int, int]]]:
-        """Jobs of each form one behind the other, behind them the first block of each; and of each form its first job, how many, and blocks."""
+    def _table(self, chunk: _Chunk, forms: list[list[int]]) -> list[tuple[int, int, int]]:
+        """Jobs of each form one behind the other, behind them the first block of each, to the device; of each form its first job, how many, blocks."""
         backend, rows, firsts, found = self._queue.backend, [], [], []
-        maxima = chunk.base + chunk.maxima_at
+        maxima = chunk.base + _MAXIMA_AT
         for places in forms:
             blocks = 0
             begin = len(rows)
@@ -300,8 +279,11 @@ class Pairs:
                 firsts.append(blocks)
                 blocks += job.blocks
             found.append((begin, len(places), blocks))
-        raw = b"".join(rows) + np.array(firsts, np.int32).tobytes()
-        return host_tensor(np.frombuffer(raw, np.uint8)), found
+        raw = np.frombuffer(b"".join(rows) + np.array(firsts, np.int32).tobytes(), np.uint8)
+        table = chunk.desk.host[chunk.table_at : chunk.table_at + raw.size]
+        table[:] = raw
+        backend.upload(chunk.base + chunk.table_at, table)
+        return found
 
 
 def _packed(places: tuple[int, ...], measure: tuple[float, ...], rows: tuple[int, ...]) -> bytes:
@@ -364,16 +346,16 @@ def _parts_source(form: tuple[Any, ...]) -> tuple[Source, int]:
     return Source("pairs.cu", "pairs_parts", (*zip(names, macros, strict=True), *more)), ring
 
 
-def _sums(raw: Array, chunk: _Chunk) -> list[PairSums]:
+def _sums(raw: Array, pairs: list[tuple[int, Rows, int]]) -> list[PairSums]:
     """Of all pairs of a chunk, from what was fetched."""
-    all_values = raw[: chunk.classes_at].view(np.float64).reshape(_PAIRS, len(_VALUES))[: len(chunk.pairs)].tolist()
-    all_classes = raw[chunk.classes_at : chunk.maxima_at].view(np.uint32).reshape(_PAIRS, len(_CLASSES))
+    all_values = raw[:_CLASSES_AT].view(np.float64).reshape(_PAIRS, len(_VALUES))[: len(pairs)].tolist()
+    all_classes = raw[_CLASSES_AT:_MAXIMA_AT].view(np.uint32).reshape(_PAIRS, len(_CLASSES))[: len(pairs)]
     aside = all_classes.view(np.float32)[:, _CLASSES.index("sentinel_error")].tolist()
     counted = all_classes.tolist()
-    maxima = raw[chunk.maxima_at :].view(np.float32).astype(np.float64)
+    maxima = raw[_MAXIMA_AT:].view(np.float32).astype(np.float64)
     return [
         _named(values, classes, error, maxima, pair)
-        for values, classes, error, pair in zip(all_values, counted, aside, chunk.pairs, strict=False)
+        for values, classes, error, pair in zip(all_values, counted, aside, pairs, strict=True)
     ]
 
 
