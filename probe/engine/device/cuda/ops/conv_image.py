@@ -173,8 +173,8 @@ def possible(sizes: Sizes, multiprocessors: int) -> Iterator[Tile]:
     wide, whole = (
         (columns + sizes.before[1], rows + sizes.before[0]) if sizes.stride == 1 else (out[1] + beside, out[0] + below)
     )
-    shapes = [(tall, 1, tall + below) for tall in range(1, out[0] + 1)]
-    shapes += [(out[0], images, whole) for images in range(2, sizes.images + 1)]
+    shapes = [(tall, 1, tall + below) for tall in range(1, min(out[0], _MOST_BOX) + 1)]
+    shapes += [(out[0], images, whole) for images in range(2, min(sizes.images, _MOST_BOX) + 1)]
     for tall, images, high in shapes:
         needed = ((images - 1) * high + tall - 1) * wide + out[1]
         if needed > _COLUMNS[-1] or max(wide, high, images) > _MOST_BOX:
