@@ -1,7 +1,7 @@
 """What an evaluation of `probe find --device cuda` costs, and a new assignment of a deep network.
 
     python -m tests.bench.cuda_find [--only resnet50 b32] [--fusion full] [--evaluations 16]
-    python -m tests.bench.cuda_find --net vit_b_16
+    python -m tests.bench.cuda_find --net vit_b_16 [--folder KEPT]
 
 The oracle of the search itself: golden is the network in FP32; each evaluation is an assignment that was never asked for before (half of the layers
 kept in FP32), its outputs brought to the host and judged there. Kernels of all mixtures are compiled before, as by `find`. `again` is an assignment
@@ -74,6 +74,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--only", default="resnet50 b32")
     parser.add_argument("--net", default="", help="a network of network_exports.py instead")
+    parser.add_argument("--folder", type=Path, help="where networks of torch are kept")
     parser.add_argument("--fusion", default="full")
     parser.add_argument("--evaluations", type=int, default=16)
     given = parser.parse_args()
@@ -83,7 +84,7 @@ def main() -> None:
             from tests.bench.network_exports import chosen, export
 
             begin, net = time.perf_counter(), chosen(given.net)[0]
-            job = Job(net.name, export(net, Path(folder)), net.inputs())
+            job = Job(net.name, export(net, given.folder or Path(folder)), net.inputs())
             print(f"exported by torch in {time.perf_counter() - begin:.1f} s", flush=True)
             evaluated(job, given, backend)
             return
