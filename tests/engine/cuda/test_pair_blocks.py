@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -12,6 +14,8 @@ from probe.engine.device.cuda.tensors.formats import BF16, F16, F32, Format
 from probe.engine.device.cuda.tensors.tensor import host_tensor
 from probe.engine.device.pairs import Measure, Rows
 from probe.precision import round_to
+from tests.engine.cuda.test_pairs_last import EXACT, MAXIMA, both_ways
+from tests.engine.cuda.test_pairs_last import SUMMED as NEAR
 
 THRESHOLD, FLOOR = 1e6, 3e-3
 ODD = {"actual": (np.nan, np.inf, -np.inf), "golden": (np.nan, np.inf, -np.inf, -3e38, 2e6)}
@@ -22,9 +26,12 @@ SUMMED = ("abs_error", "squared_error", "golden_squared", "actual_squared", "dot
 def short(monkeypatch, request):
     """Blocks of so few turns, so that few elements are many blocks; more of them than are on their way at a time."""
     monkeypatch.setattr(summing, "_TURNS", request.param)
-    summing._cut.cache_clear()
+    cuts = summing._cut, summing._cut_last
+    for one in cuts:
+        one.cache_clear()
     yield
-    summing._cut.cache_clear()
+    for one in cuts:
+        one.cache_clear()
 
 
 def made(size: int, stored: Format, *, odd: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -92,3 +99,20 @@ def test_largest_errors_of_many_blocks(backend, short, values):
     first = np.lexsort((np.arange(golden.size), -error))[:5]
     found = [(one.place, one.error, one.golden) for one in sorted(worst, key=lambda one: (-one.error, one.place))]
     assert found == [(int(at), error[at], golden[at]) for at in first]
+
+
+@pytest.mark.parametrize("odd", [False, True])
+@pytest.mark.parametrize("shape", [(3, 8, 40, 41), (2, 96, 7, 7), (2, 2048, 7, 7), (1, 1100, 5, 9), (5, 256, 3, 3)])
+def test_channels_last_in_many_blocks(backend, short, shape, odd):
+    """Blocks that begin and end within an image, parts of channels that are walked one after the other."""
+    for stored in (F16, F32):
+        actual, golden = (one.reshape(shape) for one in made(math.prod(shape), stored, odd=odd))
+        how = Measure(THRESHOLD, THRESHOLD, FLOOR, 1e-2, 1e-3)
+        expected, found, places, others = both_ways(backend, actual, golden, stored, how)
+        for name in EXACT:
+            assert getattr(found, name) == getattr(expected, name), name
+        for name, near in NEAR.items():
+            assert math.isclose(getattr(found, name), getattr(expected, name), rel_tol=near), name
+        for name in MAXIMA:
+            np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), name)
+        assert places == others
