@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import zlib
@@ -42,6 +43,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         (mine if zlib.crc32(item.nodeid.encode()) % count == index - 1 else others).append(item)
     items[:] = mine
     config.hook.pytest_deselected(items=others)
+
+
+def pytest_collection_finish() -> None:
+    """Ten thousand tests and what they import stay until the end: looking through them for garbage again and again took a tenth of the time."""
+    gc.collect()
+    gc.freeze()
 
 
 def _folder(variable: str, beside: str) -> Path | None:
