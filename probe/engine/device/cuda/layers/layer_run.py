@@ -36,12 +36,10 @@ Weigh = Callable[[ir.Value, str], Tensor]  # a weight rounded to a precision, or
 LONG = frozenset(
     "Erf Tanh Gelu Softplus Mish Sin Cos Tan Asin Acos Atan Sinh Cosh Asinh Acosh Atanh Log Selu Elu Celu".split()
 )
-# Those of them that take a dozen where tensors have 16 bits (kernels/narrow.cuh): the same with its erf GELU 34 us, apart 39; 256 x 3072 x 768 with
-# a GELU by tanh 6.6, apart 8.7.
-SHORT_LOW = frozenset(("Erf", "Tanh"))
-# Those that a product of TF32 on tensor cores takes along all the same, since apart they read and write four bytes an element: the same with its erf GELU
-# 68 us, apart 73; 1024 x 3072 x 768 22.7, apart 25.6.
-SHORT_TF32 = frozenset(("Erf",))
+# Those of them that take a dozen where tensors have 16 bits (kernels/narrow.cuh): the same with its erf GELU 32 us, apart 39; 256 x 3072 x 768 with
+# a GELU by tanh 6.6, apart 8.7. In TF32 they take as many as in FP32, but apart a product of tensor cores writes and reads four bytes an element for
+# them: 1024 x 3072 x 768 with its erf GELU 22.0, apart 25.4; 256 x 3072 x 768 with a GELU by tanh 9.8, apart 12.4.
+SHORT = frozenset(("Erf", "Tanh"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,8 +304,7 @@ class LayerRun:
 
     def _worth_taking(self, product: ir.Node, made: ir.Value, nodes: Sequence[ir.Node]) -> Sequence[ir.Node]:
         """Of the nodes behind a product those before the first long function, up to where least has to be stored."""
-        short = SHORT_TF32 if self._multiplies_tf32(product) else frozenset() if self._low is F32 else SHORT_LOW
-        long = LONG - short
+        long = LONG - SHORT if self._low is not F32 or self._multiplies_tf32(product) else LONG
         before = next((at for at, node in enumerate(nodes) if node.op_type in long), None)
         if before is None:
             return nodes
