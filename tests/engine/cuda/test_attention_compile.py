@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from probe.engine.device.cuda.compiling import compile as compiling
-from probe.engine.device.cuda.compiling.compile import Compiler, Source
+from probe.engine.device.cuda.compiling.compile import Source
 from probe.engine.device.cuda.layers.chain import Step
 from probe.engine.device.cuda.layers.pointwise import Reading
 from probe.engine.device.cuda.ops.attention import Attention, Variant, attend, view
@@ -17,6 +17,7 @@ from probe.engine.device.cuda.ops.attention_wgmma import Groups, Held
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.tensors.formats import BF16, F16, F32, Format
 from probe.engine.device.cuda.tensors.tensor import host_tensor
+from tests.engine.cuda.assembled import assembled
 from tests.engine.cuda.attention_problem import run, shapes
 from tests.engine.cuda.null_backend import NullBackend
 from tests.engine.cuda.test_wgmma_compile import SHARED, log_of
@@ -80,7 +81,7 @@ def source_of(
 
 def within_budget(name: str, arch: str, stored: Format) -> None:
     elements, keys, variant, registers = TABLE[name]
-    used = Compiler(arch, None)(source_of(elements, keys, variant, stored)).resources
+    _, used = assembled(source_of(elements, keys, variant, stored), arch)
     assert used.spilled_bytes <= (SPILLED if variant.registers < 255 else 0) and used.registers <= registers, used
 
 
@@ -106,7 +107,7 @@ def test_every_mixture_of_formats_compiles(made, wide):
         for variant in (Variant(1, 1, 32, 2, 16), Variant(1, 2, 32, 2, 0), Variant(1, 1, 32, 2, 0, 255, 2)):
             if made in (F32, stored):
                 source = source_of(16, 16 if variant.held else 40, variant, stored, made, wide=wide)
-                assert not Compiler("sm_90a", None)(source).resources.spilled_bytes
+                assert not assembled(source)[1].spilled_bytes
 
 
 # elements, variant, weights are not rounded
