@@ -28,6 +28,7 @@ from probe.errors import InputError
 Array = np.ndarray[Any, Any]
 _KEEP_ALL = 1 << 62  # bytes the pool holds on to
 _OVERLAPS = 9  # major compute capability from which a kernel may begin before the one before it has ended
+_FORKED = "a process that was forked from one that uses the GPU cannot use it: start it anew (multiprocessing: spawn)"
 
 
 class Driver:
@@ -77,7 +78,7 @@ class Driver:
 
     def enter(self) -> None:
         """As ``Backend.enter``."""
-        call(driver.cuCtxSetCurrent(self._context), "entering the GPU's context")
+        call(driver.cuCtxSetCurrent(self._context), "entering the GPU's context", hint=_FORKED)
 
     @property
     def handle(self) -> int:
