@@ -10,7 +10,8 @@ from unittest import mock
 from probe.engine.device.cuda.compiling import compile as compiling
 from probe.engine.device.cuda.compiling.compile import Compiler, Resources, Source, headers_of, options_of, resources_of
 
-FOLDER = Path(__file__).resolve().parents[3] / ".pytest_cache" / "d" / "assembled"  # what pytest keeps, and --cache-clear removes
+# Beside what pytest keeps: --cache-clear removes it.
+FOLDER = Path(__file__).resolve().parents[3] / ".pytest_cache" / "d" / "assembled"
 
 
 @cache
