@@ -209,13 +209,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) attention_wgmma(
         auto weigh = [&](Scores& s, int t, bool last) {
             step(s, beside, t * BK + column, last);
 #if ONLINE
-#pragma unroll
-            for (int half = 0; half < 2; ++half) {  // from the row's first score, until one comes that lies too far above
-                Row& row = rows[half];
-                float first = __shfl_sync(0xffffffffu, s[0][half * 2], lane / 4 * 4);
-                row.top = row.top == LOWEST ? first : row.top;
-                row.from(row.top == LOWEST ? 0.f : row.top);
-            }
             Scores parts;
             float sums_of[2];
             auto take = [&] {
