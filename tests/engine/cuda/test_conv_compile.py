@@ -19,7 +19,6 @@ CASES = {
     "one group": ((32, 256, 256, 14, 3, 1, 1), "conv_image", 255),
     "whole images": ((32, 512, 512, 7, 3, 1, 1), "conv_image", 255),
     "a stem": ((32, 3, 64, 224, 7, 2, 1), "conv_image", 168),
-    "by two": ((32, 256, 256, 28, 3, 2, 1), "conv_image", 255),
     "few pixels": ((1, 512, 256, 28, 1, 1, 1), "conv_few", 128),
     "fewer pixels": ((1, 2048, 512, 7, 1, 1, 1), "conv_few", 128),
     "depthwise": ((32, 144, 144, 56, 3, 1, 144), "conv_depthwise_mma", 80),
