@@ -204,6 +204,9 @@ __launch_bounds__(THREADS, 1) matmul_wgmma(
         if constexpr (LARGE) registers_up<232>();
         Out out = {OUT_ARGUMENTS};
         int stage = 0, phase = 0, warp = thread / 32, lane = thread % 32;
+        // Of 16 columns swapped, two lanes beside each other have the halves of a row, so that it is stored at once; such rows that none of eight
+        // lanes reads the bank of another.
+        int eighth = lane / 2 + lane % 2 * 16, at_row = (eighth & 9) | (eighth & 2) * 2 | (eighth & 4) / 2, at_pair = lane % 2 * 2 + lane / 2 % 2;
         auto release = [&](int s) {  // once a group, in every block that copies into this one
             if (PAIR == 1 && thread == 0) barrier_arrive(barrier_at(empty, s));
             if (PAIR > 1 && thread < PAIR) barrier_arrive(barrier_at(empty, s), stretch * PAIR + thread);
@@ -216,7 +219,7 @@ __launch_bounds__(THREADS, 1) matmul_wgmma(
             Site place = site_of(tile, rank, p);
             const TC* added = ADDED ? c + place.b0 * p.c_batch[0] + place.b1 * p.c_batch[1] : nullptr;
             auto spot_at = [&](int eight) {  // the thread's, in the order in which it finishes them
-                if (SWAPPED) return spot_of(place, eight % (BN / 16) * 16 + lane % 16, part + eight / (BN / 16) * 64 + warp * 16 + lane / 16 * 8, p);
+                if (SWAPPED) return spot_of(place, eight % (BN / 16) * 16 + eighth % 16, part + eight / (BN / 16) * 64 + warp * 16 + eighth / 16 * 8, p);
                 int row = part + eight / (BN / 16) * 64 + warp * 16 + eight % 2 * 8 + lane / 4;
                 return spot_of(place, row, eight % (BN / 16) / 2 * 32 + lane % 4 * 8, p);
             };
@@ -297,7 +300,7 @@ __launch_bounds__(THREADS, 1) matmul_wgmma(
 #if SWAPPED
 #pragma unroll
                 for (int q = 0; q < 16; ++q) {
-                    int half = q / 8, f = e + half, right = lane / 4 + q % 2 * 8, down = half * 16 + q / 4 % 2 * 8 + lane % 4 * 2 + q / 2 % 2;
+                    int half = q / 8, f = e + half, right = lane / 4 + q % 2 * 8, down = half * 16 + q / 4 % 2 * 8 + at_pair * 2 + q / 2 % 2;
                     if (f < EIGHTS) staged[down * STAGED_ROW + right] = sums[f / (BN / 16)][(f % (BN / 16) * 2 + q / 4 % 2) * 4 + q % 2 * 2 + q / 2 % 2];
                 }
                 __syncwarp();
@@ -306,8 +309,8 @@ __launch_bounds__(THREADS, 1) matmul_wgmma(
                 for (int q = 0; q < 8; q += 4) {
 #pragma unroll
                     for (int half = 0; half < 2 && e + half < EIGHTS; ++half) {
-                        *(Pack<float, 4>*)(values[half] + q) = *(const Pack<float, 4>*)(staged + (lane % 16 + half * 16) * STAGED_ROW + lane / 16 * 8 + q);
-                        if (ADDED == 2) *(Pack<float, 4>*)(row[half] + q) = *(const Pack<float, 4>*)(kept + (e + half) / (BN / 16) * 64 + warp * 16 + lane / 16 * 8 + q);
+                        *(Pack<float, 4>*)(values[half] + q) = *(const Pack<float, 4>*)(staged + (at_row + half * 16) * STAGED_ROW + eighth / 16 * 8 + q);
+                        if (ADDED == 2) *(Pack<float, 4>*)(row[half] + q) = *(const Pack<float, 4>*)(kept + (e + half) / (BN / 16) * 64 + warp * 16 + eighth / 16 * 8 + q);
                     }
                 }
                 __syncwarp();

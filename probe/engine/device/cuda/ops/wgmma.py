@@ -130,7 +130,7 @@ def launch(queue: Queue, product: Product, tactic: Tactic | None = None, gathere
             windows=gathered is not None,
             tail=tail_of(product),
             one_b=not any(product.b_batch),
-            swaps=gathered is None and stored is not F32 and refusal_of(product, ANY_SWAPPED) is None,
+            swaps=gathered is None and refusal_of(product, ANY_SWAPPED) is None,
         )
     assert refusal_of(product, tactic) is None and not (tactic.swapped and gathered)
     read = _swapped(product) if tactic.swapped else product  # as the instruction reads it

@@ -183,6 +183,8 @@ def cycles(
     step = max(one.m * one.n / 32 * 1.14, (reads + fills) / 128 * shared, fetched / 80, 210.0)
     uneven = by_n and one.n % DEPTH
     step *= ((1.15 if one.n > 2 * DEPTH else 1.3) if uneven else 1.0) * (1.08 if one.pair > 1 else 1.0)
+    if one.swapped and high < 2 * DEPTH:
+        step *= 1.3  # measured where groups take turns: what is stored reads and writes shared memory meanwhile
     if windows and m >= _MANY:
         step = max(step, 420 + 1.45 * one.m)
     computed = math.ceil(steps / one.splits) * step
@@ -194,10 +196,8 @@ def cycles(
         )
     elif one.turns > 1:
         total = (rounds - 1) * max(computed, (computed + stored) / one.turns, _A_TILE) + computed + stored
-        if (
-            one.turns > 2 and steps > 2 and tail < HEAVY_TAIL
-        ):  # what three turns gain is known of short k and of heavy tails
-            total *= 1.25
+        if one.turns > 2 and steps > 2:  # what three turns gain is known of short k and of heavy tails
+            total *= 1.25 if tail < HEAVY_TAIL else 1.08
     else:
         total = rounds * max(computed + stored, _A_TILE)
     return total + 3500
