@@ -162,41 +162,55 @@ __launch_bounds__(THREADS, 1) matmul_wgmma(
                 copy_tile(as + i * 8192, &a_map, barrier_at(full, into), A_BY_M ? row + i * 64 : k, A_BY_M ? k : row, a1, a0);
         };
 #endif
-        int early = 0;  // stages of the first tile into which weights come beside the kernel before this one: nobody writes them
-        if (WEIGHTS && thread == 0 && first < tiles) {
+        // One thread asks for a's tiles, another for b's: asking for both takes longer than small tiles are multiplied. Bytes are expected by the first,
+        // and may come before. Weights come beside the kernel before this one, for as many steps of the first tile as there are stages: nobody writes them.
+        bool of_b = of_warp(thread / 32) == 1, asks = thread == 0 || thread == 32;
+        int early = WEIGHTS && first < tiles ? (end - begin < STAGES ? end - begin : STAGES) : 0;
+        if (WEIGHTS && asks && of_b == (WEIGHTS == 1) && early) {
             Site place = site_of(first, rank, p);
-            for (; early < STAGES && begin + early < end; ++early) {
-                barrier_expect(barrier_at(full, early), STAGE_BYTES);
+            for (int s = 0; s < early; ++s) {
 #if WEIGHTS == 2
-                bring_a(place, begin + early, early);
+                barrier_expect(barrier_at(full, s), STAGE_BYTES);
+                bring_a(place, begin + s, s);
 #else
-                bring_b(place, begin + early, early);
+                bring_b(place, begin + s, s);
 #endif
             }
         }
         take_turn();
-        for (unsigned tile = first; tile < tiles && thread == 0; tile += step) {
-            Site place = site_of(tile, rank, p);
-#if WINDOWS
-            int row = (int)place.row;
-            int pixel = row % (w.out_height * w.out_width), image = row / (w.out_height * w.out_width);
-            int corner_x = pixel % w.out_width * w.stride_width - w.pad_left, corner_y = pixel / w.out_width * w.stride_height - w.pad_top;
-#endif
-            for (int t = begin; t < end; ++t) {
-                bool has_weights = WEIGHTS && tile == first && t - begin < early;
-                if (!has_weights) {
-                    barrier_wait(barrier_at(empty, stage), phase);
-                    barrier_expect(barrier_at(full, stage), STAGE_BYTES);
+        if (asks && of_b) {
+            for (unsigned tile = first; tile < tiles; tile += step) {
+                Site place = site_of(tile, rank, p);
+                for (int t = begin; t < end; ++t) {
+                    if (WEIGHTS != 1 || tile != first || t - begin >= early) {
+                        barrier_wait(barrier_at(empty, stage), phase);
+                        bring_b(place, t, stage);
+                    }
+                    if (++stage == STAGES) stage = 0, phase ^= 1;
                 }
+            }
+        } else if (asks) {
+            for (unsigned tile = first; tile < tiles; tile += step) {
+                Site place = site_of(tile, rank, p);
 #if WINDOWS
-                int tap = t / w.chunks;
-                copy_windows(stages + stage * STAGE_BYTES, &a_map, barrier_at(full, stage), (t - tap * w.chunks) * BK, corner_x, corner_y, image, tap % w.kernel_width * w.dilation_width,
-                             tap / w.kernel_width * w.dilation_height);
-#else
-                if (WEIGHTS != 2 || !has_weights) bring_a(place, t, stage);
+                int row = (int)place.row;
+                int pixel = row % (w.out_height * w.out_width), image = row / (w.out_height * w.out_width);
+                int corner_x = pixel % w.out_width * w.stride_width - w.pad_left, corner_y = pixel / w.out_width * w.stride_height - w.pad_top;
 #endif
-                if (WEIGHTS == 2 || !has_weights) bring_b(place, t, stage);
-                if (++stage == STAGES) stage = 0, phase ^= 1;
+                for (int t = begin; t < end; ++t) {
+                    if (WEIGHTS != 2 || tile != first || t - begin >= early) {
+                        barrier_wait(barrier_at(empty, stage), phase);
+                        barrier_expect(barrier_at(full, stage), STAGE_BYTES);
+#if WINDOWS
+                        int tap = t / w.chunks;
+                        copy_windows(stages + stage * STAGE_BYTES, &a_map, barrier_at(full, stage), (t - tap * w.chunks) * BK, corner_x, corner_y, image,
+                                     tap % w.kernel_width * w.dilation_width, tap / w.kernel_width * w.dilation_height);
+#else
+                        bring_a(place, t, stage);
+#endif
+                    }
+                    if (++stage == STAGES) stage = 0, phase ^= 1;
+                }
             }
         }
     } else {
