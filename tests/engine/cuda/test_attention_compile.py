@@ -20,7 +20,7 @@ from probe.engine.device.cuda.tensors.tensor import host_tensor
 from tests.engine.cuda.assembled import assembled
 from tests.engine.cuda.attention_problem import run, shapes
 from tests.engine.cuda.null_backend import NullBackend
-from tests.engine.cuda.test_wgmma_compile import SHARED, log_of
+from tests.engine.cuda.test_wgmma_compile import SHARED
 
 pytest.importorskip("cuda.bindings.nvrtc", reason="cuda-python is not installed")
 try:
@@ -118,7 +118,7 @@ GROUPS = (
 
 
 @pytest.mark.parametrize(("elements", "variant", "wide"), GROUPS, ids=str)
-def test_groups_are_within_their_budget(elements, variant, wide, monkeypatch):
+def test_groups_are_within_their_budget(elements, variant, wide):
     """Registers as the block begins with; the assembler neither spills nor waits for products one by one."""
     backend = NullBackend()
     backend.arch = "sm_90a"
@@ -129,20 +129,20 @@ def test_groups_are_within_their_budget(elements, variant, wide, monkeypatch):
     ((source, launched),) = backend.launched
     blocks, threads = (variant.blocks, 128) if isinstance(variant, Held) else (1, variant.threads)
     most = min((1 << 16) // (blocks * threads) // 8 * 8, 255)
-    log, used = log_of(source, monkeypatch)
+    log, used = assembled(source)
     assert not used.spilled_bytes and used.registers <= most, used
     assert used.shared_bytes + launched.shared_bytes <= SHARED and "C75" not in log, log
 
 
 @pytest.mark.parametrize("keys", [128, 197, 256])
-def test_held_scores_of_tf32_are_within_their_budget(keys, monkeypatch):
+def test_held_scores_of_tf32_are_within_their_budget(keys):
     """With a mask, too; a few numbers that are needed once lie in memory meanwhile."""
     backend = NullBackend()
     backend.arch = "sm_90a"
     queue, variant, problem = Queue(backend, 18), Held(-(-keys // 16) * 16), (4, 2, 512, keys, 64, 1)
     run(queue, [queue.empty(one, F32) for one in shapes(problem)], problem, variant, tf32=True)
     ((source, launched),) = backend.launched
-    log, used = log_of(source, monkeypatch)
+    log, used = assembled(source)
     blocks = dict(source.defines)["BLOCKS"]
     assert used.spilled_bytes <= 32 and used.registers <= min((1 << 16) // (int(blocks) * 128) // 8 * 8, 255), used
     assert int(blocks) * (used.shared_bytes + launched.shared_bytes + 1024) <= 228 << 10 and "C75" not in log, log

@@ -30,7 +30,7 @@ CASES = {
 
 @pytest.mark.parametrize("stored", [F16, BF16], ids=lambda one: one.name)
 @pytest.mark.parametrize("name", CASES)
-def test_kernels_are_within_their_budget(name, stored, monkeypatch):
+def test_kernels_are_within_their_budget(name, stored):
     (images, channels, outputs, rows, taps, stride, groups), kernel, most = CASES[name]
     if stored is BF16 and kernel == "conv_image":
         pytest.skip("its registers are those of FP16, and compiling it takes longest")
@@ -53,4 +53,4 @@ def test_kernels_are_within_their_budget(name, stored, monkeypatch):
     found = [(source, shape) for source, shape in backend.launched if source.entry == kernel]
     assert len(found) == 1, [source.entry for source, _ in backend.launched]
     for source, shape in found:
-        fine(source, shape.shared_bytes, monkeypatch, most)
+        fine(source, shape.shared_bytes, most)

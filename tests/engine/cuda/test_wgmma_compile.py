@@ -63,13 +63,8 @@ def product_source(tactic: Tactic, stored=F16, by=(0, 0), tail: bool = False) ->
     return source, launched.shared_bytes
 
 
-def log_of(source: Source, monkeypatch) -> tuple[str, compiling.Resources]:
-    """What the assembler says."""
-    return assembled(source, ARCH)
-
-
-def fine(source: Source, shared: int, monkeypatch, most: int = MOST, spilled: int = 0) -> None:
-    log, used = log_of(source, monkeypatch)
+def fine(source: Source, shared: int, most: int = MOST, spilled: int = 0) -> None:
+    log, used = assembled(source)
     assert used.spilled_bytes <= spilled and used.registers <= most, used
     assert used.shared_bytes + shared <= SHARED
     assert "C75" not in log, log  # advice that wgmma is serialised, or that setmaxnreg is not heeded
@@ -77,22 +72,22 @@ def fine(source: Source, shared: int, monkeypatch, most: int = MOST, spilled: in
 
 @pytest.mark.parametrize("tail", [False, True])
 @pytest.mark.parametrize("tactic", [Tactic(128, 256), Tactic(128, 128, splits=2), Tactic(64, 192, turns=2)], ids=str)
-def test_tactics_are_within_their_budget(tactic, tail, monkeypatch):
-    fine(*product_source(tactic, by=(0, 1), tail=tail), monkeypatch)
+def test_tactics_are_within_their_budget(tactic, tail):
+    fine(*product_source(tactic, by=(0, 1), tail=tail))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("stored", "by"), LAYOUTS, ids=str)
 @pytest.mark.parametrize("tactic", TACTICS, ids=str)
-def test_every_tactic_is_within_its_budget(tactic, stored, by, monkeypatch):
+def test_every_tactic_is_within_its_budget(tactic, stored, by):
     """Each type in one layout, with a tail where it is FP16; PROBE_ALL_KERNELS=1: everything."""
     most = MOST_OF_TWO if tactic.groups == 1 else MOST
     for tail in (False, True) if stored is F16 or os.environ.get("PROBE_ALL_KERNELS") else (False,):
-        fine(*product_source(tactic, stored, by, tail), monkeypatch, most, SPILLED if tail and tactic.swapped else 0)
+        fine(*product_source(tactic, stored, by, tail), most, SPILLED if tail and tactic.swapped else 0)
 
 
 @pytest.mark.parametrize("groups", [1, 64])
-def test_convolutions_are_within_their_budget(groups, monkeypatch):
+def test_convolutions_are_within_their_budget(groups):
     backend = hopper()
     queue = Queue(backend, 18)
     shapes = ((2, 64, 28, 28), (64, 64 // groups, 3, 3), (64,))
@@ -103,7 +98,7 @@ def test_convolutions_are_within_their_budget(groups, monkeypatch):
     found = {source: shape for source, shape in backend.launched if source.entry in ("matmul_wgmma", "conv_depthwise")}
     assert len(found) >= 2  # a type each
     for source, shape in found.items():
-        fine(source, shape.shared_bytes, monkeypatch)
+        fine(source, shape.shared_bytes)
 
 
 def test_fp32_stays_where_it_was():
