@@ -23,6 +23,9 @@ from probe.engine.device.cuda.tensors.formats import BF16, F16, F32
 from probe.engine.device.cuda.tensors.tensor import Tensor
 
 DIRECT = "conv_direct"
+_MOST = (
+    1 << 31
+)  # bytes of x or y: at 4 GiB and beyond every one of these kernels gave wrong numbers on an H200, and the right ones on the host
 _FEW = 8  # output channels of a group under which a thread an output element beats a tile
 _SIMT = (Tile(64, 64, 16, 4, 4), Tile(32, 32, 16, 2, 2))
 _TF32 = (Tile(128, 128, 16, 64, 32), Tile(64, 64, 16, 32, 32))
@@ -40,6 +43,8 @@ def conv_tailed(queue: Queue, call: Call, readings: Readings, steps: Sequence[St
 def _conv(queue: Queue, call: Call, readings: Readings, steps: Sequence[Step]) -> list[Tensor]:
     x, w = call.data(0), call.data(1)
     whole = Convolution(call, window_of(call, x.shape[2:], w.shape[2:]), readings, steps)
+    if max(x.nbytes, math.prod(product_shape(call)) * call.store().bytes) > _MOST:
+        raise Unsupported("a convolution of more than 2 GiB")
     if math.prod(product_shape(call)) and math.prod(w.shape):
         if queue.offers is not None or call.tactic not in (EXACT, ACC16):
             from probe.engine.device.cuda.ops import named
