@@ -12,6 +12,12 @@
 #include <type_traits>
 #include <utility>
 
+// +0 is larger than -0 to the GPU (PTX ISA, max and min), either will do to the C library.
+static inline float larger_(float x, float y) { return x == 0 && y == 0 ? (std::signbit(x) ? y : x) : std::fmax(x, y); }
+static inline float smaller_(float x, float y) { return x == 0 && y == 0 ? (std::signbit(x) ? x : y) : std::fmin(x, y); }
+#define fmaxf larger_
+#define fminf smaller_
+
 #define __device__
 #define __global__
 #define __forceinline__ inline
