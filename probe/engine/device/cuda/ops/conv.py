@@ -197,7 +197,7 @@ def conv_transpose(queue: Queue, call: Call) -> list[Tensor | None]:
     y = queue.empty((x.shape[0], w.shape[1] * groups, *out), call.store())
     if not y.size:
         return [y]
-    if max(math.prod(x.shape[1:]), math.prod(y.shape[1:])) >= 1 << 31:
+    if max(x.nbytes, y.nbytes) > _MOST:
         raise Unsupported(f"ConvTranspose of {x.shape}")
     assert x.format and w.format and y.format
 
