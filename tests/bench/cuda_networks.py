@@ -173,7 +173,8 @@ def details(row: Row, shown: int) -> Iterator[str]:
     """Where the time goes."""
     total = sum(us for _, us in row.kinds.values())
     kinds = "; ".join(f"{kind} x{count} {us:.0f}" for kind, (count, us) in row.kinds.items())
-    yield f"{row.net} {row.precision}: ready in {row.ready_seconds:.1f} s, {row.layers} layers, {row.graphs} graphs, us by kind ({total:.0f} in all): {kinds}"
+    yield f"{row.net} {row.precision}: {row.ms:.3f} ms, ORT {row.ort.ms:.3f}, torch {row.torch.ms:.3f}, error {row.error:.1e} of {row.allowed:.1e}"
+    yield f"    ready in {row.ready_seconds:.1f} s, {row.layers} layers, {row.graphs} graphs, us by kind ({total:.0f} in all): {kinds}"
     yield f"    launches: {', '.join(f'{name} {count}' for name, count in row.kernels.items())}"
     for name, us in row.slowest[:shown]:
         yield f"    {us:7.1f} us {name[:110]}"

@@ -16,7 +16,8 @@ def test_softmax(request, tmp_path, place, case, precision):
 
 @pytest.mark.parametrize(("place", "case", "precision"), table(*NORMS))
 def test_norms(request, tmp_path, place, case, precision):
-    if precision == "bf16" and case.inputs["x"] == (1, 40000) and ort_before("1.29"):
+    given = case.inputs["x"]  # a shape, or an array
+    if precision == "bf16" and getattr(given, "shape", given) == (1, 40000) and ort_before("1.29"):
         pytest.skip("this ONNX Runtime adds up long rows less exactly")
     check(request.getfixturevalue(place), case, precision, tmp_path)
 
