@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import ctypes
+from bisect import bisect_right
 from itertools import islice
 
+import numpy as np
+import onnx
 import pytest
 
 from probe.engine.build import compile_model
 from probe.engine.device.cuda.device import CudaDevice
+from probe.engine.device.cuda.ops import conv
 from probe.engine.tuning.menu import keeping, lifted
 from probe.model import load
 from tests.engine.cuda.null_backend import NullBackend
 from tests.engine.cuda.test_models import EXPORTS, MODELS, feeds_of
 from tests.engine.cuda.test_templates import FEEDS, engine, on  # noqa: F401 - a fixture
 
-_OWN = 1 << 44  # its addresses begin there; imagined ones are small
+_OWN, _BEYOND = 1 << 44, 1 << 57  # its addresses lie between; imagined ones do not
 
 
 class Watched(NullBackend):
@@ -38,7 +42,7 @@ class Watched(NullBackend):
     def launch(self, source, shape, arguments, what):
         for one in arguments:
             if isinstance(one, ctypes.c_void_p) and one.value is not None:
-                assert one.value >= _OWN, f"{what}: {source.entry} on memory that there is not"
+                assert _OWN <= one.value < _BEYOND, f"{what}: {source.entry} on memory that there is not"
         self.launches += 1
 
 
@@ -74,3 +78,50 @@ def test_real_models(request, name):
     backend = Watched()
     planned_and_run(made, backend, feeds_of(folder, name))
     assert backend.launches
+
+
+class Placed(Watched):
+    """Its memory begins where that of a GPU does, and it knows what each pointer of a launch points into."""
+
+    def __init__(self):
+        super().__init__()
+        self._next, self.pointed = 0x302000000, []
+
+    def free(self, address):
+        pass
+
+    def launch(self, source, shape, arguments, what):
+        begins = sorted(self.live)
+        for one in arguments:
+            if isinstance(one, ctypes.c_void_p) and one.value is not None:
+                begin = begins[bisect_right(begins, one.value) - 1]
+                self.pointed.append((source.entry, self.live[begin], one.value - begin))
+
+
+WIDE = """<ir_version: 8, opset_import: ["" : 18]>
+g (float[n,1,1,1] x) => (float[n,8,a,b] y) {
+    wide = Mul (x, c) p = Conv <pads = [1, 1, 1, 1]> (wide, v) r = Relu (p) y = GlobalAveragePool (r)
+}"""
+
+
+def test_more_is_imagined_than_lies_below_a_gpus_memory(tmp_path, monkeypatch):
+    """Imagined tensors of 17 GB: an address of a weight is not taken for one of them."""
+    monkeypatch.setattr(conv, "_MOST", 1 << 60)
+    made = onnx.parser.parse_model(WIDE)
+    random = np.random.default_rng(3)
+    for key, shape in {"c": (1, 8, 64, 65), "v": (8, 8, 3, 3)}.items():
+        made.graph.initializer.append(onnx.numpy_helper.from_array(random.random(shape, np.float32), key))
+    onnx.save(made, tmp_path / "wide.onnx")
+    found = []
+    for ahead in (False, True):
+        wide = compile_model(load(tmp_path / "wide.onnx"), precision="fp32")
+        backend = Placed()
+        wide.device = device = CudaDevice(wide.network, wide.top_layers, wide.rounding, backend)
+        fed, plans = device._fed({"x": np.zeros((65_600, 1, 1, 1), np.float32)}), wide.plans(wide.assignment)
+        if ahead:
+            device.learn({"x": fed["x"].array(backend)}, plans)
+        backend.pointed.clear()
+        device._record(fed, plans)
+        found.append(backend.pointed)
+    assert found[0] == found[1]
+    assert any(entry.startswith("conv") and nbytes == 8 * 8 * 9 * 4 for entry, nbytes, _ in found[0])

@@ -23,9 +23,8 @@ from probe.engine.device.cuda.tensors.formats import BF16, F16, F32
 from probe.engine.device.cuda.tensors.tensor import Tensor
 
 DIRECT = "conv_direct"
-_MOST = (
-    1 << 31
-)  # bytes of x or y: at 4 GiB and beyond every one of these kernels gave wrong numbers on an H200, and the right ones on the host
+# Bytes of x or y. Larger ones were wrong on an H200 while weights could be taken for imagined memory (tuning/planning.py), and were not run there since.
+_MOST = 1 << 31
 _FEW = 8  # output channels of a group under which a thread an output element beats a tile
 _SIMT = (Tile(64, 64, 16, 4, 4), Tile(32, 32, 16, 2, 2))
 _TF32 = (Tile(128, 128, 16, 64, 32), Tile(64, 64, 16, 32, 32))

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 _SMALL = 1 << 12  # bytes of a weight whose values may decide what is launched
 _AXES = 4  # of an image
+# Where imagined memory begins: beyond every address of a GPU (57 bits), so that one of a weight is never taken for one of a run that is planned
+_NOWHERE = 1 << 60
 
 
 class Planning:
@@ -42,7 +44,7 @@ class Planning:
         self.arch, self.name = like.arch, like.name
         self.multiprocessors, self.shared_limit = like.multiprocessors, like.shared_limit
         self.launched: dict[Kernel, int] = {}
-        self._next = 256
+        self._next = _NOWHERE
 
     def enter(self) -> None:
         """As ``Backend.enter``."""
