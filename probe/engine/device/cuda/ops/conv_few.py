@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
 from typing import TYPE_CHECKING
 
 from probe.engine.device.cuda.ops import wgmma
+from probe.engine.device.cuda.ops.conv_point import launch_over_pixels
 from probe.engine.device.cuda.tensors.formats import BF16, F16
 
 if TYPE_CHECKING:
     from probe.engine.device.cuda.ops.product import Product
     from probe.engine.device.cuda.queue import Queue
 
-_THREADS, _WARPS, _BLOCK, _LINE = 256, 8, 32, 64  # of a block; channels of a block of k, and outputs; bytes of that
+_WARPS, _BLOCK, _LINE = 8, 32, 64  # of a block; channels of a block of k, and outputs; bytes of that
 _PIXELS = 16  # of a warp
 _SUMS = _WARPS * _PIXELS * 40 * 4  # bytes in which warps leave theirs
 _HELD = 8  # blocks of k that a warp has in registers
@@ -62,23 +62,9 @@ def _blocks(product: Product, multiprocessors: int) -> int:
 
 def launch(queue: Queue, product: Product) -> None:
     """A convolution that ``refusal`` has nothing against: rows of x are pixels, rows of w outputs."""
-    x, many = product.a.tensor, queue.backend.multiprocessors
-    assert x.format
-    sets = sets_of(product.m, product.k, product.n, many)
+    many = queue.backend.multiprocessors
     blocks = _blocks(product, many)
     # no more blocks a multiprocessor than all of them need: then they may come early (driver.py)
     alone = _SHARED // (math.ceil(blocks / many) + 1) + 1024
-    macros = (
-        ("TAB", x.format.name), ("ADDED", int(product.c is not None)), ("CHANNELS", product.k), ("OUTPUTS", product.n),
-        ("SETS", sets), ("WEIGHTS", int(product.b.fixed)),
-    )  # fmt: skip
-    queue.launch(
-        product.source("conv_few.cu", "conv_few", macros),
-        blocks,
-        _THREADS,
-        queue.at(x),
-        queue.at(product.b.tensor),
-        *product.arguments(queue),
-        ctypes.c_int(product.m),
-        shared_bytes=max(shared_bytes(product.k), alone),
-    )
+    sets = sets_of(product.m, product.k, product.n, many)
+    launch_over_pixels(queue, product, "conv_few", ("SETS", sets), blocks, max(shared_bytes(product.k), alone))

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from probe.engine.device.cuda.ops.product import Product
     from probe.engine.device.cuda.queue import Queue
 
-_THREADS, _BLOCK, _LINE = 256, 32, 64  # of a block; channels of a block of k, and outputs; bytes of that
+THREADS = 256  # of a block, of conv_few's too
+_BLOCK, _LINE = 32, 64  # channels of a block of k, and outputs; bytes of that
 _SHARED, _LARGE = 226 << 10, 100 << 10  # bytes of a multiprocessor, and of weights of one block at the most
 _MOST_CHANNELS, _SOME_CHANNELS, _FEW_CHANNELS = 256, 144, 64
 _MANY = 25000  # pixels
@@ -46,22 +47,27 @@ def is_chosen(product: Product) -> bool:
 
 def launch(queue: Queue, product: Product) -> None:
     """A convolution that ``refusal`` has nothing against: rows of x are pixels, rows of w outputs."""
-    x = product.a.tensor
-    assert x.format
     shared = shared_bytes(product.k, product.n)
     resident = min(_SHARED // (shared + 1024), 3 if product.k <= _SOME else 2)
+    blocks = min(math.ceil(product.m / (_PIXELS * THREADS // 32)), queue.backend.multiprocessors * resident)
+    launch_over_pixels(queue, product, "conv_point", ("RESIDENT", resident), blocks, shared)
+
+
+def launch_over_pixels(
+    queue: Queue, product: Product, name: str, own: tuple[str, int], blocks: int, shared_bytes: int
+) -> None:
+    """A kernel of single pixels, conv_point or conv_few, which are handed the same.
+
+    Args:
+        own: the macro that the other has not.
+    """
+    x = product.a.tensor
+    assert x.format
     macros = (
         ("TAB", x.format.name), ("ADDED", int(product.c is not None)), ("CHANNELS", product.k), ("OUTPUTS", product.n),
-        ("RESIDENT", resident), ("WEIGHTS", int(product.b.fixed)),
+        own, ("WEIGHTS", int(product.b.fixed)),
     )  # fmt: skip
-    blocks = min(math.ceil(product.m / (_PIXELS * _THREADS // 32)), queue.backend.multiprocessors * resident)
     queue.launch(
-        product.source("conv_point.cu", "conv_point", macros),
-        blocks,
-        _THREADS,
-        queue.at(x),
-        queue.at(product.b.tensor),
-        *product.arguments(queue),
-        ctypes.c_int(product.m),
-        shared_bytes=shared,
-    )
+        product.source(f"{name}.cu", name, macros), blocks, THREADS, queue.at(x), queue.at(product.b.tensor),
+        *product.arguments(queue), ctypes.c_int(product.m), shared_bytes=shared_bytes,
+    )  # fmt: skip
