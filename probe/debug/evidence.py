@@ -197,8 +197,7 @@ def _rows(source: TensorSource) -> dict[tuple[str, str], TensorInfo]:
 def _as_read(array: Array, value: ir.Value) -> Array:
     """An FP64 golden, or one stored narrower, in the type that the network reads."""
     wanted = value.dtype
-    if (
-        array.dtype.kind in "OSUT" or wanted is None or kind_of(array.dtype.name) != "float"
-    ):  # bfloat16 is of no numpy kind
+    is_a_float = kind_of(array.dtype.name) == "float"  # bfloat16 is of no numpy kind
+    if array.dtype.kind in "OSUT" or wanted is None or not is_a_float:
         return array
     return array.astype(wanted.numpy(), copy=False)

@@ -14,8 +14,7 @@ from probe.engine.device.cuda.tensors.formats import BF16, F16, F32, Format
 from probe.engine.device.cuda.tensors.tensor import host_tensor
 from probe.engine.device.pairs import Measure, Rows
 from probe.precision import round_to
-from tests.engine.cuda.test_pairs_last import EXACT, MAXIMA, both_ways
-from tests.engine.cuda.test_pairs_last import SUMMED as NEAR
+from tests.engine.cuda.test_pairs_last import agree, both_ways
 
 THRESHOLD, FLOOR = 1e6, 3e-3
 ODD = {"actual": (np.nan, np.inf, -np.inf), "golden": (np.nan, np.inf, -np.inf, -3e38, 2e6)}
@@ -109,10 +108,5 @@ def test_channels_last_in_many_blocks(backend, short, shape, odd):
         actual, golden = (one.reshape(shape) for one in made(math.prod(shape), stored, odd=odd))
         how = Measure(THRESHOLD, THRESHOLD, FLOOR, 1e-2, 1e-3)
         expected, found, places, others = both_ways(backend, actual, golden, stored, how)
-        for name in EXACT:
-            assert getattr(found, name) == getattr(expected, name), name
-        for name, near in NEAR.items():
-            assert math.isclose(getattr(found, name), getattr(expected, name), rel_tol=near), name
-        for name in MAXIMA:
-            np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), name)
+        agree(found, expected)
         assert places == others
