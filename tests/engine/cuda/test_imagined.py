@@ -12,7 +12,6 @@ import pytest
 
 from probe.engine.build import compile_model
 from probe.engine.device.cuda.device import CudaDevice
-from probe.engine.device.cuda.ops import conv
 from probe.engine.tuning.menu import keeping, lifted
 from probe.model import load
 from tests.engine.cuda.null_backend import NullBackend
@@ -104,9 +103,8 @@ g (float[n,1,1,1] x) => (float[n,8,a,b] y) {
 }"""
 
 
-def test_more_is_imagined_than_lies_below_a_gpus_memory(tmp_path, monkeypatch):
+def test_more_is_imagined_than_lies_below_a_gpus_memory(tmp_path):
     """Imagined tensors of 17 GB: an address of a weight is not taken for one of them."""
-    monkeypatch.setattr(conv, "_MOST", 1 << 60)
     made = onnx.parser.parse_model(WIDE)
     random = np.random.default_rng(3)
     for key, shape in {"c": (1, 8, 64, 65), "v": (8, 8, 3, 3)}.items():

@@ -17,14 +17,12 @@ from probe.engine.device.cuda.ops.family import Convolution
 from probe.engine.device.cuda.ops.matmul import ACC16, MMA_TILES, TF32_TILES, TILES, Tile, on_tiles, run, tile_for
 from probe.engine.device.cuda.ops.product import Matrices, Product, describe
 from probe.engine.device.cuda.ops.product_shape import product_shape
-from probe.engine.device.cuda.ops.window import ConvProblem, Window, conv_problem, window_of
+from probe.engine.device.cuda.ops.window import Window, conv_problem, transposed_window_of, window_of
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.tensors.formats import BF16, F16, F32
 from probe.engine.device.cuda.tensors.tensor import Tensor
 
 DIRECT = "conv_direct"
-# Bytes of x or y. Larger ones were wrong on an H200 while weights could be taken for imagined memory (tuning/planning.py), and were not run there since.
-_MOST = 1 << 31
 _FEW = 8  # output channels of a group under which a thread an output element beats a tile
 _SIMT = (Tile(64, 64, 16, 4, 4), Tile(32, 32, 16, 2, 2))
 _TF32 = (Tile(128, 128, 16, 64, 32), Tile(64, 64, 16, 32, 32))
@@ -42,8 +40,6 @@ def conv_tailed(queue: Queue, call: Call, readings: Readings, steps: Sequence[St
 def _conv(queue: Queue, call: Call, readings: Readings, steps: Sequence[Step]) -> list[Tensor]:
     x, w = call.data(0), call.data(1)
     whole = Convolution(call, window_of(call, x.shape[2:], w.shape[2:]), readings, steps)
-    if max(x.nbytes, math.prod(product_shape(call)) * call.store().bytes) > _MOST:
-        raise Unsupported("a convolution of more than 2 GiB")
     if math.prod(product_shape(call)) and math.prod(w.shape):
         if queue.offers is not None or call.tactic not in (EXACT, ACC16):
             from probe.engine.device.cuda.ops import named
@@ -103,13 +99,13 @@ def channels_first(
     low = low and kernel != "simt"
     if tactic == ACC16 and (x.format is not F16 or w.format is not F16 or direct):
         raise Unsupported("acc16 of a convolution that does not run on tensor cores")
-    pixels = math.prod(window.out)
+    pixels = window.pixels
     assert x.format and w.format
     of_bias = ("TB", bias.format.name if bias is not None and bias.format else "float")
     down = across = 1
     types = (("TX", x.format.name), ("TW", w.format.name), of_bias)
     if direct:
-        file, entry, macros = "conv.cu", "conv_direct", (*types, ("ENTRY_DIRECT", 1))
+        file, entry, macros = "conv.cu", "conv_direct", (*types, ("ENTRY_DIRECT", 1), *_axes(window))
         blocks, threads = math.ceil(math.prod(ending.shape) / 256), 256
     else:
         tiles = _SIMT if not low else _TF32 if x.format is F32 else _MMA
@@ -121,11 +117,11 @@ def channels_first(
             file, entry, macros = (
                 "conv_mma.cu",
                 "conv_mma",
-                (("TAB", x.format.name), of_bias, *tile.sizes, *warps, acc16),
+                (("TAB", x.format.name), of_bias, *tile.sizes, *warps, acc16, *_axes(window)),
             )
             threads = 32 * (tile.m // tile.tm) * (tile.n // tile.tn)
         else:
-            own = (("TM", tile.tm), ("TN", tile.tn), ("ENTRY_SIMT", 1))
+            own = (("TM", tile.tm), ("TN", tile.tn), ("ENTRY_SIMT", 1), *_axes(window))
             file, entry, macros = "conv.cu", "conv_simt", (*types, *tile.sizes, *own)
             threads = tile.m // tile.tm * (tile.n // tile.tn)
     strides = [(one[0], one[1], one[2], one[3]) for one in ending.strides((images, groups, outputs, pixels))]
@@ -134,6 +130,11 @@ def channels_first(
     problem = conv_problem(images, groups, channels, outputs, window, down, across)
     queue.launch(source, blocks, threads, *given, problem)
     return list(ending.stored)
+
+
+def _axes(window: Window) -> tuple[tuple[str, int], ...]:
+    """What kernels of conv.cuh are told of a window over three axes."""
+    return (("AXES", 3),) if window.slices else ()
 
 
 def _ending(queue: Queue, call: Call, readings: Readings, steps: Sequence[Step], *, planned: bool = False) -> Ending:
@@ -151,6 +152,9 @@ def _ending(queue: Queue, call: Call, readings: Readings, steps: Sequence[Step],
 
 def is_product(window: Window) -> bool:
     """Whether each output pixel reads the input pixel of its own place and no other."""
+    deep = window.slices
+    if deep and (deep.kernel != 1 or deep.stride != 1 or deep.before or deep.out != deep.image):
+        return False
     return window.kernel == (1, 1) == window.strides and window.out == window.image and not any(window.before)
 
 
@@ -179,37 +183,17 @@ def conv_transpose(queue: Queue, call: Call) -> list[Tensor | None]:
     x, w, bias = call.data(0), call.data(1), call.given(2)
     if call.tactic == ACC16:
         raise Unsupported("acc16 of a transposed convolution")
-    axes, groups = len(x.shape) - 2, call.int("group", 1)
-    if not 1 <= axes <= 2 or call.text("auto_pad", "NOTSET") not in ("NOTSET", "VALID") or call.ints("output_shape"):
-        raise Unsupported("ConvTranspose whose padding is not given")
-    strides, dilations, extra = (
-        call.ints(name) or [d] * axes for name, d in (("strides", 1), ("dilations", 1), ("output_padding", 0))
-    )
-    pads = call.ints("pads") or [0] * (2 * axes)
-    image, kernel = x.shape[2:], w.shape[2:]
-    out = [
-        (n - 1) * s + (size - 1) * d + 1 + e - before - after
-        for n, s, size, d, e, before, after in zip(
-            image, strides, kernel, dilations, extra, pads[:axes], pads[axes:], strict=True
-        )
-    ]
-    y = queue.empty((x.shape[0], w.shape[1] * groups, *out), call.store())
+    window, groups = transposed_window_of(call, x.shape[2:], w.shape[2:]), call.int("group", 1)
+    y = queue.empty((x.shape[0], w.shape[1] * groups, *window.shape), call.store())
     if not y.size:
         return [y]
-    if max(x.nbytes, y.nbytes) > _MOST:
+    if max(math.prod(x.shape[1:]), math.prod(y.shape[1:])) >= 1 << 31:
         raise Unsupported(f"ConvTranspose of {x.shape}")
     assert x.format and w.format and y.format
-
-    def two(values: Sequence[int], rows: int) -> tuple[int, int]:
-        return (rows, values[0]) if axes == 1 else (values[0], values[1])
-
-    problem = ConvProblem(
-        x.shape[0], groups, x.shape[1] // groups, w.shape[1], *two(image, 1), *two(out, 1), *two(kernel, 1), *two(strides, 1),
-        *two(pads[:axes], 0), *two(dilations, 1), 1, 1,
-    )  # fmt: skip
+    problem = conv_problem(x.shape[0], groups, x.shape[1] // groups, w.shape[1], window)
     macros = (
         ("TX", x.format.name), ("TW", w.format.name), ("TB", bias.format.name if bias is not None and bias.format else "float"),
-        ("TY", y.format.name), ("ENTRY_TRANSPOSED", 1),
+        ("TY", y.format.name), ("ENTRY_TRANSPOSED", 1), *_axes(window),
     )  # fmt: skip
     pointers = (queue.at(x), queue.at(w), queue.at(bias), queue.at(y))
     queue.launch(Source("conv.cu", "conv_transposed", macros), math.ceil(y.size / 256), 256, *pointers, problem)
