@@ -1,6 +1,6 @@
-// A convolution whose window moves by one pixel or two, channels last, on sm_90a: what a tile of pixels reads of the image is brought to shared memory
+// A convolution whose window moves by one pixel, channels last, on sm_90a: what a tile of pixels reads of the image is brought to shared memory
 // once, and every tap of the window reads it there
-//   y[pixel, m] = c[m] + sum over chunks of 128 bytes of channels, parts of the image, rows, then columns of the window, channels of the chunk, of x * w
+//   y[pixel, m] = c[m] + sum over chunks of 128 bytes of channels, rows, then columns of the window, channels of the chunk, of x * w
 //   x [images, rows, columns, channels], w [outputs, taps * channels], both TAB (f16, bf16, or float that holds TF32), channels of w filled up to whole
 //   chunks; c TC, y TY (or out.cuh), [pixels, outputs], outputs divide by 8
 // Tactics; the second is the first plus one idea:
@@ -9,13 +9,11 @@
 // A tile is BN columns of the instruction: pixels as they lie in shared memory, where a row of the image has WIDE of them: those of the image and the
 // padding on its left, which is that on the right of the row above, too. A tap is then the same columns, so many pixels further. Columns that are
 // no pixel of y are computed and dropped.
-// Where the window moves by two pixels, the image comes in four parts: its even and odd rows, of these the even and odd columns. In a part it moves
-// by one pixel. Then a row has what the windows of y's row read there.
 // Pixels of 32 bytes lie side by side: what is the channels of a chunk otherwise are then those of four neighbours.
 // Products and sums are FP32 as in matmul_wgmma.cu.
 // NVRTC defines: TAB, TF32, TC, TY, ADDED (0: no c), BN, WIDE, HIGH (rows of the image there), TALL, IMAGES (more than one: whole ones, HIGH rows each),
 // ROWS, COLS (of the window),
-// LINE (bytes of a pixel: 128 or 32), STRIDE (1 or 2), PAD_TOP, PAD_LEFT, CHUNKS, STAGES (of images), ROOM (bytes of one, a multiple of 1024), WSTAGES (of weights of a tap), HELD (1: all weights
+// LINE (bytes of a pixel: 128 or 32), PAD_TOP, PAD_LEFT, CHUNKS, STAGES (of images), ROOM (bytes of one, a multiple of 1024), WSTAGES (of weights of a tap), HELD (1: all weights
 // have a stage of their own and stay), TURNS, WEIGHTS (1: w is the same in every run).
 #define A_BY_M 0
 #define B_BY_N 0
@@ -26,7 +24,6 @@
 
 #define BK (128 / (int)sizeof(TAB))
 #define TAPS (ROWS * COLS)
-#define PARTS (STRIDE * STRIDE)
 #define THREADS (128 * (TURNS + 1))
 #define BOX_BYTES (WIDE * HIGH * IMAGES * LINE)
 #define WEIGHT_BYTES (64 * 128)
@@ -38,14 +35,8 @@ constexpr int FETCHED = 64 / (int)sizeof(Beside<8>), AT_ONCE = FETCHED < 4 ? 2 :
 // of y; bands: tiles of an image, across: of outputs, tiles: all of them
 struct Image { int images, height, width, outputs, bands, across, tiles; };
 
-// Of a tile's first pixel, in a part
-#define FIRST(PAD) (STRIDE == 1 ? -PAD : -((PAD + 1) / 2))
-// The part that a tap reads; and its place there, from a tile's first pixel on, in pixels
-__device__ __forceinline__ int part_of(int tap) { return STRIDE == 1 ? 0 : (tap / COLS + PAD_TOP) % 2 * 2 + (tap % COLS + PAD_LEFT) % 2; }
-__device__ __forceinline__ int place_in(int tap) {
-    int row = tap / COLS, col = tap % COLS;
-    return STRIDE == 1 ? row * WIDE + col : (row + PAD_TOP % 2) / 2 * WIDE + (col + PAD_LEFT % 2) / 2;
-}
+// What a tap reads of the image lies so many pixels behind what the window's corner reads
+__device__ __forceinline__ int place_in(int tap) { return tap / COLS * WIDE + tap % COLS; }
 
 // Where a tile begins
 struct Site { int image, row, output; };
@@ -54,15 +45,8 @@ __device__ __forceinline__ Site site_of(int tile, const Image& p) {
     return {place / p.bands * IMAGES, place % p.bands * TALL, (tile - place * p.across) * 64};
 }
 
-#if STRIDE > 1
-#define MORE_PARTS const __grid_constant__ TensorMap even_odd, const __grid_constant__ TensorMap odd_even, const __grid_constant__ TensorMap odd_odd,
-#else
-#define MORE_PARTS
-#endif
-
 extern "C" __global__ void __launch_bounds__(THREADS, 1) conv_image(
-    const __grid_constant__ TensorMap x_map, MORE_PARTS const __grid_constant__ TensorMap w_map, const TC* __restrict__ c, OUT_PARAMETERS,
-    const __grid_constant__ Image p) {
+    const __grid_constant__ TensorMap x_map, const __grid_constant__ TensorMap w_map, const TC* __restrict__ c, OUT_PARAMETERS, const __grid_constant__ Image p) {
     SWIZZLED_SHARED(shared);
     __shared__ Barrier barriers[2 * STAGES + 2 * WSTAGES + TURNS];
     BarrierAt full = barrier_of(barriers), empty = barrier_at(full, STAGES), full_w = barrier_at(empty, STAGES), empty_w = barrier_at(full_w, WSTAGES);
@@ -94,14 +78,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) conv_image(
         if constexpr (TURNS > 1) registers_down<40>();
         if (thread == 0) {
             int stage = 0, phase = 1, wstage = 0, wphase = 1, early = 0;
-            auto bring_image = [&](const Site& place, int chunk, int part, int into) {
+            auto bring_image = [&](const Site& place, int chunk, int into) {
                 barrier_expect(barrier_at(full, into), BOX_BYTES);
-#if STRIDE > 1
-                const TensorMap* map = part == 0 ? &x_map : part == 1 ? &even_odd : part == 2 ? &odd_even : &odd_odd;
-#else
-                const TensorMap* map = &x_map;
-#endif
-                copy_tile(images + into * ROOM, map, barrier_at(full, into), chunk * (LINE / (int)sizeof(TAB)), FIRST(PAD_LEFT), place.row + FIRST(PAD_TOP), place.image);
+                copy_tile(images + into * ROOM, &x_map, barrier_at(full, into), chunk * (LINE / (int)sizeof(TAB)), -PAD_LEFT, place.row - PAD_TOP, place.image);
             };
             auto bring_weights = [&](const Site& place, int chunk, int tap, int into) {
                 barrier_expect(barrier_at(full_w, into), WEIGHT_BYTES);
@@ -110,29 +89,24 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) conv_image(
             if (WEIGHTS && first < p.tiles) {  // beside the kernel before this one: nobody writes them
                 Site place = site_of(first, p);
                 for (int chunk = 0; chunk < CHUNKS; ++chunk)
-                    for (int part = 0; part < PARTS; ++part)
-                        for (int tap = 0; tap < TAPS; ++tap)
-                            if (part_of(tap) == part && early < WSTAGES) bring_weights(place, chunk, tap, early++);
+                    for (int tap = 0; tap < TAPS && early < WSTAGES; ++tap) bring_weights(place, chunk, tap, early++);
             }
             take_turn();
             for (int tile = first; tile < p.tiles; tile += step) {
                 Site place = site_of(tile, p);
                 for (int chunk = 0; chunk < CHUNKS; ++chunk) {
-                    for (int part = 0; part < PARTS; ++part) {
-                        barrier_wait(barrier_at(empty, stage), phase);
-                        bring_image(place, chunk, part, stage);
-                        if (++stage == STAGES) stage = 0, phase ^= 1;
-                        if (HELD && tile != first) continue;
-                        for (int tap = 0; tap < TAPS; ++tap) {
-                            if (part_of(tap) != part) continue;
-                            if (early > 0) {
-                                --early;
-                            } else {
-                                if (!HELD) barrier_wait(barrier_at(empty_w, wstage), wphase);
-                                bring_weights(place, chunk, tap, wstage);
-                            }
-                            if (++wstage == WSTAGES) wstage = 0, wphase ^= 1;
+                    barrier_wait(barrier_at(empty, stage), phase);
+                    bring_image(place, chunk, stage);
+                    if (++stage == STAGES) stage = 0, phase ^= 1;
+                    if (HELD && tile != first) continue;
+                    for (int tap = 0; tap < TAPS; ++tap) {
+                        if (early > 0) {
+                            --early;
+                        } else {
+                            if (!HELD) barrier_wait(barrier_at(empty_w, wstage), wphase);
+                            bring_weights(place, chunk, tap, wstage);
                         }
+                        if (++wstage == WSTAGES) wstage = 0, wphase ^= 1;
                     }
                 }
             }
@@ -170,35 +144,28 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) conv_image(
             for (int q = 0; q < 8; ++q)
                 if (ADDED) added[q] = output < p.outputs ? read(c[output + q]) : 0.f;
             float sums[BN / 2] = {};
-            int at = count * CHUNKS * PARTS, stage = at % STAGES, phase = at / STAGES % 2, before = 0;
+            int at = count * CHUNKS, stage = at % STAGES, phase = at / STAGES % 2, before = 0;
             int wat = HELD ? 0 : count * CHUNKS * TAPS, wstage = wat % WSTAGES, wphase = wat / WSTAGES % 2, wbefore = 0;
             // A phase tells one turn of a barrier from the next, but not from the one after that: the group before must have come so far.
             if (TURNS > 1 && count > 0) barrier_wait(barrier_at(ended, (group + TURNS - 1) % TURNS), count / TURNS % 2 ^ (group == 0));
             for (int chunk = 0; chunk < CHUNKS; ++chunk) {
+                barrier_wait(barrier_at(full, stage), phase);
 #pragma unroll
-                for (int part = 0; part < PARTS; ++part) {
-                    barrier_wait(barrier_at(full, stage), phase);
-                    bool begun = false;
+                for (int tap = 0; tap < TAPS; ++tap) {
+                    barrier_wait(barrier_at(full_w, wstage), wphase);
+                    Tile a = further(weight_tile, wstage * WEIGHT_BYTES), b = further(image_tile, stage * ROOM + place_in(tap) * LINE);
+                    wgmma_begin();
 #pragma unroll
-                    for (int tap = 0; tap < TAPS; ++tap) {
-                        if (part_of(tap) != part) continue;
-                        barrier_wait(barrier_at(full_w, wstage), wphase);
-                        Tile a = further(weight_tile, wstage * WEIGHT_BYTES), b = further(image_tile, stage * ROOM + place_in(tap) * LINE);
-                        wgmma_begin();
-#pragma unroll
-                        for (int k = 0; k < 4; ++k) wgmma(sums, along_k<0>(a, k), along_k<0>(b, k));
-                        wgmma_end();
-                        wgmma_wait<1>();  // the products before these
-                        bool later = chunk > 0 || part > 0;
-                        if (thread == 0 && !HELD && (later || begun)) barrier_arrive(barrier_at(empty_w, wbefore));
-                        if (thread == 0 && later && !begun) barrier_arrive(barrier_at(empty, before));
-                        begun = true;
-                        wbefore = wstage;
-                        if (++wstage == WSTAGES) wstage = 0, wphase ^= !HELD;
-                    }
-                    before = stage;
-                    if (++stage == STAGES) stage = 0, phase ^= 1;
+                    for (int k = 0; k < 4; ++k) wgmma(sums, along_k<0>(a, k), along_k<0>(b, k));
+                    wgmma_end();
+                    wgmma_wait<1>();  // the products before these
+                    if (thread == 0 && !HELD && (chunk > 0 || tap > 0)) barrier_arrive(barrier_at(empty_w, wbefore));
+                    if (thread == 0 && chunk > 0 && tap == 0) barrier_arrive(barrier_at(empty, before));
+                    wbefore = wstage;
+                    if (++wstage == WSTAGES) wstage = 0, wphase ^= !HELD;
                 }
+                before = stage;
+                if (++stage == STAGES) stage = 0, phase ^= 1;
             }
             if (TURNS > 1 && thread == 0) barrier_arrive(barrier_at(ended, group));
             wgmma_wait<0>();

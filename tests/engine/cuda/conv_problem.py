@@ -53,10 +53,6 @@ IMAGES = {
     "no padding": Problem((3, 72, 9, 11), (24, 72, 2, 3)),
     "wide windows": Problem((2, 64, 10, 13), (8, 64, 5, 5), (2, 2, 2, 2)),
     "one row of taps": Problem((2, 64, 6, 17), (64, 64, 1, 7), (0, 3, 0, 3)),
-    "by two": Problem((2, 64, 13, 14), (64, 64, 3, 3), (1, 1, 1, 1), (2, 2)),
-    "whole images by two": Problem((5, 128, 8, 8), (40, 128, 3, 3), (1, 1, 1, 1), (2, 2)),
-    "wide windows by two": Problem((2, 72, 11, 15), (16, 72, 5, 4), (2, 1, 1, 3), (2, 2)),
-    "by two, no padding": Problem((2, 64, 9, 12), (24, 64, 2, 2), (0, 0, 0, 0), (2, 2)),
     "a stem": Problem((2, 3, 30, 40), (64, 3, 7, 7), (3, 3, 3, 3), (2, 2)),
 }
 POINTS = {

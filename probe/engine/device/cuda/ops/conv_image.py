@@ -1,9 +1,8 @@
-"""Conv whose window moves by one pixel or two, channels last: kernels/conv_image.cu, and the tile that should take least time."""
+"""Conv whose window moves by one pixel, channels last: kernels/conv_image.cu, and the tile that should take least time."""
 
 from __future__ import annotations
 
 import ctypes
-import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -50,21 +49,12 @@ class Sizes:
     before: tuple[int, int]
     after: tuple[int, int]
     out: tuple[int, int]
-    stride: int = 1
     line: int = SWIZZLED
 
     @property
-    def parts(self) -> int:
-        """Of an image: where windows move by two pixels, even and odd rows and columns come apart."""
-        return self.stride**2
-
-    @property
     def beyond(self) -> tuple[int, int]:
-        """Rows and columns of a part that are read behind those of the pixels; of the image, where there is one part."""
-        if self.stride == 1:
-            return self.kernel[0] - 1, self.kernel[1] - 1 + SWIZZLED // self.line - 1
-        down, right = ((size - 1 + pad % 2) // 2 for size, pad in zip(self.kernel, self.before, strict=True))
-        return down, right
+        """Rows and columns of the image that are read behind those of the pixels."""
+        return self.kernel[0] - 1, self.kernel[1] - 1 + SWIZZLED // self.line - 1
 
     @property
     def taps(self) -> int:
@@ -112,11 +102,9 @@ class Tile:
 def refusal(gathered: Gathered) -> str | None:
     """Why a convolution is not computed so; None when it is."""
     one = gathered.window
-    if one.strides not in ((1, 1), (2, 2)) or one.dilations != (1, 1) or math.prod(one.kernel) == 1:
-        return "windows that move by more than two pixels, have gaps or hold one"
-    if one.strides == (2, 2) and (min(*one.kernel, *one.image) == 1 or gathered.width != gathered.x.shape[3]):
-        return "windows that leave pixels out, or of pixels that lie together"
-    if one.strides == (1, 1) and any(after > before for before, after in zip(one.before, one.after, strict=True)):
+    if (one.strides, one.dilations) != ((1, 1), (1, 1)) or math.prod(one.kernel) == 1:
+        return "windows that move by more than one pixel, have gaps or hold one"
+    if any(after > before for before, after in zip(one.before, one.after, strict=True)):
         return "more padding behind than before"
     return None
 
@@ -124,10 +112,7 @@ def refusal(gathered: Gathered) -> str | None:
 def tile_for(queue: Queue, gathered: Gathered, outputs: int) -> Tile | None:
     """The tile that ``exact`` takes; None where kernels/matmul_wgmma.cu should take less time. It follows from the convolution alone: sums of chunks
     are added in another order there."""
-    if refusal(gathered) is not None or gathered.window.strides != (
-        1,
-        1,
-    ):  # by two it was slower: 24 us for 19, 19 for 17, 31 for 19
+    if refusal(gathered) is not None:
         return None
     sizes, many = sizes_of(gathered, outputs), queue.backend.multiprocessors
     found = choose(sizes, many)
@@ -149,7 +134,7 @@ def sizes_of(gathered: Gathered, outputs: int) -> Sizes:
     narrow = channels * x.format.bytes == _NARROW and gathered.width * x.format.bytes == SWIZZLED
     image = (rows, columns if narrow else columns - gathered.width // channels + 1)
     chunks, line = math.ceil(gathered.width * x.format.bytes / SWIZZLED), _NARROW if narrow else SWIZZLED
-    return Sizes(images, outputs, chunks, image, one.kernel, one.before, one.after, one.out, one.strides[0], line)
+    return Sizes(images, outputs, chunks, image, one.kernel, one.before, one.after, one.out, line)
 
 
 @lru_cache(maxsize=1024)
@@ -163,7 +148,7 @@ def cycles(one: Tile, sizes: Sizes) -> float:
     """What a convolution should take, within a fifth of what 40 of them took on an H200."""
     rounds = math.ceil(math.ceil(sizes.images / one.images) * one.bands * sizes.across / one.blocks)
     step = 4 * max(one.columns / 2, 20)  # of a tap: four instructions
-    brought = one.wide * one.high * one.images * sizes.line * sizes.chunks * sizes.parts
+    brought = one.wide * one.high * one.images * sizes.line * sizes.chunks
     brought += 0 if one.held else sizes.chunks * sizes.taps * _WEIGHTS
     computed = max(sizes.chunks * sizes.taps * step, brought / min(_MOST_BYTES, _BYTES / one.blocks))
     stored = 2000 + 15.0 * one.columns
@@ -172,10 +157,8 @@ def cycles(one: Tile, sizes: Sizes) -> float:
 
 def possible(sizes: Sizes, multiprocessors: int) -> Iterator[Tile]:
     (rows, columns), out, (below, beside) = sizes.image, sizes.out, sizes.beyond
-    # the padding on the left of a row is that on the right of the row above; parts have none to share
-    wide, whole = (
-        (columns + sizes.before[1], rows + sizes.before[0]) if sizes.stride == 1 else (out[1] + beside, out[0] + below)
-    )
+    # the padding on the left of a row is that on the right of the row above
+    wide, whole = columns + sizes.before[1], rows + sizes.before[0]
     shapes = [(tall, 1, tall + below) for tall in range(1, min(out[0], _MOST_BOX) + 1)]
     shapes += [(out[0], images, whole) for images in range(2, min(sizes.images, _MOST_BOX) + 1)]
     for tall, images, high in shapes:
@@ -199,7 +182,7 @@ def possible(sizes: Sizes, multiprocessors: int) -> Iterator[Tile]:
         weights = sizes.taps * sizes.chunks if held else min(_MOST_WEIGHTS, (left - 2 * room) // _WEIGHTS)
         if weights < min(_LEAST_WEIGHTS, sizes.taps * sizes.chunks):
             continue
-        used = sizes.chunks * sizes.parts * math.ceil(places * sizes.across / blocks)
+        used = sizes.chunks * math.ceil(places * sizes.across / blocks)
         stages = min(_MOST_STAGES, max(used, 1), (left - weights * _WEIGHTS) // room)
         yield Tile(tall, images, instruction, wide, high, room, stages, weights, held, turns, blocks, bands)
 
@@ -221,7 +204,7 @@ def launch(queue: Queue, product: Product, gathered: Gathered, tile: Tile) -> No
     macros = (
         ("TAB", stored.name), ("TF32", int(stored.bytes > 2)), ("ADDED", int(product.c is not None)), ("BN", tile.columns),
         ("WIDE", tile.wide), ("HIGH", tile.high), ("TALL", tile.tall), ("IMAGES", tile.images), ("ROWS", window.kernel[0]),
-        ("COLS", window.kernel[1]), ("LINE", sizes.line), ("STRIDE", sizes.stride), ("PAD_TOP", window.before[0]), ("PAD_LEFT", window.before[1]),
+        ("COLS", window.kernel[1]), ("LINE", sizes.line), ("PAD_TOP", window.before[0]), ("PAD_LEFT", window.before[1]),
         ("CHUNKS", sizes.chunks), ("STAGES", tile.stages), ("ROOM", tile.room), ("WSTAGES", tile.weights), ("HELD", int(tile.held)), ("TURNS", tile.turns), ("WEIGHTS", int(product.b.fixed)),
     )  # fmt: skip
     places = math.ceil(sizes.images / tile.images) * tile.bands
@@ -231,7 +214,7 @@ def launch(queue: Queue, product: Product, gathered: Gathered, tile: Tile) -> No
         product.source("conv_image.cu", "conv_image", macros),
         tile.blocks,
         128 * (tile.turns + 1),
-        *(TileMap(address + skipped, layout) for skipped, layout in _image_layouts(gathered, tile, sizes.line)),
+        TileMap(address, _image_layout(gathered, tile, sizes.line)),
         TileMap(product.b.tensor.address(queue.backend), _weights_layout(product)),
         *product.arguments(queue),
         struct,
@@ -239,17 +222,14 @@ def launch(queue: Queue, product: Product, gathered: Gathered, tile: Tile) -> No
     )
 
 
-def _image_layouts(gathered: Gathered, tile: Tile, line: int) -> Iterator[tuple[int, TileLayout]]:
-    """What a tile reads of a chunk of channels, of each part, and the bytes at which that begins."""
-    whole, step = gathered.layout(0), gathered.window.strides[0]
-    (channels, columns, rows, images), (pixel, row, image) = whole.extents, whole.strides
+def _image_layout(gathered: Gathered, tile: Tile, line: int) -> TileLayout:
+    """What a tile reads of a chunk of channels."""
+    whole = gathered.layout(0)
+    channels, columns, rows, images = whole.extents
     if line != SWIZZLED:
         columns, channels = gathered.x.shape[2:]
     box = (line // whole.format.bytes, tile.wide, tile.high, tile.images)
-    for down, right in itertools.product(range(step), range(step)):
-        extents = (channels, -(-(columns - right) // step), -(-(rows - down) // step), images)
-        strides = (pixel * step, row * step, image)
-        yield down * row + right * pixel, TileLayout(whole.format, extents, strides, box, rounds=whole.rounds)
+    return TileLayout(whole.format, (channels, columns, rows, images), whole.strides, box, rounds=whole.rounds)
 
 
 def _weights_layout(product: Product) -> TileLayout:
