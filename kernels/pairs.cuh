@@ -132,6 +132,14 @@ __device__ __forceinline__ void note(unsigned* at, float error, float range) {
 }
 __device__ __forceinline__ float most_of_warp(float x) { return __uint_as_float(__reduce_max_sync(0xffffffffu, __float_as_uint(x))); }
 
+// An address that a table says: the compiler cannot know that it is one of global memory
+template <class T> __device__ __forceinline__ const T* global(const T* at) {
+#ifndef PROBE_HOST_SHIM
+    __builtin_assume(__isGlobal(at));
+#endif
+    return at;
+}
+
 // The pair that this block is at: the last one whose `firsts` is not beyond it
 __device__ __forceinline__ void load(Job& job, const Job* __restrict__ jobs, const int* __restrict__ firsts, int pairs) {
     int lane = threadIdx.x % 32, chosen = -1;

@@ -81,11 +81,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, LEAST) pairs_last(
     __shared__ Job job;
     const int lane = threadIdx.x % 32;
     load(job, jobs, firsts, pairs);
-    const TA* __restrict__ actual = (const TA*)job.actual;
-    const float* __restrict__ golden = job.golden;
-#ifndef PROBE_HOST_SHIM
-    __builtin_assume(__isGlobal(actual) && __isGlobal(golden));  // said by a table: the compiler cannot know
-#endif
+    const TA* __restrict__ actual = global((const TA*)job.actual);
+    const float* __restrict__ golden = global(job.golden);
     const Measure& m = job.m;  // in shared memory what is rarely read
     const float threshold = m.threshold, floor = m.floor, atol = m.atol, rtol = m.rtol;
     const int channels = job.r.channels, pixels = job.r.cols, quads = channels / WIDE;
