@@ -46,7 +46,7 @@ from probe.engine.device.cuda.tensors.formats import BF16, F16, F32
 from probe.engine.device.cuda.tensors.tensor import host_tensor
 from probe.engine.device.pairs import Agreement, Measure, Rows
 from probe.model import load
-from tests.engine.cuda import attention_cases, cases, conv_problem, more_cases
+from tests.engine.cuda import attention_cases, cases, conv_problem, more_cases, ranked_cases
 from tests.engine.cuda.attention_problem import run, shapes
 from tests.engine.cuda.null_backend import NullBackend
 from tests.engine.cuda.test_norm_channels import made
@@ -55,6 +55,8 @@ from tests.engine.cuda.test_wgmma import PROBLEMS, operands
 TABLES = (
     cases.POINTWISE[:12], cases.SOFTMAX, cases.NORMS, cases.REDUCTIONS, cases.MOVES, cases.PRODUCTS, cases.CONVOLUTIONS, cases.POOLS,
     more_cases.RECURRENT, more_cases.INDEXED, more_cases.GENERATED, more_cases.QUANTISED,
+    volume_cases.VOLUMES, volume_cases.MORE_POOLS,
+    ranked_cases.TOP_K,
 )  # fmt: skip
 NUMPY = {F32: "float32", F16: "float16", BF16: "bfloat16"}
 PRODUCTS = ("MatMul", "Gemm", "Conv")

@@ -21,11 +21,13 @@ from probe.engine.device.cuda.ops.resize import RESIZES
 from probe.engine.device.cuda.ops.scan import SCANS
 from probe.engine.device.cuda.ops.shape import SHAPES
 from probe.engine.device.cuda.ops.softmax import SOFTMAX
+from probe.engine.device.cuda.ops.topk import TOP_K
 from probe.engine.device.cuda.tensors.formats import format_of
 from probe.engine.fusion.kinds import is_standard
 
 _FAMILIES = (
     MOVES, SOFTMAX, NORMS, REDUCTIONS, EXTREMES, PRODUCTS, CONVOLUTIONS, POOLS, RESIZES, SHAPES, INDEXED, GENERATED, RECURRENT, SCANS, QUANTISED, PADS,
+    TOP_K,
 )  # fmt: skip
 OPS: dict[str, Op] = {name: op for family in _FAMILIES for op in family for name in op.names}
 

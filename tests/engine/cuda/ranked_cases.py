@@ -1,0 +1,34 @@
+"""Rows of the table for TopK. As cases.py."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tests.engine.cuda.cases import Case
+
+
+def _top(x: Any, k: int, name: str = "", **attributes: Any) -> Case:
+    own = name or "x".join(map(str, x if isinstance(x, tuple) else x.shape))
+    options = "".join(f"_{key}{value}" for key, value in attributes.items())
+    return Case("TopK", {"x": x, "k": ("w", np.array([k]))}, attributes, 2, name=f"TopK_{own}_{k}{options}")
+
+
+_RANDOM = np.random.default_rng(5)
+# every element many times, both zeros and both infinities among them
+TIES = _RANDOM.choice(np.array([0.0, -0.0, 1.5, -2.0, 3.0, np.inf, -np.inf], np.float32), (3, 700))
+LONG = _RANDOM.integers(-5000, 5000, 40000).astype(np.float32)
+
+TOP_K = (
+    _top((3, 4), 2), _top((5, 33), 33, largest=0), _top((1, 1), 1), _top((7,), 0), _top((2, 0, 3), 0, axis=1), _top((0, 8), 3), _top((130, 9), 4),
+    _top((4, 7, 5), 3, axis=1), _top((40, 3, 2), 9, axis=0, largest=0), _top((2, 300), 7), _top((3, 1000), 5, largest=0), _top((2, 1000), 900),
+    _top(TIES, 300, "ties"), _top(TIES, 300, "ties", largest=0), _top(np.zeros((2, 9000), np.float32), 20, "equal"), _top(LONG, 100, "long"),
+    _top(LONG, 1500, "long", largest=0), _top(LONG, 9000, "long"), _top(LONG.reshape(2, -1), 20000, "long"), _top(LONG.reshape(8, -1), 4096, "long"),
+    *(
+        _top(_RANDOM.integers(-(1 << 62), 1 << 62, (3, 70)) // scale, 60, f"i64_{scale}", largest=largest)
+        for scale in (1, 1 << 58) for largest in (0, 1)
+    ),
+    _top(np.concatenate([np.array([-(1 << 63), (1 << 63) - 1]), _RANDOM.integers(-9, 9, 5000)]), 300, "i64_long"),
+    _top(_RANDOM.integers(-9, 9, 5000), 4000, "i64_lists"), _top(_RANDOM.integers(-(1 << 31), 1 << 31, (2, 500)).astype(np.int32), 40, "i32"),
+)  # fmt: skip
