@@ -32,7 +32,7 @@ OFF = 4e-6  # of the largest: sums of FP32 in another order
 def test_one_kernel_computes_what_many_do(request, tmp_path, monkeypatch, place, name):
     backend, at = request.getfixturevalue(place), TAKEN.index(name)
     engine, device, feeds = engine_of(tmp_path, name, "fp32", backend)
-    monkeypatch.setattr(attention, "choose_warps", lambda *_: Warps(1 << at % 3, 16 << at % 2))
+    monkeypatch.setattr(attention, "choose_warps", lambda *_, **__: Warps(1 << at % 3, 16 << at % 2))
     golden = [tapped(engine, feeds)]
     engine.device = device
     one, taps = engine(feeds), tapped(engine, feeds)
@@ -46,6 +46,24 @@ def test_one_kernel_computes_what_many_do(request, tmp_path, monkeypatch, place,
         assert taps.keys() == other.keys()
         for key, array in other.items():
             near(taps[key], array, OFF)
+
+
+@pytest.mark.parametrize(("place", "name"), rows(TAKEN, ON_HOST))
+def test_warps_that_share_queries_compute_what_many_do(request, tmp_path, monkeypatch, place, name):
+    """Of two and of four. Weights of more keys than they hold come from a kernel that walks over keys twice."""
+    backend, at = request.getfixturevalue(place), TAKEN.index(name)
+    engine, device, feeds = engine_of(tmp_path, name, "fp32", backend)
+    shared = Warps(1, split=2 << at % 2)
+    monkeypatch.setattr(attention, "choose_warps", lambda *_, **__: shared)
+    golden = tapped(engine, feeds)
+    engine.device = device
+    one = engine(feeds)
+    assert not device.queue.apart and device.queue.launches["attention_simt_split"], device.queue.apart
+    taps = tapped(engine, feeds)
+    assert all(np.array_equal(taps[key], array, equal_nan=True) for key, array in one.items()), "looking changes bits"
+    assert taps.keys() == golden.keys()
+    for key, array in golden.items():
+        near(taps[key], array, OFF)
 
 
 @pytest.mark.parametrize("precision", ["fp16", "tf32"])
@@ -75,7 +93,9 @@ def test_long_rows_have_32_queries_a_warp(problem: Problem, rows):
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("problem", [(2, 9, 200, 333, 64, 1), (2, 5, 130, 1000, 128, 0)], ids=str)
-@pytest.mark.parametrize("variant", [Warps(1), Warps(4), Warps(2, 32), Warps(4, 32)], ids=str)
+@pytest.mark.parametrize(
+    "variant", [Warps(1), Warps(4), Warps(2, 32), Warps(4, 32), Warps(1, split=2), Warps(1, split=4)], ids=str
+)
 def test_long_rows(gpu, problem: Problem, variant):
     assert error_of(gpu, problem, F32, variant, rounds=True) < 1e-6
 
@@ -90,7 +110,8 @@ def test_attention_is_within_its_budget(arch):
     except RuntimeError as error:
         pytest.skip(f"NVRTC cannot be loaded: {error}")
     every = arch == "sm_90a" or os.environ.get("PROBE_ALL_KERNELS")
-    for size, variant in ((64, Warps(4)), (64, Warps(4, 32)), (128, Warps(4)))[: 3 if every else 1]:
+    variants = ((64, Warps(4)), (64, Warps(1, split=4)), (64, Warps(4, 32)), (128, Warps(4)), (128, Warps(1, split=4)))
+    for size, variant in variants[: 5 if every else 2]:
         backend = NullBackend()
         queue, problem = Queue(backend, 18), (8, 12, 197, 197, size, 1)
         run(queue, [queue.empty(one, F32) for one in shapes(problem)], problem, variant)

@@ -192,7 +192,7 @@ def attend(
         operands, spreads, (batches // extents[-1], extents[-1]), (queries, keys, depth, width), beside_it, problem
     )
     if variant is None and exact:
-        variant = choose_warps(laid, queue.backend.multiprocessors)
+        variant = choose_warps(laid, queue.backend.multiprocessors, plain=around.is_plain)
     elif variant is None and attention_wgmma.takes(what, laid, queue.backend.arch):
         masked = any(not one.is_scalar for one in read)
         variant = choose_groups(laid, queue.backend.multiprocessors, wide=what.wide, masked=masked)
@@ -217,7 +217,8 @@ def _launch(
         walks = [(laid, around.unstored, (), True), (aside, around, tuple(kept), False)]
     for lies, steps, stored, one in walks:
         if isinstance(variant, Warps):
-            attention_simt.launch(queue, lies, steps, stored, variant, once=one)
+            warps = variant if one or variant.weighs(laid.sizes[1]) else Warps(1)
+            attention_simt.launch(queue, lies, steps, stored, warps, once=one)
         elif isinstance(variant, Held):
             attention_wgmma.launch_held(queue, lies, steps, stored, variant, wide=what.wide)
         elif isinstance(variant, Groups):

@@ -1,4 +1,4 @@
-"""Attention in FP32 (kernels/attention_simt.cu): which layers, and how many warps a block."""
+"""Attention in FP32 (kernels/attention_simt.cu, attention_simt_split.cu): which layers, and how many warps a block."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ if TYPE_CHECKING:
     from probe.engine.device.cuda.queue import Queue
     from probe.engine.device.cuda.tensors.tensor import Tensor
 
-FILE = "attention_simt.cu"
+FILE, SPLIT_FILE = "attention_simt.cu", "attention_simt_split.cu"
 _ROWS = 16  # queries of a warp
 _TILE = 64  # keys
 _LONG = 1024  # queries and keys
 _SHARED = 228 << 10  # bytes of a multiprocessor; 1024 more a block than it asks for
+_SPLIT = 4  # warps that share queries
 _FEW, _MANY, _ALL_BUSY, _MOST = 4, 16, 30, 8  # warps a multiprocessor; the last: of 32 queries at once
 
 
@@ -31,18 +32,25 @@ class Warps:
     Attributes:
         warps: of a block.
         rows: queries of a warp: 16 or 32.
+        split: warps that share 16 queries; then ``warps`` is 1.
     """
 
     warps: int
     rows: int = _ROWS
+    split: int = 1
 
     def __str__(self) -> str:
-        return f"attention {self.queries}x{_TILE} fp32" + " 32 a warp" * (self.rows > _ROWS)
+        shared = f" split {self.split}" * (self.split > 1)
+        return f"attention {self.queries}x{_TILE} fp32{shared}" + " 32 a warp" * (self.rows > _ROWS)
 
     @property
     def queries(self) -> int:
         """Of a block."""
         return self.rows * self.warps
+
+    def weighs(self, keys: int) -> bool:
+        """Whether something may be done to weights."""
+        return self.split == 1 or keys <= _TILE * self.split
 
     def shared_bytes(self, row: int) -> int:
         """Of a block.
@@ -50,17 +58,25 @@ class Warps:
         Args:
             row: elements of a row in shared memory.
         """
-        return ((self.queries + 2 * _TILE) * row + self.queries * (_TILE + 4)) * 4
+        tiles = self.split if self.split > 1 else 2  # values come where keys were
+        return ((self.queries + tiles * _TILE) * row + self.queries * self.split * (_TILE + 4)) * 4
 
 
-def choose_warps(laid: Laid, multiprocessors: int) -> Warps:
+def choose_warps(laid: Laid, multiprocessors: int, *, plain: bool = False) -> Warps:
     """Warps of a block.
+
+    Args:
+        plain: nothing is done to weights.
 
     Raises:
         Unsupported: attention node by node takes less time.
     """
     queries, keys, *_ = laid.sizes
     warps = math.prod(laid.batch) * math.ceil(queries / _ROWS)
+    if queries >= _ROWS and keys > _TILE and warps < _FEW * multiprocessors:
+        shared = Warps(1, split=2 if keys <= 2 * _TILE else _SPLIT)
+        if plain or shared.weighs(keys):
+            return shared
     if queries < _ROWS or warps < _FEW * multiprocessors:
         raise Unsupported(f"few queries in FP32: {queries}")
     if min(queries, keys) >= _LONG and warps >= _ALL_BUSY * multiprocessors and laid.elements <= _TILE:
@@ -86,12 +102,19 @@ def launch(queue: Queue, laid: Laid, around: Around, kept: Sequence[Tensor], var
         if variant.rows > _ROWS
         else _SHARED // (shared + 1024)
     )
+    splits = variant.split > 1
+    if splits:
+        assert once or variant.weighs(keys)
+        own = (("SPLIT", variant.split), ("HELD", int(not once)))
+    else:
+        own = (("QUERY_WARPS", variant.warps), ("TWICE", int(not once)))
     macros = (
-        ("TY", y.format.name), ("DEPTH", depth), ("WIDTH", width), ("QUERY_WARPS", variant.warps), ("ACROSS", 256 // variant.rows), ("BLOCKS", blocks), ("TWICE", int(not once)), *around.macros,
+        ("TY", y.format.name), ("DEPTH", depth), ("WIDTH", width), ("ACROSS", 256 // variant.rows), ("BLOCKS", blocks), *own, *around.macros,
     )  # fmt: skip
-    text = text_of(around, read[0].format.name, even=keys % 2 == 0, file=FILE)
+    file, entry = (SPLIT_FILE, "attention_simt_split") if splits else (FILE, "attention_simt")
+    text = text_of(around, read[0].format.name, even=keys % 2 == 0, file=file)
     queue.launch(
-        Source(FILE, "attention_simt", macros, text, contract=False), math.prod(laid.batch) * math.ceil(queries / variant.queries),
-        32 * variant.warps, *map(queue.at, laid.operands), *laid.beside, *map(queue.at, kept), laid.problem,
+        Source(file, entry, macros, text, contract=False), math.prod(laid.batch) * math.ceil(queries / variant.queries),
+        32 * variant.warps * variant.split, *map(queue.at, laid.operands), *laid.beside, *map(queue.at, kept), laid.problem,
         shared_bytes=shared,
     )  # fmt: skip
