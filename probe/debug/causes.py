@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from probe.precision import Precision, round_to
+from probe.precision import Precision, dtype_name, kind_of, round_to
 
 Array = np.ndarray[Any, Any]
 
@@ -87,7 +87,8 @@ def rounded(x: Array, form: Precision) -> Array:
 
 
 def is_float(x: Array) -> bool:
-    return np.asarray(x).dtype.kind == "f"
+    """Whether it holds floats; bfloat16 and the 8-bit ones, too, which numpy counts as no kind of its own."""
+    return kind_of(dtype_name(np.asarray(x).dtype)) == "float"
 
 
 # --- NaN and Inf

@@ -69,17 +69,17 @@ class Evidence:
         other = self.pairs[input_id]
         row = self._golden_rows.get((name, other)) or self._golden_rows.get((self._aliases.get(name, ""), other))
         if row is not None and row.status == "recorded":
-            return read_array(self.golden, row)
+            return _countable(read_array(self.golden, row))
         fed = self.sets[input_id].feeds.get(name)
-        return None if fed is None else np.asarray(fed)
+        return None if fed is None else _countable(np.asarray(fed))
 
     def actual_array(self, name: str, input_id: str) -> Array | None:
         """What the run made; None for what nothing was handed out of."""
         row = self._actual_rows.get((name, input_id))
         if row is not None and row.status == "recorded":
-            return read_array(self.actual, row)
+            return _countable(read_array(self.actual, row))
         fed = self.sets[input_id].feeds.get(name)
-        return None if fed is None else np.asarray(fed)
+        return None if fed is None else _countable(np.asarray(fed))
 
     def golden_reach(self, name: str, input_id: str) -> float | None:
         """max |golden| of a float tensor over finite elements; None for others and for what the golden does not have."""
@@ -151,7 +151,7 @@ class Evidence:
                 continue
             held = constant(value)
             if held is not None:
-                yield Operand(value.name or "", np.asarray(held.numpy()), constant=True)
+                yield Operand(value.name or "", _countable(np.asarray(held.numpy())), constant=True)
                 continue
             golden = self.golden_array(value.name or "", input_id)
             if golden is not None:
@@ -197,7 +197,9 @@ def _rows(source: TensorSource) -> dict[tuple[str, str], TensorInfo]:
 def _as_read(array: Array, value: ir.Value) -> Array:
     """An FP64 golden, or one stored narrower, in the type that the network reads."""
     wanted = value.dtype
-    is_a_float = kind_of(array.dtype.name) == "float"  # bfloat16 is of no numpy kind
-    if array.dtype.kind in "OSUT" or wanted is None or not is_a_float:
-        return array
-    return array.astype(wanted.numpy(), copy=False)
+    return array if wanted is None or not is_float(array) else array.astype(wanted.numpy(), copy=False)
+
+
+def _countable(array: Array) -> Array:
+    """bfloat16 and 8-bit floats as FP32, which holds them exactly: between their own numbers and a format's limits numpy would round."""
+    return array.astype(np.float32) if is_float(array) and array.dtype.kind != "f" else array

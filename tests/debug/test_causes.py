@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from probe.debug.causes import Cause, Event, Operand, describe_effect, nonfinite_cause, places, spacing
+from probe.debug.causes import Cause, Event, Operand, describe_effect, is_float, nonfinite_cause, places, spacing
 from probe.debug.finite_causes import finite_cause, inner_overflow, vanishes
-from probe.precision import PRECISIONS, round_to
+from probe.precision import PRECISIONS, numpy_dtype, round_to
 
 FP16, BF16 = PRECISIONS["fp16"], PRECISIONS["bf16"]
 F = {"Add": np.add, "Sub": np.subtract, "Mul": np.multiply, "Div": np.divide, "Log": np.log, "Sqrt": np.sqrt, "Pow": np.power,
@@ -181,6 +181,18 @@ def test_places() -> None:
     assert places(np.array([[False, True], [True, True]])) == "3 of 4 elements, first [0,1]"
     assert places(np.array(True)) == "1 of 1 elements"
     assert places(np.zeros(3, bool)) == ""
+
+
+@pytest.mark.parametrize(
+    ("dtype", "expected"),
+    [("float16", True), ("float64", True), ("bfloat16", True), ("float8_e4m3fn", True), ("int32", False), ("bool", False), ("object", False)],
+)  # fmt: skip
+def test_floats_are_known_whatever_numpy_calls_them(dtype: str, expected: bool) -> None:
+    assert is_float(np.ones(2, numpy_dtype(dtype) if dtype != "object" else object)) is expected
+
+
+def test_bfloat16_is_looked_into() -> None:
+    assert inner_overflow("ReduceL2", np.full(2, 300, numpy_dtype("bfloat16")), FP16) == 180000.0
 
 
 @given(

@@ -6,6 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
+import numpy as np
+import onnx
 import pytest
 
 import probe
@@ -92,3 +95,12 @@ def test_an_answer_that_changes_is_not_called_a_large_error(models: Path) -> Non
     assert result.verdict == "warned"
     (found,) = [one for one in result.findings if one.kind == "accumulated"]
     assert "errors are small (0.0035" in found.message and "near or beyond" not in found.message
+
+
+def test_inputs_of_bfloat16_are_floats_and_may_be_to_blame(tmp_path: Path) -> None:
+    """numpy counts bfloat16 among the types that are no numbers."""
+    text = '<ir_version: 8, opset_import: ["" : 18]> g (bfloat16[4] x) => (bfloat16[4] y) { y = Neg (x) }'
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "model.onnx")
+    feeds = {"x": np.array([1e6, 1.0, 2.0, 3.0], ml_dtypes.bfloat16)}
+    cause = probe.run(tmp_path / "model.onnx", inputs=feeds).findings[0]
+    assert (cause.kind, cause.tensor) == ("operand_overflow", "x") and "holds 9.9942e+05" in cause.message
