@@ -3,30 +3,32 @@
 //   conv_direct   a thread an output element: depthwise, and the readable reference
 //   conv_transposed   conv_direct for ConvTranspose
 //   conv_simt     a tile of m x pixels a block, strips of w and of the windows in shared memory
-// Products and sums are float, one fused multiply-add a product, over channels, then rows, then columns of the window.
-// NVRTC defines: TX, TW, TB, TY; conv_simt: BM, BN, BK, TM, TN.
+// Products and sums are float, one fused multiply-add a product, over channels, then slices, then rows, then columns of the window.
+// NVRTC defines: TX, TW, TB, TY, AXES (3 for volumes); conv_simt: BM, BN, BK, TM, TN.
 #include "conv.cuh"
 
 #ifdef ENTRY_DIRECT
 extern "C" __global__ void __launch_bounds__(256) conv_direct(
     const TX* __restrict__ x, const TW* __restrict__ w, const TB* __restrict__ bias, OUT_PARAMETERS, Conv p) {
     take_turn();
-    int pixels = p.out_height * p.out_width, k = p.channels * p.kernel_height * p.kernel_width;
+    int pixels = pixels_of(p), k = p.channels * taps_of(p);
     i64 at = (i64)blockIdx.x * 256 + threadIdx.x;
     if (at >= (i64)p.images * p.groups * p.outputs * pixels) return;
     int pixel = (int)(at % pixels), output = (int)(at / pixels % (p.groups * p.outputs)), group = output / p.outputs;
     i64 image = at / pixels / (p.groups * p.outputs);
-    Corner corner = corner_of(pixel, p);
-    x += (image * p.groups + group) * p.channels * p.height * p.width;
+    Voxel corner = corner_of(pixel, p);
+    x += (image * p.groups + group) * p.channels * room_of(p);
     w += (i64)output * k;
     float sum = 0.f;
-    for (int c = 0; c < p.channels; ++c, x += (i64)p.height * p.width) {
-        for (int i = 0; i < p.kernel_height; ++i) {
-            int row = corner.row + i * p.dilation_height;
-            for (int j = 0; j < p.kernel_width; ++j, ++w) {
-                int col = corner.col + j * p.dilation_width;
-                if (row >= 0 && row < p.height && col >= 0 && col < p.width)
-                    sum = fmaf(read(x[(i64)row * p.width + col]), read(*w), sum);
+    for (int c = 0; c < p.channels; ++c, x += room_of(p)) {
+        for (int h = 0; h < kernel_slices_of(p); ++h) {
+            int slice = corner.slice + h * dilation_slices_of(p);
+            for (int i = 0; i < p.kernel_height; ++i) {
+                int row = corner.row + i * p.dilation_height;
+                for (int j = 0; j < p.kernel_width; ++j, ++w) {
+                    int col = corner.col + j * p.dilation_width;
+                    if (is_inside({slice, row, col}, p)) sum = fmaf(read(x[((i64)slice * p.height + row) * p.width + col]), read(*w), sum);
+                }
             }
         }
     }
@@ -39,26 +41,45 @@ extern "C" __global__ void __launch_bounds__(256) conv_direct(
 #ifdef ENTRY_TRANSPOSED
 // The transposed convolution: y[n, g, m, oh, ow] = bias + sum over c, kh, kw with oh = ih * stride - pad + kh * dilation of
 // x[n, g, c, ih, iw] * w[g, c, m, kh, kw]. height and width are x's, out_height and out_width y's.
+
+// The first tap along an axis that may reach `place`, and how many taps further the next one is
+struct Walk {
+    int first, step;
+    __device__ __forceinline__ Walk(int place, int stride, int dilation) : first(dilation == 1 ? place % stride : 0), step(dilation == 1 ? stride : 1) {}
+};
+// The element of x that tap i brings to `place`; -1: none
+__device__ __forceinline__ int brought(int place, int i, int stride, int dilation, int extent) {
+    int from = place - i * dilation, at = from / stride;
+    return from < 0 || at * stride != from || at >= extent ? -1 : at;
+}
+
 extern "C" __global__ void __launch_bounds__(256) conv_transposed(
     const TX* __restrict__ x, const TW* __restrict__ w, const TB* __restrict__ bias, OUT_PARAMETERS, Conv p) {
     take_turn();
-    int pixels = p.out_height * p.out_width, taps = p.kernel_height * p.kernel_width;
+    int pixels = pixels_of(p), taps = taps_of(p);
     i64 at = (i64)blockIdx.x * 256 + threadIdx.x;
     if (at >= (i64)p.images * p.groups * p.outputs * pixels) return;
     int pixel = (int)(at % pixels), output = (int)(at / pixels % (p.groups * p.outputs)), group = output / p.outputs;
     i64 image = at / pixels / (p.groups * p.outputs);
-    int row = pixel / p.out_width + p.pad_top, col = pixel % p.out_width + p.pad_left;
-    x += (image * p.groups + group) * p.channels * p.height * p.width;
+    Voxel place = voxel_of(pixel, p);
+    place.slice += pad_front_of(p), place.row += p.pad_top, place.col += p.pad_left;
+    Walk deep(place.slice, stride_slices_of(p), dilation_slices_of(p)), down(place.row, p.stride_height, p.dilation_height),
+        across(place.col, p.stride_width, p.dilation_width);
+    x += (image * p.groups + group) * p.channels * room_of(p);
     w += ((i64)group * p.channels * p.outputs + output % p.outputs) * taps;
     float sum = 0.f;
-    for (int c = 0; c < p.channels; ++c, x += (i64)p.height * p.width, w += (i64)p.outputs * taps) {
-        for (int i = 0; i < p.kernel_height; ++i) {
-            int down = row - i * p.dilation_height, r = down / p.stride_height;
-            if (down < 0 || r * p.stride_height != down || r >= p.height) continue;
-            for (int j = 0; j < p.kernel_width; ++j) {
-                int across = col - j * p.dilation_width, q = across / p.stride_width;
-                if (across < 0 || q * p.stride_width != across || q >= p.width) continue;
-                sum = fmaf(read(x[(i64)r * p.width + q]), read(w[i * p.kernel_width + j]), sum);
+    for (int c = 0; c < p.channels; ++c, x += room_of(p), w += (i64)p.outputs * taps) {
+        for (int h = deep.first; h < kernel_slices_of(p); h += deep.step) {
+            int s = brought(place.slice, h, stride_slices_of(p), dilation_slices_of(p), slices_of(p));
+            if (s < 0) continue;
+            for (int i = down.first; i < p.kernel_height; i += down.step) {
+                int r = brought(place.row, i, p.stride_height, p.dilation_height, p.height);
+                if (r < 0) continue;
+                for (int j = across.first; j < p.kernel_width; j += across.step) {
+                    int q = brought(place.col, j, p.stride_width, p.dilation_width, p.width);
+                    if (q < 0) continue;
+                    sum = fmaf(read(x[((i64)s * p.height + r) * p.width + q]), read(w[(h * p.kernel_height + i) * p.kernel_width + j]), sum);
+                }
             }
         }
     }
@@ -74,17 +95,17 @@ extern "C" __global__ void __launch_bounds__(THREADS) conv_simt(
     const TX* __restrict__ x, const TW* __restrict__ w, const TB* __restrict__ bias, OUT_PARAMETERS, Conv p) {
     take_turn();
     __shared__ float ws[BK][BM + 1], xs[BK][BN + 1];
-    int pixels = p.out_height * p.out_width, depth = p.channels * p.kernel_height * p.kernel_width;
+    int pixels = pixels_of(p), depth = p.channels * taps_of(p);
     int tile = (int)(blockIdx.x % (p.down * p.across)), row = tile / p.across * BM, col = tile % p.across * BN;
     i64 batch = blockIdx.x / (p.down * p.across);  // image and group
     int group = (int)(batch % p.groups);
-    x += batch * p.channels * p.height * p.width;
+    x += batch * p.channels * room_of(p);
     w += (i64)group * p.outputs * depth;
     Out out = {OUT_ARGUMENTS};
     int tx = threadIdx.x % (BN / TN), ty = threadIdx.x / (BN / TN);
     // A thread fetches the windows of one pixel: THREADS is a multiple of BN.
     int mine = threadIdx.x % BN;
-    Corner corner = corner_of(col + mine, p);
+    Voxel corner = corner_of(col + mine, p);
     float sums[TM][TN] = {};
     for (int k0 = 0; k0 < depth; k0 += BK) {
         for (int i = threadIdx.x; i < BM * BK; i += THREADS) {

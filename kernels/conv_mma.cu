@@ -1,8 +1,10 @@
 // Convolution (conv.cuh) on tensor cores. x, w TAB (f16, bf16, or float that holds TF32), bias TB or null, y TY
 // Tactic:
-//   conv_mma   conv_simt with its products on tensor cores; the next strips are fetched into registers while this one is computed
+//   conv_mma   conv_simt with its products on tensor cores; the next strips are fetched into registers while this one is computed, by a table of
+//              where their taps lie, made a strip ahead
 // exact: products and sums in FP32 (the tensor core's). acc16: the running sum in FP16, rounded after every 16 products.
-// NVRTC defines: TAB, TB, TY, ACC16, BM, BN, BK (of a block), WM, WN (of a warp). THREADS is a multiple of BN, or divides it.
+// NVRTC defines: TAB, TB, TY, AXES (3 for volumes), ACC16, BM, BN, BK (of a block), WM, WN (of a warp), EVEN (1: rows of w are whole accesses of
+// 16 bytes). THREADS is a multiple of BN, or divides it, and no less than BK.
 #include "mma.cuh"
 #include "conv.cuh"
 
@@ -11,7 +13,10 @@ typedef TAB T;
 #define WIDE (16 / (int)sizeof(T))  // values of 16 bytes
 #define W_ROW (BK + WIDE)
 #define X_ROW (BN + 8)
-#define W_EACH (BM * BK / THREADS)
+#define TOGETHER (EVEN ? WIDE : 1)
+#define W_EACH (BM * BK / TOGETHER / THREADS)
+#define ROWS (THREADS * TOGETHER / BK)
+#define FAR (1 << 30)  // of no place in x, even when added to another
 #define X_EACH (BN * BK / THREADS)
 
 #if ACC16
@@ -22,55 +27,72 @@ typedef float Sums[4];
 __device__ __forceinline__ float sum_of(const Sums& c, int i) { return c[i]; }
 #endif
 
+struct alignas(16) Tap { int slice, row, col, offset; };  // behind the corner of a window, and behind its element
+
 extern "C" __global__ void __launch_bounds__(THREADS) conv_mma(
     const T* __restrict__ x, const T* __restrict__ w, const TB* __restrict__ bias, OUT_PARAMETERS, Conv p) {
     take_turn();
     __shared__ __align__(16) T ws[2][BM * W_ROW];
     __shared__ __align__(16) T xs[2][BK * X_ROW];
-    int pixels = p.out_height * p.out_width, depth = p.channels * p.kernel_height * p.kernel_width;
+    __shared__ Tap table[2][BK];
+    int pixels = pixels_of(p), taps = taps_of(p), depth = p.channels * taps;
     int tile = (int)(blockIdx.x % (p.down * p.across)), row = tile / p.across * BM, col = tile % p.across * BN;
     i64 batch = blockIdx.x / (p.down * p.across);  // image and group
     int group = (int)(batch % p.groups);
-    x += batch * p.channels * p.height * p.width;
+    x += batch * p.channels * room_of(p);
     w += (i64)group * p.outputs * depth;
     Out out = {OUT_ARGUMENTS};
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     int wm = warp / (BN / WN) * WM, wn = warp % (BN / WN) * WN;
     int mine = threadIdx.x % BN;  // the pixel whose windows this thread fetches
-    Corner corner = corner_of(col + mine, p);
+    Voxel corner = corner_of(col + mine, p);
+    const int first = (corner.slice * p.height + corner.row) * p.width + corner.col;
+    if (col + mine >= pixels) corner.col = FAR;
     Sums sums[WM / 16][WN / 8] = {};
-    T w_next[W_EACH], x_next[X_EACH], zero = {0};
+    const int own_row = row + threadIdx.x * TOGETHER / BK, own_col = threadIdx.x * TOGETHER % BK;  // what it fetches of w, and every ROWS rows further
+    const T* own = w + (i64)own_row * depth + own_col;
+    Pack<T, TOGETHER> w_next[W_EACH];
+    T x_next[X_EACH], zero = {0};
 
-    auto fetch = [&](int k0) {
+    auto tabulate = [&](int stage, int k0) {
+        if (threadIdx.x >= BK) return;
+        int k = k0 + threadIdx.x, c = k / taps;
+        Voxel step = step_of(k - c * taps, p);
+        int offset = c * room_of(p) + (step.slice * p.height + step.row) * p.width + step.col;
+        table[stage][threadIdx.x] = {step.slice, step.row, k < depth ? step.col : FAR, offset};
+    };
+    auto fetch = [&](int stage, int k0) {
 #pragma unroll
         for (int e = 0; e < W_EACH; ++e) {
-            int i = threadIdx.x + e * THREADS, mm = i / BK, kk = i % BK;
-            w_next[e] = row + mm < p.outputs && k0 + kk < depth ? w[(i64)(row + mm) * depth + k0 + kk] : zero;
+            w_next[e] = {};
+            if (own_row + e * ROWS < p.outputs && k0 + own_col < depth) w_next[e] = *(const Pack<T, TOGETHER>*)(own + k0 + e * (i64)(ROWS * depth));
         }
 #pragma unroll
         for (int e = 0; e < X_EACH; ++e) {
-            int kk = threadIdx.x / BN + e * (THREADS / BN);
-            T value = zero;
-            bool in = col + mine < pixels && k0 + kk < depth && tap(value, x, k0 + kk, corner, p);
-            x_next[e] = in ? value : zero;
+            Tap tap = table[stage][threadIdx.x / BN + e * (THREADS / BN)];
+            bool in = is_inside({corner.slice + tap.slice, corner.row + tap.row, (int)((unsigned)corner.col + tap.col)}, p);
+            x_next[e] = in ? x[first + tap.offset] : zero;
         }
     };
     auto keep = [&](int stage) {
 #pragma unroll
         for (int e = 0; e < W_EACH; ++e) {
-            int i = threadIdx.x + e * THREADS;
-            ws[stage][i / BK * W_ROW + i % BK] = w_next[e];
+            int i = (threadIdx.x + e * THREADS) * TOGETHER;
+            *(Pack<T, TOGETHER>*)(ws[stage] + i / BK * W_ROW + i % BK) = w_next[e];
         }
 #pragma unroll
         for (int e = 0; e < X_EACH; ++e) xs[stage][(threadIdx.x / BN + e * (THREADS / BN)) * X_ROW + mine] = x_next[e];
     };
 
-    fetch(0);
+    tabulate(0, 0);
+    tabulate(1, BK);
+    __syncthreads();
+    fetch(0, 0);
     keep(0);
     __syncthreads();
     for (int k0 = 0, stage = 0; k0 < depth; k0 += BK, stage ^= 1) {
         bool more = k0 + BK < depth;
-        if (more) fetch(k0 + BK);
+        if (more) fetch(stage ^ 1, k0 + BK);
 #pragma unroll
         for (int k = 0; k < BK; k += 2 * WIDE) {
             unsigned left[WM / 16][4], right[WN / 16][4];
@@ -86,6 +108,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) conv_mma(
                 for (int j = 0; j < WN / 8; ++j) mma(sums[i][j], left[i], right[j / 2][j % 2 * 2], right[j / 2][j % 2 * 2 + 1], T());
         }
         if (more) keep(stage ^ 1);
+        tabulate(stage, k0 + 2 * BK);  // who read of this strip did so before the last barrier
         __syncthreads();
     }
 #pragma unroll

@@ -1,17 +1,22 @@
-// Pooling over windows, NCHW: y[plane, oh, ow] = largest, or mean, of x[plane, ih, iw], ih = oh * stride - pad + kh * dilation
+// Pooling over windows, NCHW: y[plane, oh, ow] = largest, mean, or norm of x[plane, ih, iw], ih = oh * stride - pad + kh * dilation
 //   x TX, y TY. A mean divides by the elements inside x, or (COUNT_PAD 1) inside x and its padding.
 // Tactic:
-//   pool_direct   a thread an output element; neighbours read neighbours
+//   pool_direct   a thread an output element; neighbours read neighbours. Volumes too (AXES 3), with slices before rows
 //   pool_channels   the same with channels last, x [images, height, width, channels]: a thread computes 8 channels of a pixel, small windows read at
 //                   once: what lies outside is the beginning of the image, and not used
-// Sums are float, rows first; a NaN under the window is the largest (ONNX Runtime sometimes drops it). NVRTC defines: TX, TY, MAXIMUM, COUNT_PAD (0 or 1),
-// ENTRY_CHANNELS for the second, with INDEX (of elements; unsigned or i64) and WINDOW_HEIGHT, WINDOW_WIDTH (0: a window of any size).
+// Sums are float, slices first, then rows; a NaN under the window is the largest (ONNX Runtime sometimes drops it). NVRTC defines: TX, TY, MAXIMUM,
+// COUNT_PAD (0 or 1), ENTRY_CHANNELS for the second, with INDEX (of elements; unsigned or i64) and WINDOW_HEIGHT, WINDOW_WIDTH (0: a window of any size).
+// pool_direct: WHOLE (1: integers), NORM (0, or the p of (sum |x|^p)^(1/p)), INDICES (1: where in x the largest is, the first of equal ones; 2: counted
+// along the first axis of an image first).
 #include "common.cuh"
 
 struct Pool {
     i64 planes;
     int height, width, out_height, out_width, kernel_height, kernel_width;
     int stride_height, stride_width, pad_top, pad_left, pad_bottom, pad_right, dilation_height, dilation_width;
+#if AXES == 3
+    int slices, out_slices, kernel_slices, stride_slices, pad_front, pad_back, dilation_slices;
+#endif
 };
 
 #ifdef ENTRY_CHANNELS
@@ -67,27 +72,87 @@ extern "C" __global__ void __launch_bounds__(256) pool_channels(const TX* __rest
     store(y + (i64)at * 8, out);
 }
 #else
-extern "C" __global__ void __launch_bounds__(256) pool_direct(const TX* __restrict__ x, TY* __restrict__ y, Pool p) {
+#if WHOLE
+typedef int Value;
+#define LEAST (-2147483647 - 1)
+#else
+typedef float Value;
+#define LEAST __int_as_float(0xff800000)
+#endif
+__device__ __forceinline__ int larger(int x, int y) { return x > y ? x : y; }
+
+// What an element adds to a window's sum
+__device__ __forceinline__ Value share(Value x) {
+#if NORM == 0
+    return x;
+#elif NORM == 1
+    return fabsf(x);
+#elif NORM == 2
+    return x * x;
+#else
+    return powf(fabsf(x), (float)NORM);
+#endif
+}
+// What a sum over `count` elements becomes
+__device__ __forceinline__ Value finished(Value sum, int count) {
+#if NORM == 0
+    return sum / (Value)count;
+#elif NORM == 1
+    return sum;
+#elif NORM == 2
+    return sqrtf(sum);
+#else
+    return powf(sum, 1.f / NORM);
+#endif
+}
+
+extern "C" __global__ void __launch_bounds__(256) pool_direct(const TX* __restrict__ x, TY* __restrict__ y, i64* __restrict__ indices, Pool p) {
     take_turn();
-    i64 at = (i64)blockIdx.x * 256 + threadIdx.x, pixels = (i64)p.out_height * p.out_width;
+#if AXES == 3
+    const int slices = p.slices, planes = p.out_slices, kernel_slices = p.kernel_slices;
+#else
+    const int slices = 1, planes = 1, kernel_slices = 1;
+#endif
+    i64 at = (i64)blockIdx.x * 256 + threadIdx.x, plane = (i64)p.out_height * p.out_width, pixels = planes * plane;
     if (at >= p.planes * pixels) return;
-    int pixel = (int)(at % pixels);
+    int pixel = (int)(at % plane);
     int top = pixel / p.out_width * p.stride_height - p.pad_top, left = pixel % p.out_width * p.stride_width - p.pad_left;
-    x += at / pixels * p.height * p.width;
-    float value = MAXIMUM ? __int_as_float(0xff800000) : 0.f;
-    int count = 0;
-    for (int i = 0; i < p.kernel_height; ++i) {
-        int row = top + i * p.dilation_height;
-        for (int j = 0; j < p.kernel_width; ++j) {
-            int col = left + j * p.dilation_width;
-            bool in = row >= 0 && row < p.height && col >= 0 && col < p.width;
-            if (in) {
-                float one = read(x[(i64)row * p.width + col]);
-                value = MAXIMUM ? larger(value, one) : value + one;
+    i64 image = at / pixels, first = image * slices * p.height * p.width;
+    x += first;
+    Value value = MAXIMUM ? LEAST : 0;
+    int count = 0, found = -1, found_slice = 0, found_row = 0, found_col = 0;
+    for (int h = 0; h < kernel_slices; ++h) {
+#if AXES == 3
+        int slice = (int)(at / plane % p.out_slices) * p.stride_slices - p.pad_front + h * p.dilation_slices;
+        bool within = slice >= 0 && slice < p.slices, counted = slice < p.slices + p.pad_back;
+#else
+        const int slice = 0;
+        const bool within = true, counted = true;
+#endif
+        for (int i = 0; i < p.kernel_height; ++i) {
+            int row = top + i * p.dilation_height;
+            for (int j = 0; j < p.kernel_width; ++j) {
+                int col = left + j * p.dilation_width;
+                bool in = within && row >= 0 && row < p.height && col >= 0 && col < p.width;
+                if (in) {
+                    Value one = read(x[((i64)slice * p.height + row) * p.width + col]);
+                    if (INDICES && (found < 0 || one > value || (one != one && value == value)))
+                        found = 0, found_slice = slice, found_row = row, found_col = col;
+                    value = MAXIMUM ? larger(value, one) : value + share(one);
+                }
+                count += in || (COUNT_PAD && counted && row < p.height + p.pad_bottom && col < p.width + p.pad_right);
             }
-            count += in || (COUNT_PAD && row < p.height + p.pad_bottom && col < p.width + p.pad_right);
         }
     }
-    write(y[at], MAXIMUM ? value : value / (float)count);
+#if WHOLE
+    y[at] = (TY)value;
+#else
+    write(y[at], MAXIMUM ? value : finished(value, count));
+#endif
+#if INDICES == 1
+    indices[at] = first + ((i64)found_slice * p.height + found_row) * p.width + found_col;
+#elif INDICES == 2
+    indices[at] = first + ((i64)found_col * p.height + found_row) * slices + found_slice;
+#endif
 }
 #endif

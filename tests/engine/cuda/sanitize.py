@@ -46,7 +46,15 @@ from probe.engine.device.cuda.tensors.formats import BF16, F16, F32
 from probe.engine.device.cuda.tensors.tensor import host_tensor
 from probe.engine.device.pairs import Agreement, Measure, Rows
 from probe.model import load
-from tests.engine.cuda import attention_cases, cases, conv_problem, more_cases, ranked_cases
+from tests.engine.cuda import (
+    attention_cases,
+    cases,
+    conv_problem,
+    more_cases,
+    ranked_cases,
+    sampled_cases,
+    volume_cases,
+)
 from tests.engine.cuda.attention_problem import run, shapes
 from tests.engine.cuda.null_backend import NullBackend
 from tests.engine.cuda.test_norm_channels import made
@@ -56,7 +64,7 @@ TABLES = (
     cases.POINTWISE[:12], cases.SOFTMAX, cases.NORMS, cases.REDUCTIONS, cases.MOVES, cases.PRODUCTS, cases.CONVOLUTIONS, cases.POOLS,
     more_cases.RECURRENT, more_cases.INDEXED, more_cases.GENERATED, more_cases.QUANTISED,
     volume_cases.VOLUMES, volume_cases.MORE_POOLS,
-    ranked_cases.TOP_K,
+    ranked_cases.TOP_K, sampled_cases.SAMPLES,
 )  # fmt: skip
 NUMPY = {F32: "float32", F16: "float16", BF16: "bfloat16"}
 PRODUCTS = ("MatMul", "Gemm", "Conv")
@@ -104,7 +112,8 @@ def programs() -> Iterator[Program]:
             saved = lambda folder, one=attended: (folder / "case.onnx", one.save(folder / "case.onnx"))
             yield Program(f"attention {name} {kind}", kind, _network(saved, kind, "safe"))
     for variant, rounds in itertools.product(
-        (Groups(2, 64), Groups(3, 64), Groups(2, 128), Held(208), Held(208, 2), Warps(1), Warps(4)), (True, False)
+        (Groups(2, 64), Groups(3, 64), Groups(2, 128), Held(208), Held(208, 2), Warps(1), Warps(4), Warps(1, split=4)),
+        (True, False),
     ):
         kind = f"{variant} {'storage' if rounds else 'fp32'}"
         yield Program(kind, kind, lambda backend, _, v=variant, r=rounds: _attention(backend, v, r))

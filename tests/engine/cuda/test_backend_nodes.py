@@ -32,7 +32,7 @@ from tests.engine.test_backend_nodes import RANDOM, Arrays, cases, judged, named
 # Operators all of whose cases run on kernels (or need none), and of the others how many cases do not.
 WHOLE = """
 Abs Acos Acosh Add And ArgMax ArgMin Asin Asinh Atan Atanh AveragePool Ceil Celu Clip Concat ConstantOfShape Conv ConvTranspose Cos Cosh DepthToSpace DequantizeLinear Div Elu Equal Erf
-Exp Expand Flatten Floor Gather GatherElements GatherND Gelu Gemm GlobalAveragePool GlobalMaxPool Greater GreaterOrEqual GroupNormalization
+Exp Expand Flatten Floor Gather GatherElements GatherND Gelu Gemm GlobalAveragePool GlobalMaxPool Greater GreaterOrEqual GridSample GroupNormalization
 HardSigmoid HardSwish InstanceNormalization IsInf IsNaN LayerNormalization LeakyRelu Less LessOrEqual Log LogSoftmax LpPool MatMul MaxPool Mean Mish Mod Mul Neg
 OneHot Or PRelu Pad QuantizeLinear RMSNormalization Range Reciprocal ReduceLogSum ReduceMean Relu Reshape Round Scatter Selu Shape Shrink Sigmoid Sign
 Sin Sinh Size Slice Softmax Softplus Softsign SpaceToDepth Split Sqrt Squeeze Sub Sum Swish Tan Tanh ThresholdedRelu Tile TopK Transpose Trilu Unsqueeze

@@ -24,6 +24,7 @@ from probe.engine.device.cuda.tensors.tensor import Tensor
 
 DIRECT = "conv_direct"
 _FEW = 8  # output channels of a group under which a thread an output element beats a tile
+_ACCESS = 16  # bytes
 _SIMT = (Tile(64, 64, 16, 4, 4), Tile(32, 32, 16, 2, 2))
 _TF32 = (Tile(128, 128, 16, 64, 32), Tile(64, 64, 16, 32, 32))
 _MMA = (Tile(128, 128, 32, 64, 32), Tile(64, 64, 32, 32, 32))
@@ -113,11 +114,12 @@ def channels_first(
         down, across = math.ceil(outputs / tile.m), math.ceil(pixels / tile.n)
         blocks = images * groups * down * across
         if low:
-            warps, acc16 = (("WM", tile.tm), ("WN", tile.tn)), ("ACC16", int(tactic == ACC16))
+            even = int(math.prod(w.shape[1:]) * x.format.bytes % _ACCESS == 0)
+            warps, more = (("WM", tile.tm), ("WN", tile.tn)), (("ACC16", int(tactic == ACC16)), ("EVEN", even))
             file, entry, macros = (
                 "conv_mma.cu",
                 "conv_mma",
-                (("TAB", x.format.name), of_bias, *tile.sizes, *warps, acc16, *_axes(window)),
+                (("TAB", x.format.name), of_bias, *tile.sizes, *warps, *more, *_axes(window)),
             )
             threads = 32 * (tile.m // tile.tm) * (tile.n // tile.tn)
         else:

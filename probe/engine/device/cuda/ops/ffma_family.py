@@ -79,4 +79,4 @@ def _sizes(problem: Product | Convolution) -> tuple[int, int, int, int]:
     if not isinstance(problem, Convolution):
         return problem.m, problem.n, problem.k, problem.batches
     x, w = problem.call.data(0), problem.call.data(1)
-    return x.shape[0] * math.prod(problem.window.out), w.shape[0], math.prod(w.shape[1:]), 1
+    return x.shape[0] * problem.window.pixels, w.shape[0], math.prod(w.shape[1:]), 1

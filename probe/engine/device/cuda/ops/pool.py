@@ -1,4 +1,4 @@
-"""MaxPool and AveragePool."""
+"""MaxPool, AveragePool, LpPool and GlobalLpPool, over one to three axes."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 from probe.engine.device.cuda.compiling.compile import Source
 from probe.engine.device.cuda.errors import Unsupported
 from probe.engine.device.cuda.ops.call import Call, Op
-from probe.engine.device.cuda.ops.window import window_of
+from probe.engine.device.cuda.ops.reduce import reduced
+from probe.engine.device.cuda.ops.window import Along, Window, window_of
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.tensors.channels_last import channels_last, dense_when_asked, has_channels_last
+from probe.engine.device.cuda.tensors.formats import I8, I32, I64, U8
 
 if TYPE_CHECKING:
     from probe.engine.device.cuda.tensors.tensor import Tensor
@@ -20,10 +22,12 @@ _THREADS = 256
 _TOGETHER = 8  # channels a thread takes, where they are contiguous
 _UNROLLED = 16  # elements of a window that are read at once
 _SMALL = 1 << 31
+_WHOLE = (I8, U8, I32)
+_NORMS = {1: "L1", 2: "L2"}
 
 
 class Problem(ctypes.Structure):
-    """The struct Pool of kernels/pool.cu."""
+    """The struct Pool of kernels/pool.cu; ``VolumeProblem`` where AXES is 3."""
 
     _fields_ = (
         ("planes", ctypes.c_longlong),
@@ -37,25 +41,53 @@ class Problem(ctypes.Structure):
     )  # fmt: skip
 
 
+class VolumeProblem(ctypes.Structure):
+    """A ``Problem``, and the axis before rows."""
+
+    _fields_ = (
+        ("plane", Problem),
+        *(
+            (name, ctypes.c_int)
+            for name in (
+                "slices", "out_slices", "kernel_slices", "stride_slices", "pad_front", "pad_back", "dilation_slices",
+            )
+        ),
+    )  # fmt: skip
+
+
 def pool(queue: Queue, call: Call) -> list[Tensor | None]:
-    x = call.data(0)
-    if any(call.formats[1:]):
-        raise Unsupported("MaxPool that returns indices")
+    x, op = call.data(0), call.node.op_type
     assert x.format is not None
-    if not x.format.is_float:
-        raise Unsupported(f"{call.node.op_type} of integers")
-    window = window_of(call, x.shape[2:], tuple(call.ints("kernel_shape") or ()))
+    if not x.format.is_float and (op != "MaxPool" or x.format not in _WHOLE):
+        raise Unsupported(f"{op} of {x.format.name}")
+    return _pooled(queue, call, window_of(call, x.shape[2:], tuple(call.ints("kernel_shape") or ())))
+
+
+def global_norm(queue: Queue, call: Call) -> list[Tensor | None]:
+    """A reduction, or for norms that reductions do not know a window of the whole image."""
+    x = call.data(0)
+    norm, image = call.int("p", 2), x.shape[2:]
+    if norm in _NORMS:
+        made = reduced(queue, x, list(range(2, len(x.shape))), _NORMS[norm], call.store())
+        return [made.view((*x.shape[:2], *(1 for _ in image)))]
+    return _pooled(queue, call, window_of(call, image, image))
+
+
+def _pooled(queue: Queue, call: Call, window: Window) -> list[Tensor | None]:
+    x, op = call.data(0), call.node.op_type
+    assert x.format is not None
     problem = Problem(
         math.prod(x.shape[:2]), *window.image, *window.out, *window.kernel, *window.strides, *window.before, *window.after,
         *window.dilations,
     )  # fmt: skip
+    store = call.store() if x.format.is_float else x.format
     macros = (
-        ("TX", x.format.name), ("TY", call.store().name), ("MAXIMUM", int(call.node.op_type == "MaxPool")),
-        ("COUNT_PAD", call.int("count_include_pad", 0)),
+        ("TX", x.format.name), ("TY", store.name), ("MAXIMUM", int(op == "MaxPool")), ("COUNT_PAD", call.int("count_include_pad", 0)),
     )  # fmt: skip
-    channels = x.shape[1]
-    if has_channels_last(x) and channels % _TOGETHER == 0:
-        y = queue.empty((x.shape[0], *window.out, channels), call.store())
+    channels, wants_places = x.shape[1], any(call.formats[1:])
+    plain = window.slices is None and not wants_places and x.format.is_float and op in ("MaxPool", "AveragePool")
+    if plain and has_channels_last(x) and channels % _TOGETHER == 0:
+        y = queue.empty((x.shape[0], *window.out, channels), store)
         small = math.prod(window.kernel) <= _UNROLLED
         index = "unsigned" if max(x.size, y.size) < _SMALL else "i64"
         sizes = zip(("WINDOW_HEIGHT", "WINDOW_WIDTH"), window.kernel if small else (0, 0), strict=True)
@@ -63,10 +95,21 @@ def pool(queue: Queue, call: Call) -> list[Tensor | None]:
         given = (queue.at(channels_last(queue, x)), queue.at(y), problem, ctypes.c_int(channels))
         queue.launch(source, math.ceil(y.size // _TOGETHER / _THREADS), _THREADS, *given)
         return [dense_when_asked(queue, y)]
-    y = queue.empty((*x.shape[:2], *window.shape), call.store())
+    shape = (*x.shape[:2], *window.shape)
+    y, places = queue.empty(shape, store), queue.empty(shape, I64) if wants_places else None
+    macros += (
+        ("WHOLE", int(not x.format.is_float)), ("NORM", call.int("p", 2) if op.endswith("LpPool") else 0),
+        ("INDICES", 1 + call.int("storage_order", 0) if wants_places else 0), *((("AXES", 3),) if window.slices else ()),
+    )  # fmt: skip
     source = Source("pool.cu", "pool_direct", macros)
-    queue.launch(source, math.ceil(y.size / _THREADS), _THREADS, queue.at(x), queue.at(y), problem)
-    return [y]
+    whole = problem if window.slices is None else _volume(problem, window.slices)
+    queue.launch(source, math.ceil(y.size / _THREADS), _THREADS, queue.at(x), queue.at(y), queue.at(places), whole)
+    return [y] if places is None else [y, places]
 
 
-POOLS = (Op(("MaxPool", "AveragePool"), pool),)
+def _volume(plane: Problem, deep: Along) -> VolumeProblem:
+    sizes = (deep.image, deep.out, deep.kernel, deep.stride, deep.before, deep.after, deep.dilation)
+    return VolumeProblem(plane, *sizes)
+
+
+POOLS = (Op(("MaxPool", "AveragePool", "LpPool"), pool), Op(("GlobalLpPool",), global_norm))

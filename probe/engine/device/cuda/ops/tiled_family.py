@@ -62,7 +62,7 @@ class TiledFamily:
         if name == _DEPTHWISE:
             reason = conv_nhwc.refusal(queue, call, problem.window)
             return reason or (None if is_depthwise(call) else "it is for depthwise convolutions")
-        if max(math.prod(x.shape[1:]), w.shape[0] * math.prod(problem.window.out)) >= 1 << 31:
+        if max(math.prod(x.shape[1:]), w.shape[0] * problem.window.pixels) >= 1 << 31:
             return "more elements an image than 31 bits count"
         if name == DIRECT:
             return None

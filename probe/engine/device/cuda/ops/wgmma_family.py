@@ -47,7 +47,7 @@ class WgmmaFamily:
             swaps = wgmma.refusal_of(problem, ANY_SWAPPED) is None
             return _fastest((problem.m, problem.n, problem.k, problem.batches), many, swaps=swaps)
         x, w = problem.call.data(0), problem.call.data(1)
-        pixels, outputs, depth = math.prod(problem.window.out), w.shape[0], math.prod(w.shape[1:])
+        pixels, outputs, depth = problem.window.pixels, w.shape[0], math.prod(w.shape[1:])
         found = _fastest((x.shape[0] * pixels, outputs, depth, 1), many)
         if is_product(problem.window):
             found += [

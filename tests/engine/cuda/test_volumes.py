@@ -1,0 +1,108 @@
+"""Windows over three axes, and what else slides over images, against the CPU device: rows of volume_cases.py, and a network that is made of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+
+from probe.engine.assignment import Assignment, Choice
+from probe.engine.build import compile_model
+from probe.engine.device.cuda.device import CudaDevice
+from probe.model import load
+from tests.engine.cuda.compared import PRECISIONS, check, table
+from tests.engine.cuda.volume_cases import MORE_POOLS, VOLUMES
+
+UNIT = {"fp32": 2.0**-23, "tf32": 2.0**-10, "fp16": 2.0**-10, "bf16": 2.0**-7}
+
+
+@pytest.mark.parametrize(("place", "case", "precision"), table(*VOLUMES))
+def test_convolutions(request, tmp_path, place, case, precision):
+    check(request.getfixturevalue(place), case, precision, tmp_path)
+
+
+@pytest.mark.parametrize(("place", "case", "precision"), table(*MORE_POOLS))
+def test_pools(request, tmp_path, place, case, precision):
+    check(request.getfixturevalue(place), case, precision, tmp_path)
+
+
+def u_net(folder: Path, width: int = 8, extent: int = 8, by: str = "Resize") -> tuple[Path, dict[str, np.ndarray]]:
+    """Down and up once, as nnU-Net's stages: convolutions with instance norm, a residual, a pool, what is upsampled joined with what was there."""
+    random, weights, nodes = np.random.default_rng(3), [], []
+
+    def weight(name: str, *shape: int) -> str:
+        fan = max(int(np.prod(shape[1:])), 1)
+        weights.append(numpy_helper.from_array((random.standard_normal(shape) / np.sqrt(fan)).astype(np.float32), name))
+        return name
+
+    def add(op: str, out: str, *inputs: str, **attributes: Any) -> str:
+        nodes.append(helper.make_node(op, list(inputs), [out], out, **attributes))
+        return out
+
+    def block(x: str, name: str, channels: int, outputs: int, stride: int = 1) -> str:
+        y = add(
+            "Conv", f"{name}.conv", x, weight(f"{name}.w", outputs, channels, 3, 3, 3), weight(f"{name}.b", outputs),
+            pads=[1] * 6, strides=[stride] * 3,
+        )  # fmt: skip
+        y = add("InstanceNormalization", f"{name}.norm", y, weight(f"{name}.s", outputs), weight(f"{name}.t", outputs))
+        return add("LeakyRelu", f"{name}.relu", y, alpha=0.01)
+
+    first = block("x", "in", 2, width)
+    pooled = add("MaxPool", "pooled", first, kernel_shape=[2] * 3, strides=[2] * 3)
+    deep = block(pooled, "deep", width, 2 * width)
+    same = add(
+        "Conv",
+        "same.conv",
+        deep,
+        weight("same.w", 2 * width, 2 * width, 3, 3, 3),
+        weight("same.b", 2 * width),
+        pads=[1] * 6,
+    )
+    deep = add("Relu", "same.relu", add("Add", "same", same, deep))
+    if by == "Resize":
+        weights.append(numpy_helper.from_array(np.array([1, 1, 2, 2, 2], np.float32), "scales"))
+        up = add("Resize", "up", deep, "", "scales", mode="linear")
+        up = add("Conv", "thin", up, weight("thin.w", width, 2 * width, 1, 1, 1))
+    else:
+        up = add(
+            "ConvTranspose",
+            "up",
+            deep,
+            weight("up.w", 2 * width, width, 2, 2, 2),
+            weight("up.b", width),
+            strides=[2] * 3,
+        )
+    joined = add("Concat", "joined", first, up, axis=1)
+    add("Conv", "y", block(joined, "out", 2 * width, width), weight("y.w", 3, width, 1, 1, 1), weight("y.b", 3))
+    shape = [1, 2, extent, extent, extent + 4]
+    ports = [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, shape)]
+    ends = [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)]
+    graph = helper.make_graph(nodes, "u", ports, ends, weights)
+    path = folder / "u.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+    return path, {"x": random.standard_normal(shape).astype(np.float32)}
+
+
+@pytest.mark.parametrize("by", ["Resize", "ConvTranspose"])
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_network_of_volumes(backend, tmp_path, precision, by):
+    """No layer falls back, and what is computed is as near to the CPU device's as its roundings allow, the same whether fused or looked at."""
+    if backend.name == "host" and (precision == "bf16" or (precision == "tf32" and by == "Resize")):
+        pytest.skip("compiling takes longest; the GPU computes all")
+    path, feeds = u_net(tmp_path, by=by)
+    engine = compile_model(load(path), precision=precision)
+    cpu = engine.device
+    (expected,) = engine.run(feeds).values()
+    device = engine.device = CudaDevice(engine.network, engine.top_layers, engine.rounding, backend)
+    assignment = Assignment(Choice(precision))
+    (actual,) = engine.run(feeds, assignment).values()
+    assert not device.fallen and device is not cpu
+    off = np.abs(actual.astype(np.float64) - expected).max() / np.abs(expected).max()
+    assert off <= (16 if precision == "fp32" else 4) * UNIT[precision], off
+    seen: list[str] = []
+    (tapped,) = engine.run(feeds, assignment, tap=lambda t: seen.append(t.name)).values()
+    assert np.array_equal(tapped, actual) and len(seen) > 3

@@ -1,0 +1,69 @@
+"""Rows of the table for windows over three axes, and for pools that do more than take a maximum or a mean. As cases.py."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tests.engine.cuda.cases import Case
+
+
+def _conv(x: tuple[int, ...], w: tuple[int, ...], *, bias: bool = True, **attributes: Any) -> Case:
+    inputs: dict[str, Any] = {"x": x, "w": ("w", w)}
+    if bias:
+        inputs["b"] = ("w", (w[0],))
+    return Case("Conv", inputs, attributes, sum_ulps=32, scale=0.5)
+
+
+VOLUMES = (
+    *(_conv((2, 3, 5, 6, 7), (16, 3, 3, 3, 3), pads=[1] * 6, bias=bias) for bias in (True, False)),
+    _conv((1, 16, 5, 6, 7), (24, 16, 3, 2, 3), strides=[1, 2, 2], dilations=[2, 1, 1], pads=[1, 0, 1, 0, 1, 2]),
+    _conv((1, 8, 4, 5, 6), (16, 4, 3, 3, 3), group=2, auto_pad="SAME_UPPER", strides=[2, 2, 2]),
+    _conv((1, 8, 4, 5, 6), (8, 8, 2, 3, 4), auto_pad="SAME_LOWER", strides=[1, 2, 3]),
+    _conv((1, 8, 4, 5, 6), (8, 1, 3, 3, 3), group=8, pads=[1] * 6), _conv((2, 24, 3, 4, 4), (16, 24, 1, 1, 1)),
+    _conv((2, 24, 3, 4, 4), (16, 24, 1, 1, 1), strides=[2, 1, 1]), _conv((1, 4, 4, 5, 6), (3, 4, 1, 3, 3)),
+    _conv((1, 8, 9, 3, 3), (40, 8, 5, 1, 1), pads=[2, 0, 0, 2, 0, 0]), _conv((2, 8, 10, 12, 12), (72, 8, 3, 3, 3)), _conv((0, 4, 3, 3, 3), (8, 4, 3, 3, 3)),
+    *(
+        Case("ConvTranspose", {"x": (2, 4, 3, 4, 3), "w": ("w", (4, 3, 3, 2, 2)), "b": ("w", (3 * more.get("group", 1),))}, more, sum_ulps=32, scale=0.5)
+        for more in (
+            {}, {"strides": [2, 3, 1]}, {"strides": [2, 2, 2], "pads": [1, 0, 1, 1, 1, 0], "output_padding": [1, 0, 1]},
+            {"group": 2, "dilations": [2, 1, 3], "strides": [1, 2, 2]}, {"auto_pad": "SAME_UPPER", "strides": [2, 3, 2]},
+        )
+    ),
+    *(
+        Case("ConvTranspose", {"x": (1, 4, 5, 6), "w": ("w", (4, 3, 3, 4))}, {"strides": [2, 3], **more}, sum_ulps=32, scale=0.5)
+        for more in (
+            {"auto_pad": "SAME_UPPER"}, {"auto_pad": "SAME_LOWER"}, {"output_shape": [10, 17]}, {"output_shape": [11, 19], "output_padding": [1, 1]},
+            {"auto_pad": "SAME_UPPER", "output_shape": [10, 18]},
+        )
+    ),
+    Case("ConvTranspose", {"x": (1, 16, 3, 4, 4), "w": ("w", (16, 8, 2, 2, 2)), "b": ("w", (8,))}, {"strides": [2, 2, 2]}, sum_ulps=32, scale=0.5),
+)  # fmt: skip
+
+_X = {"x": (2, 3, 6, 7, 8)}
+_FEW = {"x": (2, 3, 9, 11)}
+_K = {"kernel_shape": [3, 2, 2]}
+_SOME = {"strides": [2, 2, 2], "pads": [1, 0, 1, 1, 1, 0]}
+_BYTES = np.random.default_rng(0).integers(-128, 128, (1, 2, 7, 9))
+_NORM: dict[str, Any] = {"ulps": 8, "sum_ulps": 8}
+
+MORE_POOLS = (
+    Case("MaxPool", _X, _K), Case("MaxPool", _X, {**_K, **_SOME, "ceil_mode": 1}), Case("MaxPool", _X, {**_K, "dilations": [2, 1, 3]}),
+    Case("MaxPool", _X, {**_K, **_SOME}, 2), Case("MaxPool", _X, {**_K, "storage_order": 1}, 2),
+    Case("MaxPool", _FEW, {"kernel_shape": [3, 2], "storage_order": 1, "pads": [1, 1, 1, 1]}, 2), Case("MaxPool", {"x": (2, 3, 11)}, {"kernel_shape": [3]}, 2),
+    Case("MaxPool", {"x": np.round(np.random.default_rng(1).standard_normal((1, 2, 6, 7))).astype(np.float32)}, {"kernel_shape": [3, 3]}, 2, name="MaxPool_equal"),
+    Case("MaxPool", {"x": _BYTES.astype(np.int8)}, {"kernel_shape": [3, 3], "pads": [1] * 4}, name="MaxPool_i8"),
+    Case("MaxPool", {"x": (_BYTES + 128).astype(np.uint8)}, {"kernel_shape": [3, 3], "strides": [2, 2]}, 2, name="MaxPool_u8"),
+    *(
+        Case("AveragePool", _X, {**_K, **more}, ulps=4, sum_ulps=4)
+        for more in (
+            {}, {**_SOME, "ceil_mode": 1, "count_include_pad": 1}, {"auto_pad": "SAME_LOWER", "strides": [2, 3, 1]}, {"ceil_mode": 1, "strides": [2, 2, 2]},
+        )
+    ),
+    Case("AveragePool", _X, {**_K, "dilations": [2, 1, 2], "count_include_pad": 1, "pads": [1] * 6}, ulps=4, sum_ulps=4, opset=19),
+    *(Case("LpPool", _X, {**_K, "p": p}, **_NORM) for p in (1, 2, 3)), Case("LpPool", {"x": (2, 3, 11)}, {"kernel_shape": [3], "auto_pad": "SAME_UPPER"}, **_NORM),
+    Case("LpPool", _FEW, {"kernel_shape": [3, 2], "pads": [1, 1, 1, 1], "dilations": [2, 1], "ceil_mode": 1, "strides": [2, 2]}, **_NORM),
+    *(Case("GlobalLpPool", _X, {"p": p}, **_NORM) for p in (1, 2, 3)), Case("GlobalLpPool", _FEW, **_NORM),
+    Case("GlobalAveragePool", _X, ulps=4, sum_ulps=8), Case("GlobalMaxPool", _X),
+)  # fmt: skip
