@@ -56,6 +56,7 @@ BUDGETS = {
     "chain": 96,
     "pairs_parts": 128,
     "pairs_last": 128,
+    "grid_sample": 128,
 }
 BUDGET = 80
 # Bytes a thread may spill. With 1024 threads a block it has 64 registers, which the compiler for sm_120 does not manage with the longest

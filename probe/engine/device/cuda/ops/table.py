@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from probe import ir
 from probe.engine.device.cuda.layers.expressions import is_pointwise
+from probe.engine.device.cuda.ops.attention_op import ATTENTION
 from probe.engine.device.cuda.ops.call import Op
 from probe.engine.device.cuda.ops.conv import CONVOLUTIONS
 from probe.engine.device.cuda.ops.extreme import EXTREMES
@@ -18,6 +19,7 @@ from probe.engine.device.cuda.ops.quantise import QUANTISED
 from probe.engine.device.cuda.ops.recurrent import RECURRENT
 from probe.engine.device.cuda.ops.reduce import REDUCTIONS
 from probe.engine.device.cuda.ops.resize import RESIZES
+from probe.engine.device.cuda.ops.sample import SAMPLES
 from probe.engine.device.cuda.ops.scan import SCANS
 from probe.engine.device.cuda.ops.shape import SHAPES
 from probe.engine.device.cuda.ops.softmax import SOFTMAX
@@ -26,8 +28,8 @@ from probe.engine.device.cuda.tensors.formats import format_of
 from probe.engine.fusion.kinds import is_standard
 
 _FAMILIES = (
-    MOVES, SOFTMAX, NORMS, REDUCTIONS, EXTREMES, PRODUCTS, CONVOLUTIONS, POOLS, RESIZES, SHAPES, INDEXED, GENERATED, RECURRENT, SCANS, QUANTISED, PADS,
-    TOP_K,
+    MOVES, SOFTMAX, NORMS, REDUCTIONS, EXTREMES, PRODUCTS, CONVOLUTIONS, POOLS, RESIZES, SHAPES, INDEXED, GENERATED, RECURRENT, SCANS, QUANTISED, PADS, ATTENTION,
+    TOP_K, SAMPLES,
 )  # fmt: skip
 OPS: dict[str, Op] = {name: op for family in _FAMILIES for op in family for name in op.names}
 
