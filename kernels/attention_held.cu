@@ -13,38 +13,20 @@
 #define ONLINE 0
 #include "attention_wgmma.cuh"
 
-#define LINE (128 / (int)sizeof(T))  // elements in a row of a tile
-#define COLUMNS (64 / LINE)         // of tiles
+#define COLUMNS (64 / LINE)  // of tiles
 #define KEY_BYTES (BK * 128 * COLUMNS)
 
 #if TF32
 #define PARTS ((BK + 31) / 32)
-#define PART_BYTES 8192  // 32 keys
-#define STEP 1           // parts that are transposed between two barriers
-// Of every 32 keys, two tiles (key, element) become one (element, key). A thread takes 4 x 4 numbers, every other key, as products of weights do that
-// are sums of scores (attention_tiles.cuh); places are such that neither reads nor writes meet in a bank.
+// Two tiles of every 32 keys
 __device__ __forceinline__ void transpose(Shared values) {
-    int thread = threadIdx.x, from = thread % 8, to = (from >> 1 & 1 | from >> 2 << 1) ^ thread / 8 % 8;  // 4 elements, 4 keys
-    values += thread / 64 * (PART_BYTES / 2);
+    Square square(threadIdx.x);
+    values += threadIdx.x / 64 * (PART_BYTES / 2);
 #pragma unroll
-    for (int part = 0; part < PARTS; part += STEP) {
-        Pack<unsigned, 4> x[STEP][4];
-#pragma unroll
-        for (int p = 0; p < STEP && part + p < PARTS; ++p)
-#pragma unroll
-            for (int i = 0; i < 4; ++i) {
-                int row = to % 2 + 2 * i;
-                x[p][i] = load_shared_16(values + (part + p) * PART_BYTES + (to / 2 * 8 + row) * 128 + (from ^ row) * 16);
-            }
+    for (int part = 0; part < PARTS; ++part) {
+        square.take(values + part * PART_BYTES);
         __syncthreads();
-#pragma unroll
-        for (int p = 0; p < STEP && part + p < PARTS; ++p)
-#pragma unroll
-            for (int i = 0; i < 4; ++i) {
-                int row = from * 4 + i;
-                store_shared_16(values + (part + p) * PART_BYTES + row * 128 + (to ^ row % 8) * 16,
-                                {x[p][0].lane[i], x[p][1].lane[i], x[p][2].lane[i], x[p][3].lane[i]});
-            }
+        square.put(values + part * PART_BYTES);
     }
     show_products();
     __syncthreads();

@@ -1,21 +1,24 @@
 // y = w v,  w = after(softmax(between(q k^T))) over the keys, as attention.cu, on sm_90a's tensor cores: tiles of 64 queries a warpgroup
-//   q [queries, depth], k [keys, depth], v [keys, width], TAB (f16, bf16), y TY: rows of contiguous elements that begin on 16 bytes; depth <= DEPTH,
+//   q [queries, depth], k [keys, depth], v [keys, width], TAB (f16, bf16, or float that is multiplied as TF32), y TY: rows of contiguous elements that begin on 16 bytes; depth <= DEPTH,
 //   width <= WIDTH, multiples of 8; strides of the batch, and of rows, in elements (attention.cuh). The maps are (element, row, second batch axis, first).
 // Rounded where it is produced: each step between and after in its register, w to TAB before it multiplies v. Sums are float.
 // Tactics; each is the one above plus one idea:
 //   attention_wgmma ONLINE 0   the keys are walked over twice: for the largest score and the sum of a row, then for w v; products of one tile are
 //                              under way beside the exponentials of another
 //   attention_wgmma ONLINE 1   once: sums so far are scaled whenever a larger score comes                            nothing rounds w, no steps after
+//   attention_wgmma TF32 1     the copying group's other warps transpose values where they lie: products of floats read tiles along k alone; ONLINE 0
 // One warp copies tiles of BK keys or values, STAGES under way; CONSUMERS groups of four warps compute, each its own 64 queries. Where steps come
 // before the products, the groups do them to queries, the copying group's other warps to keys. The order of every sum is fixed.
 // NVRTC defines: TAB, TY, DEPTH, WIDTH (64 or 128), CONSUMERS, BK (64 or 128), STAGES, ONLINE, HOLD_QUERIES (1: in registers), PLAIN_AFTER, BEFORE_Q, BEFORE_K as attention.cu, WIDE 1
-// where nothing rounds w: it is multiplied as the sum of two TAB.
+// where nothing rounds w: it is multiplied as the sum of two TAB; TF32 1 where TAB is float: maps round what has no steps before.
 #include "attention_wgmma.cuh"
 
 #define THREADS (128 * (CONSUMERS + 1))
 #define BQ (64 * CONSUMERS)
-#define STAGE_BYTES (BK * 2 * (DEPTH > WIDTH ? DEPTH : WIDTH))
+#define STAGE_BYTES (BK * (int)sizeof(T) * (DEPTH > WIDTH ? DEPTH : WIDTH))
 #define HELPERS 96  // threads that do steps to keys
+#define UNITS (STAGE_BYTES / 4096)  // of a stage in TF32, each changed by a warp
+#define CHANGES (BEFORE_K || TF32)  // something is done to tiles where they lie
 
 // what a tile adds to the sums of rows so far. Exponentials do not wait for the largest score: where their sum shows one too far above, they are
 // computed again.
@@ -54,6 +57,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) attention_wgmma(
     SWIZZLED_SHARED(shared);
     __shared__ Barrier barriers[3 * STAGES + 1];
     BarrierAt full = barrier_of(barriers), empty = barrier_at(full, STAGES), changed = barrier_at(full, 2 * STAGES), begun = barrier_at(full, 3 * STAGES);
+    static_assert(!TF32 || (!ONLINE && DEPTH == WIDTH && BK % 32 == 0), "tiles of values are as large as those of keys");
     Shared queries = shared_of(shared), ring = queries + CONSUMERS * QUERY_BYTES;
     int group = of_warp(threadIdx.x / 128), thread = threadIdx.x % 128;
     int down = (p.queries + BQ - 1) / BQ, first = (int)(blockIdx.x % down) * BQ, tiles = (p.keys + BK - 1) / BK;
@@ -62,7 +66,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) attention_wgmma(
         for (int s = 0; s < STAGES; ++s) {
             barrier_make(barrier_at(full, s), 1);
             barrier_make(barrier_at(empty, s), CONSUMERS);
-            barrier_make(barrier_at(changed, s), HELPERS);
+            barrier_make(barrier_at(changed, s), TF32 ? UNITS : HELPERS);
         }
         barrier_make(begun, 1);
         barriers_made();
@@ -80,42 +84,72 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) attention_wgmma(
     auto tile_of = [&](int at) { return at < ahead ? at : at == all - 1 ? tiles - 1 : has_values(at) ? (at - ahead) / 2 - 1 : (at - ahead + 1) / 2; };
 
     if (group == CONSUMERS) {
-        registers_down<CONSUMERS == 2 ? 40 : 32>();
+        registers_down<TF32 ? 96 : CONSUMERS == 2 ? 40 : 32>();
         int stage = 0, phase = 1;
         if (thread == 0) {
             int q0 = p.q.b0 ? (int)b0 : 0, q1 = p.q.b1 ? (int)b1 : 0, k0 = p.k.b0 ? (int)b0 : 0, k1 = p.k.b1 ? (int)b1 : 0;
             int v0 = p.v.b0 ? (int)b0 : 0, v1 = p.v.b1 ? (int)b1 : 0;
             barrier_expect(begun, CONSUMERS * QUERY_BYTES);
             for (int g = 0; g < CONSUMERS; ++g)
-                for (int d = 0; d < DEPTH / 64; ++d) copy_tile(queries + g * QUERY_BYTES + d * 8192, &q_map, begun, d * 64, first + g * 64, q1, q0);
+                for (int d = 0; d < DEPTH / LINE; ++d) copy_tile(queries + g * QUERY_BYTES + d * 8192, &q_map, begun, d * LINE, first + g * 64, q1, q0);
             for (int at = 0; at < all; ++at) {
                 bool values = has_values(at);
                 int key = tile_of(at) * BK;
                 Shared to = ring + stage * STAGE_BYTES;
                 BarrierAt done = barrier_at(full, stage);
                 barrier_wait(barrier_at(empty, stage), phase);
-                barrier_expect(done, BK * 2 * (values ? WIDTH : DEPTH));
+                barrier_expect(done, BK * (int)sizeof(T) * (values ? WIDTH : DEPTH));
                 if (values) {
+#if TF32
+                    for (int h = 0; h < BK / 32; ++h)
+                        for (int c = 0; c < WIDTH / 32; ++c) copy_tile(to + h * PART_BYTES + c * 4096, &v_map, done, c * 32, key + h * 32, v1, v0);
+#else
                     for (int h = 0; h < BK / 64; ++h)
                         for (int c = 0; c < WIDTH / 64; ++c) copy_tile(to + (h * (WIDTH / 64) + c) * 8192, &v_map, done, c * 64, key + h * 64, v1, v0);
+#endif
                 } else {
-                    for (int d = 0; d < DEPTH / 64; ++d) copy_tile(to + d * BK * 128, &k_map, done, d * 64, key, k1, k0);
+                    for (int d = 0; d < DEPTH / LINE; ++d) copy_tile(to + d * BK * 128, &k_map, done, d * LINE, key, k1, k0);
                 }
                 if (++stage == STAGES) stage = 0, phase ^= 1;
             }
-        } else if (BEFORE_K && thread >= 32) {
+        } else if (CHANGES && thread >= 32) {
             Beside beside = {BESIDE_ARGUMENTS};
             beside.begin(b0, b1, 0, {0, p.queries, p.keys});
             phase = 0;
+#if TF32
+            int lane = thread % 32, others = thread / 32 - 1;  // units that other warps take first
+            for (int at = 0; at < all; ++at) {
+                bool values = has_values(at);
+                for (int unit = 0; unit < UNITS; ++unit) {
+                    if (others-- > 0) continue;
+                    others = HELPERS / 32 - 1;
+                    Shared tile = ring + stage * STAGE_BYTES + unit * 4096;
+                    barrier_wait(barrier_at(full, stage), phase);
+                    if (values) {
+                        Square left(lane), right(lane + 32);
+                        left.take(tile), right.take(tile);
+                        __syncwarp();
+                        left.put(tile), right.put(tile);
+                        show_products();
+                    } else if (BEFORE_K) {
+                        change(tile, 4096, lane, 32, [&](unsigned x) { return beside.before_k(x); });
+                    }
+                    __syncwarp();
+                    if (lane == 0) barrier_arrive(barrier_at(changed, stage));
+                }
+                if (++stage == STAGES) stage = 0, phase ^= 1;
+            }
+#else
             for (int at = 0; at < all; ++at) {
                 barrier_wait(barrier_at(full, stage), phase);
                 if (!has_values(at)) change(ring + stage * STAGE_BYTES, BK * 2 * DEPTH, thread - 32, HELPERS, [&](unsigned x) { return beside.before_k(x); });
                 barrier_arrive(barrier_at(changed, stage));
                 if (++stage == STAGES) stage = 0, phase ^= 1;
             }
+#endif
         }
     } else {
-        registers_up<CONSUMERS == 2 ? 232 : 160>();
+        registers_up<TF32 ? 208 : CONSUMERS == 2 ? 232 : 160>();
         int warp = thread / 32, lane = thread % 32, top = first + group * 64 + warp * 16, column = lane % 4 * 2;
         Beside beside = {BESIDE_ARGUMENTS};
         beside.begin(b0, b1, batch * p.queries * p.keys, {top + lane / 4, p.queries, p.keys});
@@ -126,18 +160,18 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) attention_wgmma(
             change(own, QUERY_BYTES, thread, 128, [&](unsigned x) { return beside.before_q(x); });
             meet(1 + group, 128);
         }
-        Tile q_tile = tile_at<0>(own), k_tiles = tile_at<0>(ring), v_tiles = tile_at<1>(ring);
+        Tile q_tile = tile_at<0>(own), k_tiles = tile_at<0>(ring), v_tiles = tile_at<TF32 ? 0 : 1>(ring);
 #if HOLD_QUERIES
-        unsigned held[DEPTH / 16][4];
+        unsigned held[STEPS_OF(DEPTH)][4];
 #pragma unroll
-        for (int d = 0; d < DEPTH / 16; ++d) {
+        for (int d = 0; d < STEPS_OF(DEPTH); ++d) {
             int row = warp * 16 + lane % 16;
             load_matrices(held[d], own + d / 4 * 8192 + row * 128 + ((d % 4 * 2 + lane / 16) ^ row % 8) * 16);
         }
 #endif
         int stage = 0, phase = 0;
         auto next = [&] {
-            barrier_wait(barrier_at(BEFORE_K ? changed : full, stage), phase);
+            barrier_wait(barrier_at(CHANGES ? changed : full, stage), phase);
             int now = stage;
             if (++stage == STAGES) stage = 0, phase ^= 1;
             return now;
@@ -153,11 +187,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) attention_wgmma(
 #if HOLD_QUERIES
             wgmma_scores<true>(s, held[0], k_tile);
 #pragma unroll
-            for (int d = 1; d < DEPTH / 16; ++d) wgmma_scores<false>(s, held[d], along_k<0>(further(k_tile, d / 4 * BK * 128), d % 4));
+            for (int d = 1; d < STEPS_OF(DEPTH); ++d) wgmma_scores<false>(s, held[d], along_k<0>(further(k_tile, d / 4 * BK * 128), d % 4));
 #else
             wgmma_scores<true>(s, q_tile, k_tile);
 #pragma unroll
-            for (int d = 1; d < DEPTH / 16; ++d)
+            for (int d = 1; d < STEPS_OF(DEPTH); ++d)
                 wgmma_scores<false>(s, along_k<0>(further(q_tile, d / 4 * 8192), d % 4), along_k<0>(further(k_tile, d / 4 * BK * 128), d % 4));
 #endif
             wgmma_end();
@@ -203,7 +237,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) attention_wgmma(
         }
 
         float sums[WIDTH / 8][4] = {};
-        unsigned w[BK / 16][FRAGMENTS][4];
+        unsigned w[STEPS_OF(BK)][FRAGMENTS][4];
         float scale[2];   // what the sums are multiplied by before a tile is added, where
         bool scales = false;  // some are
         auto weigh = [&](Scores& s, int t, bool last) {
@@ -260,10 +294,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) attention_wgmma(
             pin(sums);
             wgmma_begin();
 #pragma unroll
-            for (int g = 0; g < BK / 16; ++g)
+            for (int g = 0; g < STEPS_OF(BK); ++g)
 #pragma unroll
                 for (int f = FRAGMENTS - 1; f >= 0; --f)  // what is smaller first
-                    wgmma_values(sums, w[g][f], along_k<1>(further(v_tile, g / 4 * (WIDTH / 64) * 8192), g % 4));
+                    wgmma_values(sums, w[g][f], along_k<TF32 ? 0 : 1>(further(v_tile, g / 4 * WIDTH * 128), g % 4));
             wgmma_end();
             return now;
         };

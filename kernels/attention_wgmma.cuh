@@ -7,6 +7,8 @@
 typedef TAB T;
 
 #define QUERY_BYTES (64 * (int)sizeof(T) * DEPTH)  // of a group
+#define LINE (128 / (int)sizeof(T))                // elements in a row of a tile
+#define STEPS_OF(LENGTH) ((LENGTH) * (int)sizeof(T) / 32)  // products along so many elements
 #define FRAGMENTS (WIDE ? 2 : 1)      // of w
 #define LOWEST __int_as_float(0xff800000)
 #define LOG2_E 1.4426950408889634f
@@ -77,9 +79,15 @@ __device__ __forceinline__ float highest_of(const Scores& s, int half, float top
     return fmaxf(top, other);
 }
 
-#if !TF32
-// w as fragments of 16 keys each: what is rounded, then what that leaves over
-__device__ __forceinline__ void pack(unsigned (&w)[BK / 16][FRAGMENTS][4], const Scores& s) {
+// w as fragments of 32 bytes of keys each: what is rounded, then what that leaves over
+__device__ __forceinline__ void pack(unsigned (&w)[STEPS_OF(BK)][FRAGMENTS][4], const Scores& s) {
+#if TF32
+#pragma unroll
+    for (int j = 0; j < BK / 8; ++j)
+#pragma unroll
+        for (int i = 0; i < 4; ++i)  // row, row + 8; the next key of both
+            w[j][0][i % 2 * 2 + i / 2] = PLAIN_AFTER ? near_tf32(s[j][i]) : __float_as_uint(round_tf32(s[j][i]));
+#else
 #pragma unroll
     for (int g = 0; g < BK / 16; ++g)
 #pragma unroll
@@ -89,7 +97,33 @@ __device__ __forceinline__ void pack(unsigned (&w)[BK / 16][FRAGMENTS][4], const
             w[g][0][i] = both;
             if (WIDE) w[g][FRAGMENTS - 1][i] = side_by_side(two[0] - lower(both, T()), two[1] - higher(both, T()), T());
         }
+#endif
 }
+
+#if TF32
+#define PART_BYTES (128 * WIDTH)  // values of 32 keys
+// A tile of 32 (key, element) becomes one of (element, key): of 64 threads each takes 4 x 4 numbers, every other key, as products of weights do that
+// are sums of scores (attention_tiles.cuh); places are such that neither reads nor writes meet in a bank.
+struct Square {
+    int from, to;  // 4 elements, 4 keys
+    Pack<unsigned, 4> x[4];
+    __device__ __forceinline__ Square(int thread) : from(thread % 8), to((from >> 1 & 1 | from >> 2 << 1) ^ thread / 8 % 8) {}
+    __device__ __forceinline__ void take(Shared tile) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            int row = to % 2 + 2 * i;
+            x[i] = load_shared_16(tile + (to / 2 * 8 + row) * 128 + (from ^ row) * 16);
+        }
+    }
+    // when all have taken theirs
+    __device__ __forceinline__ void put(Shared tile) const {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            int row = from * 4 + i;
+            store_shared_16(tile + row * 128 + (to ^ row % 8) * 16, {x[0].lane[i], x[1].lane[i], x[2].lane[i], x[3].lane[i]});
+        }
+    }
+};
 #endif
 
 // So many bytes of shared memory taken through steps by `threads` threads

@@ -57,12 +57,14 @@ def peer(q: Any, k: Any, v: Any, mask: Any = None) -> Any:
 def variants(problem: Problem, stored: Format, *, tf32: bool) -> Iterator[AnyVariant]:
     if stored is F32 and not tf32:
         yield from itertools.starmap(Warps, itertools.product((1, 2, 4), (16, 32)))
+        yield from (Warps(1, split=one) for one in (2, 4))
         return
     row_bytes, keys = problem[4] * stored.bytes + 16, -(-problem[3] // 16) * 16
     if problem[3] <= 256 and problem[4] == 64:
         yield Held(keys)
-    if not tf32:
-        yield from itertools.starmap(Groups, itertools.product((2, 3), (64, 128), (False, True)))
+    yield from itertools.starmap(
+        Groups, itertools.product((2,) if tf32 else (2, 3), (64,) if tf32 else (64, 128), (False, True))
+    )
     sizes = itertools.product((1, 2, 4, 8), (1, 2, 4), (32, 64, 128), (2, 3, 4), (keys, 0), (255, 168, 128), (1, 2))
     for warps, split, tile, stages, held, registers, rows in sizes:
         if 8 * warps * rows >= max(problem[2], 9) or warps * split > 8 or tile % (16 * split) or tile * stages > 256:
@@ -76,7 +78,9 @@ def variants(problem: Problem, stored: Format, *, tf32: bool) -> Iterator[AnyVar
 
 
 def named(text: str, keys: int) -> AnyVariant:
-    """``3x128``: warpgroups and tile, ``3x128q`` with queries held; ``4r32``: warps, and queries of one; ``h208``: keys held; or all that a ``Variant`` has, h for held, between dots."""
+    """``3x128``: warpgroups and tile, ``3x128q`` with queries held; ``4r32``: warps, and queries of one; ``s4``: warps that share queries; ``h208``: keys held; or all that a ``Variant`` has, h for held, between dots."""
+    if text[0] == "s":
+        return Warps(1, split=int(text[1:]))
     if "r" in text:
         return Warps(*map(int, text.split("r")))
     if text[0] == "h":

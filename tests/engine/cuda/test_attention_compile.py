@@ -134,6 +134,18 @@ def test_groups_are_within_their_budget(elements, variant, wide):
     assert used.shared_bytes + launched.shared_bytes <= SHARED and "C75" not in log, log
 
 
+@pytest.mark.parametrize(("elements", "variant"), [(64, Groups(2, 64, holds=True)), (128, Groups(2, 64))], ids=str)
+def test_groups_of_tf32_are_within_their_budget(elements, variant):
+    backend = NullBackend()
+    backend.arch = "sm_90a"
+    queue, problem = Queue(backend, 18), (4, 2, 512, 600, elements, 1)
+    run(queue, [queue.empty(one, F32) for one in shapes(problem)], problem, variant, tf32=True)
+    ((source, launched),) = backend.launched
+    log, used = assembled(source)
+    assert not used.spilled_bytes and used.registers <= (1 << 16) // variant.threads // 8 * 8, used
+    assert used.shared_bytes + launched.shared_bytes <= SHARED and "C75" not in log, log
+
+
 @pytest.mark.parametrize("keys", [128, 197, 256])
 def test_held_scores_of_tf32_are_within_their_budget(keys):
     """With a mask, too; a few numbers that are needed once lie in memory meanwhile."""

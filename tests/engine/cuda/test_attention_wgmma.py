@@ -27,6 +27,7 @@ TAKEN = [name for name, case in CASES.items() if max(case.sizes) <= 128]
 ON_HOST = (
     ("bert", "bf16", "storage", THREE), ("vit", "fp16", "storage", TWO), ("rows without keys made zero", "fp16", "storage", TWO),
     ("long", "fp16", "storage", WIDE_TILES), ("where", "fp16", "fp32", HOLDING), ("rows without keys", "bf16", "fp32", WIDE_TILES),
+    ("long", "tf32", "storage", TWO), ("keys scaled first", "tf32", "storage", HOLDING), ("rows without keys made zero", "tf32", "storage", TWO),
 )  # fmt: skip
 
 
@@ -117,14 +118,17 @@ def test_groups_compute_what_nodes_do_on_a_gpu(gpu, tmp_path, monkeypatch, name)
     interiors: tuple[Interior, ...] = ("storage", "fp32")
     for interior, precision in zip(interiors, precisions, strict=True):
         check(gpu, tmp_path, monkeypatch, name, precision, interior, GROUPS[at % len(GROUPS)])
+    check(gpu, tmp_path, monkeypatch, name, "tf32", "storage", TWO)
 
 
 def error_of(backend, problem: Problem, stored: Format, variant: AnyVariant, *, rounds: bool) -> float:
-    """Of the whole result against FP64, over its norm. ``Held`` multiplies FP32 as TF32."""
+    """Of the whole result against FP64, over its norm. ``Held`` and ``Groups`` multiply FP32 as TF32."""
     queue, random = Queue(backend, 18), np.random.default_rng(1)
     x = [queue.convert(host_tensor(random.standard_normal(one, dtype=np.float32)), stored) for one in shapes(problem)]
     y, again = (
-        run(queue, x, problem, variant, rounds=rounds, tf32=stored is F32 and isinstance(variant, Held)).array(backend)
+        run(
+            queue, x, problem, variant, rounds=rounds, tf32=stored is F32 and isinstance(variant, (Held, Groups))
+        ).array(backend)
         for _ in range(2)
     )
     assert np.array_equal(y, again)
@@ -145,9 +149,21 @@ def test_long_rows(gpu, size, variant):
         assert error_of(gpu, (2, 9, 700, 1000, size, int(rounds)), stored, variant, rounds=rounds) < allowed
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize(("size", "variant"), [(64, TWO), (64, HOLDING), (72, TWO), (128, TWO)], ids=str)
+def test_long_rows_in_tf32(gpu, size, variant):
+    for at, (queries, keys) in enumerate(((700, 1000), (130, 4000))):
+        assert error_of(gpu, (2, 9, queries, keys, size, at), F32, variant, rounds=True) < 6e-4
+
+
 @pytest.mark.parametrize(("rounds", "variant"), [(True, TWO), (False, THREE)], ids=str)
 def test_a_long_row_on_the_host(hopper, rounds, variant):
     assert error_of(hopper, (1, 1, 40, 600, 64, 1), F16, variant, rounds=rounds) < (1.5e-3 if rounds else 3e-4)
+
+
+@pytest.mark.parametrize(("size", "variant"), [(64, HOLDING), (128, TWO)], ids=str)
+def test_a_long_row_of_tf32_on_the_host(hopper, size, variant):
+    assert error_of(hopper, (1, 1, 70, 333, size, 1), F32, variant, rounds=True) < 6e-4
 
 
 @pytest.mark.parametrize(
@@ -158,6 +174,7 @@ def test_a_long_row_on_the_host(hopper, rounds, variant):
         ((8, 12, 128, 128, 64, 1), F16, ARCH, "attention_held"), ((16, 12, 197, 197, 64, 0), BF16, ARCH, "attention_held"),
         ((1, 12, 128, 128, 64, 1), F16, ARCH, "attention"), ((8, 12, 128, 128, 128, 0), F16, ARCH, "attention"),
         ((16, 12, 197, 197, 64, 0), "tf32", ARCH, "attention_held"), ((16, 12, 197, 197, 64, 0), "tf32", "sm_80", "attention"),
+        ((4, 16, 1024, 1024, 64, 0), "tf32", ARCH, "attention_wgmma"), ((4, 16, 1024, 1024, 128, 1), "tf32", ARCH, "attention_wgmma"),
         ((16, 12, 300, 300, 64, 0), "tf32", ARCH, "attention"), ((16, 12, 197, 197, 72, 0), "tf32", ARCH, "attention"),
         ((8, 12, 1, 128, 64, 1), F16, ARCH, "attention"), ((1, 32, 1, 1024, 128, 0), F16, ARCH, "attention"), ((8, 12, 128, 128, 64, 1), F32, "sm_80", "attention_simt"),
     ],

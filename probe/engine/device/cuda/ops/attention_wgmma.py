@@ -58,17 +58,17 @@ class Groups:
     def threads(self) -> int:
         return 128 * (self.groups + 1)
 
-    def stages(self, elements: int) -> int:
+    def stages(self, row: int) -> int:
         """Tiles under way.
 
         Args:
-            elements: of a query or value, 64 or 128.
+            row: bytes of a query or value as the kernel is compiled.
         """
-        return min(_MOST_STAGES, (_SHARED - self.queries * 2 * elements) // (self.tile * 2 * elements))
+        return min(_MOST_STAGES, (_SHARED - self.queries * row) // (self.tile * row))
 
-    def shared_bytes(self, elements: int) -> int:
+    def shared_bytes(self, row: int) -> int:
         """Of a block; 1024 to begin on a multiple of that."""
-        return (self.queries + self.stages(elements) * self.tile) * 2 * elements + 1024
+        return (self.queries + self.stages(row) * self.tile) * row + 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +168,7 @@ def takes(what: Attention, laid: Laid, arch: str) -> bool:
         arch == ARCH
         and (stored in (F16, BF16) or what.tf32)
         and not _unrounded(what.values_first).steps
-        and max(laid.sizes[2:]) <= (_NARROW if what.tf32 else _WIDEST)
+        and max(laid.sizes[2:]) <= _WIDEST
         and all(one.possible for one in laid.layouts(_ROWS))
     )
 
@@ -188,8 +188,10 @@ def choose_groups(laid: Laid, multiprocessors: int, *, wide: bool, masked: bool 
         several = blocks > multiprocessors * held.blocks and tall % 2 == 0  # rounds of blocks
         fits = not wide and not tf32 and (not masked or held.blocks == 2)  # registers do
         return replace(held, turns=2) if several and fits and keys > 2 * _ROWS else held
-    if tf32 or keys < _LONG or blocks < multiprocessors:
+    if keys < _LONG or blocks < multiprocessors:
         return None
+    if tf32:
+        return Groups(2, 64, holds=narrow)
     return Groups(3 if narrow and not wide else 2, 64, holds=narrow == wide)  # as registers allow
 
 
@@ -206,20 +208,20 @@ def launch(
     elements, (queries, keys, *_), (*read, y) = laid.elements, laid.sizes, laid.operands
     stored, store = read[0].format, y.format
     assert stored and store
+    row, tf32 = elements * stored.bytes, stored is F32
+    around, rounds = _as_copied(around, stored)
     macros = (
         ("TAB", stored.name), ("TY", store.name), ("DEPTH", elements), ("WIDTH", elements), ("CONSUMERS", variant.groups), ("BK", variant.tile),
-        ("STAGES", variant.stages(elements)), ("ONLINE", int(once)), ("HOLD_QUERIES", int(variant.holds)), *around.macros, ("WIDE", int(wide)),
+        ("STAGES", variant.stages(row)), ("ONLINE", int(once)), ("HOLD_QUERIES", int(variant.holds)), *around.macros, ("WIDE", int(wide)), ("TF32", int(tf32)),
     )  # fmt: skip
     source = Source(
         FILE, "attention_wgmma", macros, text_of(around, stored.name, even=keys % 2 == 0, file=FILE), contract=False
     )
-    maps = (
-        TileMap(one.address(queue.backend), layout)
-        for one, layout in zip(read, laid.layouts(variant.tile), strict=True)
-    )
+    layouts = laid.layouts(variant.tile, _PART if tf32 else _ROWS, rounds)
+    maps = (TileMap(one.address(queue.backend), layout) for one, layout in zip(read, layouts, strict=True))
     queue.launch(
         source, math.prod(laid.batch) * math.ceil(queries / variant.queries), variant.threads, *maps, queue.at(y), *laid.beside,
-        *map(queue.at, kept), laid.problem, shared_bytes=variant.shared_bytes(elements),
+        *map(queue.at, kept), laid.problem, shared_bytes=variant.shared_bytes(row),
     )  # fmt: skip
 
 
@@ -228,13 +230,11 @@ def launch_held(queue: Queue, laid: Laid, around: Around, kept: Sequence[Tensor]
     (queries, keys, *_), (*read, y) = laid.sizes, laid.operands
     stored, store = read[0].format, y.format
     assert stored and store
-    tf32, first = stored is F32, (around.queries, around.keys, around.values)
-    rounds = [tf32 and not _unrounded(one).steps for one in first]
+    tf32 = stored is F32
+    around, rounds = _as_copied(around, stored)
     blocks = (
         min(variant.blocks, 2) if tf32 and variant.keys > 2 * _ROWS else variant.blocks
     )  # weights are numbers of 32 bits
-    if tf32:
-        around = replace(around, **{name: _unrounded(one) for name, one in zip(_OPERANDS, first, strict=True)})
     macros = (
         ("TAB", stored.name), ("TY", store.name), ("DEPTH", _NARROW), ("WIDTH", _NARROW), ("BK", variant.keys), ("BLOCKS", blocks),
         ("TURNS", variant.turns), *around.macros, ("WIDE", int(wide)), ("TF32", int(tf32)),
@@ -246,6 +246,15 @@ def launch_held(queue: Queue, laid: Laid, around: Around, kept: Sequence[Tensor]
         Source(HELD_FILE, "attention_held", macros, text, contract=False), math.prod(laid.batch) * math.ceil(queries / (_ROWS * variant.turns)), 128, *maps,
         queue.at(y), *laid.beside, *map(queue.at, kept), laid.problem, shared_bytes=variant.shared_bytes(stored),
     )  # fmt: skip
+
+
+def _as_copied(around: Around, stored: Format) -> tuple[Around, list[bool]]:
+    """What is left to do where copies round to TF32, and which operands they round."""
+    if stored is not F32:
+        return around, [False] * len(_OPERANDS)
+    first = (around.queries, around.keys, around.values)
+    left = {name: _unrounded(one) for name, one in zip(_OPERANDS, first, strict=True)}
+    return replace(around, **left), [not one.steps for one in left.values()]
 
 
 def _unrounded(steps: Steps) -> Steps:
