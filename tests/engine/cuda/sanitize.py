@@ -117,7 +117,9 @@ def programs() -> Iterator[Program]:
     ):
         kind = f"{variant} {'storage' if rounds else 'fp32'}"
         yield Program(kind, kind, lambda backend, _, v=variant, r=rounds: _attention(backend, v, r))
-    yield Program("held tf32", "tf32", lambda backend, _: _attention(backend, Held(208), rounds=False, tf32=True))
+    for one in (Held(208), Groups(2, 64, holds=True)):
+        kind = f"{one} tf32"
+        yield Program(kind, "tf32", lambda backend, _, v=one: _attention(backend, v, rounds=False, tf32=True))
     for stored in (F32, F16):
         kind = f"groups of channels {stored.name}"
         yield Program(kind, kind, lambda backend, _, one=stored: _norm_channels(backend, one))
