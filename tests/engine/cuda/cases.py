@@ -27,7 +27,8 @@ class Case:
     """One node.
 
     Attributes:
-        inputs: shape of a random float input; an array is fed as it is; a tuple ("w", shape) or ("w", array) is a weight.
+        inputs: shape of a random float input; an array is fed as it is; a tuple ("w", shape) or ("w", array) is a weight; what begins with
+            a minus is omitted.
         low: least value of random inputs, for functions that are not defined everywhere.
         special: put infinities, NaN, subnormals and what overflows in FP16 among the values.
     """
@@ -58,7 +59,8 @@ class Case:
         """The model as a file, and its feeds."""
         random = np.random.default_rng(7)
         feeds, weights, ports = {}, [], []
-        for key, given in self.inputs.items():
+        ports_of = ["" if key.startswith("-") else key for key in self.inputs]
+        for key, given in zip(ports_of, self.inputs.values(), strict=True):
             is_weight = isinstance(given, tuple) and given[:1] == ("w",)
             value = given[1] if is_weight else given
             array = np.asarray(value) if isinstance(value, (np.ndarray, np.generic)) else self._random(random, value)
@@ -72,7 +74,7 @@ class Case:
                     )
                 )
         names = [f"y{i}" for i in range(self.outputs)]
-        node = helper.make_node(self.op, list(self.inputs), names, "node", **self.attributes)
+        node = helper.make_node(self.op, ports_of, names, "node", **self.attributes)
         graph = helper.make_graph([node], "g", ports, [onnx.ValueInfoProto(name=name) for name in names], weights)
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", self.opset)], ir_version=10)
         model = onnx.shape_inference.infer_shapes(model)

@@ -18,7 +18,7 @@ def table(*cases: Case) -> list:
     rows = []
     for at, case in enumerate(cases):
         for precision in PRECISIONS:
-            if precision == "tf32" and case.op not in ("MatMul", "Gemm", "Conv", "ConvTranspose"):
+            if precision == "tf32" and case.op not in ("MatMul", "Gemm", "Conv", "ConvTranspose", "Attention"):
                 continue
             rows.append(pytest.param("gpu", case, precision, id=f"{case}-{precision}-gpu", marks=pytest.mark.gpu))
         first = PRECISIONS[at % 3]

@@ -48,6 +48,7 @@ from probe.engine.device.pairs import Agreement, Measure, Rows
 from probe.model import load
 from tests.engine.cuda import (
     attention_cases,
+    attention_op_cases,
     cases,
     conv_problem,
     more_cases,
@@ -62,7 +63,7 @@ from tests.engine.cuda.test_wgmma import PROBLEMS, operands
 
 TABLES = (
     cases.POINTWISE[:12], cases.SOFTMAX, cases.NORMS, cases.REDUCTIONS, cases.MOVES, cases.PRODUCTS, cases.CONVOLUTIONS, cases.POOLS,
-    more_cases.RECURRENT, more_cases.INDEXED, more_cases.GENERATED, more_cases.QUANTISED,
+    attention_op_cases.ATTENTION, more_cases.RECURRENT, more_cases.INDEXED, more_cases.GENERATED, more_cases.QUANTISED,
     volume_cases.VOLUMES, volume_cases.MORE_POOLS,
     ranked_cases.TOP_K, sampled_cases.SAMPLES,
 )  # fmt: skip

@@ -167,7 +167,7 @@ class RunsLayers:
         if reason is None:
             plan, sites = as_spoken_of(layer, plan, self._rounding), self._rounding.sites(layer, plan.choice.precision)
             try:
-                run = AttentionRun if layer.kind == "attention" else LayerRun
+                run = AttentionRun if layer.kind == "attention" and len(layer.nodes) > 1 else LayerRun
                 return run(queue, layer, plan, sites, reads, self._weigh, wants_interior=wants_interior).run()
             except Unsupported as refused:
                 reason = str(refused)

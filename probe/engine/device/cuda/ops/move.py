@@ -25,6 +25,7 @@ from probe.engine.device.cuda.tensors.lying import dense
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from probe.engine.device.cuda.tensors.formats import Format
     from probe.engine.device.cuda.tensors.lying import Lying
     from probe.engine.device.cuda.tensors.tensor import Tensor
 
@@ -43,13 +44,21 @@ def _reordered(queue: Queue, x: Tensor, order: Sequence[int]) -> Tensor:
 
 def concat(queue: Queue, call: Call) -> list[Tensor | None]:
     parts = [call.data(at) for at in range(len(call.inputs))]
-    axis = call.int("axis", 0) % len(parts[0].shape)
+    return [joined(queue, parts, call.int("axis", 0) % len(parts[0].shape), call.store())]
+
+
+def joined(queue: Queue, parts: Sequence[Tensor], axis: int, store: Format) -> Tensor:
+    """Tensors one behind the other.
+
+    Raises:
+        Unsupported: they differ along another axis.
+    """
     shape = list(parts[0].shape)
     shape[axis] = sum(part.shape[axis] for part in parts)
     if any(part.shape[:axis] + part.shape[axis + 1 :] != (*shape[:axis], *shape[axis + 1 :]) for part in parts):
         raise Unsupported("parts of different shapes")
     leader = ordered(queue, max(parts, key=lambda part: part.size))  # what is most stays in its order
-    y = queue.empty(tuple(shape[at] for at in leader.order), call.store())
+    y = queue.empty(tuple(shape[at] for at in leader.order), store)
     strides, along, first = contiguous(y.shape), leader.axis(axis), 0
     for part in parts:
         if part.size:
@@ -60,7 +69,7 @@ def concat(queue: Queue, call: Call) -> list[Tensor | None]:
                 steps = contiguous(lies.shape)
             copy(queue, lies.shape, (lies.base, lies.first, steps), (y, first * strides[along], strides))
         first += part.shape[axis]
-    return [leader.back(queue, y) if y.size else y.view(tuple(shape))]
+    return leader.back(queue, y) if y.size else y.view(tuple(shape))
 
 
 def split(queue: Queue, call: Call) -> list[Tensor | None]:
