@@ -1,4 +1,4 @@
-"""Rows of the table for TopK. As cases.py."""
+"""Rows of the table for TopK, and for scattering that combines, whose updates are ranked by their places. As cases.py."""
 
 from __future__ import annotations
 
@@ -31,4 +31,33 @@ TOP_K = (
     ),
     _top(np.concatenate([np.array([-(1 << 63), (1 << 63) - 1]), _RANDOM.integers(-9, 9, 5000)]), 300, "i64_long"),
     _top(_RANDOM.integers(-9, 9, 5000), 4000, "i64_lists"), _top(_RANDOM.integers(-(1 << 31), 1 << 31, (2, 500)).astype(np.int32), 40, "i32"),
+)  # fmt: skip
+
+
+def _combined(
+    op: str, how: str, x: Any, indices: np.ndarray, u: Any, name: str, *, sum_ulps: float = 0.0, **attributes: Any
+) -> Case:
+    feeds = {"x": x, "i": indices, "u": u}
+    return Case(op, feeds, {"reduction": how, **attributes}, sum_ulps=sum_ulps, name=f"{op}_{how}_{name}")
+
+
+_ODD = np.array([0.0, -0.0, 1.0, np.nan, np.inf, -np.inf, 2.0, -3.0], np.float32)
+_PAIRS = _RANDOM.integers(0, (4, 5), (30, 2))
+COMBINED = (
+    *(
+        case
+        for how in ("add", "mul", "max", "min")
+        for case in (
+            _combined("ScatterND", how, (4, 5, 3), _PAIRS, (30, 3), "slices"),
+            _combined("ScatterND", how, np.arange(12), np.array([[3], [-1], [3], [0]]), np.array([7, -5, 1 << 60, 2]), "i64"),
+            _combined("ScatterElements", how, (3, 4, 6), _RANDOM.integers(-4, 4, (3, 9, 5)), (3, 9, 5), "1", axis=1),
+            _combined("ScatterElements", how, _RANDOM.choice(_ODD, 40), _RANDOM.integers(0, 40, 600), _RANDOM.choice(_ODD, 600), "odd"),
+        )
+    ),
+    _combined("ScatterElements", "add", (3,), _RANDOM.integers(0, 3, 9000), (9000,), "long"),
+    _combined("ScatterND", "add", (50, 4), _RANDOM.integers(0, 50, (9000, 1)), (9000, 4), "rows"),
+    _combined("ScatterND", "add", (50, 4), np.zeros((0, 1), np.int64), (0, 4), "nothing"),
+    _combined("ScatterElements", "max", np.arange(6, dtype=np.uint8), np.array([0, 0, 5]), np.array([9, 3, 1], np.uint8), "u8"),
+    _combined("ScatterElements", "add", np.arange(6, dtype=np.int8), np.array([0, 0, 5]), np.array([100, 100, 1], np.int8), "i8"),
+    _combined("ScatterElements", "mul", np.arange(6, dtype=np.int32), np.array([1, 1, 5]), np.array([1 << 20, 1 << 20, 3], np.int32), "i32"),
 )  # fmt: skip

@@ -34,14 +34,14 @@ WHOLE = """
 Abs Acos Acosh Add And ArgMax ArgMin Asin Asinh Atan Atanh AveragePool Ceil Celu Clip Concat ConstantOfShape Conv ConvTranspose Cos Cosh DepthToSpace DequantizeLinear Div Elu Equal Erf
 Exp Expand Flatten Floor Gather GatherElements GatherND Gelu Gemm GlobalAveragePool GlobalMaxPool Greater GreaterOrEqual GridSample GroupNormalization
 HardSigmoid HardSwish InstanceNormalization IsInf IsNaN LayerNormalization LeakyRelu Less LessOrEqual Log LogSoftmax LpPool MatMul MaxPool Mean Mish Mod Mul Neg
-OneHot Or PRelu Pad QuantizeLinear RMSNormalization Range Reciprocal ReduceLogSum ReduceMean Relu Reshape Round Scatter Selu Shape Shrink Sigmoid Sign
+OneHot Or PRelu Pad QuantizeLinear RMSNormalization Range Reciprocal ReduceLogSum ReduceMean Relu Reshape Round Scatter ScatterElements ScatterND Selu Shape Shrink Sigmoid Sign
 Sin Sinh Size Slice Softmax Softplus Softsign SpaceToDepth Split Sqrt Squeeze Sub Sum Swish Tan Tanh ThresholdedRelu Tile TopK Transpose Trilu Unsqueeze
 Where Xor
 """.split()
 PARTLY = {
     "BatchNormalization": 2, "CumSum": 7, "GRU": 1, "Identity": 1, "LSTM": 2, "Max": 1,
     "Min": 1, "Pow": 4, "RNN": 1, "ReduceL1": 1, "ReduceL2": 1, "ReduceMax": 1, "ReduceMin": 1, "ReduceProd": 1, "ReduceSum": 4,
-    "ReduceSumSquare": 1, "Resize": 27, "ScatterElements": 4, "ScatterND": 6,
+    "ReduceSumSquare": 1, "Resize": 27,
 }  # fmt: skip
 SHARDS = 6  # for workers of the GPU tests
 QUICK = (  # on the host: what cases.py leaves to onnx

@@ -39,7 +39,7 @@ ARCHS = ("sm_80", "sm_86", "sm_89", "sm_90a", "sm_100", "sm_120")
 TIMED, SHARE = (1, 1) if os.environ.get("PROBE_ALL_KERNELS") or THOROUGH else (3, 24)
 FAMILIES = (
     "POINTWISE", "SOFTMAX", "NORMS", "REDUCTIONS", "MOVES", "PRODUCTS", "CONVOLUTIONS", "POOLS", "RECURRENT", "INDEXED", "GENERATED",
-    "QUANTISED", "TOP_K", "SAMPLES", "VOLUMES", "MORE_POOLS",
+    "QUANTISED", "TOP_K", "SAMPLES", "COMBINED", "VOLUMES", "MORE_POOLS",
 )  # fmt: skip
 TABLES = {**vars(cases), **vars(more_cases), **vars(ranked_cases), **vars(sampled_cases), **vars(volume_cases)}
 # Registers of a thread: so many that at least two blocks fit on a multiprocessor of 65536 (conv_mma's large tile: one).

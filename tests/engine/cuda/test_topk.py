@@ -11,11 +11,17 @@ from probe.engine.device.cuda.tensors.formats import BF16, F16, F32, I64
 from probe.engine.device.cuda.tensors.tensor import host_tensor
 from tests.engine.cuda.compared import check, table
 from tests.engine.cuda.null_backend import NullBackend
-from tests.engine.cuda.ranked_cases import TOP_K
+from tests.engine.cuda.ranked_cases import COMBINED, TOP_K
 
 
 @pytest.mark.parametrize(("place", "case", "precision"), table(*TOP_K))
 def test_top_k(request, tmp_path, place, case, precision):
+    check(request.getfixturevalue(place), case, precision, tmp_path)
+
+
+@pytest.mark.parametrize(("place", "case", "precision"), table(*COMBINED))
+def test_combined(request, tmp_path, place, case, precision):
+    """Bit for bit: sums are added up in ONNX Runtime's order."""
     check(request.getfixturevalue(place), case, precision, tmp_path)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from probe.engine.device.cuda.compiling.compile import Source
 from probe.engine.device.cuda.errors import Unsupported
 from probe.engine.device.cuda.ops.call import Call, Op
+from probe.engine.device.cuda.ops.scatter import combined
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.tensors.copies import UNITS, copy
 from probe.engine.device.cuda.tensors.formats import I32, I64
@@ -38,7 +39,7 @@ def gather_nd(queue: Queue, call: Call) -> list[Tensor | None]:
 
 
 def scatter_nd(queue: Queue, call: Call) -> list[Tensor | None]:
-    _placing(call)
+    how = call.text("reduction", "none")
     x, indices, updates = _stored(queue, call, 0), _indices(call, 1), _stored(queue, call, 2)
     depth = indices.shape[-1]
     extents, inner = x.shape[:depth], x.shape[depth:]
@@ -47,6 +48,12 @@ def scatter_nd(queue: Queue, call: Call) -> list[Tensor | None]:
     _check(queue, indices, extents)
     y = _copied(queue, x)
     tuples = math.prod(indices.shape[:-1])
+    if how != "none":
+        if not extents:
+            raise Unsupported("tuples of no index")
+        numbers = (*extents, *contiguous(extents), 0, 0)
+        combined(queue, how, (call.data(0), indices, call.data(2), y), numbers, elements=False)
+        return [y]
     _by_tuples(queue, "scatter_nd", (updates, indices, y), extents, (tuples, 1, math.prod(inner)))
     return [y]
 
@@ -88,12 +95,16 @@ def gather_elements(queue: Queue, call: Call) -> list[Tensor | None]:
 
 
 def scatter_elements(queue: Queue, call: Call) -> list[Tensor | None]:
-    _placing(call)
+    how, axis = call.text("reduction", "none"), call.int("axis", 0)
     x, indices, updates = _stored(queue, call, 0), _indices(call, 1), _stored(queue, call, 2)
     if updates.shape != indices.shape:
         raise Unsupported(f"updates of {updates.shape}")
     y = _copied(queue, x)
-    _by_elements(queue, "scatter_elements", (updates, indices, y), x.shape, call.int("axis", 0))
+    if how != "none":
+        numbers = _along(queue, indices, x.shape, axis)
+        combined(queue, how, (call.data(0), indices, call.data(2), y), numbers, elements=True)
+        return [y]
+    _by_elements(queue, "scatter_elements", (updates, indices, y), x.shape, axis)
     return [y]
 
 
@@ -108,6 +119,21 @@ def _by_elements(
     """
     source, indices, _ = tensors
     assert source.format is not None and indices.format is not None
+    numbers = _along(queue, indices, shape, axis)
+    gathers = int(entry == "gather_elements")
+    macros = (
+        ("UNIT", UNITS[source.format.bytes]), ("TI", indices.format.name), ("RANK", len(shape)), ("GATHERS", gathers), ("ENTRY_ELEMENTS", entry),
+    )  # fmt: skip
+    total = math.prod(indices.shape)
+    _launch(queue, Source("indexed.cu", entry, macros), tensors, (*numbers, total), total)
+
+
+def _along(queue: Queue, indices: Tensor, shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
+    """How indices along ``axis`` into ``shape`` are walked over: extents, steps, axis, extent.
+
+    Raises:
+        Unsupported: they do not fit the shape, or one is out of range.
+    """
     if not shape or len(indices.shape) != len(shape):
         raise Unsupported(f"indices of {indices.shape} into {shape}")
     axis %= len(shape)
@@ -115,13 +141,7 @@ def _by_elements(
     if any(mine > own for mine, own in beside):
         raise Unsupported(f"indices of {indices.shape} into {shape}")
     _check(queue, indices, (shape[axis],))
-    gathers = int(entry == "gather_elements")
-    macros = (
-        ("UNIT", UNITS[source.format.bytes]), ("TI", indices.format.name), ("RANK", len(shape)), ("GATHERS", gathers), ("ENTRY_ELEMENTS", entry),
-    )  # fmt: skip
-    total = math.prod(indices.shape)
-    numbers = (*indices.shape, *contiguous(shape), axis, shape[axis], total)
-    _launch(queue, Source("indexed.cu", entry, macros), tensors, numbers, total)
+    return (*indices.shape, *contiguous(shape), axis, shape[axis])
 
 
 def _launch(queue: Queue, source: Source, tensors: Sequence[Tensor], numbers: Sequence[int], total: int) -> None:
@@ -141,11 +161,6 @@ def _check(queue: Queue, indices: Tensor, extents: Sequence[int]) -> None:
         limits = np.array(extents)
         if (numbers < -limits).any() or (numbers >= limits).any():
             raise Unsupported("an index that is out of range")
-
-
-def _placing(call: Call) -> None:
-    if (how := call.text("reduction", "none")) != "none":
-        raise Unsupported(f"{call.node.op_type} that combines by {how}")  # in which order is not said
 
 
 def _copied(queue: Queue, x: Tensor) -> Tensor:

@@ -34,6 +34,7 @@ class Ranking:
         y: their values, in any float format.
         places: where they are in their rows.
         least: the smallest are the best.
+        items: ``x`` holds items (kernels/topk.cu) of 64 bits; what is made of them are items.
     """
 
     x: Tensor
@@ -43,11 +44,12 @@ class Ranking:
     cols: int
     k: int
     least: bool
+    items: bool = False
 
     @property
     def wide(self) -> bool:
         """Whether an element and its place take more than 64 bits."""
-        return self.x.format is I64
+        return self.x.format is I64 and not self.items
 
     @property
     def size(self) -> int:
@@ -93,13 +95,10 @@ def ranked(queue: Queue, ranking: Ranking) -> None:
     one, cols = ranking, ranking.cols
     items: Tensor | None = None
     if one.k > one.size:
-        if cols > one.size:
-            lists = math.ceil(cols / one.size)
-            items = _items(queue, one.rows * lists * one.size, wide=one.wide)
-            _sort(queue, one, None, items, cols, one.size, lists)
-            merged(queue, one, items, lists, one.size)
-            return
-        _sort(queue, one, None, None, cols, one.k, 1)
+        lists = math.ceil(cols / one.size)
+        items = _items(queue, one.rows * lists * one.size, wide=one.wide)
+        _sort(queue, one, None, items, cols, one.size, lists)
+        _merged(queue, one, items, lists, one.size)
         return
     while cols > max(_SORTED_WHOLE, min(_FEW * one.k, one.size)):
         parts = _parts(queue, one, cols)
@@ -111,11 +110,24 @@ def ranked(queue: Queue, ranking: Ranking) -> None:
     _sort(queue, one, items, None, cols, one.k, 1)
 
 
-def merged(queue: Queue, ranking: Ranking, items: Tensor, lists: int, length: int) -> None:
+def in_order(queue: Queue, items: Tensor) -> Tensor:
+    """Items, of which no two are equal, the largest first."""
+    one = Ranking(items, items, items, 1, items.size, items.size, least=False, items=True)
+    lists = math.ceil(one.cols / one.size)
+    if lists == 1:
+        made = _items(queue, one.cols, wide=False)
+        _sort(queue, one, items, made, one.cols, one.cols, 1)
+        return made
+    parts = _items(queue, lists * one.size, wide=False)
+    _sort(queue, one, items, parts, one.cols, one.size, lists)
+    return _merged(queue, one, parts, lists, one.size)
+
+
+def _merged(queue: Queue, ranking: Ranking, items: Tensor, lists: int, length: int) -> Tensor:
     """Sorted lists of items become one, and its first are the result."""
     while lists > 1:
-        pairs = math.ceil(lists / 2)
-        last, kept = pairs == 1, min(2 * length, ranking.k)
+        pairs, kept = math.ceil(lists / 2), min(2 * length, ranking.k)
+        last = pairs == 1 and not ranking.items
         total = ranking.rows * pairs * 2 * length
         to = None if last else _items(queue, ranking.rows * pairs * kept, wide=ranking.wide)
         numbers = (ctypes.c_longlong(one) for one in (lists, length, kept, total))
@@ -123,9 +135,8 @@ def merged(queue: Queue, ranking: Ranking, items: Tensor, lists: int, length: in
         queue.launch(
             source, math.ceil(total / _THREADS), _THREADS, queue.at(items), *_results(queue, ranking, to), *numbers
         )
-        if to is None:
-            return
-        items, lists, length = to, pairs, kept
+        items, lists, length = to or items, pairs, kept
+    return items
 
 
 def _parts(queue: Queue, ranking: Ranking, cols: int) -> int:
@@ -149,7 +160,7 @@ def _sort(
         to: where items go; None: they are the result.
         k: of each part.
     """
-    size = max(1 << (math.ceil(cols / parts) - 1).bit_length(), 2) if to is None else ranking.size
+    size = max(1 << (cols - 1).bit_length(), 2) if parts == 1 else ranking.size
     count = ranking.rows * parts
     segments = max(min(512 // size, 1 << (count - 1).bit_length()), 1)
     threads = min(max(size * segments // 2, 32), 1024)
