@@ -1,0 +1,119 @@
+"""Kernels of detection, retrieval and graph networks beside torch: µs, and bytes that must move over the copy bandwidth.
+
+    python -m tests.bench.cuda_operators [--only TopK]
+
+Needs a GPU. As tests/bench/cuda_kernels.py, whose rig it uses: launches replayed as a CUDA graph over inputs that together exceed the L2 cache.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from typing import Any
+
+import numpy as np
+
+from probe import ir
+from probe.engine.device.cuda.ops.call import Call
+from probe.engine.device.cuda.ops.table import OPS
+from probe.engine.device.cuda.queue import Queue
+from probe.engine.device.cuda.tensors.formats import F16, F32, I64, Format
+from probe.engine.device.cuda.tensors.tensor import Tensor, host_tensor
+from tests.bench.cuda_kernels import Job, Recorder, copy_bandwidth, measure, torch_seconds
+
+RANKED = (
+    (4096, 100, 5),
+    (4096, 1000, 5),
+    (512, 50257, 50),
+    (8, 120000, 1000),
+    (1, 1 << 20, 100),
+    (1, 1 << 20, 1 << 20),
+    (64, 4096, 2048),
+)
+
+
+def _top_k(k: int, fmt: Format) -> Any:
+    made = _node("TopK", 2, {}, outputs=2)
+    count = host_tensor(np.array([k]))
+    return lambda queue, x: OPS["TopK"].compute(queue, Call(made, [x[0], count], [fmt, I64], 18))
+
+
+def _node(op: str, inputs: int, attributes: dict[str, Any], outputs: int = 1) -> ir.Node:
+    def values(letter: str, count: int) -> list[ir.Value]:
+        return [ir.Value(name=f"{letter}{at}", type=ir.TensorType(ir.DataType.FLOAT)) for at in range(count)]
+
+    return ir.node(op, values("x", inputs), attributes, outputs=values("y", outputs))
+
+
+def _sampled(mode: str, fmt: Format) -> Any:
+    made = _node("GridSample", 2, {"mode": mode})
+    return lambda queue, x: OPS["GridSample"].compute(queue, Call(made, x, [fmt], 20))
+
+
+def _added(rows: int, updates: int, fmt: Format) -> Any:
+    """Messages of a graph added up: ScatterND, its indices the same for ours and torch's."""
+    made = _node("ScatterND", 3, {"reduction": "add"})
+    places = np.random.default_rng(0).integers(0, rows, (updates, 1))
+
+    def run(queue: Queue, x: list[Tensor]) -> Any:
+        return OPS["ScatterND"].compute(queue, Call(made, [x[0], host_tensor(places), x[1]], [fmt], 18))
+
+    return run
+
+
+def _torch_added(rows: int, updates: int) -> Any:
+    held: list[Any] = []
+
+    def run(torch: Any, x: list[Any]) -> Any:
+        if not held:
+            held.append(torch.from_numpy(np.random.default_rng(0).integers(0, rows, updates)).cuda())
+        return x[0].index_add(0, held[0], x[1])
+
+    return run
+
+
+def jobs() -> list[Job]:
+    found = []
+    for fmt in (F32, F16):
+        found += [
+            Job(f"TopK {rows} x {cols}, {k}", fmt, _top_k(k, fmt), ((rows, cols),), rows * k * (1 + 8 // fmt.bytes),
+                torch=lambda t, x, k=k: t.topk(x[0], k))
+            for rows, cols, k in RANKED
+        ]  # fmt: skip
+        found += [
+            Job(f"GridSample {mode} {c} x {size}²", fmt, _sampled(mode, fmt), ((8, c, size, size), (8, size, size, 2)), 8 * c * size * size,
+                torch=lambda t, x, m=name: t.nn.functional.grid_sample(x[0], x[1], m, "zeros", align_corners=False))
+            for mode, name, c, size in (("linear", "bilinear", 64, 100), ("nearest", "nearest", 64, 100), ("cubic", "bicubic", 64, 100), ("linear", "bilinear", 3, 512))
+        ]  # fmt: skip
+        found += [
+            Job(f"ScatterND add {updates} in {rows}, {width}", fmt, _added(rows, updates, fmt), ((rows, width), (updates, width)), rows * width,
+                torch=_torch_added(rows, updates))
+            for rows, updates, width in ((10000, 200000, 64), (100, 4000, 256))
+        ]  # fmt: skip
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--only", default="", help="jobs whose name contains this")
+    only = parser.parse_args().only
+    backend = Recorder()
+    bandwidth = copy_bandwidth(backend)
+    try:
+        import torch
+    except ImportError:
+        torch = None
+    print(f"{backend.name} {backend.arch}: copy {bandwidth / 1e12:.2f} TB/s")
+    print(f"{'job':38} {'type':5} {'us':>9} {'of floor':>8} {'torch us':>9}")
+    for job in (one for one in jobs() if only in one.name):
+        seconds, moved = measure(backend, job)
+        other = torch_seconds(torch, job)
+        print(
+            f"{job.name:38} {job.format.name:5} {seconds * 1e6:9.1f} {moved / bandwidth / seconds:8.0%} "
+            f"{other * 1e6 if other else math.nan:9.1f}",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
