@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Protocol, runtime_checkable
 
-from probe.metrics.acceptance import Judgement, default_acceptance, judge
+from probe.metrics.acceptance import Judgement, beside_blanks, default_acceptance, judge
 from probe.metrics.formulas import cosine, metrics_of, range_rel, worst_elements
 from probe.metrics.measure import Spec, Workspace, measure, storage_of
 from probe.metrics.presets import Rule, default_rule, rule_of
@@ -121,6 +121,8 @@ def _merged(
         [whole.verdict, *(one.verdict for _, _, one in found if several and one.verdict != "not_judged")]
     )
     reasons = list(whole.reasons)
+    verdict, said = beside_blanks(verdict, {label: one for label, _, one in found})
+    reasons += said
     worst = max(found, key=lambda one: (one[2].verdict == "failed", one[1].nonfinite_mismatch, range_rel(one[1])))
     if several and worst[2].reasons and worst[2].verdict == verdict != "passed":
         reasons.append(f"input {worst[0]}: {worst[2].reasons[0]}")

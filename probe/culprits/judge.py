@@ -14,8 +14,17 @@ from probe.compare.diff import resolved
 from probe.compare.pair import WORST_CASE, Options, criteria_for, worst_verdict
 from probe.culprits.check_program import Check, Checker, checker
 from probe.culprits.expected import Arrays, Expected, check_criteria, expected_of
-from probe.culprits.margins import aggregate_of, margin_of
-from probe.metrics.acceptance import OPERATORS, Judgement, check_outputs, judge, used_metrics, value_of
+from probe.culprits.margins import Values, aggregate_of
+from probe.metrics.acceptance import (
+    BLANK,
+    OPERATORS,
+    Judgement,
+    beside_blanks,
+    check_outputs,
+    judge,
+    used_metrics,
+    value_of,
+)
 from probe.metrics.formulas import range_rel
 from probe.metrics.measure import Spec, Workspace, measure, storage_of
 from probe.metrics.plain import Parts, parts_of
@@ -350,9 +359,11 @@ class Judge:
             if each[worst].reasons and each[worst].verdict == verdict != "passed":
                 reasons.append(f"input {worst}: {each[worst].reasons[0]}")
             failing = frozenset(key for key, one in each.items() if one.verdict == "failed")
+            verdict, said = beside_blanks(verdict, each)
+            reasons += said
         else:
             failing = frozenset(found) if verdict == "failed" else frozenset()
-        values = _Values()
+        values = Values()
         for criterion in rule.criteria:
             for one in [total, *(found.values() if several and criterion in mine else ())]:
                 values.add(criterion, value_of(criterion.metric, one, self._step(name)))
@@ -366,7 +377,7 @@ class Judge:
         failures = [f"input {key}: {each[key].reasons[0]}" for key in found if _broken(found[key])]
         warnings: list[str] = []
         unjudged: list[str] = []
-        values = _Values()
+        values = Values()
         for criterion in rule.criteria:
             known = [
                 v for one in found.values() if (v := value_of(criterion.metric, one, self._step(name))) is not None
@@ -387,11 +398,14 @@ class Judge:
             and any(one.verdict != "passed" for one in each.values())
         ):
             unjudged.append("no acceptance applies")
+        if all(one.blank for one in each.values()):
+            unjudged.append(BLANK)
         verdict: Verdict = "failed" if failures else "not_judged" if unjudged else "warned" if warnings else "passed"
-        return self._summed(name, verdict, tuple(failures or [*unjudged, *warnings]), values, failing, found)
+        verdict, said = beside_blanks(verdict, each)
+        return self._summed(name, verdict, tuple(failures or [*unjudged, *warnings, *said]), values, failing, found)
 
     def _summed(
-        self, name: str, verdict: Verdict, reasons: tuple[str, ...], values: _Values, failing: frozenset[str],
+        self, name: str, verdict: Verdict, reasons: tuple[str, ...], values: Values, failing: frozenset[str],
         found: Mapping[str, Sums],
     ) -> _Output:  # fmt: skip
         broken = any(map(_broken, found.values()))
@@ -399,24 +413,6 @@ class Judge:
         margin = -math.inf if broken else math.nan if verdict == "not_judged" else margin
         worst = max(math.inf if sums.nonfinite_mismatch else range_rel(sums) for sums in found.values())
         return _Output(name, verdict, reasons, margin, values.deciding, failing, worst, broken)
-
-
-class _Values:
-    """Values of the criteria of one output: the least margin, and the value of each metric that comes nearest to failing."""
-
-    def __init__(self) -> None:
-        self.margin: float | None = None  # of criteria that fail
-        self.deciding: dict[str, float] = {}
-        self._margins: dict[str, float] = {}
-
-    def add(self, criterion: Criterion, value: float | None) -> None:
-        if value is None:
-            return
-        margin = margin_of(criterion, value)
-        if criterion.level == "fail":
-            self.margin = margin if self.margin is None else min(self.margin, margin)
-        if margin < self._margins.get(criterion.metric, math.inf) or criterion.metric not in self.deciding:
-            self.deciding[criterion.metric], self._margins[criterion.metric] = value, margin
 
 
 @cache

@@ -69,3 +69,21 @@ def aggregate_of(text: str) -> Aggregate | None:
             f"cannot join inputs by {text!r}", hint="worst, mean, or quantile:Q with Q above 0 and at most 1"
         )
     return Aggregate(f"quantile {share:g} of", share)
+
+
+class Values:
+    """Values of the criteria of one output: the least margin, and the value of each metric that comes nearest to failing."""
+
+    def __init__(self) -> None:
+        self.margin: float | None = None  # of criteria that fail
+        self.deciding: dict[str, float] = {}
+        self._margins: dict[str, float] = {}
+
+    def add(self, criterion: Criterion, value: float | None) -> None:
+        if value is None:
+            return
+        margin = margin_of(criterion, value)
+        if criterion.level == "fail":
+            self.margin = margin if self.margin is None else min(self.margin, margin)
+        if margin < self._margins.get(criterion.metric, math.inf) or criterion.metric not in self.deciding:
+            self.deciding[criterion.metric], self._margins[criterion.metric] = value, margin

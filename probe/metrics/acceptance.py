@@ -98,13 +98,22 @@ def _coarseness(precision: str) -> int:
     return order.index(precision) if precision in order else len(order)
 
 
+BLANK = "golden is NaN or Inf in every element, which says nothing"
+
+
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """Verdict of one output with the reasons in words. ``near``: criteria passed or failed by less than a factor of two."""
+    """Verdict of one output with the reasons in words.
+
+    Attributes:
+        near: criteria passed or failed by less than a factor of two.
+        blank: golden has neither numbers nor masks: not judged for that.
+    """
 
     verdict: Verdict
     reasons: tuple[str, ...]
     near: tuple[str, ...] = ()
+    blank: bool = False
 
 
 def judge(
@@ -118,7 +127,8 @@ def judge(
     """Judge one compared output. Classes come first: a NaN or Inf that golden lacks fails whatever the numbers say.
 
     A criterion on a metric that is not defined here leaves the output not judged; no criterion at all does so too, unless both
-    tensors are identical.
+    tensors are identical. So does a golden without a number or a mask, whose NaN say nothing of how good actual is, unless a preset
+    says what they are worth.
     """
     failures: list[str] = []
     warnings: list[str] = []
@@ -129,6 +139,9 @@ def judge(
     if sums.sentinel_mismatch:
         failures.append(f"{sums.sentinel_mismatch} of {sums.sentinels} masked elements are no masks in actual")
     mine = [c for c in criteria if c.output in (None, output)]
+    blank = sums.compared == 0 and sums.sentinels < sums.count and not any(c.source.startswith("preset") for c in mine)
+    if blank and not failures:
+        return Judgement("not_judged", (BLANK,), blank=True)
     for criterion in mine:
         value = value_of(criterion.metric, sums, step)
         if value is None:
@@ -147,6 +160,14 @@ def judge(
         return Judgement("passed", ("identical",)) if identical else Judgement("not_judged", ("no acceptance applies",))
     verdict: Verdict = "failed" if failures else "not_judged" if unjudged else "warned" if warnings else "passed"
     return Judgement(verdict, tuple(failures or unjudged + warnings), tuple(near))
+
+
+def beside_blanks(verdict: Verdict, each: Mapping[str, Judgement]) -> tuple[Verdict, list[str]]:
+    """The verdict over several inputs, by name, for some of which golden has no numbers: at best warned; and why."""
+    blank = [key for key, one in each.items() if one.blank]
+    if not blank or verdict not in ("passed", "warned"):
+        return verdict, []
+    return "warned", [f"input {blank[0]}: {BLANK}"]
 
 
 def used_metrics(criteria: Sequence[Criterion]) -> set[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from probe.report.numbers import count
-from probe.report.steps import Step, compiled_so, exactly, fed_again, judged_by, typed_again
+from probe.report.steps import NO_NUMBERS, Step, compiled_so, exactly, fed_again, is_blank, judged_by, typed_again
 from probe.report.words import sentence
 from probe.results.run import RunResult
 
@@ -17,7 +17,9 @@ def next_steps(result: RunResult) -> list[Step]:
     base = command_of(result)
     kinds = {f.kind for f in result.findings if f.fatal}
     steps: list[Step] = []
-    if result.verdict == "not_judged":
+    if any(map(is_blank, result.tensors)):
+        steps.append(Step(NO_NUMBERS, _recorded(result)))
+    elif result.verdict == "not_judged":
         steps.append(Step(_unjudged(result), (*base, "--accept", "range_rel<=0.01")))
     if kinds & {"baseline_fails", "differs_in_fp32"} and (result.passes, result.fusion) != ("none", "none"):
         plain = command_of(result, passes="none", fusion="none")
@@ -63,6 +65,13 @@ def _unjudged(result: RunResult) -> str:
         return "Say what is good enough."
     quantised = "a model with Q/DQ nodes has" if "qdq" in result.golden.source.golden else "these outputs have"
     return f"No limit was given, and {quantised} no default one: say what is good enough."
+
+
+def _recorded(result: RunResult) -> tuple[str, ...]:
+    """What shows the golden's tensors: it, where it is a recording, else recording it."""
+    if result.golden.kind not in ("ort", "fp64"):
+        return "probe", "inspect", result.golden.source.path
+    return "probe", "dump", _compiled_anew(result), "-o", "golden", *fed_again(result.inputs, result.command)
 
 
 def _find(result: RunResult) -> tuple[str, ...]:

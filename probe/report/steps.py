@@ -49,10 +49,22 @@ def next_steps(result: DiffResult) -> list[Step]:
         steps.append(Step("Then compare with it.", (*diff, "--map", "map.json")))
     if result.verdict in ("failed", "warned"):
         steps += _look_at_the_first(result)
-    if result.verdict == "not_judged" and any(t.status == "compared" for t in result.tensors):
+    if any(map(is_blank, result.tensors)):
+        steps.append(Step(NO_NUMBERS, ("probe", "inspect", result.golden.path)))
+    elif result.verdict == "not_judged" and any(t.status == "compared" for t in result.tensors):
         steps.append(Step("Say what is good enough.", (*diff, "--accept", "range_rel<=0.01")))
     steps += _record_again(result)
     return steps[:4]
+
+
+NO_NUMBERS = "Golden has no number to compare with. See where NaN or Inf begin: in the inputs, or inside the network."
+
+
+def is_blank(tensor: TensorDiff) -> bool:
+    """Whether an output was not judged because golden has neither numbers nor masks there: no acceptance helps."""
+    found = tensor.metrics
+    unjudged = tensor.role == "output" and tensor.verdict == "not_judged"
+    return unjudged and found is not None and found.compared == 0 and found.sentinels < found.count
 
 
 def _same_inputs(result: DiffResult) -> Step:

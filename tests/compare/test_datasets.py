@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from probe.compare.diff import diff_sources
-from probe.metrics.acceptance import parse_criterion
+from probe.metrics.acceptance import BLANK, parse_criterion
 from tests.compare.recorder import GOLDEN, dataset
 
 
@@ -39,3 +39,9 @@ def test_an_output_missing_for_one_input_fails(recorder: Any) -> None:
     short = recorder().add("y", GOLDEN, "output", "a").add("h", GOLDEN, "internal", "b")
     short.header = golden.header
     assert diff_sources(short.open(), golden).verdict == "failed"
+
+
+def test_an_input_for_which_golden_has_no_numbers_is_told(recorder: Any) -> None:
+    golden = {"a": GOLDEN, "b": np.full_like(GOLDEN, np.nan)}
+    result = diff_sources(dataset(recorder, golden), dataset(recorder, golden))
+    assert (result.verdict, result.reasons) == ("warned", (f"y: input b: {BLANK}",))

@@ -12,7 +12,7 @@ import pytest
 from probe.compare.diff import diff_sources
 from probe.compare.explain import first_divergence
 from probe.errors import InputError
-from probe.metrics.acceptance import parse_criterion
+from probe.metrics.acceptance import BLANK, parse_criterion
 from probe.results.diff import TensorDiff
 from probe.results.tensors import RunHeader
 from probe.store.opening import open_source
@@ -73,6 +73,26 @@ def test_matching_nan_and_inf_pass(recorder: Any) -> None:
     golden = GOLDEN.copy()
     golden[0, :3] = [np.nan, np.inf, -np.inf]
     assert diff(recorder, {"y": golden}, {"y": golden}).verdict == "passed"
+
+
+@pytest.mark.parametrize(
+    ("values", "how", "verdict"),
+    [
+        ([np.nan, np.nan], {}, "not_judged"),
+        ([np.nan, np.inf], {"acceptance": [parse_criterion("range_rel<=0.01")]}, "not_judged"),
+        ([np.inf, np.inf], {"preset": "numpy"}, "passed"),  # which takes equal infinities for equal
+        ([-np.inf, -np.inf], {}, "passed"),  # masks
+        ([], {}, "passed"),
+    ],
+)
+def test_a_golden_without_numbers_says_nothing(
+    recorder: Any, values: list[float], how: dict[str, Any], verdict: str
+) -> None:
+    """One NaN in an input becomes NaN everywhere, on both sides: no precision fails then."""
+    golden = np.array(values, np.float32)
+    result = diff(recorder, {"y": golden}, {"y": golden}, **how)
+    assert result.verdict == verdict
+    assert result.reasons == (() if verdict == "passed" else (f"y: {BLANK}",))
 
 
 @pytest.mark.parametrize("change", [(0, "passed"), (1, "failed")])

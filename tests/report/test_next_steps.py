@@ -213,6 +213,22 @@ def test_a_verdict_without_limits_says_why_there_are_none(made: str, why: str) -
     assert dict(run_facts(unjudged))["golden"].endswith("Q/DQ nodes kept") == (made == "qdq kept")
 
 
+def test_a_golden_without_numbers_needs_no_limits_but_a_look() -> None:
+    result = result_of("run", verdict="not_judged", reasons=())
+    output = next(t for t in result.tensors if t.role == "output")
+    blank = replace(
+        output,
+        verdict="not_judged",
+        metrics=replace(output.metrics, compared=0, nan_golden=output.metrics.count, sentinels=0),
+    )
+    first, *_ = run_steps.next_steps(replace(result, tensors=(blank,)))
+    assert (
+        first.words[:2] == ("probe", "inspect" if result.golden.kind == "recording" else "dump")
+        and "--accept" not in first.words
+    )
+    assert "no number" in first.why
+
+
 def test_what_depends_on_the_graph_names_what_rewrote_it() -> None:
     written = AsWritten("not_judged", differs=True, changes=11, by=("batch_norm",), range_rel=0.0157)
     result = result_of("run", as_written=written, findings=(), cure=None, other_interior=None)
