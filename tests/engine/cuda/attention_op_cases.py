@@ -71,6 +71,24 @@ ATTENTION = (
     _attention("window", (1, 2, 21, 16), (1, 2, 16, 16), opset=25, left_window_size=2, right_window_size=1),
     _attention("causal_window", (1, 2, 6, 16), (1, 2, 6, 16), outputs=3, opset=25, more={"past_k": (1, 2, 20, 16), "past_v": (1, 2, 20, 16)}, is_causal=1, left_window_size=5),
 )  # fmt: skip
+
+
+def _rotary(name: str, x: tuple[int, ...], tables: tuple[int, ...], places: Any = None, **attributes: int) -> Case:
+    angles = _random(*tables)
+    inputs: dict[str, Any] = {"x": x, "cos": ("w", np.cos(angles)), "sin": ("w", np.sin(angles))}
+    if places is not None:
+        inputs["places"] = places
+    return Case("RotaryEmbedding", inputs, attributes, opset=23, ulps=4, sum_ulps=4, name=f"RotaryEmbedding_{name}")
+
+
+_PLACES = np.array([[3, 0, 7, 7, 49], [1, 2, 3, 4, 5]])
+ROTARY = (
+    _rotary("halves", (2, 3, 5, 16), (50, 8), _PLACES), _rotary("neighbours", (2, 3, 5, 16), (50, 8), _PLACES, interleaved=1),
+    _rotary("rows", (2, 5, 48), (50, 8), _PLACES, num_heads=3), _rotary("rows_of_neighbours", (2, 5, 48), (50, 8), _PLACES, num_heads=3, interleaved=1),
+    _rotary("a_part", (2, 3, 5, 20), (50, 6), _PLACES, rotary_embedding_dim=12), _rotary("a_part_of_neighbours", (2, 3, 5, 24), (50, 8), _PLACES, rotary_embedding_dim=16, interleaved=1),
+    _rotary("without_places", (2, 3, 5, 16), (2, 5, 8)), _rotary("odd", (2, 3, 5, 15), (2, 5, 3), rotary_embedding_dim=6),
+    _rotary("odd_neighbours", (2, 3, 5, 15), (2, 5, 3), rotary_embedding_dim=6, interleaved=1), _rotary("pairs", (1, 2, 3, 6), (1, 3, 3)),
+)  # fmt: skip
 # on a GPU: long rows
 LONG = (
     _attention("long_causal", (1, 12, 1024, 64), (1, 12, 1024, 64), is_causal=1),

@@ -51,6 +51,7 @@ from tests.engine.cuda import (
     attention_op_cases,
     cases,
     conv_problem,
+    function_cases,
     more_cases,
     ranked_cases,
     sampled_cases,
@@ -63,7 +64,7 @@ from tests.engine.cuda.test_wgmma import PROBLEMS, operands
 
 TABLES = (
     cases.POINTWISE[:12], cases.SOFTMAX, cases.NORMS, cases.REDUCTIONS, cases.MOVES, cases.PRODUCTS, cases.CONVOLUTIONS, cases.POOLS,
-    attention_op_cases.ATTENTION, more_cases.RECURRENT, more_cases.INDEXED, more_cases.GENERATED, more_cases.QUANTISED,
+    attention_op_cases.ATTENTION, attention_op_cases.ROTARY, function_cases.FUNCTIONS, more_cases.RECURRENT, more_cases.INDEXED, more_cases.GENERATED, more_cases.QUANTISED,
     volume_cases.VOLUMES, volume_cases.MORE_POOLS,
     ranked_cases.TOP_K, ranked_cases.COMBINED, sampled_cases.SAMPLES,
 )  # fmt: skip

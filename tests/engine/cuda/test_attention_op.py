@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from tests.engine.cuda.attention_op_cases import ATTENTION, LONG
+from tests.engine.cuda.attention_op_cases import ATTENTION, LONG, ROTARY
 from tests.engine.cuda.compared import check, table
 
 
 @pytest.mark.parametrize(("place", "case", "precision"), table(*ATTENTION))
 def test_attention_computes_what_the_cpu_does(request, tmp_path, place, case, precision):
+    check(request.getfixturevalue(place), case, precision, tmp_path)
+
+
+@pytest.mark.parametrize(("place", "case", "precision"), table(*ROTARY))
+def test_heads_are_turned_as_the_cpu_does(request, tmp_path, place, case, precision):
     check(request.getfixturevalue(place), case, precision, tmp_path)
 
 

@@ -23,7 +23,15 @@ from probe.engine.device.cuda.compiling.compile import (
 )
 from probe.engine.device.cuda.device import CudaDevice
 from probe.model import load
-from tests.engine.cuda import cases, more_cases, ranked_cases, sampled_cases, volume_cases
+from tests.engine.cuda import (
+    attention_op_cases,
+    cases,
+    function_cases,
+    more_cases,
+    ranked_cases,
+    sampled_cases,
+    volume_cases,
+)
 from tests.engine.cuda.assembled import assembled
 from tests.engine.cuda.null_backend import NullBackend
 from tests.thorough import THOROUGH
@@ -39,9 +47,17 @@ ARCHS = ("sm_80", "sm_86", "sm_89", "sm_90a", "sm_100", "sm_120")
 TIMED, SHARE = (1, 1) if os.environ.get("PROBE_ALL_KERNELS") or THOROUGH else (3, 24)
 FAMILIES = (
     "POINTWISE", "SOFTMAX", "NORMS", "REDUCTIONS", "MOVES", "PRODUCTS", "CONVOLUTIONS", "POOLS", "RECURRENT", "INDEXED", "GENERATED",
-    "QUANTISED", "TOP_K", "SAMPLES", "COMBINED", "VOLUMES", "MORE_POOLS",
+    "QUANTISED", "TOP_K", "SAMPLES", "COMBINED", "REGIONS", "NORMALISED", "NOTHING", "VOLUMES", "MORE_POOLS", "ROTARY", "FUNCTIONS",
 )  # fmt: skip
-TABLES = {**vars(cases), **vars(more_cases), **vars(ranked_cases), **vars(sampled_cases), **vars(volume_cases)}
+TABLES = {
+    **vars(cases),
+    **vars(more_cases),
+    **vars(ranked_cases),
+    **vars(sampled_cases),
+    **vars(volume_cases),
+    **vars(attention_op_cases),
+    **vars(function_cases),
+}
 # Registers of a thread: so many that at least two blocks fit on a multiprocessor of 65536 (conv_mma's large tile: one).
 # norm_held: rows that a warp holds.
 BUDGETS = {

@@ -84,7 +84,7 @@ def split(queue: Queue, call: Call) -> list[Tensor | None]:
         raise Unsupported(f"parts of {sizes} from {extent}")
     first, made = 0, []
     for size in sizes:
-        made.append(_cut(queue, x, [(axis, first, size, 1)]))
+        made.append(cut(queue, x, [(axis, first, size, 1)]))
         first += size
     return made
 
@@ -105,7 +105,7 @@ def slices(queue: Queue, call: Call) -> list[Tensor | None]:
             raise Unsupported("a step of 0")
         taken = range(*slice(start, _end(end, step, x.shape[axis]), step).indices(x.shape[axis]))
         cuts.append((axis, taken.start if taken else 0, len(taken), step))
-    return [_cut(queue, x, cuts)]
+    return [cut(queue, x, cuts)]
 
 
 def _end(end: int, step: int, extent: int) -> int | None:
@@ -113,7 +113,7 @@ def _end(end: int, step: int, extent: int) -> int | None:
     return None if step < 0 and end < -extent else end
 
 
-def _cut(queue: Queue, x: Tensor, cuts: Sequence[tuple[int, int, int, int]]) -> Tensor:
+def cut(queue: Queue, x: Tensor, cuts: Sequence[tuple[int, int, int, int]]) -> Tensor:
     """Parts of axes: axis, first element, count, step. Backwards they are copied, forwards they lie where they are."""
     assert x.format is not None
     found: Lying | None = (
@@ -159,7 +159,7 @@ def gather(queue: Queue, call: Call) -> list[Tensor | None]:
         raise Unsupported("an index that is out of range")
     shape = (*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :])
     if numbers is not None and numbers.size == 1:  # one row: no index is needed on the device
-        return [_cut(queue, x, [(axis, int(numbers.reshape(-1)[0]) % extent, 1, 1)]).view(shape)]
+        return [cut(queue, x, [(axis, int(numbers.reshape(-1)[0]) % extent, 1, 1)]).view(shape)]
     y = queue.empty(shape, call.store())
     gathered(queue, x, indices, (outer, extent, indices.size, inner), y)
     return [y]

@@ -41,7 +41,7 @@ def pad(queue: Queue, call: Call) -> list[Tensor | None]:
     for at, axis in enumerate(axes):
         before[axis], after[axis] = pads[at], pads[at + len(axes)]
     if mode == "constant":
-        return [_around(queue, x, before, after, value)]
+        return [padded(queue, x, before, after, value)]
     if mode not in _MODES or not x.size:
         raise Unsupported(f"Pad by {mode}")
     for axis, width in enumerate(zip(before, after, strict=True)):
@@ -62,7 +62,7 @@ def _holds(store: Format, value: float) -> bool:
     return np.array_equal(unpacked(packed(wide, store), store, (1,)), wide, equal_nan=True)
 
 
-def _around(queue: Queue, x: Tensor, before: list[int], after: list[int], value: float) -> Tensor:
+def padded(queue: Queue, x: Tensor, before: list[int], after: list[int], value: float) -> Tensor:
     shape = tuple(b + extent + a for b, extent, a in zip(before, x.shape, after, strict=True))
     order = ordered(queue, x)
     x = order.dense

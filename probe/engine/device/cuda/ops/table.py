@@ -8,6 +8,7 @@ from probe.engine.device.cuda.ops.attention_op import ATTENTION
 from probe.engine.device.cuda.ops.call import Op
 from probe.engine.device.cuda.ops.conv import CONVOLUTIONS
 from probe.engine.device.cuda.ops.extreme import EXTREMES
+from probe.engine.device.cuda.ops.functions import FUNCTIONS
 from probe.engine.device.cuda.ops.generate import GENERATED
 from probe.engine.device.cuda.ops.indexed import INDEXED
 from probe.engine.device.cuda.ops.matmul import PRODUCTS
@@ -19,6 +20,7 @@ from probe.engine.device.cuda.ops.quantise import QUANTISED
 from probe.engine.device.cuda.ops.recurrent import RECURRENT
 from probe.engine.device.cuda.ops.reduce import REDUCTIONS
 from probe.engine.device.cuda.ops.resize import RESIZES
+from probe.engine.device.cuda.ops.rotary import ROTARY
 from probe.engine.device.cuda.ops.sample import SAMPLES
 from probe.engine.device.cuda.ops.scan import SCANS
 from probe.engine.device.cuda.ops.shape import SHAPES
@@ -28,7 +30,7 @@ from probe.engine.device.cuda.tensors.formats import format_of
 from probe.engine.fusion.kinds import is_standard
 
 _FAMILIES = (
-    MOVES, SOFTMAX, NORMS, REDUCTIONS, EXTREMES, PRODUCTS, CONVOLUTIONS, POOLS, RESIZES, SHAPES, INDEXED, GENERATED, RECURRENT, SCANS, QUANTISED, PADS, ATTENTION,
+    MOVES, SOFTMAX, NORMS, REDUCTIONS, EXTREMES, PRODUCTS, CONVOLUTIONS, POOLS, RESIZES, SHAPES, INDEXED, GENERATED, RECURRENT, SCANS, QUANTISED, PADS, ATTENTION, ROTARY, FUNCTIONS,
     TOP_K, SAMPLES,
 )  # fmt: skip
 OPS: dict[str, Op] = {name: op for family in _FAMILIES for op in family for name in op.names}
