@@ -10,12 +10,19 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
+from probe import ir
 from probe.engine.assignment import Assignment, Choice
 from probe.engine.build import compile_model
 from probe.engine.device.cuda.device import CudaDevice
+from probe.engine.device.cuda.ops.call import Call
+from probe.engine.device.cuda.ops.table import OPS
+from probe.engine.device.cuda.queue import Queue
+from probe.engine.device.cuda.tensors.channels_last import channels_last, dense_when_asked
+from probe.engine.device.cuda.tensors.formats import F16, F32
+from probe.engine.device.cuda.tensors.tensor import host_tensor
 from probe.model import load
 from tests.engine.cuda.compared import PRECISIONS, check, table
-from tests.engine.cuda.volume_cases import MORE_POOLS, VOLUMES
+from tests.engine.cuda.volume_cases import MORE_POOLS, RESIZES, VOLUMES
 
 UNIT = {"fp32": 2.0**-23, "tf32": 2.0**-10, "fp16": 2.0**-10, "bf16": 2.0**-7}
 
@@ -28,6 +35,29 @@ def test_convolutions(request, tmp_path, place, case, precision):
 @pytest.mark.parametrize(("place", "case", "precision"), table(*MORE_POOLS))
 def test_pools(request, tmp_path, place, case, precision):
     check(request.getfixturevalue(place), case, precision, tmp_path)
+
+
+@pytest.mark.parametrize(("place", "case", "precision"), table(*RESIZES))
+def test_resizing(request, tmp_path, place, case, precision):
+    check(request.getfixturevalue(place), case, precision, tmp_path)
+
+
+@pytest.mark.parametrize("mode", ["nearest", "linear", "cubic"])
+@pytest.mark.parametrize("stored", [F32, F16], ids=str)
+def test_channels_last_gives_the_bits_of_planes(backend, stored, mode):
+    queue = Queue(backend, 18)
+    array = np.random.default_rng(4).standard_normal((2, 24, 5, 7), dtype=np.float32)
+    array[0, 3, 2, 2:4], array[1, 7, 0, 0], array[1, 8, 4, 6] = np.nan, np.inf, -np.inf
+    planes, other = (queue.convert(host_tensor(array), stored) for _ in range(2))
+    made = []
+    for one in (planes, dense_when_asked(queue, channels_last(queue, other))):
+        node = ir.node("Resize", [ir.Value(name="x")], {"mode": mode})
+        scales = host_tensor(np.array([1, 1, 1.7, 2], np.float32))
+        (y,) = OPS["Resize"].compute(queue, Call(node, [one, None, scales], [stored], 18))
+        assert y is not None
+        made.append(y.array(backend))
+    assert queue.launches["resize"] == 2 and np.isnan(made[0]).any()
+    np.testing.assert_array_equal(*made)
 
 
 def u_net(folder: Path, width: int = 8, extent: int = 8, by: str = "Resize") -> tuple[Path, dict[str, np.ndarray]]:

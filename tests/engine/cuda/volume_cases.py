@@ -67,3 +67,60 @@ MORE_POOLS = (
     *(Case("GlobalLpPool", _X, {"p": p}, **_NORM) for p in (1, 2, 3)), Case("GlobalLpPool", _FEW, **_NORM),
     Case("GlobalAveragePool", _X, ulps=4, sum_ulps=8), Case("GlobalMaxPool", _X),
 )  # fmt: skip
+
+
+def _resize(
+    shape: tuple[int, ...] | np.ndarray,
+    by: tuple[float, ...] = (),
+    *,
+    sizes: tuple[int, ...] = (),
+    roi: tuple[float, ...] = (),
+    opset: int = 19,
+    **attributes: Any,
+) -> Case:
+    """``by`` and ``sizes``: of all axes, or of the attribute ``axes``; of the last ones with ones before when fewer."""
+    axes = len(attributes.get("axes", shape if isinstance(shape, tuple) else shape.shape))
+    inputs: dict[str, Any] = {"x": shape, "roi" if roi else "": ("w", np.array(roi, np.float32)) if roi else ()}
+    ones = (1,) * (axes - len(by or sizes))
+    if by:
+        inputs["scales"] = ("w", np.array([*ones, *by], np.float32))
+    else:
+        inputs = {
+            "x": shape,
+            "roi": ("w", np.array(roi, np.float32)),
+            "scales": ("w", np.zeros(0, np.float32)),
+            "sizes": ("w", np.array(sizes)),
+        }
+    words = "_".join(str(one) for one in attributes.values())
+    extents = "x".join(map(str, shape if isinstance(shape, tuple) else shape.shape))
+    name = f"Resize_{extents}_by_{'x'.join(map(str, by or sizes))}_{words}".replace(" ", "")
+    if opset < 11:
+        del inputs[""]
+    off = 0 if attributes["mode"] == "nearest" else 16
+    return Case("Resize", inputs, attributes, ulps=off, sum_ulps=off, opset=opset, name=name)
+
+
+_CROP = {"coordinate_transformation_mode": "tf_crop_and_resize", "extrapolation_value": 2.5}
+_BOX = (0.0, 0.0, 0.4, -0.2, 1.0, 1.0, 0.8, 1.1)
+_PLACES = ("half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "asymmetric", "align_corners")
+
+RESIZES = (
+    *(_resize((1, 2, 4, 5, 6), (1.5, 2, 0.7), mode="linear", coordinate_transformation_mode=how) for how in _PLACES),
+    *(_resize((1, 2, 5, 7), (1.7, 0.6), mode="cubic", coordinate_transformation_mode=how) for how in _PLACES),
+    _resize((2, 3, 5, 8), (2, 2), mode="cubic", cubic_coeff_a=-0.5), _resize((2, 3, 5, 8), (0.8, 1.5), mode="cubic", exclude_outside=1),
+    _resize((2, 3, 7), (2.5,), mode="linear"), _resize((1, 2, 4, 5, 6), (2, 2, 2), mode="nearest"), _resize((1, 2, 4, 5, 6), (1.5, 0.6, 2), mode="nearest", nearest_mode="ceil"),
+    _resize((4, 6), (0.7, 3), mode="linear"), _resize((1, 2, 3, 20, 1, 3), (1, 1, 1, 0.7, 1, 2), mode="nearest"), _resize((1, 3, 20, 20), (0.7, 0.7), mode="linear"),
+    _resize(np.arange(2 * 3 * 4 * 5, dtype=np.int32).reshape(2, 3, 4, 5), (1.5, 2), mode="nearest"),
+    _resize((np.arange(2 * 3 * 4 * 5) % 200).astype(np.uint8).reshape(2, 3, 4, 5), (0.5, 2), mode="nearest", nearest_mode="floor"),
+    *(_resize((2, 2, 9, 10), (0.4, 0.7), mode=mode, antialias=1, exclude_outside=out) for mode, out in (("linear", 0), ("cubic", 0), ("cubic", 1), ("linear", 1))),
+    _resize((1, 2, 4, 9, 10), (1.5, 0.3, 0.5), mode="linear", antialias=1),
+    *(_resize((2, 3, 6, 7), sizes=(2, 3, 5, 9), roi=_BOX, mode=mode, **_CROP) for mode in ("nearest", "linear", "cubic")),
+    _resize((2, 3, 6, 7), sizes=(2, 3, 1, 7), roi=_BOX, mode="linear", **_CROP),
+    _resize((2, 3, 6, 7), sizes=(5, 9), roi=(0.4, -0.2, 0.8, 1.1), mode="linear", axes=[2, 3], **_CROP),
+    _resize((2, 3, 6, 7), sizes=(9, 5), mode="linear", axes=[3, 2]), _resize((2, 3, 6, 7), (2, 0.5), mode="nearest", axes=[-1, -2]),
+    *(_resize((2, 3, 6, 7), sizes=(9, 5), mode=mode, axes=[2, 3], keep_aspect_ratio_policy=how) for mode, how in (("linear", "not_larger"), ("nearest", "not_smaller"))),
+    Case("Resize", {"x": (2, 3, 6, 7), "scales": ("w", np.array([1, 1, 0.6, 2], np.float32))}, {"mode": "nearest"}, opset=10, name="Resize_v10_nearest"),
+    Case("Resize", {"x": (2, 3, 6, 7), "scales": ("w", np.array([1, 1, 0.6, 2], np.float32))}, {"mode": "linear"}, opset=10, ulps=16, sum_ulps=16, name="Resize_v10_linear"),
+    Case("Upsample", {"x": (2, 3, 6, 7), "scales": ("w", np.array([1, 1, 1.5, 2], np.float32))}, {"mode": "linear"}, opset=9, ulps=16, sum_ulps=16, name="Upsample_v9"),
+    Case("Upsample", {"x": (2, 3, 6, 7)}, {"mode": "nearest", "scales": [1.0, 1.0, 2.0, 3.0]}, opset=7, name="Upsample_v7"),
+)  # fmt: skip

@@ -1,115 +1,195 @@
-"""Resize, axis by axis: elements are picked by index lists made on the host, as ONNX Runtime makes them; linear weighs two of them."""
+"""Resize and Upsample: which elements are read, and what they weigh, is found on the host, axis by axis; kernels/resize.cu reads along up to three
+axes at once, nothing rounded between them. Images that only grow by whole numbers are copied."""
 
 from __future__ import annotations
 
+import ctypes
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from probe.engine.device.cuda.compiling.compile import Source
 from probe.engine.device.cuda.errors import Unsupported
-from probe.engine.device.cuda.layers.chain import Step
-from probe.engine.device.cuda.layers.pointwise import Reading, run_steps
 from probe.engine.device.cuda.ops.call import Call, Op
+from probe.engine.device.cuda.ops.resize_places import Axis, Given, Manner, manner_of, picks, samples, targets
 from probe.engine.device.cuda.queue import Queue
-from probe.engine.device.cuda.tensors.copies import gathered, lying_of, ordered, placed
-from probe.engine.device.cuda.tensors.formats import F32
-from probe.engine.device.cuda.tensors.layout import around
+from probe.engine.device.cuda.tensors.copies import lying_of, ordered, placed
+from probe.engine.device.cuda.tensors.formats import F32, Format, packed, unpacked
+from probe.engine.device.cuda.tensors.layout import width
 from probe.engine.device.cuda.tensors.tensor import host_tensor
 
 if TYPE_CHECKING:
     from probe.engine.device.cuda.tensors.tensor import Tensor
 
 Array = np.ndarray[Any, Any]
-_F32 = np.float32
-# where an element of the output lies in the input: position, scale, extents of output and input
-_PLACES: dict[str, Callable[[Array, np.float32, int, int], Array]] = {
-    "half_pixel": lambda at, scale, *_: (at + _F32(0.5)) / scale - _F32(0.5),
-    "pytorch_half_pixel": lambda at, scale, out, _: (at + _F32(0.5)) / scale - _F32(0.5) if out > 1 else at * _F32(0),
-    "asymmetric": lambda at, scale, *_: at / scale,
-    "align_corners": lambda at, _, out, own: at * _F32(own - 1) / _F32(out - 1) if out > 1 else at * _F32(0),
-}
-_NEAREST: dict[str, Callable[[Array], Array]] = {
-    "round_prefer_floor": lambda x: np.ceil(x - _F32(0.5)),
-    "round_prefer_ceil": lambda x: np.floor(x + _F32(0.5)),
-    "floor": np.floor,
-    "ceil": np.ceil,
-}
+_THREADS = 256
+_TOGETHER = 3  # axes of a launch
+_KNOWN = (1, 2, 4)  # taps that the kernel is compiled for
+_ACCESS = 16  # bytes
+_NEIGHBOURS = 4  # along the last axis that a thread computes
+_SMALL = 1 << 31
 _SIZES = 3  # position of the input that gives the output's shape
 
 
+class Problem(ctypes.Structure):
+    """The struct Resize of kernels/resize.cu."""
+
+    _fields_ = (
+        ("outer", ctypes.c_longlong), ("inner", ctypes.c_longlong), ("extents", ctypes.c_int * 3), ("out", ctypes.c_int * 3), ("taps", ctypes.c_int * 3),
+        ("outside", ctypes.c_float),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Of an axis: elements, [extent, taps], and their weights."""
+
+    own: int
+    places: Array
+    weights: Array
+
+    @property
+    def taps(self) -> int:
+        return self.places.shape[1]
+
+    def tensor(self) -> Tensor:
+        """As the kernel reads it: pairs of 32 bits."""
+        pairs = np.stack([self.places.astype(np.int32), self.weights.astype(np.float32).view(np.int32)], -1)
+        return host_tensor(np.ascontiguousarray(pairs))
+
+
 def resize(queue: Queue, call: Call) -> list[Tensor | None]:
-    x, mode = call.data(0), call.text("mode", "nearest")
-    place = _PLACES.get(call.text("coordinate_transformation_mode", "half_pixel"))
-    nearest = _NEAREST.get(call.text("nearest_mode", "round_prefer_floor"))
-    if mode not in ("nearest", "linear") or place is None or nearest is None or call.int("antialias", 0):
-        raise Unsupported(f"Resize by {mode}")
-    if (
-        call.ints("axes")
-        or call.text("keep_aspect_ratio_policy", "stretch") != "stretch"
-        or call.node.op_type != "Resize"
-    ):
-        raise Unsupported("Resize of some axes")
+    x, manner = call.data(0), manner_of(call)
     assert x.format is not None
-    if mode == "linear" and not x.format.is_float:
+    if not manner.picks and not x.format.is_float:
         raise Unsupported("Resize of integers by weighing")
-    wanted = call.store() if mode == "nearest" else F32  # between two axes nothing is rounded
-    x = queue.convert(x, wanted) if x.format.is_float else x
-    for axis, (extent, scale) in enumerate(_targets(queue, call, x.shape)):
-        own = x.shape[axis]
-        if extent == own and scale == 1:
-            continue
-        at = place(np.arange(extent, dtype=_F32), _F32(scale), extent, own)
-        if mode == "linear":
-            x = _weighed(queue, x, axis, np.clip(at, _F32(0), _F32(own - 1)))
-            continue
-        picks = np.clip(nearest(at), 0, own - 1)
-        times = extent // max(own, 1)
-        if x.size and times * own == extent and np.array_equal(picks, np.arange(own).repeat(times)):
-            x = placed(queue, lying_of(queue, x).spread(axis, times))
-        else:
-            x = _picked(queue, x, axis, picks)
-    return [queue.convert(x, call.store()) if x.format is not None and x.format.is_float else x]
-
-
-def _picked(queue: Queue, x: Tensor, axis: int, places: Array) -> Tensor:
+    store = call.store() if x.format.is_float else x.format
+    axes = [axis % len(x.shape) for axis in call.ints("axes") or range(len(x.shape))]
+    along = targets(x.shape, axes, _given(queue, call, manner))
+    changed = [axis for axis, one in enumerate(along) if not one.stays]
+    if not x.size or not all(one.extent for one in along):
+        return [queue.empty(tuple(one.extent for one in along), store)]
+    if manner.picks and manner.outside is None:
+        grown = _grown(queue, x, changed, along, manner)
+        if grown is not None:
+            return [queue.convert(grown, store) if x.format.is_float else grown]
+    if manner.outside is not None and manner.picks and not _holds(store, manner.outside):
+        raise Unsupported(f"Resize that puts {manner.outside} among what {store.name} holds")
+    if not changed:
+        return [queue.convert(x, store) if x.format.is_float else x]
     order = ordered(queue, x)
-    x, axis = order.dense, order.axis(axis)
+    placed_at = [order.axis(axis) for axis in changed]
+    if placed_at != sorted(placed_at):  # the order of sums is that of axes, wherever they lie
+        return [_resized(queue, x, {axis: along[axis] for axis in changed}, manner, store)]
+    made = _resized(
+        queue, order.dense, dict(zip(placed_at, (along[axis] for axis in changed), strict=True)), manner, store
+    )
+    return [order.back(queue, made)]
+
+
+def _given(queue: Queue, call: Call, manner: Manner) -> Given:
+    scales = call.node.attributes.get_floats("scales", None)
+    if scales is not None:  # Upsample of opset 7
+        return Given((), [float(one) for one in scales])
+    sizes = call.numbers(_SIZES, queue) or []
+    new = call.node.op_type == "Resize" and len(call.inputs) > _SIZES - 1
+    given = call.given(_SIZES - 1 if new else 1)
+    numbers = [] if sizes or given is None else [float(one) for one in given.array(queue.backend).reshape(-1)]
+    if not sizes and not numbers:
+        raise Unsupported("Resize by neither scales nor sizes")
+    roi = call.given(1) if manner.outside is not None else None
+    box = [] if roi is None else [float(one) for one in roi.array(queue.backend).reshape(-1)]
+    return Given(sizes, numbers, box, call.text("keep_aspect_ratio_policy", "stretch"))
+
+
+def _holds(store: Format, value: float) -> bool:
+    if not store.is_float:
+        return value == int(value)
+    array = np.array([value], np.float32)
+    return float(unpacked(packed(array, store), store, (1,))[0]) == float(array[0])
+
+
+def _grown(queue: Queue, x: Tensor, changed: Sequence[int], along: Sequence[Axis], manner: Manner) -> Tensor | None:
+    """What only repeats its elements as often as it grows; None where an axis does something else."""
+    for axis in changed:
+        own, times = along[axis].own, along[axis].extent // along[axis].own
+        if times * own != along[axis].extent or not np.array_equal(
+            picks(along[axis], manner), np.arange(own).repeat(times)
+        ):
+            return None
+    for axis in changed:
+        x = placed(queue, lying_of(queue, x).spread(axis, along[axis].extent // along[axis].own))
+    return x
+
+
+def _resized(queue: Queue, x: Tensor, along: dict[int, Axis], manner: Manner, store: Format) -> Tensor:
+    """``x`` with some axes resized: as many of them by a launch as lie among three neighbours, the last first; one of them where windows are wide."""
+    left = sorted(along)
+    if manner.outside is not None and (manner.widens or left[-1] - left[0] >= _TOGETHER) and len(left) > 1:
+        raise Unsupported("Resize that crops axes apart")
+    while left:
+        last = left[-1]
+        first = last if manner.widens else min(axis for axis in left if axis > last - _TOGETHER)
+        tables: list[Table | None] = [
+            _table(along[axis], manner) if axis in along else None for axis in range(first, last + 1)
+        ]
+        left = [axis for axis in left if axis < first]
+        x = _launched(queue, x, first, tables, manner, store if manner.picks or not left else F32)
+    return x
+
+
+def _table(one: Axis, manner: Manner) -> Table:
+    if manner.picks:
+        places = picks(one, manner).reshape(-1, 1)
+        return Table(one.own, places, np.ones(places.shape, np.float32))
+    return Table(one.own, *samples(one, manner))
+
+
+def _launched(
+    queue: Queue, x: Tensor, first: int, tables: Sequence[Table | None], manner: Manner, store: Format
+) -> Tensor:
+    """Neighbouring axes from ``first`` on; None: one that stays as it is."""
+    behind = first + len(tables)
+    shape = [
+        len(one.places) if one is not None else own for one, own in zip(tables, x.shape[first:behind], strict=True)
+    ]
+    y = queue.empty((*x.shape[:first], *shape, *x.shape[behind:]), store)
+    outer, inner = math.prod(x.shape[:first]), math.prod(x.shape[behind:])
+    three = [None] * (_TOGETHER - len(tables)) + list(tables)
+    pad = [1] * (_TOGETHER - len(tables))
+    taps = [one.taps if one is not None else 1 for one in three]
     assert x.format is not None
-    outer, own, inner = around(x.shape, axis)
-    y = queue.empty((*x.shape[:axis], len(places), *x.shape[axis + 1 :]), x.format)
-    gathered(queue, x, host_tensor(places.astype(np.int64)), (outer, own, len(places), inner), y)
-    return order.back(queue, y) if y.size else y
-
-
-def _weighed(queue: Queue, x: Tensor, axis: int, at: Array) -> Tensor:
-    """Between the elements before and behind each place, by how far it is from the other."""
-    own = x.shape[axis]
-    before = np.minimum(np.floor(at), own - 1)
-    behind = np.minimum(before + 1, own - 1)
-    far = np.abs(at - before).astype(_F32)
-    near = np.abs(at - behind).astype(_F32)
-    far[before == behind] = near[before == behind] = 0.5
-    column = (len(at), *(1 for _ in x.shape[axis + 1 :]))
-    readings = [
-        ("a", Reading(_picked(queue, x, axis, before))), ("b", Reading(_picked(queue, x, axis, behind))),
-        ("u", Reading(host_tensor(near.reshape(column)))), ("v", Reading(host_tensor(far.reshape(column)))),
-    ]  # fmt: skip
-    (y,) = run_steps(queue, readings[0][1].tensor.shape, readings, [Step("y", "float", "a * u + b * v", "", F32)])
+    along = int(inner == 1)
+    lanes = width(_NEIGHBOURS, shape[-1]) if along else width(_ACCESS // max(x.format.bytes, store.bytes), inner)
+    macros = (
+        ("TX", x.format.name), ("TY", store.name),
+        *((f"TAPS{at}", 0 if one is None else one.taps if one.taps in _KNOWN else -1) for at, one in enumerate(three)),
+        ("VEC", lanes), ("ALONG", along), ("OUTSIDE", int(manner.outside is not None)),
+        ("INDEX", "unsigned" if max(x.size, y.size) < _SMALL else "i64"),
+    )  # fmt: skip
+    three_of = ctypes.c_int * _TOGETHER
+    problem = Problem(
+        outer,
+        inner,
+        three_of(*pad, *x.shape[first:behind]),
+        three_of(*pad, *shape),
+        three_of(*taps),
+        manner.outside or 0.0,
+    )
+    kept = [one.tensor() if one is not None else None for one in three]
+    queue.launch(
+        Source("resize.cu", "resize", macros),
+        math.ceil(y.size / lanes / _THREADS),
+        _THREADS,
+        queue.at(x),
+        queue.at(y),
+        *map(queue.at, kept),
+        problem,
+    )
     return y
 
 
-def _targets(queue: Queue, call: Call, shape: tuple[int, ...]) -> list[tuple[int, float]]:
-    """Extent and scale of every axis."""
-    sizes = call.numbers(_SIZES, queue)
-    if sizes:
-        return [(size, size / own if own else 1.0) for size, own in zip(sizes, shape, strict=True)]
-    given = call.given(_SIZES - 1)
-    if given is None or not given.size:
-        raise Unsupported("Resize by neither scales nor sizes")
-    scales = [float(one) for one in given.array(queue.backend).reshape(-1)]
-    return [(math.floor(own * scale), scale) for own, scale in zip(shape, scales, strict=True)]
-
-
-RESIZES = (Op(("Resize",), resize),)
+RESIZES = (Op(("Resize", "Upsample"), resize),)
