@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -139,8 +140,6 @@ def bench(
     from probe.report import trtexec_files as layouts
 
     texts = {"profile": layouts.profile_text, "layers": layouts.layers_text, "times": layouts.times_text}
-    for name, path in exports.items():
-        if path is not None:
-            write_text(texts[name](result), path)
-    show(result, json, table=table, rows=worst, verbose=verbose, quiet=quiet)
+    files = [partial(write_text, texts[name](result), path) for name, path in exports.items() if path is not None]
+    show(result, json, table=table, files=files, rows=worst, verbose=verbose, quiet=quiet)
     raise typer.Exit(EXIT_PASSED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -184,12 +185,14 @@ def find(
             overwrite=overwrite,
             **common,
         )
-    if keep_list is not None:
+    if keep_list is None:
+        files = []
+    else:
         import json as standard
 
         names = [one.tensor or one.layer for one in result.keep]
         plain = all(name.strip() and "\n" not in name and "\r" not in name for name in names)
         text = "".join(f"{name}\n" for name in names) if plain else standard.dumps(names, indent=1) + "\n"
-        write_text(text, keep_list)
-    show(result, json, table=table, verbose=verbose, quiet=quiet)
+        files = [partial(write_text, text, keep_list)]
+    show(result, json, table=table, files=files, verbose=verbose, quiet=quiet)
     raise typer.Exit(EXIT_PASSED if result else EXIT_FAILED)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,16 @@ def check_json(path: str | None) -> None:
 
 
 def check_table(path: Path | None) -> None:
-    """Refuse a ``--table FILE`` of another format before any work is done.
+    """Refuse a ``--table FILE`` of another format, or an unwritable one, before any work is done.
 
     Raises:
-        InputError: another suffix.
+        InputError: another suffix; see ``probe.results.json.check_target``.
     """
-    if path is not None and path.suffix not in (".parquet", ".csv"):
+    if path is None:
+        return
+    if path.suffix not in (".parquet", ".csv"):
         raise InputError(f"{path}: a table is written as .parquet or .csv", where="--table")
+    saved.check_target(path)
 
 
 def show(
@@ -35,28 +39,46 @@ def show(
     json_path: str | None,
     *,
     table: Path | None = None,
+    files: Iterable[Callable[[], None]] = (),
     rows: int | None = None,
     all_metrics: bool = False,
     verbose: bool = False,
     quiet: bool = False,
 ) -> None:
-    """Save the table and the JSON first, so that a pipe closed early cannot lose them, then print. With ``--json -`` only the JSON is printed.
+    """Save all files first, so that a pipe closed early cannot lose them, then print. With ``--json -`` only the JSON is printed. A file that
+    cannot be written takes neither the others nor the page with it.
+
+    Args:
+        files: what writes those of this command alone.
 
     Raises:
-        InputError: the table or the JSON file cannot be written.
+        InputError: a file cannot be written; the first of them.
     """
-    if table is not None:
-        from probe.results.frames import save_frame
-
-        save_frame(result, table)
+    refused: list[InputError] = []
+    for write in (*files, lambda: _save(result, table, json_path)):
+        try:
+            write()
+        except InputError as error:
+            refused.append(error)
     if json_path == "-":
         _write(saved.dumps(result))
-        return
-    if json_path is not None:
-        saved.save(result, json_path)
-    from probe.report.terminal import page_for, render
+    else:
+        from probe.report.terminal import page_for, render
 
-    _write(render(result, page_for(sys.stdout), rows=rows, all_metrics=all_metrics, verbose=verbose, quiet=quiet))
+        _write(render(result, page_for(sys.stdout), rows=rows, all_metrics=all_metrics, verbose=verbose, quiet=quiet))
+    if refused:
+        raise refused[0]
+
+
+def _save(result: Any, table: Path | None, json_path: str | None) -> None:
+    try:
+        if table is not None:
+            from probe.results.frames import save_frame
+
+            save_frame(result, table)
+    finally:
+        if json_path not in (None, "-"):
+            saved.save(result, json_path)
 
 
 def _write(text: str) -> None:

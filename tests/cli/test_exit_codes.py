@@ -214,6 +214,20 @@ def test_a_full_disk_behind_stdout(recordings: Path) -> None:
     assert "No space left on device" in done.stderr and "Traceback" not in done.stderr
 
 
+def test_a_full_disk_behind_a_file_takes_nothing_else_along(recordings: Path) -> None:
+    """The page of ten minutes' work is there, and so is the other file."""
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full on this system")
+    done = probe("diff", "fails.npz", "golden.npz", "--json", "/dev/full", "--table", "rows.csv", cwd=recordings)
+    assert (done.returncode, done.stderr) == (2, "error: cannot write '/dev/full': No space left on device\n")
+    assert done.stdout.startswith("FAILED") and (recordings / "rows.csv").read_text().count("\n") > 1
+
+
+def test_a_table_that_could_not_be_written_is_refused_before_the_work(recordings: Path) -> None:
+    done = probe("diff", "fails.npz", "golden.npz", "--table", "nowhere/rows.csv", cwd=recordings)
+    assert done.returncode == 2 and "its folder does not exist" in done.stderr and done.stdout == ""
+
+
 def test_interrupt_is_clean(recordings: Path, tmp_path: Path) -> None:
     fifo = tmp_path / "slow.json"
     os.mkfifo(fifo)  # opening it for reading waits for a writer: a command that hangs
