@@ -53,6 +53,7 @@ from tests.engine.cuda import (
     conv_problem,
     function_cases,
     more_cases,
+    normalised_cases,
     ranked_cases,
     sampled_cases,
     volume_cases,
@@ -65,8 +66,8 @@ from tests.engine.cuda.test_wgmma import PROBLEMS, operands
 TABLES = (
     cases.POINTWISE[:12], cases.SOFTMAX, cases.NORMS, cases.REDUCTIONS, cases.MOVES, cases.PRODUCTS, cases.CONVOLUTIONS, cases.POOLS,
     attention_op_cases.ATTENTION, attention_op_cases.ROTARY, function_cases.FUNCTIONS, more_cases.RECURRENT, more_cases.INDEXED, more_cases.GENERATED, more_cases.QUANTISED,
-    volume_cases.VOLUMES, volume_cases.MORE_POOLS,
-    ranked_cases.TOP_K, ranked_cases.COMBINED, sampled_cases.SAMPLES,
+    volume_cases.VOLUMES, volume_cases.MORE_POOLS, volume_cases.RESIZES,
+    ranked_cases.TOP_K, ranked_cases.COMBINED, sampled_cases.SAMPLES, sampled_cases.REGIONS, normalised_cases.NORMALISED, normalised_cases.NOTHING,
 )  # fmt: skip
 NUMPY = {F32: "float32", F16: "float16", BF16: "bfloat16"}
 PRODUCTS = ("MatMul", "Gemm", "Conv")

@@ -12,11 +12,16 @@ from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.tensors.formats import F32
 from probe.engine.device.cuda.tensors.tensor import host_tensor
 from tests.engine.cuda.compared import check, table
-from tests.engine.cuda.sampled_cases import SAMPLES
+from tests.engine.cuda.sampled_cases import REGIONS, SAMPLES
 
 
 @pytest.mark.parametrize(("place", "case", "precision"), table(*SAMPLES))
 def test_sampled(request, tmp_path, place, case, precision):
+    check(request.getfixturevalue(place), case, precision, tmp_path)
+
+
+@pytest.mark.parametrize(("place", "case", "precision"), table(*REGIONS))
+def test_regions(request, tmp_path, place, case, precision):
     check(request.getfixturevalue(place), case, precision, tmp_path)
 
 

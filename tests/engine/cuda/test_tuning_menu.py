@@ -98,7 +98,8 @@ def test_what_was_planned_without_memory_computes_the_same(request, engine, plac
 
 CONSTANTS = """<ir_version: 8, opset_import: ["" : 18]>
 g (float[2,8] x) => (float[2,8] y, float[4,8] z)
-{ t = Hardmax (w)  a = Add (x, t)  c = Concat <axis = 0> (t, t)  k, l = Split <axis = 0, num_outputs = 2> (t)  b = Mul (a, k)
+{ h = Sign (w)  t = Einsum <equation = "ij->ij"> (h)
+  a = Add (x, t)  c = Concat <axis = 0> (t, t)  k, l = Split <axis = 0, num_outputs = 2> (t)  b = Mul (a, k)
   d = Mul (l, l)  e = Concat <axis = 0> (k, l)  y = Add (b, d)  z = Add (c, e2)  e2 = Concat <axis = 0> (e, e) }"""
 
 

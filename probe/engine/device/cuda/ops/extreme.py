@@ -30,8 +30,20 @@ def place_of_extreme(queue: Queue, call: Call) -> list[Tensor | None]:
     if not x.shape or not x.size:
         raise Unsupported(f"{call.node.op_type} of nothing" if x.shape else f"{call.node.op_type} of a scalar")
     axis = call.int("axis", 0) % len(x.shape)
-    kept = tuple(1 if at == axis else extent for at, extent in enumerate(x.shape))
-    shape = kept if call.int("keepdims", 1) else kept[:axis] + kept[axis + 1 :]
+    least, last = call.node.op_type == "ArgMin", bool(call.int("select_last_index", 0))
+    found = place_of(queue, x, axis, least=least, last=last)
+    return [found if call.int("keepdims", 1) else found.view(x.shape[:axis] + x.shape[axis + 1 :])]
+
+
+def place_of(queue: Queue, x: Tensor, axis: int, *, least: bool, last: bool) -> Tensor:
+    """Where along an axis the largest element is, or the least; the axis stays in the shape.
+
+    Raises:
+        Unsupported: more elements than the kernels count.
+    """
+    form = x.format
+    assert form is not None
+    shape = tuple(1 if at == axis else extent for at, extent in enumerate(x.shape))
     if axis == 1 and len(x.shape) == 4 and has_channels_last(x):
         x, axis = channels_last(queue, x), 3
     outer, cols, inner = around(x.shape, axis)
@@ -40,8 +52,8 @@ def place_of_extreme(queue: Queue, call: Call) -> list[Tensor | None]:
     y = queue.empty(shape, I64)
     macros = (
         ("TX", form.name),
-        ("LEAST", int(call.node.op_type == "ArgMin")),
-        ("LAST", call.int("select_last_index", 0)),
+        ("LEAST", int(least)),
+        ("LAST", int(last)),
     )
     if inner > 1:
         source = Source("extreme.cu", "extreme_columns", (*macros, ("ENTRY_COLUMNS", 1)))
@@ -55,7 +67,7 @@ def place_of_extreme(queue: Queue, call: Call) -> list[Tensor | None]:
             ctypes.c_longlong(columns),
             *numbers,
         )
-        return [y]
+        return y
     plan = rows_for(cols, form.bytes, held=False)
     macros += (("THREADS", plan.threads), ("ROWS", plan.rows), ("VEC", plan.lanes), ("ENTRY_ROWS", 1))
     source = Source("extreme.cu", "extreme_rows", macros)
@@ -68,7 +80,7 @@ def place_of_extreme(queue: Queue, call: Call) -> list[Tensor | None]:
         ctypes.c_longlong(outer),
         ctypes.c_int(cols),
     )
-    return [y]
+    return y
 
 
 EXTREMES = (Op(("ArgMax", "ArgMin"), place_of_extreme),)

@@ -13,7 +13,7 @@ from probe.engine.device.cuda.ops.call import Call, Op
 from probe.engine.device.cuda.ops.rows import rows_for
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.tensors.channels_last import channels_last, has_channels_last
-from probe.engine.device.cuda.tensors.copies import transposed
+from probe.engine.device.cuda.tensors.copies import filled, transposed
 from probe.engine.device.cuda.tensors.formats import F32, Format
 from probe.engine.device.cuda.tensors.layout import width
 
@@ -27,6 +27,8 @@ _OPS = {
 }  # fmt: skip
 # what the second stage does with the partial results of the first
 _SECOND = {"L1": "SUM", "SUM_SQUARE": "SUM"}
+# of no element at all, as ONNX Runtime says: 0 where nothing else is said, even of a mean
+_OF_NOTHING = {"MAX": -math.inf, "MIN": math.inf, "PROD": 1.0, "LOG_SUM": -math.inf, "LOG_SUM_EXP": -math.inf}
 _BLOCKS = 4  # a multiprocessor, that reducing columns aims for
 _SHORTEST = 64  # elements of a column worth a block of their own
 _PART = 1 << 14  # elements that a block reduces when rows are few and long
@@ -41,9 +43,7 @@ def reduce(queue: Queue, call: Call) -> list[Tensor | None]:
     if axes is None:
         axes = call.numbers(1, queue)
     if axes is None or not axes:
-        if call.int("noop_with_empty_axes", 0):
-            raise Unsupported(f"{call.node.op_type} over no axis")
-        axes = list(range(len(x.shape)))
+        axes = [] if call.int("noop_with_empty_axes", 0) else list(range(len(x.shape)))
     axes = sorted({axis % max(len(x.shape), 1) for axis in axes}) if x.shape else []
     keep = bool(call.int("keepdims", 1))
     shape = tuple(1 if axis in axes else extent for axis, extent in enumerate(x.shape) if keep or axis not in axes)
@@ -61,7 +61,10 @@ def reduced(queue: Queue, x: Tensor, axes: Sequence[int], op: str, format: Forma
     """``x`` reduced over ``axes``, which are gone from the shape."""
     shape = tuple(extent for axis, extent in enumerate(x.shape) if axis not in axes)
     if not x.size:
-        raise Unsupported("a reduction of nothing")
+        y = queue.empty(shape, format)
+        if y.size:
+            filled(queue, y, _OF_NOTHING.get(op, 0.0))
+        return y
     if list(axes) == [2, 3] and has_channels_last(x):
         x, axes = channels_last(queue, x), (1, 2)
     extents: list[int] = []

@@ -14,11 +14,13 @@ from probe.engine.device.cuda.ops.indexed import INDEXED
 from probe.engine.device.cuda.ops.matmul import PRODUCTS
 from probe.engine.device.cuda.ops.move import MOVES
 from probe.engine.device.cuda.ops.norm import NORMS
+from probe.engine.device.cuda.ops.normalise import NORMALISATIONS
 from probe.engine.device.cuda.ops.pad import PADS
 from probe.engine.device.cuda.ops.pool import POOLS
 from probe.engine.device.cuda.ops.quantise import QUANTISED
 from probe.engine.device.cuda.ops.recurrent import RECURRENT
 from probe.engine.device.cuda.ops.reduce import REDUCTIONS
+from probe.engine.device.cuda.ops.regions import REGIONS
 from probe.engine.device.cuda.ops.resize import RESIZES
 from probe.engine.device.cuda.ops.rotary import ROTARY
 from probe.engine.device.cuda.ops.sample import SAMPLES
@@ -31,7 +33,7 @@ from probe.engine.fusion.kinds import is_standard
 
 _FAMILIES = (
     MOVES, SOFTMAX, NORMS, REDUCTIONS, EXTREMES, PRODUCTS, CONVOLUTIONS, POOLS, RESIZES, SHAPES, INDEXED, GENERATED, RECURRENT, SCANS, QUANTISED, PADS, ATTENTION, ROTARY, FUNCTIONS,
-    TOP_K, SAMPLES,
+    TOP_K, SAMPLES, REGIONS, NORMALISATIONS,
 )  # fmt: skip
 OPS: dict[str, Op] = {name: op for family in _FAMILIES for op in family for name in op.names}
 
