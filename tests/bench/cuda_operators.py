@@ -72,6 +72,33 @@ def _torch_added(rows: int, updates: int) -> Any:
     return run
 
 
+def _regions(count: int, images: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Of images, as a detector proposes them."""
+    random = np.random.default_rng(0)
+    first, extent = random.uniform(0, size * 0.7, (count, 2)), random.uniform(2, size * 0.3, (count, 2))
+    return np.concatenate([first, first + extent], 1).astype(np.float32), random.integers(0, images, count)
+
+
+def _aligned(count: int, shape: tuple[int, ...], fmt: Format) -> Any:
+    made = _node("RoiAlign", 3, {"output_height": 7, "output_width": 7, "sampling_ratio": 2})
+    where = _regions(count, shape[0], shape[2])
+    return lambda queue, x: OPS["RoiAlign"].compute(queue, Call(made, [x[0], *map(host_tensor, where)], [fmt], 16))
+
+
+def _torch_aligned(count: int, shape: tuple[int, ...]) -> Any:
+    held: list[Any] = []
+
+    def run(torch: Any, x: list[Any]) -> Any:
+        from torchvision.ops import roi_align
+
+        if not held:
+            regions, images = _regions(count, shape[0], shape[2])
+            held.append(torch.from_numpy(np.concatenate([images[:, None], regions], 1)).to(x[0]))
+        return roi_align(x[0], held[0], 7, 1.0, 2, True)
+
+    return run
+
+
 def jobs() -> list[Job]:
     found = []
     for fmt in (F32, F16):
@@ -84,6 +111,11 @@ def jobs() -> list[Job]:
             Job(f"GridSample {mode} {c} x {size}²", fmt, _sampled(mode, fmt), ((8, c, size, size), (8, size, size, 2)), 8 * c * size * size,
                 torch=lambda t, x, m=name: t.nn.functional.grid_sample(x[0], x[1], m, "zeros", align_corners=False))
             for mode, name, c, size in (("linear", "bilinear", 64, 100), ("nearest", "nearest", 64, 100), ("cubic", "bicubic", 64, 100), ("linear", "bilinear", 3, 512))
+        ]  # fmt: skip
+        found += [
+            Job(f"RoiAlign {count} of {c} x {size}²", fmt, _aligned(count, (n, c, size, size), fmt), ((n, c, size, size),), count * c * 49,
+                torch=_torch_aligned(count, (n, c, size, size)))
+            for count, n, c, size in ((1000, 2, 256, 50), (512, 1, 256, 100))
         ]  # fmt: skip
         found += [
             Job(f"ScatterND add {updates} in {rows}, {width}", fmt, _added(rows, updates, fmt), ((rows, width), (updates, width)), rows * width,
