@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-import pytest
+from pathlib import Path
 
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from probe.engine.build import compile_model
+from probe.engine.device.cuda.device import CudaDevice
+from probe.model import load
+from probe.precision import PRECISIONS
 from tests.engine.cuda.attention_op_cases import ATTENTION, LONG, ROTARY
 from tests.engine.cuda.compared import check, table
+from tests.engine.cuda.test_attention import near, tapped
 
 
 @pytest.mark.parametrize(("place", "case", "precision"), table(*ATTENTION))
@@ -23,3 +33,82 @@ def test_heads_are_turned_as_the_cpu_does(request, tmp_path, place, case, precis
 @pytest.mark.parametrize("case", LONG, ids=str)
 def test_long_rows(gpu, tmp_path, case, precision):
     check(gpu, case, precision, tmp_path)
+
+
+BLOCK = """
+<ir_version: 10, opset_import: ["" : 23]>
+block (float[2,t,64] x, int64[2,t] places, float[2,2,p,16] past_k, float[2,2,p,16] past_v) => (float[2,t,64] y, float[2,2,a,16] k_all, float[2,2,a,16] v_all)
+{
+    n = RMSNormalization <axis = -1> (x, gain)
+    q = MatMul (n, w_q)
+    k = MatMul (n, w_k)
+    v = MatMul (n, w_v)
+    q_turned = RotaryEmbedding <num_heads = 4> (q, cosines, sines, places)
+    k_turned = RotaryEmbedding <num_heads = 2> (k, cosines, sines, places)
+    attended, k_all, v_all = Attention <q_num_heads = 4, kv_num_heads = 2, is_causal = 1> (q_turned, k_turned, v, , past_k, past_v)
+    o = MatMul (attended, w_o)
+    r = Add (x, o)
+    m = RMSNormalization <axis = -1> (r, gain_2)
+    g = MatMul (m, w_g)
+    sigmoid = Sigmoid (g)
+    silu = Mul (g, sigmoid)
+    u = MatMul (m, w_u)
+    gated = Mul (silu, u)
+    d = MatMul (gated, w_d)
+    y = Add (r, d)
+}
+"""
+
+
+def block(folder, queries: int, past: int) -> tuple[Path, dict[str, np.ndarray]]:
+    """A decoder's block, its queries behind a past."""
+    random = np.random.default_rng(11)
+    made = onnx.parser.parse_model(BLOCK)
+    angles = np.outer(np.arange(64), 100.0 ** (-np.arange(8) / 8)).astype(np.float32)
+    stored = {"gain": np.ones(64), "gain_2": np.ones(64), "cosines": np.cos(angles), "sines": np.sin(angles)}
+    for name, shape in (
+        ("q", (64, 64)),
+        ("k", (64, 32)),
+        ("v", (64, 32)),
+        ("o", (64, 64)),
+        ("g", (64, 96)),
+        ("u", (64, 96)),
+        ("d", (96, 64)),
+    ):
+        stored[f"w_{name}"] = random.standard_normal(shape) * shape[0] ** -0.5
+    made.graph.initializer.extend(numpy_helper.from_array(one.astype(np.float32), name) for name, one in stored.items())
+    onnx.save(made, folder / "block.onnx")
+    drawn = {"x": (2, queries, 64), "past_k": (2, 2, past, 16), "past_v": (2, 2, past, 16)}
+    feeds: dict[str, np.ndarray] = {
+        name: random.standard_normal(shape, dtype=np.float32) for name, shape in drawn.items()
+    }
+    return folder / "block.onnx", {**feeds, "places": np.tile(np.arange(past, past + queries), (2, 1))}
+
+
+@pytest.mark.parametrize(("queries", "past"), [(18, 7), (1, 30)])
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "fp16", "bf16"])
+def test_a_decoder_block_runs_on_kernels(backend, tmp_path, precision, queries, past):
+    """Nothing falls back, nothing depends on who looks, and the numbers are the CPU device's."""
+    path, feeds = block(tmp_path, queries, past)
+    engine = compile_model(load(path), precision=precision)
+    golden = tapped(engine, feeds)
+    engine.device = device = CudaDevice(engine.network, engine.top_layers, engine.rounding, backend)
+    outputs, taps = engine(feeds), tapped(engine, feeds)
+    assert not device.fallen and device.queue.launches["rotary"], device.fallen
+    assert all(np.array_equal(taps[name], one) for name, one in outputs.items()), "looking changes bits"
+    assert taps.keys() == golden.keys()
+    for name, one in golden.items():
+        near(taps[name], one, 8 * PRECISIONS[precision].roundoff if precision != "fp32" else 1e-5)
+
+
+def test_kept_operands_are_not_rounded(backend, tmp_path):
+    """Then attention is computed in FP32, of what is stored low and what is not."""
+    path, feeds = block(tmp_path, 18, 7)
+    engine = compile_model(load(path), precision="fp16", keep=["q_turned", "k_all"])
+    golden = tapped(engine, feeds)
+    engine.device = device = CudaDevice(engine.network, engine.top_layers, engine.rounding, backend)
+    taps = tapped(engine, feeds)
+    assert not device.fallen
+    assert not np.array_equal(taps["q_turned"], taps["q_turned"].astype(np.float16))
+    for name, one in golden.items():
+        near(taps[name], one, 8 * PRECISIONS["fp16"].roundoff)
