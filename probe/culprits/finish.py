@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from probe.store.feeds import InputSet
 
 SUSPECTS_SHOWN = 50
+_NAMED = 16  # names that an error may hold
 _OF_OUTPUT = "range_rel @ "  # how evaluations name the metric of an output
 PROVED = ("nothing_needed", "found", "found_not_minimal")  # statuses with an answer that was certified
 
@@ -122,10 +123,19 @@ class _Finish:
             threads=options.threads, custom_op_libs=options.custom_op_libs, overwrite=options.overwrite, command=options.command,
         )  # fmt: skip
         with work.phase("export"):
-            exported, held = export(
-                work.model, options.out, work.sets, settings,
-                then=lambda path: self._held_out(path) if self.held_out else None, progress=work.tell,
-            )  # fmt: skip
+            try:
+                exported, held = export(
+                    work.model, options.out, work.sets, settings,
+                    then=lambda path: self._held_out(path) if self.held_out else None, progress=work.tell,
+                )  # fmt: skip
+            except InputError as error:  # a full disk must not take the answer along
+                names = (*settings.keep_tensors, *settings.keep_nodes)
+                rest = "" if len(names) <= _NAMED else f" and {len(names) - _NAMED} more (--log FILE keeps all)"
+                answer = f"keep {', '.join(names[:_NAMED])}{rest}" if names else "nothing has to be kept"
+                hint = f"the search had ended: {answer}; probe convert makes a model of that"
+                raise InputError(
+                    error.what, where=error.where, hint="; ".join(filter(None, (error.hint, hint)))
+                ) from error
         return exported, held
 
     def _judge_source(self, source: Any) -> tuple[Any, tuple[str, ...]]:

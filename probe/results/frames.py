@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, fields
@@ -100,10 +101,13 @@ def save_frame(result: Framed, path: str | Path) -> None:
     path = Path(path)
     if path.suffix not in (".parquet", ".csv"):
         raise InputError(f"{path}: a table is written as .parquet or .csv")
-    frame = result.frame()
+    frame, text = result.frame(), io.BytesIO()
+    (frame.write_parquet if path.suffix == ".parquet" else frame.write_csv)(
+        text
+    )  # polars' own errors say nothing of a full disk
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
-        (frame.write_parquet if path.suffix == ".parquet" else frame.write_csv)(partial)
+        partial.write_bytes(text.getbuffer())
         os.replace(partial, path)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror or error}") from error

@@ -223,6 +223,16 @@ def test_a_full_disk_behind_a_file_takes_nothing_else_along(recordings: Path) ->
     assert done.stdout.startswith("FAILED") and (recordings / "rows.csv").read_text().count("\n") > 1
 
 
+@pytest.mark.parametrize("kind", ["parquet", "csv"])
+def test_a_full_disk_behind_a_table(recordings: Path, kind: str) -> None:
+    line = f"ulimit -f 0; {sys.executable} -m probe diff fails.npz golden.npz --table full.{kind}"  # as good as a full disk
+    done = subprocess.run(
+        ["bash", "-c", line], cwd=recordings, env=environment(), capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 2 and done.stderr.startswith(f"error: cannot write full.{kind}: ")
+    assert done.stdout.startswith("FAILED") and not [one for one in recordings.iterdir() if "full" in one.name]
+
+
 def test_a_table_that_could_not_be_written_is_refused_before_the_work(recordings: Path) -> None:
     done = probe("diff", "fails.npz", "golden.npz", "--table", "nowhere/rows.csv", cwd=recordings)
     assert done.returncode == 2 and "its folder does not exist" in done.stderr and done.stdout == ""

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import probe
+from probe.culprits import finish
 from probe.model.load import load
 from probe.report.terminal import render
 from probe.results import json as saved
@@ -44,6 +45,18 @@ def test_keeps_what_overflows_and_nothing_else(found: FindResult) -> None:
     assert {name.partition(".")[0] for name in found.tensors} == {"norm1", "norm3"}
     assert all(one.certificate is not None and one.certificate.decided for one in found.keep)
     assert all(one.why for one in found.keep), "the instrumented pass knows why"
+
+
+def test_an_export_that_cannot_be_written_does_not_take_the_answer_along(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise probe.InputError("cannot write full.onnx: No space left on device")
+
+    monkeypatch.setattr(finish, "export", full)
+    with pytest.raises(probe.InputError, match="No space left") as refused:
+        probe.find(folder / "faulty.onnx", folder / "full.onnx", inputs=folder / "in.npz")
+    assert all(name in refused.value.hint for name in SQUARES)
 
 
 def test_each_certificate_is_a_failing_evaluation_of_the_log(found: FindResult) -> None:
