@@ -209,13 +209,16 @@ def _pool(p: _Problem) -> int:
 
 
 def _attention(p: _Problem) -> int:
-    """Of q [batch, heads, m, k], k [.., n, k], v [.., n, v]: two products, a scale, and a softmax."""
+    """Of q [batch, heads, m, k], k [.., n, k], v [.., n, v], or of rows that hold all heads: two products, a scale, and a softmax. Keys of the past,
+    [.., past, k], come before k's."""
     query, key, value = p.shape(0), p.shape(1), p.shape(2)
-    if len(query) != 4:
-        raise _UnknownError  # heads folded into the last axis
-    batch, heads, rows, depth = query
-    scores = batch * heads * rows * key[-2]
-    return scores * (2 * depth + 2 * value[-1] + 1 + 5 + p.has(3))
+    heads, groups = (p.node.attributes.get_int(name, 1) for name in ("q_num_heads", "kv_num_heads"))
+    if len(query) == 4:
+        heads, groups = query[1], 1
+    keys = key[-2] + (p.shape(4)[-2] if p.has(4) else 0)
+    scores = query[0] * heads * query[-2] * keys
+    depth = query[-1] if len(query) == 4 else query[-1] // heads
+    return scores * (2 * depth + 2 * (value[-1] // groups) + 1 + 5 + p.has(3))
 
 
 def _an_input_element(count: int) -> Callable[[_Problem], int]:
@@ -242,6 +245,7 @@ _RULES: dict[str, Callable[[_Problem], int]] = {
     "GRU": _recurrent(3, 2 * 3 + 1 + 1 + 4),
     "RNN": _recurrent(1, 1),
     "Attention": _attention,
+    "RotaryEmbedding": _an_output_element(3),  # a pair: four multiplications, two sums
     "MaxPool": _pool,
     "AveragePool": _pool,
     "LpPool": _pool,

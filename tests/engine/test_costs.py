@@ -40,6 +40,8 @@ FLOPS = {
     # 3 steps, 2 sequences: products with [64, 4] and [64, 16] for four gates, biases, 15 an element of the state
     "y = LSTM<hidden_size=16>(x, %1x64x4, %1x64x16, %1x128)": ("float[3,2,4] x", 3 * 2 * (2 * 64 * 20 + 2 * 64 + 15 * 16)),
     "y = GRU<hidden_size=16>(x, %1x48x4, %1x48x16)": ("float[3,2,4] x", 3 * 2 * (2 * 48 * 20 + 12 * 16)),
+    "y = Attention(x, k, v)": ("float[2,3,4,8] x, float[2,3,6,8] k, float[2,3,6,10] v", 2 * 3 * 4 * 6 * (2 * 8 + 2 * 10 + 6)),
+    "y = Attention<q_num_heads=4,kv_num_heads=2>(x, k, v)": ("float[2,5,32] x, float[2,6,16] k, float[2,6,20] v", 2 * 4 * 5 * 6 * (2 * 8 + 2 * 10 + 6)),
     "y = NonMaxSuppression(x, s)": ("float[1,5,4] x, float[1,1,5] s", None),
     "y = MatMul(x, %8x4 )": ("float[n,8] x", None),
 }  # fmt: skip
@@ -48,7 +50,8 @@ FLOPS = {
 @pytest.mark.parametrize("drawing", FLOPS)
 def test_operations_of_a_node(drawing: str) -> None:
     inputs, wanted = FLOPS[drawing]
-    node = next(iter(network(drawing, inputs=inputs, outputs="y").graph))  # the output's shape is inferred
+    opset = 23 if "Attention" in drawing else 17
+    node = next(iter(network(drawing, inputs=inputs, outputs="y", opset=opset).graph))  # the output's shape is inferred
     assert flops_of(node) == wanted
 
 
