@@ -90,11 +90,13 @@ def _look_at(thing: str, select: str | None, values: int, compiled: dict[str, An
     if is_result(thing):
         if changed:
             raise no_model
+        if values or select is not None:
+            raise InputError(f"{thing} is a saved result: it is shown whole", hint="leave the options out")
         return load(thing)
     from probe.api.saved import is_saved_engine
 
     if is_saved_engine(thing):
-        if changed or select is not None:
+        if changed or values or select is not None:
             raise InputError(f"{thing} is a saved engine: its layers are formed", hint="leave the options out")
         from probe.api.building import inspect_engine
 
@@ -108,5 +110,9 @@ def _look_at(thing: str, select: str | None, values: int, compiled: dict[str, An
         return inspect_recording(thing, select=parse_select(select), values=values, command=typed_command())
     from probe.model.feeds import parse_shapes
 
+    if values:
+        raise InputError(
+            f"{thing} is no recording", hint="--values is about the tensors of a recording: probe dump makes one"
+        )
     compiled["input_shapes"] = parse_shapes(compiled["input_shapes"] or ())
     return inspect_model(thing, select=parse_select(select), command=typed_command(), **compiled)

@@ -161,7 +161,7 @@ def _names_in(path: Path, option: str) -> list[str]:
                 return listed
             raise InputError(f"{path} is a JSON array of something else than names", where=option)
     except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {path}: {error}", where=option) from error
+        raise InputError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}", where=option) from error
     return [line for line in text.splitlines() if line.strip()]
 
 

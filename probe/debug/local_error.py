@@ -45,13 +45,13 @@ def layer_errors(
     found: list[LayerError] = []
     for layer in evidence.engine.layers:
         base = _described(evidence, layer)
-        if layer.moves or layer.kind in _UNMEASURED:
+        if measured is not None and not measured(layer):
+            found.append(replace(base, note="not selected"))
+        elif layer.moves or layer.kind in _UNMEASURED:
             note = _UNMEASURED.get(layer.kind, "moves data: no error of its own")
             # What only moves data is right or wrong: worth evaluating where what it hands on is wrong.
             floor = _floor_of(evidence, layer, means) if base.beyond and layer.kind != "if" else None
             found.append(replace(base, note=note, floor=floor))
-        elif measured is not None and not measured(layer):
-            found.append(replace(base, note="not selected"))
         else:
             if progress is not None:
                 progress(layer.name)

@@ -131,6 +131,7 @@ REFUSED = {
     "dump e.probe -o d": "nothing but the runner engine",
     "dump e.probe -o d --runner engine --interior fp32": "--interior was decided",
     "inspect e.probe --fusion none": "its layers are formed",
+    "inspect e.probe --values 3": "its layers are formed",
     "find e.probe -o new.onnx": "an engine that probe build saved",
     "check e.probe": "an engine that probe build saved",
     "convert e.probe -o new.onnx": "an engine that probe build saved",

@@ -106,6 +106,8 @@ def test_a_model_is_listed_by_node(models: Path, tmp_path: Path) -> None:
     assert "bodies      25 If; largest: If_0 " in done.stdout
     none = probe("inspect", models / "models" / "mnist.onnx", "--select", "nothing", cwd=tmp_path)
     assert none.returncode == 2 and "no node matches" in none.stderr
+    values = probe("inspect", models / "models" / "mnist.onnx", "--values", "8", cwd=tmp_path)
+    assert values.returncode == 2 and "--values is about the tensors of a recording" in values.stderr
 
 
 def test_recording_writes_progress_to_a_terminal_only(models: Path, tmp_path: Path) -> None:

@@ -100,6 +100,7 @@ def test_only_selected_layers_are_measured(model: Path) -> None:
         and found["first"].note == "not selected"
         and found["first"].accumulated is not None
     )
+    assert found["view"].note == "not selected", "what only moves data is no exception"
 
 
 def test_what_the_golden_lacks_is_said(model: Path, tmp_path: Path) -> None:

@@ -203,7 +203,9 @@ class Timings:
         except FileNotFoundError:
             return timings
         except (OSError, ValueError) as error:
-            raise InputError(f"cannot read the timing cache {path}: {error}") from error
+            raise InputError(
+                f"cannot read the timing cache {path}: {getattr(error, 'strerror', None) or error}"
+            ) from error
         head, rows = _parsed(text, str(path))
         mine = _head(fingerprint)
         stale = [name for name, value in mine.items() if head.get(name) != value]
