@@ -8,7 +8,8 @@
 //   matmul_wgmma SPLITS > 1   that many blocks (each of a pair) share a tile, each a stretch of k; their sums are added in the order of k
 //   matmul_wgmma SWAPPED 1    the instruction's rows run along y's columns, so that any multiple of 16 rows of y is a tile; a is what y calls b^T,
 //                             and the maps, BM and BN are the instruction's
-//   matmul_wgmma WINDOWS 1    a is what a convolution's windows hold of x, channels last: the copies gather it, padding and strides included
+//   matmul_wgmma WINDOWS 1    a is what a convolution's windows hold of x, channels last: the copies gather it, padding and strides included;
+//                             2: of volumes, whose slices come before rows
 // Products and sums are FP32 (the tensor core's: sums are cut, not rounded, a few bits below), in the order of k.
 // The maps are (contiguous axis, other axis, second batch axis, first batch axis); Problem::a_batch, b_batch are 0 for an axis that an
 // operand is repeated over, else 1.
@@ -43,7 +44,12 @@ constexpr int FETCHED = (LARGE ? (WM / 64 * BN / 2 > 128 ? 32 : WM / 64 * BN / 2
 
 #if WINDOWS
 // Of a convolution: rows of a are output pixels, k runs over taps, then over chunks of 64 channels
-struct Windows { int chunks, kernel_width, out_height, out_width, stride_height, stride_width, pad_top, pad_left, dilation_height, dilation_width; };
+struct Windows {
+    int chunks, kernel_width, out_height, out_width, stride_height, stride_width, pad_top, pad_left, dilation_height, dilation_width;
+#if WINDOWS == 2
+    int kernel_height, out_slices, stride_slices, pad_front, dilation_slices;
+#endif
+};
 #define WINDOWS_PARAMETER , const __grid_constant__ Windows w
 #else
 #define WINDOWS_PARAMETER
@@ -195,6 +201,10 @@ __launch_bounds__(THREADS, 1) matmul_wgmma(
 #if WINDOWS
                 int row = (int)place.row;
                 int pixel = row % (w.out_height * w.out_width), image = row / (w.out_height * w.out_width);
+#if WINDOWS == 2
+                int corner_z = image % w.out_slices * w.stride_slices - w.pad_front;
+                image /= w.out_slices;
+#endif
                 int corner_x = pixel % w.out_width * w.stride_width - w.pad_left, corner_y = pixel / w.out_width * w.stride_height - w.pad_top;
 #endif
                 for (int t = begin; t < end; ++t) {
@@ -203,8 +213,15 @@ __launch_bounds__(THREADS, 1) matmul_wgmma(
                         barrier_expect(barrier_at(full, stage), STAGE_BYTES);
 #if WINDOWS
                         int tap = t / w.chunks;
+#if WINDOWS == 2
+                        int line = tap / w.kernel_width, deep = line / w.kernel_height;
+                        copy_windows(stages + stage * STAGE_BYTES, &a_map, barrier_at(full, stage), (t - tap * w.chunks) * BK, corner_x, corner_y, corner_z,
+                                     image, (tap - line * w.kernel_width) * w.dilation_width, (line - deep * w.kernel_height) * w.dilation_height,
+                                     deep * w.dilation_slices);
+#else
                         copy_windows(stages + stage * STAGE_BYTES, &a_map, barrier_at(full, stage), (t - tap * w.chunks) * BK, corner_x, corner_y, image,
                                      tap % w.kernel_width * w.dilation_width, tap / w.kernel_width * w.dilation_height);
+#endif
 #else
                         bring_a(place, t, stage);
 #endif

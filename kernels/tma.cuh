@@ -64,6 +64,13 @@ __device__ __forceinline__ void copy_windows(Shared to, const TensorMap* map, Ba
                  ::"r"(to), "l"(map), "r"(done), "r"(c), "r"(x), "r"(y), "r"(n), "h"((short)right), "h"((short)down)
                  : "memory");
 }
+// The same of volumes, whose axes are (channel, column, row, slice, volume)
+__device__ __forceinline__ void copy_windows(
+    Shared to, const TensorMap* map, BarrierAt done, int c, int x, int y, int z, int n, int right, int down, int deep) {
+    asm volatile("cp.async.bulk.tensor.5d.shared::cluster.global.im2col.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5, %6, %7}], [%2], {%8, %9, %10};"
+                 ::"r"(to), "l"(map), "r"(done), "r"(c), "r"(x), "r"(y), "r"(z), "r"(n), "h"((short)right), "h"((short)down), "h"((short)deep)
+                 : "memory");
+}
 __device__ __forceinline__ void prefetch_map(const TensorMap* map) { asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory"); }
 
 // What is the same for all threads of a warp, so that the compiler knows

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from probe import ir
+from probe.engine.device.cuda.ops import conv_nhwc
 from probe.engine.device.cuda.ops.call import Call
 from probe.engine.device.cuda.ops.table import OPS
 from probe.engine.device.cuda.queue import Queue
@@ -80,7 +81,10 @@ def resize(shape: Shape, by: float, mode: str, stored: Format) -> Job:
     more = {} if mode == "nearest" else {"align_corners": False}
 
     def run(queue: Queue, x: list[Tensor]) -> Any:
-        return OPS["Resize"].compute(queue, Call(made, [x[0], None, host_tensor(scales)], [stored], 18))
+        (y,) = OPS["Resize"].compute(queue, Call(made, [x[0], None, host_tensor(scales)], [stored], 18))
+        assert y is not None
+        y.address(queue.backend)  # what only repeats is copied when someone asks
+        return y
 
     return Job(
         f"Resize {mode} {'x'.join(map(str, shape))} by {by}", stored, run, (shape,), round(math.prod(shape) * by**axes),
@@ -131,11 +135,14 @@ def main() -> None:
     parser.add_argument("--only", default="", help="jobs whose name contains this")
     parser.add_argument("--type", default="f16", choices=tuple(_PRODUCTS))
     parser.add_argument("--no-torch", action="store_true")
+    parser.add_argument("--first", action="store_true", help="convolutions by the kernels that read channels first")
     given = parser.parse_args()
     stored, dtype = {"f16": (F16, torch.float16), "bf16": (BF16, torch.bfloat16)}.get(given.type, (F32, torch.float32))
     torch.backends.cudnn.benchmark = True
     torch.backends.cudnn.allow_tf32 = given.type == "tf32"
     backend = Recorder()
+    if given.first:
+        conv_nhwc.refusal = lambda *_: "channels first"
     print(f"{given.type:52} {'us':>8} {'TFLOP/s':>7} {'floor':>5} {'torch':>8} {'last':>8}  kernels")
     for job in jobs(stored, tf32=given.type == "tf32"):
         if given.only not in job.name:

@@ -52,6 +52,7 @@ from tests.engine.cuda import (
     cases,
     conv_problem,
     function_cases,
+    integer_cases,
     more_cases,
     normalised_cases,
     ranked_cases,
@@ -68,6 +69,7 @@ TABLES = (
     attention_op_cases.ATTENTION, attention_op_cases.ROTARY, function_cases.FUNCTIONS, more_cases.RECURRENT, more_cases.INDEXED, more_cases.GENERATED, more_cases.QUANTISED,
     volume_cases.VOLUMES, volume_cases.MORE_POOLS, volume_cases.RESIZES,
     ranked_cases.TOP_K, ranked_cases.COMBINED, sampled_cases.SAMPLES, sampled_cases.REGIONS, normalised_cases.NORMALISED, normalised_cases.NOTHING,
+    integer_cases.PRODUCTS_OF_INTEGERS, integer_cases.CONVOLUTIONS_OF_INTEGERS, integer_cases.DYNAMIC,
 )  # fmt: skip
 NUMPY = {F32: "float32", F16: "float16", BF16: "bfloat16"}
 PRODUCTS = ("MatMul", "Gemm", "Conv")
@@ -110,6 +112,10 @@ def programs() -> Iterator[Program]:
                     yield Program(
                         f"{case} {kind}", kind, _network(lambda folder, one=case: one.save(folder), kind, "none")
                     )
+    for case in volume_cases.DEEP:
+        for kind in ("fp16", "tf32"):
+            run_it = _network(lambda folder, one=case: one.save(folder), kind, "none")
+            yield Program(f"gathered, {case} {kind}", f"volumes {kind}", run_it)
     for name, attended in attention_cases.CASES.items():
         for kind in ("fp16", "bf16"):
             saved = lambda folder, one=attended: (folder / "case.onnx", one.save(folder / "case.onnx"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import onnx
@@ -13,7 +14,10 @@ from onnx import helper, numpy_helper
 from probe import ir
 from probe.engine.assignment import Assignment, Choice
 from probe.engine.build import compile_model
+from probe.engine.device.cuda.compiling.compile import Source
 from probe.engine.device.cuda.device import CudaDevice
+from probe.engine.device.cuda.layers.chain import Step
+from probe.engine.device.cuda.layers.pointwise import Reading
 from probe.engine.device.cuda.ops.call import Call
 from probe.engine.device.cuda.ops.table import OPS
 from probe.engine.device.cuda.queue import Queue
@@ -22,7 +26,10 @@ from probe.engine.device.cuda.tensors.formats import F16, F32
 from probe.engine.device.cuda.tensors.tensor import host_tensor
 from probe.model import load
 from tests.engine.cuda.compared import PRECISIONS, check, table
-from tests.engine.cuda.volume_cases import MORE_POOLS, RESIZES, VOLUMES
+from tests.engine.cuda.test_wgmma import hopper  # noqa: F401 - a fixture
+from tests.engine.cuda.test_wgmma_compile import fine
+from tests.engine.cuda.test_wgmma_compile import hopper as hopper_null
+from tests.engine.cuda.volume_cases import DEEP, MORE_POOLS, RESIZES, VOLUMES
 
 UNIT = {"fp32": 2.0**-23, "tf32": 2.0**-10, "fp16": 2.0**-10, "bf16": 2.0**-7}
 
@@ -30,6 +37,34 @@ UNIT = {"fp32": 2.0**-23, "tf32": 2.0**-10, "fp16": 2.0**-10, "bf16": 2.0**-7}
 @pytest.mark.parametrize(("place", "case", "precision"), table(*VOLUMES))
 def test_convolutions(request, tmp_path, place, case, precision):
     check(request.getfixturevalue(place), case, precision, tmp_path)
+
+
+@pytest.mark.parametrize("place", ["hopper", pytest.param("gpu", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "tf32"])
+@pytest.mark.parametrize("case", DEEP, ids=str)
+def test_windows_that_copies_gather(request, tmp_path, case, precision, place):
+    if place == "hopper" and precision != ("fp16", "tf32")[DEEP.index(case) % 2]:
+        pytest.skip("compiling takes longest; the GPU computes all")
+    backend, seen = request.getfixturevalue(place), list[Source]()
+    with patch.object(backend, "launch", lambda source, *given: (seen.append(source), launch(source, *given))):
+        launch = type(backend).launch.__get__(backend)
+        check(backend, case, precision, tmp_path)
+    assert 2 in [dict(one.defines).get("WINDOWS") for one in seen]
+
+
+@pytest.mark.parametrize("stored", [F16, F32], ids=str)
+def test_registers_of_gathered_windows(stored):
+    backend = hopper_null()
+    backend.multiprocessors = 132
+    queue, shape = Queue(backend, 18), (1, 64, 64, 64, 64)
+    x, w, bias, beside = (queue.empty(one, stored) for one in (shape, (64, 64, 3, 3, 3), (64,), shape))
+    node = ir.node("Conv", [ir.Value(name=name) for name in "xwb"], {"pads": [1] * 6})
+    steps = [Step("p", "float", "sum", ""), Step("y", "float", "op_relu(float(op_add(p, x0)))", "", stored)]
+    tail = OPS["Conv"].tailed
+    assert tail is not None
+    tail(queue, Call(node, [x, w, bias], [stored], 18, tf32=stored is F32), [("x0", Reading(beside))], steps)
+    ((source, launched),) = [one for one in backend.launched if one[0].entry == "matmul_wgmma"]
+    fine(source, launched.shared_bytes, 232)
 
 
 @pytest.mark.parametrize(("place", "case", "precision"), table(*MORE_POOLS))

@@ -41,6 +41,13 @@ VOLUMES = (
     Case("ConvTranspose", {"x": (1, 16, 3, 4, 4), "w": ("w", (16, 8, 2, 2, 2)), "b": ("w", (8,))}, {"strides": [2, 2, 2]}, sum_ulps=32, scale=0.5),
 )  # fmt: skip
 
+DEEP = (  # whose windows bulk copies gather on sm_90a
+    _conv((2, 8, 5, 6, 7), (16, 8, 3, 3, 3), pads=[1] * 6), _conv((1, 72, 5, 6, 7), (24, 72, 3, 2, 3), strides=[1, 2, 2], dilations=[2, 1, 1], pads=[1, 0, 1, 0, 1, 2]),
+    _conv((1, 8, 4, 5, 6), (16, 8, 3, 3, 3), auto_pad="SAME_UPPER", strides=[2, 2, 2], bias=False), _conv((2, 24, 3, 4, 4), (16, 24, 1, 1, 1), strides=[2, 1, 1]),
+    _conv((2, 64, 9, 3, 3), (40, 64, 5, 1, 1), pads=[2, 0, 0, 2, 0, 0]), _conv((3, 40, 4, 13, 11), (8, 40, 1, 3, 3), pads=[0, 1, 1, 0, 1, 1]),
+    _conv((1, 16, 9, 10, 11), (136, 16, 2, 3, 4), pads=[1, 2, 3, 0, 1, 2]),
+)  # fmt: skip
+
 _X = {"x": (2, 3, 6, 7, 8)}
 _FEW = {"x": (2, 3, 9, 11)}
 _K = {"kernel_shape": [3, 2, 2]}

@@ -59,9 +59,10 @@ def encoded(tile_map: TileMap) -> Encoded:
         own = ((ctypes.c_uint * rank)(*layout.box), (ctypes.c_uint * rank)(*(1,) * rank))
     else:
         name = "cuTensorMapEncodeIm2col"
-        windows, two = layout.windows, ctypes.c_int * 2
+        windows = layout.windows
+        corner = ctypes.c_int * len(windows.lower)
         own = (
-            two(*windows.lower), two(*windows.upper), ctypes.c_uint(layout.box[0]), ctypes.c_uint(layout.box[1]),
+            corner(*windows.lower), corner(*windows.upper), ctypes.c_uint(layout.box[0]), ctypes.c_uint(layout.box[1]),
             (ctypes.c_uint * rank)(1, *windows.strides, 1),
         )  # fmt: skip
     status = driver.CUresult(_function(name)(*common, *own, *(ctypes.c_int(one) for one in fixed)))

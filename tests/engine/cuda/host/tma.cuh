@@ -7,8 +7,8 @@
 // What tests/engine/cuda/host_maps.py makes of a TileMap. Axes innermost first.
 struct TensorMap {
     const unsigned char* at;
-    unsigned long long strides[3];  // bytes
-    int element, windows, extents[4], box[4], lower[2], upper[2], steps[2], rounds;
+    unsigned long long strides[4];  // bytes
+    int element, windows, extents[5], box[5], lower[3], upper[3], steps[3], rounds;
 };
 typedef unsigned long long Barrier;
 
@@ -41,15 +41,15 @@ static void to_tf32(unsigned* bits) {
     *bits = (rounded & 0x7f800000u) == 0x7f800000u ? *bits & 0xffffe000u : rounded;
 }
 
-// Element (x, y, z, w), zeros outside, to row `row` of a tile of 128 bytes a row (or 64)
-static void bring(unsigned char* to, const TensorMap* map, int row, int column, const long long (&at)[4]) {
+// Element (x, y, z, w, v), zeros outside, to row `row` of a tile of 128 bytes a row (or 64)
+static void bring(unsigned char* to, const TensorMap* map, int row, int column, const long long (&at)[5]) {
     int line = map->box[0] * map->element;
     unsigned long long place = (unsigned long long)to + row * line + column * map->element;
     place ^= (place >> 7 & (line / 16 - 1)) << 4;
     const unsigned char* from = map->at + at[0] * map->element;
     bool in = true;
-    for (int i = 0; i < 4; ++i) in = in && at[i] >= 0 && at[i] < map->extents[i];
-    for (int i = 1; i < 4; ++i) from += at[i] * (long long)map->strides[i - 1];
+    for (int i = 0; i < 5; ++i) in = in && at[i] >= 0 && at[i] < map->extents[i];
+    for (int i = 1; i < 5; ++i) from += at[i] * (long long)map->strides[i - 1];
     if (in) std::memcpy((void*)place, from, map->element); else std::memset((void*)place, 0, map->element);
     if (map->rounds) to_tf32((unsigned*)place);
 }
@@ -77,6 +77,23 @@ inline void copy_windows(Shared to, const TensorMap* map, BarrierAt done, int c,
         y += map->steps[1];
         if (y < map->extents[2] + map->upper[1]) continue;
         y = map->lower[1];
+        ++n;
+    }
+    brought(map, done, map->box[1]);
+}
+inline void copy_windows(Shared to, const TensorMap* map, BarrierAt done, int c, int x, int y, int z, int n, int right, int down, int deep) {
+    if ((unsigned long long)to % 1024 || (unsigned long long)map->at % 16 || !map->windows || right > 31 || down > 31 || deep > 31) abort();
+    for (int r = 0; r < map->box[1]; ++r) {
+        for (int i = 0; i < map->box[0]; ++i) bring((unsigned char*)to, map, r, i, {c + i, x + right, y + down, z + deep, n});
+        x += map->steps[0];
+        if (x < map->extents[1] + map->upper[0]) continue;
+        x = map->lower[0];
+        y += map->steps[1];
+        if (y < map->extents[2] + map->upper[1]) continue;
+        y = map->lower[1];
+        z += map->steps[2];
+        if (z < map->extents[3] + map->upper[2]) continue;
+        z = map->lower[2];
         ++n;
     }
     brought(map, done, map->box[1]);

@@ -38,6 +38,7 @@ _THREADS = 256  # of a block that packs
 # pixels share, and that are unrolled; threads a multiprocessor that hide what they wait for
 _WIDE, _DEPTHWISE, _COLUMNS, _SHARED_ROWS, _UNROLLED, _ENOUGH = 15, 128, 2, 3, 3, 512
 _CORNER, _TAP, _STRIDE = 127, 255, 8  # the largest padding, offset of a tap and stride that the copy engine knows
+_DEEP_CORNER, _DEEP_TAP = 15, 31  # the same of volumes
 
 
 def refusal(queue: Queue, call: Call, window: Window) -> str | None:
@@ -52,23 +53,30 @@ def refusal(queue: Queue, call: Call, window: Window) -> str | None:
     tf32 = x.format is F32 and call.tf32
     if w.format is not x.format or not (x.format in (F16, BF16) or tf32):
         return "operands that are not both FP16, BF16 or TF32"
-    few = x.shape[1] < _LEAST and window.kernel[1] <= _LEAST and window.dilations[1] == 1 == call.int("group", 1)
-    if len(x.shape) != _AXES or (x.shape[1] % _LEAST and not few) or w.shape[0] % _LEAST:
+    volumes = window.slices is not None
+    few = (
+        not volumes
+        and x.shape[1] < _LEAST
+        and window.kernel[1] <= _LEAST
+        and window.dilations[1] == 1 == call.int("group", 1)
+    )
+    if len(x.shape) != _AXES + volumes or (x.shape[1] % _LEAST and not few) or w.shape[0] % _LEAST:
         return f"channels that do not divide by {_LEAST}"
+    if is_depthwise(call) and volumes:
+        return "groups"
     if is_depthwise(call):
         return None if window.kernel[1] * window.strides[1] * window.dilations[1] <= _WIDE else "a wide window"
     if call.int("group", 1) != 1:
         return "groups"
-    reach = [(size - 1) * by for size, by in zip(window.kernel, window.dilations, strict=True)]
-    upper = [after - r for after, r in zip(window.after, reach, strict=True)]
-    if (
-        max(map(abs, (*window.before, *upper))) > _CORNER
-        or max(reach) > _TAP
-        or max(window.strides) > _STRIDE
-        or min(*window.before, *window.after) < 0
-    ):
-        return "a window that is too wide for the copy engine"
-    return "more pixels than 31 bits count" if x.shape[0] * math.prod(window.out) >= 1 << 31 else None
+    along = [*zip(window.kernel, window.strides, window.dilations, window.before, window.after, strict=True)]
+    if (deep := window.slices) is not None:
+        along.append((deep.kernel, deep.stride, deep.dilation, deep.before, deep.after))
+    corner, tap = (_DEEP_CORNER, _DEEP_TAP) if volumes else (_CORNER, _TAP)
+    for size, stride, by, before, after in along:
+        reach = (size - 1) * by
+        if max(before, abs(after - reach)) > corner or reach > tap or stride > _STRIDE or min(before, after) < 0:
+            return "a window that is too wide for the copy engine"
+    return "more pixels than 31 bits count" if x.shape[0] * window.pixels >= 1 << 31 else None
 
 
 def is_wide(call: Call) -> bool:
@@ -113,8 +121,8 @@ def conv(
     """
     x, w, bias = call.data(0), call.data(1), call.given(2)
     outputs = w.shape[0]
-    shape = (x.shape[0], *window.out, outputs)
-    beside = [(name, order.reading_last(queue, one)) for name, one in readings]
+    shape = (x.shape[0], *(window.shape if window.slices else window.out), outputs)
+    beside = [(name, order.reading_last(queue, one, len(shape))) for name, one in readings]
     ending = through(queue, shape, beside, steps) if steps else storing(queue, shape, call.store())
     if is_depthwise(call):
         tensors = (order.channels_last(queue, x), repacked(queue, call, w, "depthwise"), bias)
@@ -123,7 +131,7 @@ def conv(
         else:
             _depthwise(queue, tensors, window, ending)
         return [order.dense_when_asked(queue, one) for one in ending.stored]
-    plain = window.kernel == (1, 1) == window.strides and not any((*window.before, *window.after))
+    plain = window.taps == 1 and window.is_dense and not any((*window.before, *window.after))
     added = None if bias is None else Matrices(bias, (), 0, 1)
     value = call.node.inputs[1]
     fixed = value is not None and value.is_initializer()
@@ -143,12 +151,13 @@ def conv(
         gathered = _packed(queue, x, window, 2 if form == "squares" else 1)
     else:
         images, form = order.channels_last(queue, x), "plain" if plain else "chunks"
-        gathered = wgmma.Gathered(images, window, images.shape[3])
+        gathered = wgmma.Gathered(images, window, images.shape[-1])
     weights = repacked(queue, call, w, form)
     depth = weights.shape[1]
     left, right = Matrices(gathered.x, (), depth, 1), Matrices(weights, (), 1, depth, fixed)
     product = describe(left, right, added, (math.prod(shape[:-1]), outputs), depth, ending, tf32=call.tf32)
-    tile = None if tactic is not None or form == "plain" else conv_image.tile_for(queue, gathered, outputs)
+    of_images = tactic is None and form != "plain" and window.slices is None
+    tile = conv_image.tile_for(queue, gathered, outputs) if of_images else None
     if tile is not None:
         conv_image.launch(queue, product, gathered, tile)
     elif tactic is None and form == "plain" and conv_point.is_chosen(product):

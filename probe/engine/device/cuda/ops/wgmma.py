@@ -83,9 +83,21 @@ class Windows(ctypes.Structure):
     )  # fmt: skip
 
 
+class DeepWindows(ctypes.Structure):
+    """The same where WINDOWS is 2: of volumes."""
+
+    _fields_ = (
+        ("plane", Windows),
+        *(
+            (name, ctypes.c_int)
+            for name in ("kernel_height", "out_slices", "stride_slices", "pad_front", "dilation_slices")
+        ),
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Gathered:
-    """The left operand of a convolution: what its windows hold of ``x`` [images, rows, columns, channels].
+    """The left operand of a convolution: what its windows hold of ``x`` [images, rows, columns, channels]; of volumes with slices before rows.
 
     Attributes:
         width: contiguous elements that a tap reads, from a pixel on: its channels, or those of neighbours too.
@@ -97,22 +109,31 @@ class Gathered:
 
     def layout(self, pixels: int) -> TileLayout:
         """As copies read it: 64 channels of so many output pixels."""
-        images, rows, columns, channels = self.x.shape
+        images, *image, channels = self.x.shape
         stored, one = self.x.format, self.window
         assert stored
-        strides = tuple(stored.bytes * channels * step for step in (1, columns, columns * rows))
-        deep = SWIZZLED // stored.bytes
-        lower = (-one.before[1], -one.before[0])
-        upper = tuple(one.after[at] - (one.kernel[at] - 1) * one.dilations[at] for at in (1, 0))
-        windows = mapped.Windows(lower, (upper[0], upper[1]), (one.strides[1], one.strides[0]))
-        extents = (self.width, columns - self.width // channels + 1, rows, images)
-        return TileLayout(stored, extents, strides, (deep, pixels), windows, self.x.unrounded is not None)
+        inward = image[::-1]  # columns first
+        strides = tuple(stored.bytes * channels * math.prod(inward[:at]) for at in range(len(image) + 1))
+        lower = [-one.before[1], -one.before[0]]
+        upper = [one.after[at] - (one.kernel[at] - 1) * one.dilations[at] for at in (1, 0)]
+        steps = [one.strides[1], one.strides[0]]
+        if one.slices is not None:
+            lower.append(-one.slices.before)
+            upper.append(one.slices.after - (one.slices.kernel - 1) * one.slices.dilation)
+            steps.append(one.slices.stride)
+        windows = mapped.Windows(tuple(lower), tuple(upper), tuple(steps))
+        extents = (self.width, inward[0] - self.width // channels + 1, *inward[1:], images)
+        box = (SWIZZLED // stored.bytes, pixels)
+        return TileLayout(stored, extents, strides, box, windows, self.x.unrounded is not None)
 
     @property
-    def struct(self) -> Windows:
+    def struct(self) -> Windows | DeepWindows:
         assert self.x.format
         one, chunks = self.window, math.ceil(self.width * self.x.format.bytes / SWIZZLED)
-        return Windows(chunks, one.kernel[1], *one.out, *one.strides, *one.before, *one.dilations)
+        plane, deep = Windows(chunks, one.kernel[1], *one.out, *one.strides, *one.before, *one.dilations), one.slices
+        if deep is None:
+            return plane
+        return DeepWindows(plane, one.kernel[0], deep.out, deep.stride, deep.before, deep.dilation)
 
 
 def launch(queue: Queue, product: Product, tactic: Tactic | None = None, gathered: Gathered | None = None) -> None:
@@ -143,7 +164,7 @@ def launch(queue: Queue, product: Product, tactic: Tactic | None = None, gathere
     macros = (
         ("TAB", stored.name), ("TF32", int(stored is F32)), ("ADDED", _added(product)), ("A_BY_M", int(read.a.col != 1)),
         ("B_BY_N", int(read.b.col == 1)), ("BM", tactic.high), ("BN", tactic.wide), ("WM", tactic.wm), ("STAGES", tactic.stages),
-        ("PAIR", tactic.pair), ("TURNS", tactic.turns), ("SPLITS", tactic.splits), ("WINDOWS", int(gathered is not None)),
+        ("PAIR", tactic.pair), ("TURNS", tactic.turns), ("SPLITS", tactic.splits), ("WINDOWS", 0 if gathered is None else 2 if gathered.window.slices else 1),
         ("SWAPPED", int(tactic.swapped)), ("WEIGHTS", (1 + tactic.swapped) * product.b.fixed),
         ("EVEN", int(product.n % 8 == 0)),
     )  # fmt: skip

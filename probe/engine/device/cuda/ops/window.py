@@ -49,6 +49,12 @@ class Window:
     def taps(self) -> int:
         return math.prod(self.kernel) * (self.slices.kernel if self.slices else 1)
 
+    @property
+    def is_dense(self) -> bool:
+        """Whether it moves by one element, along slices without padding."""
+        deep = self.slices
+        return self.strides == (1, 1) and (deep is None or (deep.stride == 1 and not deep.before and not deep.after))
+
 
 def window_of(call: Call, image: tuple[int, ...], kernel: tuple[int, ...]) -> Window:
     """What the attributes say.

@@ -1,4 +1,4 @@
-"""Images whose channels are contiguous: the order that convolutions on sm_90a read and write. Nobody else has to know: a tensor made so turns
+"""Images, and volumes, whose channels are contiguous: the order that convolutions on sm_90a read and write. Nobody else has to know: a tensor made so turns
 into dense order when someone asks for its address."""
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from probe.engine.device.cuda.queue import Queue
 
 _KEY = "channels last"
-_LAST, _FIRST = (0, 2, 3, 1), (0, 3, 1, 2)
-_AXES = 4
+_AXES = (4, 5)  # of images, with rows and columns; of volumes, with slices before them
+_LAST = {axes: (0, *range(2, axes), 1) for axes in _AXES}
+_FIRST = {axes: (0, axes - 1, *range(1, axes - 1)) for axes in _AXES}
 _WAYS = 1 << 12
 
 
@@ -29,36 +30,40 @@ def has_channels_last(x: Tensor) -> bool:
 
 def lies_last(x: Tensor) -> bool:
     """Whether it was made so, whatever others have read of it since."""
-    return x.lies is not None and len(x.shape) == _AXES and x.lies.permuted(_LAST).in_order
+    return x.lies is not None and len(x.shape) in _AXES and x.lies.permuted(_LAST[len(x.shape)]).in_order
 
 
 def lying_last(x: Tensor) -> Tensor | None:
     """[images, rows, columns, channels] of what was made so; None for all others."""
     lies = x.lies
-    if lies is None or len(x.shape) != _AXES:
+    if lies is None or len(x.shape) not in _AXES:
         return None
-    images, channels, rows, columns = x.shape
-    if lies.base.shape == (images, rows, columns, channels) and _is_whole(lies.axes):
+    images, channels, *image = x.shape
+    if lies.base.shape == (images, *image, channels) and _is_whole(lies.axes):
         return lies.base
-    moved = lies.permuted(_LAST)
+    moved = lies.permuted(_LAST[len(x.shape)])
     return lies.base.part(moved.shape, moved.shifted_bytes) if moved.in_order else None
 
 
 @lru_cache(_WAYS)
 def _is_whole(axes: tuple[Axis, ...]) -> bool:
     """Whether these are, in their order, the axes of what is dense with channels last: it may only begin where its base does."""
-    return joined(part for at in _LAST for part in axes[at]) in ((), joined([(math.prod(map(extent_of, axes)), 1)]))
+    return joined(part for at in _LAST[len(axes)] for part in axes[at]) in (
+        (),
+        joined([(math.prod(map(extent_of, axes)), 1)]),
+    )
 
 
 def channels_last(queue: Queue, x: Tensor) -> Tensor:
-    """``x`` [images, channels, rows, columns] as [images, rows, columns, channels], dense."""
+    """``x`` [images, channels, rows, columns] as [images, rows, columns, channels], dense; volumes with slices before rows."""
     if x.kept is not None and _KEY in x.kept:
         return x.kept[_KEY]
     if x.unrounded is not None and x.format is not None and x.lies is None:
         return rounded_late(queue, channels_last(queue, x.unrounded), x.format, "tf32")
     where = queue.aside if x.on_host and x.origin is None else queue  # what is the same in every run is kept
-    made = transposed(where, x, _LAST)
-    if x.lies is None or not x.lies.permuted(_LAST).in_order:
+    last = _LAST[len(x.shape)]
+    made = transposed(where, x, last)
+    if x.lies is None or not x.lies.permuted(last).in_order:
         x.kept = {**(x.kept or {}), _KEY: made}
     return made
 
@@ -70,29 +75,31 @@ def dense_when_asked(queue: Queue, y: Tensor) -> Tensor:
         shape, axes = known
         lies = Lying(y, 0, axes)
         return Tensor(shape, y.format, late=lambda: in_dense_order(queue, lies), lies=lies)
-    return placed(queue, lying_of(queue, y).permuted(_FIRST)) if y.size else transposed(queue, y, _FIRST)
+    first = _FIRST[len(y.shape)]
+    return placed(queue, lying_of(queue, y).permuted(first)) if y.size else transposed(queue, y, first)
 
 
 @lru_cache(_WAYS)
 def _first_of(shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[Axis, ...]] | None:
     """Shape and axes, channels first, of what is dense under a shape with channels last; None where nothing has to be moved."""
-    images, rows, columns, channels = shape
-    if not math.prod(shape) or channels == 1 or rows * columns == 1:
+    images, *image, channels = shape
+    if not math.prod(shape) or channels == 1 or math.prod(image) == 1:
         return None
-    steps = (rows * columns * channels, 1, columns * channels, channels)
-    moved = (images, channels, rows, columns)
+    inner = [channels * math.prod(image[at + 1 :]) for at in range(len(image))]
+    steps = (channels * math.prod(image), 1, *inner)
+    moved = (images, channels, *image)
     return moved, tuple(joined([part]) for part in zip(moved, steps, strict=True))
 
 
-def reading_last(queue: Queue, reading: Reading) -> Reading:
-    """What is read beside images of four axes, in the other order; what has one channel or one pixel an image lies there as it is."""
+def reading_last(queue: Queue, reading: Reading, axes: int = 4) -> Reading:
+    """What is read beside images of four axes, or volumes of five, in the other order; what has one channel or one pixel an image lies there as it is."""
     x = reading.tensor
-    shape = (1,) * (_AXES - len(x.shape)) + x.shape
-    images, channels, rows, columns = shape
-    if channels == 1 or rows * columns == 1:
-        return Reading(x.view((images, rows, columns, channels)), reading.rounding)
-    four = x if x.shape == shape else x.view(shape)
-    return Reading(channels_last(queue, four), reading.rounding)
+    shape = (1,) * (axes - len(x.shape)) + x.shape
+    images, channels, *image = shape
+    if channels == 1 or math.prod(image) == 1:
+        return Reading(x.view((images, *image, channels)), reading.rounding)
+    whole = x if x.shape == shape else x.view(shape)
+    return Reading(channels_last(queue, whole), reading.rounding)
 
 
 def in_its_order(queue: Queue, x: Tensor, work: Callable[[Tensor], Tensor]) -> Tensor:

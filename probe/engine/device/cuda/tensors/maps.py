@@ -14,7 +14,7 @@ _ALIGNMENT = 16  # bytes that addresses and strides divide by
 @dataclass(frozen=True, slots=True)
 class Windows:
     """How a tensor of axes (channel, column, row, image) is read as the windows of a convolution: a tile is some channels of as many
-    output pixels, one behind the other, each at the tap that the copy names.
+    output pixels, one behind the other, each at the tap that the copy names. Volumes have slices behind rows.
 
     Attributes:
         lower: column and row of the first window's corner: minus the padding.
@@ -22,14 +22,14 @@ class Windows:
         strides: of the windows, along columns and rows.
     """
 
-    lower: tuple[int, int]
-    upper: tuple[int, int]
-    strides: tuple[int, int]
+    lower: tuple[int, ...]
+    upper: tuple[int, ...]
+    strides: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class TileLayout:
-    """Where elements lie, and which of them make a tile. Axes are named innermost first; there are four.
+    """Where elements lie, and which of them make a tile. Axes are named innermost first; there are four, of volumes five.
 
     Attributes:
         extents: elements along each axis.
