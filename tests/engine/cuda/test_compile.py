@@ -27,6 +27,7 @@ from tests.engine.cuda import (
     attention_op_cases,
     cases,
     function_cases,
+    integer_cases,
     more_cases,
     normalised_cases,
     ranked_cases,
@@ -48,12 +49,13 @@ ARCHS = ("sm_80", "sm_86", "sm_89", "sm_90a", "sm_100", "sm_120")
 TIMED, SHARE = (1, 1) if os.environ.get("PROBE_ALL_KERNELS") or THOROUGH else (3, 24)
 FAMILIES = (
     "POINTWISE", "SOFTMAX", "NORMS", "REDUCTIONS", "MOVES", "PRODUCTS", "CONVOLUTIONS", "POOLS", "RECURRENT", "INDEXED", "GENERATED",
-    "QUANTISED", "TOP_K", "SAMPLES", "COMBINED", "REGIONS", "NORMALISED", "NOTHING", "VOLUMES", "MORE_POOLS", "RESIZES", "ROTARY", "FUNCTIONS",
+    "QUANTISED", "TOP_K", "SAMPLES", "COMBINED", "REGIONS", "NORMALISED", "NOTHING", "PRODUCTS_OF_INTEGERS", "CONVOLUTIONS_OF_INTEGERS", "DYNAMIC", "VOLUMES", "MORE_POOLS", "RESIZES", "ROTARY", "FUNCTIONS",
 )  # fmt: skip
 TABLES = {
     **vars(cases),
     **vars(more_cases),
     **vars(normalised_cases),
+    **vars(integer_cases),
     **vars(ranked_cases),
     **vars(sampled_cases),
     **vars(volume_cases),

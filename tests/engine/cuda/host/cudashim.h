@@ -108,6 +108,10 @@ static inline unsigned __reduce_add_sync(unsigned, unsigned x) {
     yield_();
     return (unsigned)all;
 }
+static inline int __dp4a(int x, int y, int sum) {
+    for (int at = 0; at < 32; at += 8) sum = (int)((unsigned)sum + (unsigned)((int)(signed char)(x >> at) * (int)(signed char)(y >> at)));
+    return sum;
+}
 static inline int __popc(unsigned x) { return __builtin_popcount(x); }
 static inline long long __double_as_longlong(double x) { long long y; std::memcpy(&y, &x, 8); return y; }
 static inline int __ffs(unsigned x) { return __builtin_ffs((int)x); }

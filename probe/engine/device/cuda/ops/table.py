@@ -11,6 +11,7 @@ from probe.engine.device.cuda.ops.extreme import EXTREMES
 from probe.engine.device.cuda.ops.functions import FUNCTIONS
 from probe.engine.device.cuda.ops.generate import GENERATED
 from probe.engine.device.cuda.ops.indexed import INDEXED
+from probe.engine.device.cuda.ops.integer import INTEGERS
 from probe.engine.device.cuda.ops.matmul import PRODUCTS
 from probe.engine.device.cuda.ops.move import MOVES
 from probe.engine.device.cuda.ops.norm import NORMS
@@ -33,7 +34,7 @@ from probe.engine.fusion.kinds import is_standard
 
 _FAMILIES = (
     MOVES, SOFTMAX, NORMS, REDUCTIONS, EXTREMES, PRODUCTS, CONVOLUTIONS, POOLS, RESIZES, SHAPES, INDEXED, GENERATED, RECURRENT, SCANS, QUANTISED, PADS, ATTENTION, ROTARY, FUNCTIONS,
-    TOP_K, SAMPLES, REGIONS, NORMALISATIONS,
+    TOP_K, SAMPLES, REGIONS, NORMALISATIONS, INTEGERS,
 )  # fmt: skip
 OPS: dict[str, Op] = {name: op for family in _FAMILIES for op in family for name in op.names}
 
