@@ -16,6 +16,9 @@
 #define THREADS (128 * (CONSUMERS + 1))
 #define BQ (64 * CONSUMERS)
 #define STAGE_BYTES (BK * (int)sizeof(T) * (DEPTH > WIDTH ? DEPTH : WIDTH))
+#define FEW (TF32 ? 88 : CONSUMERS == 2 ? 40 : 32)    // registers of a thread that copies
+#define MANY (TF32 ? 208 : CONSUMERS == 2 ? 232 : 160)  // of one that computes
+static_assert(CONSUMERS * MANY + FEW <= (CONSUMERS + 1) * (65536 / THREADS / 8 * 8), "what is not given back cannot be taken: groups would wait for ever");
 #define HELPERS 96  // threads that do steps to keys
 #define UNITS (STAGE_BYTES / 4096)  // of a stage in TF32, each changed by a warp
 #define CHANGES (BEFORE_K || TF32)  // something is done to tiles where they lie
@@ -60,7 +63,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) attention_wgmma(
     static_assert(!TF32 || (!ONLINE && DEPTH == WIDTH && BK % 32 == 0), "tiles of values are as large as those of keys");
     Shared queries = shared_of(shared), ring = queries + CONSUMERS * QUERY_BYTES;
     int group = of_warp(threadIdx.x / 128), thread = threadIdx.x % 128;
-    int down = (p.queries + BQ - 1) / BQ, first = (int)(blockIdx.x % down) * BQ, tiles = (p.keys + BK - 1) / BK;
+    int down = (p.queries + BQ - 1) / BQ, first = first_query(p, (int)(blockIdx.x % down), down, BQ), tiles = (keys_of(p, first, BQ) + BK - 1) / BK;
     i64 batch = blockIdx.x / down, b0 = batch / p.batch1, b1 = batch % p.batch1;
     if (threadIdx.x == 0) {
         for (int s = 0; s < STAGES; ++s) {
@@ -84,7 +87,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) attention_wgmma(
     auto tile_of = [&](int at) { return at < ahead ? at : at == all - 1 ? tiles - 1 : has_values(at) ? (at - ahead) / 2 - 1 : (at - ahead + 1) / 2; };
 
     if (group == CONSUMERS) {
-        registers_down<TF32 ? 96 : CONSUMERS == 2 ? 40 : 32>();
+        registers_down<FEW>();
         int stage = 0, phase = 1;
         if (thread == 0) {
             int q0 = p.q.b0 ? (int)b0 : 0, q1 = p.q.b1 ? (int)b1 : 0, k0 = p.k.b0 ? (int)b0 : 0, k1 = p.k.b1 ? (int)b1 : 0;
@@ -149,7 +152,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) attention_wgmma(
 #endif
         }
     } else {
-        registers_up<TF32 ? 208 : CONSUMERS == 2 ? 232 : 160>();
+        registers_up<MANY>();
         int warp = thread / 32, lane = thread % 32, top = first + group * 64 + warp * 16, column = lane % 4 * 2;
         Beside beside = {BESIDE_ARGUMENTS};
         beside.begin(b0, b1, batch * p.queries * p.keys, {top + lane / 4, p.queries, p.keys});
