@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from probe.report.blame_words import UNBOUND, bounded, foot, outcome, whole
 from probe.report.numbers import count, number
-from probe.report.steps import Step, inputs_of, step_lines
+from probe.report.steps import Step, inputs_of, on_device, step_lines
 from probe.report.text import Column, Page, elide, escape, fitted, sections, wrap
 from probe.results.blame import GuiltyChoice, TacticDifference, TacticsBisectResult
 from probe.results.find import Evaluated
@@ -114,7 +114,7 @@ def _evaluations(result: TacticsBisectResult, page: Page) -> list[str]:
 
 def next_steps(result: TacticsBisectResult) -> list[Step]:
     """What to do with the answer."""
-    given = inputs_of(result.inputs)
+    given = (*inputs_of(result.inputs), *on_device(result.device))
     as_here = () if result.precision == "fp16" else ("--precision", result.precision)
     steps: list[Step] = []
     if result.pinned:

@@ -7,7 +7,7 @@ from typing import Literal, Protocol
 
 from probe.report.diff_facts import acceptance_in_words, fact_lines
 from probe.report.numbers import number, seconds
-from probe.report.steps import exactly, inputs_of
+from probe.report.steps import exactly, inputs_of, on_device
 from probe.report.text import Column, Page, elide, escape, table
 from probe.report.words import inputs_in_words
 from probe.results.diff import Criterion
@@ -75,6 +75,7 @@ def recorded_with(
 ) -> tuple[str, ...]:
     """The command that chooses tactics again, under a rule for each (tactic, outputs of its layer), and writes them to ``out``."""
     words = ["probe", "tactics", "record", result.model, "--precision", result.precision, *inputs_of(result.inputs)]
+    words += on_device(result.device)
     for tactic, outputs in rules:
         words += [option, f"{exactly([tactic])[1:-1]} @ {exactly(outputs[:1])}"]
     return (*words, "-o", out)

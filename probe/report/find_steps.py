@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from probe.report.steps import Step, exactly, fed_again, golden_option, inputs_of, judged_by, typed_again, unusual
+from probe.report.steps import (
+    Step,
+    exactly,
+    fed_again,
+    golden_option,
+    inputs_of,
+    judged_by,
+    on_device,
+    typed_again,
+    unusual,
+)
 from probe.report.text import escape
 from probe.results.find import FindResult
 
@@ -33,6 +43,7 @@ def next_steps(result: FindResult) -> list[Step]:
             result.precision,
             *_inputs(result),
             *golden_option(result.golden),
+            *on_device(result.device),
             *judged_by(result.acceptance),
             "--keep",
             exactly(result.tensors),
@@ -54,6 +65,7 @@ def next_steps(result: FindResult) -> list[Step]:
                     "fp32",
                     *_inputs(result),
                     *golden_option(result.golden),
+                    *on_device(result.device),
                     *judged_by(result.acceptance),
                 ),
             )
@@ -85,7 +97,17 @@ def _pinned(result: FindResult) -> list[Step]:
     for one in result.switches:
         layers.setdefault(one.before, []).append(one.layer)
     rules = [word for tactic, names in layers.items() for word in ("--deny", f"{tactic} @ {exactly(names)}")]
-    words = ("probe", "tactics", "replay", result.model, result.tactics, "--lenient", *rules, *_inputs(result))
+    words = (
+        "probe",
+        "tactics",
+        "replay",
+        result.model,
+        result.tactics,
+        "--lenient",
+        *rules,
+        *_inputs(result),
+        *on_device(result.device),
+    )
     return [Step("Write the tactic file with the more accurate choices.", (*words, "-o", "cured.tactics"))]
 
 
@@ -101,7 +123,7 @@ def command_of(result: FindResult, *more: str, fed: tuple[str, ...] = ()) -> tup
     """
     words = ["probe", "find", result.model, "--precision", result.precision]
     words += fed or _inputs(result)
-    words += golden_option(result.golden)
+    words += (*golden_option(result.golden), *on_device(result.device))
     words += unusual(
         ("--granularity", result.granularity, "tensor"),
         ("--objective", result.objective, "count"),

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 
 from probe.report.diff_facts import acceptance_in_words
 from probe.report.numbers import count, number
-from probe.report.steps import Step, compiled_so, exactly, fed_again, judged_by, typed_again
+from probe.report.steps import Step, compiled_so, exactly, fed_again, judged_by, on_device, typed_again
 from probe.report.text import elide, escape
 from probe.report.words import WORDS, sentence
 from probe.results.regression import (
@@ -92,6 +92,7 @@ def next_steps(result: RegressionResult) -> list[Step]:
                         "bad.tactics",
                         after.model,
                         *_fed(after),
+                        *on_device(after.device),
                     ),
                 )
             )
@@ -99,7 +100,10 @@ def next_steps(result: RegressionResult) -> list[Step]:
             steps.append(
                 Step(
                     "Search for what must stay FP32.",
-                    ("probe", "find", after.model, "--precision", after.precision, *_fed(after), *_judged(after)),
+                    (
+                        *("probe", "find", after.model, "--precision", after.precision),
+                        *(*_fed(after), *on_device(after.device), *_judged(after)),
+                    ),
                 )
             )
     return steps[:_STEPS]
@@ -119,6 +123,7 @@ def _run(
     words = ["probe", "run", model or side.model, "--precision", side.precision, *_fed(inputs or side)]
     words += compiled_so(shape.passes, shape.fusion, shape.interior)
     typed = typed_again(side.command, ("--keep",))  # as short as it was typed: a file may name hundreds
+    words += on_device(side.device)
     return (*words, *_judged(side), *(typed or (("--keep", exactly(side.keep)) if side.keep else ())))
 
 

@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from probe.report.numbers import count
-from probe.report.steps import NO_NUMBERS, Step, compiled_so, exactly, fed_again, is_blank, judged_by, typed_again
+from probe.report.steps import (
+    NO_NUMBERS,
+    Step,
+    compiled_so,
+    exactly,
+    fed_again,
+    is_blank,
+    judged_by,
+    on_device,
+    typed_again,
+)
 from probe.report.words import sentence
 from probe.results.run import RunResult
 
@@ -78,6 +88,7 @@ def _find(result: RunResult) -> tuple[str, ...]:
     """The search for what must stay FP32, fed and judged as this run; it takes a model, never a saved engine."""
     words = ["probe", "find", _compiled_anew(result), "--precision", result.precision]
     words += (*fed_again(result.inputs, result.command), *_golden(result), *judged_by(result.acceptance))
+    words += on_device(result.device)
     return (*words, *_kept(result), "-o", "mixed.onnx")
 
 
@@ -136,5 +147,5 @@ def command_of(
     words += fed_again(result.inputs, result.command) if made_up else ()
     words += _golden(result)
     words += compiled_so(passes or result.passes, fusion or result.fusion, interior or result.interior)
-    words += judged_by(result.acceptance)
+    words += (*on_device(result.device), *judged_by(result.acceptance))
     return (*words, *_kept(result, keep))

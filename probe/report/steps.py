@@ -176,6 +176,11 @@ def unusual(*options: tuple[str, str, str]) -> tuple[str, ...]:
     return tuple(word for option, value, usual in options if value not in ("", usual) for word in (option, value))
 
 
+def on_device(device: str) -> tuple[str, ...]:
+    """The option that computes on the device of a result, which has it in words (``cuda: NVIDIA H200, ...``); the CPU needs none."""
+    return ("--device", "cuda") if device.startswith("cuda") else ()
+
+
 def compiled_so(passes: str, fusion: str, interior: str) -> tuple[str, ...]:
     """The options of ``probe run`` that compile a network so."""
     return unusual(("--passes", passes, "safe"), ("--fusion", fusion, "safe"), ("--interior", interior, "storage"))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from probe.report.diff_facts import acceptance_in_words
 from probe.report.numbers import cosine, count, number, seconds
-from probe.report.steps import Step, inputs_of
+from probe.report.steps import Step, inputs_of, on_device
 from probe.report.text import Column, Page, elide, escape, fitted, sections, table, wrap
 from probe.report.words import WORDS, sentence, verdict_lines
 from probe.results.diff import Verdict
@@ -95,7 +95,7 @@ def replay_verdict(result: TacticsReplayResult) -> Verdict:
 def next_steps(result: TacticsRecordResult | TacticsReplayResult) -> list[Step]:
     """What to do with the file, or with a replay that was not what was recorded. For pages: on a terminal the next command is near."""
     run = result.run
-    inputs = inputs_of(run.inputs)
+    inputs = (*inputs_of(run.inputs), *on_device(run.device))
     steps: list[Step] = []
     if run.verdict == "failed":
         words = ("probe", "tactics", "table", run.model, "--precision", run.precision, *inputs)

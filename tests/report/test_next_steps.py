@@ -10,6 +10,7 @@ import pytest
 
 from probe.report import convert_page, find_page, find_steps, run_steps
 from probe.report.find_facts import find_facts
+from probe.report.markdown import markdown
 from probe.report.run_facts import run_facts
 from probe.report.steps import Step, fed_again, golden_option, judged_by, typed_again
 from probe.report.terminal import render
@@ -276,3 +277,35 @@ def test_one_cause_of_many_tensors_is_told_once() -> None:
     assert "- a overflows: 90000 > 65504 the same for b, c" in page
     other = " ".join(render(replace(found, keep=rows[1:])).split())
     assert "- b: a overflows: 90000 > 65504 the same for c" in other
+
+
+def on_a_gpu(result: Any) -> Any:
+    """The same result, of a GPU."""
+    told = {"device": "cuda: NVIDIA H200, FP16 storage, FP32 accumulation"}
+    changed: dict[str, Any] = told if hasattr(result, "device") else {}
+    if hasattr(result, "run"):
+        changed = {"run": replace(result.run, **told)}
+    if hasattr(result, "sides"):
+        changed = {"sides": tuple(replace(side, **told) for side in result.sides)}
+    return replace(result, **changed)
+
+
+COMPUTE = (
+    ("run",), ("find",), ("tactics", "record"), ("tactics", "replay"), ("tactics", "table"), ("tactics", "bisect"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name", ["run", "find", "diff-results", "builds", *(one for one in examples() if one.startswith("tactics-"))]
+)
+def test_what_ran_on_a_gpu_is_followed_up_there(name: str) -> None:
+    found = {}
+    for device, result in (("cpu", result_of(name)), ("cuda", on_a_gpu(result_of(name)))):
+        pages = (render(result), markdown(result))
+        lines = [line.strip() for page in pages for line in page.replace("\\\n", " ").splitlines()]
+        of = [line.split() for line in lines if line.startswith("probe ")]
+        found[device] = [line for line in of if any(tuple(line[1 : 1 + len(one)]) == one for one in COMPUTE)]
+    assert not any("--device" in line for line in found["cpu"])
+    assert len(found["cuda"]) == len(found["cpu"])
+    for line in found["cuda"]:
+        assert "MODEL" in line or ["--device", "cuda"] in [line[i : i + 2] for i in range(len(line))], line
