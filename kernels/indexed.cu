@@ -4,9 +4,10 @@
 //   scatter_nd         y[index[t], i] = u[t, i]                      y holds the data already
 //   gather_elements    y[p] = x[p with p[axis] = index[p]]           over the shape of the indices
 //   scatter_elements   y[p with p[axis] = index[p]] = u[p]           y holds the data already
+//   reverse_sequence   y[t, b, i] = x[lengths[b] - 1 - t, b, i] where t < lengths[b], else x[t, b, i]; or [b, t, i] (BATCH_FIRST)
 // Negative indices count from the end; one out of range sets *fault and is read, or placed, as 0. Where two elements are placed at the same
 // spot it is not said which stays, as in ONNX.
-// NVRTC defines: UNIT, TI (i64 or i32), RANK, one ENTRY.
+// NVRTC defines: UNIT, TI (i64 or i32), RANK, one ENTRY; reverse_sequence: BATCH_FIRST.
 #include "common.cuh"
 
 struct alignas(16) Wide { unsigned lane[4]; };
@@ -52,5 +53,21 @@ extern "C" __global__ void __launch_bounds__(256) ENTRY_ELEMENTS(
     }
     if (GATHERS) to[at] = from[place];
     else to[place] = from[at];
+}
+#endif
+
+#ifdef ENTRY_REVERSE
+extern "C" __global__ void __launch_bounds__(256) reverse_sequence(
+    const UNIT* __restrict__ x, const TI* __restrict__ lengths, UNIT* __restrict__ y, int* fault, i64 times, i64 batches, i64 inner) {
+    take_turn();
+    i64 at = (i64)blockIdx.x * 256 + threadIdx.x, rest = at / inner;
+    if (at >= times * batches * inner) return;
+    i64 t = BATCH_FIRST ? rest % times : rest / batches, b = BATCH_FIRST ? rest / times : rest % batches, length = lengths[b];
+    if (length < 0 || length > times) {
+        *fault = 1;
+        length = 0;
+    }
+    i64 from = t < length ? length - 1 - t : t;
+    y[at] = x[(BATCH_FIRST ? b * times + from : from * batches + b) * inner + at % inner];
 }
 #endif

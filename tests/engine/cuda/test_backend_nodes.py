@@ -38,13 +38,13 @@ GlobalAveragePool GlobalMaxPool Greater GreaterOrEqual GridSample GroupNormaliza
 InstanceNormalization IsInf IsNaN LRN LayerNormalization LeakyRelu Less LessOrEqual Log LogSoftmax LpNormalization
 LpPool MatMul MatMulInteger MaxPool Mean MeanVarianceNormalization Mish Mod Mul Neg OneHot Or PRelu Pad QLinearConv
 QLinearMatMul QuantizeLinear RMSNormalization Range Reciprocal ReduceL1 ReduceL2 ReduceLogSum ReduceMax ReduceMean
-ReduceMin ReduceProd ReduceSum ReduceSumSquare Relu Reshape Resize RoiAlign RotaryEmbedding Round Scatter
-ScatterElements ScatterND Selu Shape Shrink Sigmoid Sign Sin Sinh Size Slice Softmax Softplus Softsign SpaceToDepth
-Split Sqrt Squeeze Sub Sum Swish Tan Tanh TensorScatter ThresholdedRelu Tile TopK Transpose Trilu Unsqueeze Upsample
-Where Xor
+ReduceMin ReduceProd ReduceSum ReduceSumSquare Relu Reshape Resize ReverseSequence RoiAlign RotaryEmbedding Round
+Scatter ScatterElements ScatterND Selu Shape Shrink Sigmoid Sign Sin Sinh Size Slice Softmax Softplus Softsign
+SpaceToDepth Split Sqrt Squeeze Sub Sum Swish Tan Tanh TensorScatter ThresholdedRelu Tile TopK Transpose Trilu
+Unsqueeze Upsample Where Xor
 """.split()
 PARTLY = {
-    "BatchNormalization": 2, "CastLike": 48, "CumSum": 7, "GRU": 1, "Identity": 1, "LSTM": 2, "Max": 1,
+    "BatchNormalization": 2, "CastLike": 48, "CumProd": 7, "CumSum": 7, "EyeLike": 1, "GRU": 1, "Identity": 1, "LSTM": 2, "Max": 1,
     "Min": 1, "Pow": 4, "RNN": 1,
 }  # fmt: skip
 SHARDS = 6  # for workers of the GPU tests

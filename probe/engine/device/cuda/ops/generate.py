@@ -1,4 +1,4 @@
-"""Tensors made from few numbers: Range, ConstantOfShape, OneHot, Trilu. What depends on shapes alone is made on the host, once."""
+"""Tensors made from few numbers: Range, ConstantOfShape, EyeLike, OneHot, Trilu. What depends on shapes alone is made on the host, once."""
 
 from __future__ import annotations
 
@@ -36,6 +36,13 @@ def constant_of_shape(queue: Queue, call: Call) -> list[Tensor | None]:
     given = call.node.attributes.get_tensor("value", None)
     value = np.zeros((), np.float32) if given is None else given.numpy().reshape(-1)[0]
     return [_rounded(queue, np.full(shape, value), call.store())]
+
+
+def eye_like(queue: Queue, call: Call) -> list[Tensor | None]:
+    x, store = call.given(0), call.store()
+    if x is None or len(x.shape) != 2:
+        raise Unsupported("EyeLike of no matrix")
+    return [_rounded(queue, np.eye(*x.shape, call.int("k", 0), dtype=store.dtype), store)]
 
 
 def _rounded(queue: Queue, array: np.ndarray, store: Format) -> Tensor:
@@ -79,6 +86,7 @@ def trilu(queue: Queue, call: Call) -> list[Tensor | None]:
 GENERATED = (
     Op(("Range",), fill_range),
     Op(("ConstantOfShape",), constant_of_shape),
+    Op(("EyeLike",), eye_like),
     Op(("OneHot",), one_hot),
     Op(("Trilu",), trilu),
 )

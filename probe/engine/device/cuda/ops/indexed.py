@@ -1,4 +1,4 @@
-"""GatherND, GatherElements, ScatterND and ScatterElements: elements at places that a tensor names."""
+"""GatherND, GatherElements, ScatterND, ScatterElements, ReverseSequence: elements at places that a tensor names."""
 
 from __future__ import annotations
 
@@ -144,6 +144,28 @@ def _along(queue: Queue, indices: Tensor, shape: tuple[int, ...], axis: int) -> 
     return (*indices.shape, *contiguous(shape), axis, shape[axis])
 
 
+def reverse_sequence(queue: Queue, call: Call) -> list[Tensor | None]:
+    x, lengths = _stored(queue, call, 0), _indices(call, 1)
+    batch, time = call.int("batch_axis", 1), call.int("time_axis", 0)
+    if {batch, time} != {0, 1} or len(x.shape) < 2 or lengths.shape != (x.shape[batch],):
+        raise Unsupported(f"ReverseSequence of {x.shape} by {lengths.shape}")
+    y = queue.empty(x.shape, call.store() if x.format is None or x.format.is_float else x.format)
+    known = queue.known(lengths)
+    if known is not None and ((known < 0) | (known > x.shape[time])).any():
+        raise Unsupported("a length that is out of range")
+    assert x.format is not None and lengths.format is not None
+    inner = math.prod(x.shape[2:])
+    lanes = width(16 // x.format.bytes, inner) if inner else 1
+    macros = (
+        ("UNIT", UNITS[x.format.bytes * lanes]), ("TI", lengths.format.name), ("BATCH_FIRST", int(batch == 0)), ("ENTRY_REVERSE", 1),
+    )  # fmt: skip
+    queue.launch(
+        Source("indexed.cu", "reverse_sequence", macros), math.ceil(x.size // lanes / _THREADS), _THREADS, *map(queue.at, (x, lengths, y)),
+        queue.fault(), *map(ctypes.c_longlong, (x.shape[time], x.shape[batch], inner // lanes)),
+    )  # fmt: skip
+    return [y]
+
+
 def _launch(queue: Queue, source: Source, tensors: Sequence[Tensor], numbers: Sequence[int], total: int) -> None:
     given: Any = (ctypes.c_longlong * len(numbers))(*numbers)
     pointers = [queue.at(one) for one in tensors]
@@ -190,4 +212,5 @@ INDEXED = (
     Op(("ScatterND",), scatter_nd),
     Op(("GatherElements",), gather_elements),
     Op(("ScatterElements", "Scatter"), scatter_elements),
+    Op(("ReverseSequence",), reverse_sequence),
 )

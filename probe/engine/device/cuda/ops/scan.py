@@ -1,4 +1,4 @@
-"""CumSum."""
+"""CumSum and CumProd."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from probe.engine.device.cuda.tensors.tensor import Tensor
 
 
-def cumulative_sum(queue: Queue, call: Call) -> list[Tensor | None]:
+def cumulative(queue: Queue, call: Call) -> list[Tensor | None]:
     x = call.data(0)
     assert x.format is not None
     if x.format.register not in ("float", "i64", "i32"):
-        raise Unsupported(f"CumSum of {x.format.name}")
+        raise Unsupported(f"{call.node.op_type} of {x.format.name}")
     (axis,) = call.numbers(1, queue) or (0,)
     y = queue.empty(x.shape, call.store())
     assert y.format is not None
@@ -28,7 +28,7 @@ def cumulative_sum(queue: Queue, call: Call) -> list[Tensor | None]:
     outer, cols, inner = around(x.shape, axis) if x.shape else (1, 1, 1)
     macros = (
         ("TX", x.format.name), ("TY", y.format.name), ("TA", x.format.register), ("EXCLUSIVE", call.int("exclusive", 0)),
-        ("REVERSE", call.int("reverse", 0)),
+        ("REVERSE", call.int("reverse", 0)), ("PRODUCT", int(call.node.op_type == "CumProd")),
     )  # fmt: skip
     queue.launch(
         Source("scan.cu", "scan_rows", macros), outer * inner, 256, queue.at(x), queue.at(y), ctypes.c_longlong(cols),
@@ -37,4 +37,4 @@ def cumulative_sum(queue: Queue, call: Call) -> list[Tensor | None]:
     return [y]
 
 
-SCANS = (Op(("CumSum",), cumulative_sum),)
+SCANS = (Op(("CumSum", "CumProd"), cumulative),)
