@@ -42,17 +42,6 @@ extern "C" __global__ void __launch_bounds__(256) conv_direct(
 // The transposed convolution: y[n, g, m, oh, ow] = bias + sum over c, kh, kw with oh = ih * stride - pad + kh * dilation of
 // x[n, g, c, ih, iw] * w[g, c, m, kh, kw]. height and width are x's, out_height and out_width y's.
 
-// The first tap along an axis that may reach `place`, and how many taps further the next one is
-struct Walk {
-    int first, step;
-    __device__ __forceinline__ Walk(int place, int stride, int dilation) : first(dilation == 1 ? place % stride : 0), step(dilation == 1 ? stride : 1) {}
-};
-// The element of x that tap i brings to `place`; -1: none
-__device__ __forceinline__ int brought(int place, int i, int stride, int dilation, int extent) {
-    int from = place - i * dilation, at = from / stride;
-    return from < 0 || at * stride != from || at >= extent ? -1 : at;
-}
-
 extern "C" __global__ void __launch_bounds__(256) conv_transposed(
     const TX* __restrict__ x, const TW* __restrict__ w, const TB* __restrict__ bias, OUT_PARAMETERS, Conv p) {
     take_turn();

@@ -75,3 +75,15 @@ template <class Stored> __device__ __forceinline__ bool tap(Stored& value, const
     if (in) value = x[(((i64)c * slices_of(p) + at.slice) * p.height + at.row) * p.width + at.col];
     return in;
 }
+
+// Of transposed convolutions, where `place` is one of y, its padding added: the first tap along an axis that may reach it, and how many taps further
+// the next one is
+struct Walk {
+    int first, step;
+    __device__ __forceinline__ Walk(int place, int stride, int dilation) : first(dilation == 1 ? place % stride : 0), step(dilation == 1 ? stride : 1) {}
+};
+// The element of x that tap i brings to `place`; -1: none
+__device__ __forceinline__ int brought(int place, int i, int stride, int dilation, int extent) {
+    int from = place - i * dilation, at = from / stride;
+    return from < 0 || at * stride != from || at >= extent ? -1 : at;
+}

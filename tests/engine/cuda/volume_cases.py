@@ -38,7 +38,19 @@ VOLUMES = (
             {"auto_pad": "SAME_UPPER", "output_shape": [10, 18]},
         )
     ),
-    Case("ConvTranspose", {"x": (1, 16, 3, 4, 4), "w": ("w", (16, 8, 2, 2, 2)), "b": ("w", (8,))}, {"strides": [2, 2, 2]}, sum_ulps=32, scale=0.5),
+    *(
+        Case("ConvTranspose", {"x": (1, 16, 3, 4, 4), "w": ("w", (16, 8, *window)), "b": ("w", (8,))}, more, sum_ulps=32, scale=0.5, name=f"ConvTranspose_joined_{window}_{at}")
+        for at, (window, more) in enumerate((
+            ((2, 2, 2), {"strides": [2, 2, 2]}), ((1, 2, 2), {"strides": [1, 2, 2]}), ((3, 3, 3), {"strides": [2, 2, 2], "pads": [1] * 6, "output_padding": [1, 0, 1]}),
+            ((2, 3, 4), {"strides": [2, 1, 3], "dilations": [1, 2, 2]}), ((2, 2, 2), {"strides": [2, 2, 2], "pads": [0, 1, 0, 0, 0, 1]}),
+        ))
+    ),
+    *(
+        Case("ConvTranspose", {"x": (2, 12, 5, 6), "w": ("w", (12, outputs, *window)), **({"b": ("w", (outputs,))} if outputs > 6 else {})}, more, sum_ulps=32, scale=0.5)
+        for outputs, window, more in (
+            (6, (4, 4), {"strides": [2, 2], "pads": [1, 1, 1, 1]}), (7, (3, 3), {"strides": [1, 1]}), (5, (2, 3), {"strides": [2, 3]}), (9, (2, 2), {"strides": [2, 2]}),
+        )
+    ),
 )  # fmt: skip
 
 DEEP = (  # whose windows bulk copies gather on sm_90a

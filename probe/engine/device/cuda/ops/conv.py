@@ -1,4 +1,4 @@
-"""Conv: as a product where the window is one pixel, else by the kernels of conv.cu and conv_mma.cu; ConvTranspose."""
+"""Conv: as a product where the window is one pixel, else by the kernels of conv.cu and conv_mma.cu."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from probe.engine.assignment import EXACT
-from probe.engine.device.cuda.compiling.compile import Source
 from probe.engine.device.cuda.errors import Unsupported
 from probe.engine.device.cuda.layers.chain import Step
 from probe.engine.device.cuda.ops import conv_nhwc, conv_patches
 from probe.engine.device.cuda.ops.call import Call, Op, Readings
+from probe.engine.device.cuda.ops.conv_transposed import conv_transpose
 from probe.engine.device.cuda.ops.ending import Ending, storing, through
 from probe.engine.device.cuda.ops.family import Convolution
 from probe.engine.device.cuda.ops.matmul import ACC16, MMA_TILES, TF32_TILES, TILES, Tile, on_tiles, run, tile_for
 from probe.engine.device.cuda.ops.product import Matrices, Product, describe
 from probe.engine.device.cuda.ops.product_shape import product_shape
-from probe.engine.device.cuda.ops.window import Window, conv_problem, transposed_window_of, window_of
+from probe.engine.device.cuda.ops.window import Window, conv_problem, window_of
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.tensors.formats import BF16, F16, F32
 from probe.engine.device.cuda.tensors.tensor import Tensor
@@ -179,27 +179,6 @@ def as_product(
     added = Matrices(bias, (0, outputs), 1, 0) if bias is not None else None
     ending = _ending(queue, call, readings, steps, planned=planned)
     return describe(left, right, added, (images, groups, outputs, pixels), channels, ending, tf32=call.tf32)
-
-
-def conv_transpose(queue: Queue, call: Call) -> list[Tensor | None]:
-    x, w, bias = call.data(0), call.data(1), call.given(2)
-    if call.tactic == ACC16:
-        raise Unsupported("acc16 of a transposed convolution")
-    window, groups = transposed_window_of(call, x.shape[2:], w.shape[2:]), call.int("group", 1)
-    y = queue.empty((x.shape[0], w.shape[1] * groups, *window.shape), call.store())
-    if not y.size:
-        return [y]
-    if max(math.prod(x.shape[1:]), math.prod(y.shape[1:])) >= 1 << 31:
-        raise Unsupported(f"ConvTranspose of {x.shape}")
-    assert x.format and w.format and y.format
-    problem = conv_problem(x.shape[0], groups, x.shape[1] // groups, w.shape[1], window)
-    macros = (
-        ("TX", x.format.name), ("TW", w.format.name), ("TB", bias.format.name if bias is not None and bias.format else "float"),
-        ("TY", y.format.name), ("ENTRY_TRANSPOSED", 1), *_axes(window),
-    )  # fmt: skip
-    pointers = (queue.at(x), queue.at(w), queue.at(bias), queue.at(y))
-    queue.launch(Source("conv.cu", "conv_transposed", macros), math.ceil(y.size / 256), 256, *pointers, problem)
-    return [y]
 
 
 CONVOLUTIONS = (Op(("Conv",), conv, conv_tailed), Op(("ConvTranspose",), conv_transpose))

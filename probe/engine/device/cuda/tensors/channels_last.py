@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from probe.engine.device.cuda.queue import Queue
 
 _KEY = "channels last"
-_AXES = (4, 5)  # of images, with rows and columns; of volumes, with slices before them
-_LAST = {axes: (0, *range(2, axes), 1) for axes in _AXES}
-_FIRST = {axes: (0, axes - 1, *range(1, axes - 1)) for axes in _AXES}
+AXES = (4, 5)  # of images, with rows and columns; of volumes, with slices before them
+_LAST = {axes: (0, *range(2, axes), 1) for axes in AXES}
+_FIRST = {axes: (0, axes - 1, *range(1, axes - 1)) for axes in AXES}
 _WAYS = 1 << 12
 
 
@@ -30,13 +30,13 @@ def has_channels_last(x: Tensor) -> bool:
 
 def lies_last(x: Tensor) -> bool:
     """Whether it was made so, whatever others have read of it since."""
-    return x.lies is not None and len(x.shape) in _AXES and x.lies.permuted(_LAST[len(x.shape)]).in_order
+    return x.lies is not None and len(x.shape) in AXES and x.lies.permuted(_LAST[len(x.shape)]).in_order
 
 
 def lying_last(x: Tensor) -> Tensor | None:
     """[images, rows, columns, channels] of what was made so; None for all others."""
     lies = x.lies
-    if lies is None or len(x.shape) not in _AXES:
+    if lies is None or len(x.shape) not in AXES:
         return None
     images, channels, *image = x.shape
     if lies.base.shape == (images, *image, channels) and _is_whole(lies.axes):
