@@ -80,7 +80,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) attention(
     float* room = (float*)shared;
     T* queries = (T*)(room + (SPLIT > 1 ? 2 * SPLIT * BQ : 0));
     T* ring = queries + BQ * PITCH;
-    int down = (p.queries + BQ - 1) / BQ, first = (int)(blockIdx.x % down) * BQ;
+    int down = (p.queries + BQ - 1) / BQ, first = first_query(p, (int)(blockIdx.x % down), down, BQ);
     i64 batch = blockIdx.x / down, b0 = batch / p.batch1, b1 = batch % p.batch1;
     Strips<DEPTH> q_strips, k_strips;
     Strips<WIDTH> v_strips;
@@ -182,7 +182,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) attention(
         }
     }
 #else
-    int tiles = (p.keys + BK - 1) / BK;
+    int tiles = (keys_of(p, first, BQ) + BK - 1) / BK;
     // First all keys, then keys and values in turn; ONCE: these alone
     int skipped = ONCE ? 0 : tiles;
     auto ask = [&](int at) {

@@ -2,6 +2,10 @@
 #pragma once
 #include "common.cuh"
 
+#ifndef SKIPS
+#define SKIPS 0  // 1: keys that no query of a block looks at are not read
+#endif
+
 // Strides in elements: of the two batch axes, rows and columns
 struct Along { i64 b0, b1, row, col; };
 
@@ -9,7 +13,16 @@ struct Attention {
     Along q, k, v, y;  // their columns are contiguous
     i64 batch1;        // extent of the second batch axis
     int queries, keys, depth, width;  // depth: elements of a query and of a key; width: of a value
+    int seen;  // where SKIPS: keys that the first query looks at; each further one looks at one more
 };
+
+// Of a block of `rows` queries, the `at`-th of so many: its first one; those that read most come first
+__device__ __forceinline__ int first_query(const Attention& p, int at, int down, int rows) { return (SKIPS ? down - 1 - at : at) * rows; }
+// Keys that any of them looks at
+__device__ __forceinline__ int keys_of(const Attention& p, int first, int rows) {
+    i64 most = (i64)p.seen + first + rows - 1;
+    return SKIPS && most < p.keys ? (int)most : p.keys;
+}
 
 // Of one thread: the two rows of scores that it holds, 8 apart, and what the generated code needs to know of the matrix they are in.
 struct Rows {

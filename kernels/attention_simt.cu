@@ -19,7 +19,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) attention_simt(
     take_turn();
     DYNAMIC_SHARED(shared);
     float *queries = (float*)shared, *keys = queries + BQ * PITCH, *values = keys + BK * PITCH, *weights = values + BK * PITCH;
-    int down = (p.queries + BQ - 1) / BQ, first = (int)(blockIdx.x % down) * BQ, tiles = (p.keys + BK - 1) / BK;
+    int down = (p.queries + BQ - 1) / BQ, first = first_query(p, (int)(blockIdx.x % down), down, BQ), tiles = (keys_of(p, first, BQ) + BK - 1) / BK;
     i64 batch = blockIdx.x / down, b0 = batch / p.batch1, b1 = batch % p.batch1;
     q += b0 * p.q.b0 + b1 * p.q.b1, k += b0 * p.k.b0 + b1 * p.k.b1, v += b0 * p.v.b0 + b1 * p.v.b1, y += b0 * p.y.b0 + b1 * p.y.b1;
     int warp = threadIdx.x / 32, x = threadIdx.x % ACROSS, down_in = warp * EACH + threadIdx.x % 32 / ACROSS;  // the first of its rows

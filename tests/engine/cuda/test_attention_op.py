@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,17 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from probe import ir
 from probe.engine.build import compile_model
 from probe.engine.device.cuda.device import CudaDevice
+from probe.engine.device.cuda.ops import attention, attention_op
+from probe.engine.device.cuda.ops.attention_mma import Variant
+from probe.engine.device.cuda.ops.attention_simt import Warps
+from probe.engine.device.cuda.ops.attention_wgmma import Groups
+from probe.engine.device.cuda.ops.call import Call
+from probe.engine.device.cuda.queue import Queue
+from probe.engine.device.cuda.tensors.formats import BF16, F16, F32
+from probe.engine.device.cuda.tensors.tensor import host_tensor
 from probe.model import load
 from probe.precision import PRECISIONS
 from tests.engine.cuda.attention_op_cases import ATTENTION, LONG, ROTARY
@@ -112,3 +122,33 @@ def test_kept_operands_are_not_rounded(backend, tmp_path):
     assert not np.array_equal(taps["q_turned"], taps["q_turned"].astype(np.float16))
     for name, one in golden.items():
         near(taps[name], one, 8 * PRECISIONS["fp16"].roundoff)
+
+
+SKIPPING = (
+    (F16, Variant(1, 1, 32, 2, 0)), (F16, Variant(1, 1, 32, 2, 0, 255, 2)), (BF16, Variant(2, 2, 32, 3, 0)), (F32, Warps(2)), (F16, Groups(2, 64)), (BF16, Groups(2, 64, holds=True)),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("stored", "variant"), SKIPPING, ids=str)
+def test_keys_that_no_query_of_a_block_looks_at_are_not_read(backend, monkeypatch, stored, variant):
+    """And no bit depends on it, but that 0 times an Inf among their values is not NaN."""
+    queue, random = Queue(backend, 23), np.random.default_rng(2)
+    q, k, v = (random.standard_normal((1, 2, n, 64), dtype=np.float32) for n in (150, 400, 400))
+    past = [random.standard_normal((1, 1, 30, 64), dtype=np.float32) for _ in range(2)]
+    k, v = k[:, :1], v[:, :1]
+    made = ir.node("Attention", [ir.Value(name=f"x{at}") for at in range(6)], {"is_causal": 1})
+
+    def attended(value: np.ndarray, *, skips: bool) -> np.ndarray:
+        def attend(queue, what, store, order=None):
+            assert what.seen == 31
+            return attention.attend(queue, what if skips else replace(what, seen=0), store, order, variant)
+
+        monkeypatch.setattr(attention_op, "attend", attend)
+        x = [queue.convert(host_tensor(one), stored) for one in (q, k, value, *past)]
+        (found, *_) = attention_op.attention(queue, Call(made, [*x[:3], None, *x[3:]], [stored], 23))
+        assert found is not None
+        return found.array(backend)
+
+    assert np.array_equal(attended(v, skips=True), attended(v, skips=False))
+    v[..., -1, :] = np.inf
+    assert np.isfinite(attended(v, skips=True)).all() and np.isnan(attended(v, skips=False)).all()

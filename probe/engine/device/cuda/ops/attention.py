@@ -36,7 +36,7 @@ class Problem(ctypes.Structure):
 
     _fields_ = (
         *((name, Spread) for name in ("q", "k", "v", "y")), ("batch1", ctypes.c_longlong),
-        *((name, ctypes.c_int) for name in ("queries", "keys", "depth", "width")),
+        *((name, ctypes.c_int) for name in ("queries", "keys", "depth", "width", "seen")),
     )  # fmt: skip
 
 
@@ -90,6 +90,7 @@ class Attention:
         values_first: what happens to values before they are multiplied; so queries_first and keys_first.
         tf32: operands are stored in FP32; what is multiplied was rounded to TF32.
         wide: nothing rounds what multiplies the values: each weight is multiplied as the sum of two numbers of the operands' format.
+        seen: keys that the first query looks at, where each further one looks at one more, as steps say: others are not read. 0: all.
     """
 
     q: View
@@ -103,6 +104,7 @@ class Attention:
     wide: bool = False
     values_first: Steps = Steps()  # noqa: RUF009 - it never changes
     tf32: bool = False
+    seen: int = 0
 
     @property
     def scores(self) -> Shape:
@@ -185,14 +187,15 @@ def attend(
     if not y.size:
         return made, kept
     batches = math.prod(batch)
-    problem = Problem(*(Spread(*one) for one in spreads), extents[-1], queries, keys, depth, width)
+    around = replace(around, skips=0 < what.seen < keys and not kept)  # who wants scores wants all of them
+    problem = Problem(*(Spread(*one) for one in spreads), extents[-1], queries, keys, depth, width, what.seen)
     beside_it = (*(queue.at(one.tensor) for _, one in what.readings), *(Spread(*one) for one in along))
     operands = (what.q.tensor, what.k.tensor, what.v.tensor, y)
     laid = Laid(
         operands, spreads, (batches // extents[-1], extents[-1]), (queries, keys, depth, width), beside_it, problem
     )
     if variant is None and exact:
-        variant = choose_warps(laid, queue.backend.multiprocessors, plain=around.is_plain)
+        variant = choose_warps(laid, queue.backend.multiprocessors)
     elif variant is None and attention_wgmma.takes(what, laid, queue.backend.arch):
         masked = any(not one.is_scalar for one in read)
         variant = choose_groups(laid, queue.backend.multiprocessors, wide=what.wide, masked=masked)
@@ -217,8 +220,7 @@ def _launch(
         walks = [(laid, around.unstored, (), True), (aside, around, tuple(kept), False)]
     for lies, steps, stored, one in walks:
         if isinstance(variant, Warps):
-            warps = variant if one or variant.weighs(laid.sizes[1]) else Warps(1)
-            attention_simt.launch(queue, lies, steps, stored, warps, once=one)
+            attention_simt.launch(queue, lies, steps, stored, variant, once=one)
         elif isinstance(variant, Held):
             attention_wgmma.launch_held(queue, lies, steps, stored, variant, wide=what.wide)
         elif isinstance(variant, Groups):

@@ -82,7 +82,11 @@ class Steps:
 
 @dataclass(frozen=True, slots=True)
 class Around:
-    """All that is generated for a kernel."""
+    """All that is generated for a kernel.
+
+    Attributes:
+        skips: keys that no query of a block looks at are not read.
+    """
 
     read: tuple[Beside, ...]
     queries: Steps
@@ -90,6 +94,7 @@ class Around:
     values: Steps
     between: Steps
     after: Steps
+    skips: bool = False
 
     @property
     def stored(self) -> list[Step]:
@@ -121,6 +126,7 @@ class Around:
             ("BEFORE_Q", int(bool(self.queries.steps))),
             ("BEFORE_K", int(bool(self.keys.steps))),
             ("BEFORE_V", int(bool(self.values.steps))),
+            *((("SKIPS", 1),) if self.skips else ()),
         )
 
 

@@ -75,6 +75,11 @@ class Looking:
         return self._walks or self.lengths is not None
 
     @property
+    def seen(self) -> int:
+        """Keys that the first query looks at, where each further one looks at one more; 0: it is otherwise."""
+        return self.past + 1 if self.causal and self.lengths is None and self.queries > 1 else 0
+
+    @property
     def _walks(self) -> bool:
         return self.causal or max(self.window) >= 0
 

@@ -234,7 +234,7 @@ def _fused(queue: Queue, what: _Heads) -> tuple[Tensor, Tensor | None]:
     behind = tuple(what.looking.after(at, what.scores))
     after = Steps(names if len(behind) > 1 else (), behind)
     q, k, v = what.views
-    whole = Attention(q, k, v, tuple(readings), Steps(), Steps(), between, after, wide=True)
+    whole = Attention(q, k, v, tuple(readings), Steps(), Steps(), between, after, wide=True, seen=what.looking.seen)
     if not q.strides[-2] > max(q.strides[1], q.strides[2]):
         y, kept = attend(queue, whole, what.store)
         return y, next(iter(kept), None)
