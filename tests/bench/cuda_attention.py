@@ -78,11 +78,16 @@ def variants(problem: Problem, stored: Format, *, tf32: bool) -> Iterator[AnyVar
 
 
 def named(text: str, keys: int) -> AnyVariant:
-    """``3x128``: warpgroups and tile, ``3x128q`` with queries held; ``4r32``: warps, and queries of one; ``s4``: warps that share queries; ``h208``: keys held; or all that a ``Variant`` has, h for held, between dots."""
-    if text[0] == "s":
-        return Warps(1, split=int(text[1:]))
+    """``3x128``: warpgroups and tile, ``3x128q`` with queries held; ``4r32``: warps, and queries of one; ``s4``: warps that share queries, ``2s4``: twice as
+    many queries, ``2s4r32``: twice 32, ``s4a``: values apart; ``h208``: keys held; or all that a ``Variant`` has, h for held, between dots.
+    """
+    if "s" in text:
+        warps, _, rest = text.partition("s")
+        split, _, each = rest.rstrip("a").partition("r")
+        return Warps(int(warps or 1), int(each or 16), int(split), text[-1] == "a")
     if "r" in text:
-        return Warps(*map(int, text.split("r")))
+        warps, each = map(int, text.split("r"))
+        return Warps(warps, each)
     if text[0] == "h":
         return Held(int(text[1:]))
     if "x" in text:

@@ -9,6 +9,7 @@ import pytest
 
 from probe.engine.device.cuda.compiling import compile as compiling
 from probe.engine.device.cuda.device import CudaDevice
+from probe.engine.device.cuda.errors import Unsupported
 from probe.engine.device.cuda.layers.attention_run import AttentionRun
 from probe.engine.device.cuda.layers.layer_run import LayerRun
 from probe.engine.device.cuda.ops import attention
@@ -50,10 +51,11 @@ def test_one_kernel_computes_what_many_do(request, tmp_path, monkeypatch, place,
 
 @pytest.mark.parametrize(("place", "name"), rows(TAKEN, ON_HOST))
 def test_warps_that_share_queries_compute_what_many_do(request, tmp_path, monkeypatch, place, name):
-    """Of two and of four. Weights of more keys than they hold come from a kernel that walks over keys twice."""
+    """Of two and of four; the fewest that hold all keys."""
     backend, at = request.getfixturevalue(place), TAKEN.index(name)
     engine, device, feeds = engine_of(tmp_path, name, "fp32", backend)
-    shared = Warps(1, split=2 << at % 2)
+    split = 2 if CASES[name].keys <= 128 and at % 2 else 4 if CASES[name].keys <= 256 else 8
+    shared = Warps(1 + at // 2 % 2, 16 << at // 4 % 2 * (split < 8), split, apart=split < 8 and at % 3 == 0)
     monkeypatch.setattr(attention, "choose_warps", lambda *_, **__: shared)
     golden = tapped(engine, feeds)
     engine.device = device
@@ -93,11 +95,32 @@ def test_long_rows_have_32_queries_a_warp(problem: Problem, rows):
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("problem", [(2, 9, 200, 333, 64, 1), (2, 5, 130, 1000, 128, 0)], ids=str)
-@pytest.mark.parametrize(
-    "variant", [Warps(1), Warps(4), Warps(2, 32), Warps(4, 32), Warps(1, split=2), Warps(1, split=4)], ids=str
-)
+@pytest.mark.parametrize("variant", [Warps(1), Warps(4), Warps(2, 32), Warps(4, 32)], ids=str)
 def test_long_rows(gpu, problem: Problem, variant):
     assert error_of(gpu, problem, F32, variant, rounds=True) < 1e-6
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("variant", [Warps(1, split=4), Warps(2, split=4, apart=True), Warps(1, 32, 4)], ids=str)
+def test_few_queries(gpu, variant):
+    for problem in ((1, 7, 200, 256, 64, 1), (2, 5, 100, 170, 64, 0), (1, 3, 33, 129, 40, 1)):
+        assert error_of(gpu, problem, F32, variant, rounds=True) < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("problem", "entry"),
+    [((1, 12, 256, 256, 64, 1), "attention_simt_split"), ((1, 12, 257, 257, 64, 1), None), ((1, 12, 10, 256, 64, 1), None), ((8, 12, 128, 128, 64, 1), "attention_simt")],
+)  # fmt: skip
+def test_who_takes_few_queries(problem: Problem, entry):
+    backend = NullBackend()
+    queue = Queue(backend, 18)
+    x = [queue.empty(one, F32) for one in shapes(problem)]
+    if entry is None:
+        with pytest.raises(Unsupported, match="few queries"):
+            run(queue, x, problem)
+        return
+    run(queue, x, problem)
+    assert [source.entry for source, _ in backend.launched] == [entry]
 
 
 @pytest.mark.parametrize(

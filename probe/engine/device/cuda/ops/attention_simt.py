@@ -32,15 +32,17 @@ class Warps:
     Attributes:
         warps: of a block.
         rows: queries of a warp: 16 or 32.
-        split: warps that share 16 queries; then ``warps`` is 1.
+        split: warps that share these queries, each with 64 keys of at most as many; ``warps`` counts those that share none.
+        apart: values do not lie where keys were, where warps share queries.
     """
 
     warps: int
     rows: int = _ROWS
     split: int = 1
+    apart: bool = False
 
     def __str__(self) -> str:
-        shared = f" split {self.split}" * (self.split > 1)
+        shared = f" split {self.split}" * (self.split > 1) + " apart" * self.apart
         return f"attention {self.queries}x{_TILE} fp32{shared}" + " 32 a warp" * (self.rows > _ROWS)
 
     @property
@@ -48,35 +50,26 @@ class Warps:
         """Of a block."""
         return self.rows * self.warps
 
-    def weighs(self, keys: int) -> bool:
-        """Whether something may be done to weights."""
-        return self.split == 1 or keys <= _TILE * self.split
-
     def shared_bytes(self, row: int) -> int:
         """Of a block.
 
         Args:
             row: elements of a row in shared memory.
         """
-        tiles = self.split if self.split > 1 else 2  # values come where keys were
+        tiles = self.split * (1 + self.apart) if self.split > 1 else 2
         return ((self.queries + tiles * _TILE) * row + self.queries * self.split * (_TILE + 4)) * 4
 
 
-def choose_warps(laid: Laid, multiprocessors: int, *, plain: bool = False) -> Warps:
+def choose_warps(laid: Laid, multiprocessors: int) -> Warps:
     """Warps of a block.
-
-    Args:
-        plain: nothing is done to weights.
 
     Raises:
         Unsupported: attention node by node takes less time.
     """
     queries, keys, *_ = laid.sizes
     warps = math.prod(laid.batch) * math.ceil(queries / _ROWS)
-    if queries >= _ROWS and keys > _TILE and warps < _FEW * multiprocessors:
-        shared = Warps(1, split=2 if keys <= 2 * _TILE else _SPLIT)
-        if plain or shared.weighs(keys):
-            return shared
+    if queries >= _ROWS and _TILE < keys <= _TILE * _SPLIT and warps < _FEW * multiprocessors:
+        return Warps(1, split=2 if keys <= 2 * _TILE else _SPLIT)
     if queries < _ROWS or warps < _FEW * multiprocessors:
         raise Unsupported(f"few queries in FP32: {queries}")
     if min(queries, keys) >= _LONG and warps >= _ALL_BUSY * multiprocessors and laid.elements <= _TILE:
@@ -98,18 +91,19 @@ def launch(queue: Queue, laid: Laid, around: Around, kept: Sequence[Tensor], var
     assert y.format and read[0].format
     shared = variant.shared_bytes(max(depth, width) + 4)
     blocks = (
-        max(min(_SHARED // (shared + 1024), _MOST // variant.warps), 1)
+        max(min(_SHARED // (shared + 1024), _MOST // (variant.warps * variant.split)), 1)
         if variant.rows > _ROWS
         else _SHARED // (shared + 1024)
     )
     splits = variant.split > 1
-    if splits:
-        assert once or variant.weighs(keys)
-        own = (("SPLIT", variant.split), ("HELD", int(not once)))
-    else:
-        own = (("QUERY_WARPS", variant.warps), ("TWICE", int(not once)))
+    assert not splits or keys <= _TILE * variant.split
+    own = (
+        (("SPLIT", variant.split), ("HELD", int(not once)), ("APART", int(variant.apart)))
+        if splits
+        else (("TWICE", int(not once)),)
+    )
     macros = (
-        ("TY", y.format.name), ("DEPTH", depth), ("WIDTH", width), ("ACROSS", 256 // variant.rows), ("BLOCKS", blocks), *own, *around.macros,
+        ("TY", y.format.name), ("DEPTH", depth), ("WIDTH", width), ("ACROSS", 256 // variant.rows), ("QUERY_WARPS", variant.warps), ("BLOCKS", blocks), *own, *around.macros,
     )  # fmt: skip
     file, entry = (SPLIT_FILE, "attention_simt_split") if splits else (FILE, "attention_simt")
     text = text_of(around, read[0].format.name, even=keys % 2 == 0, file=file)
