@@ -132,6 +132,8 @@ RESIZES = (
     _resize(np.arange(2 * 3 * 4 * 5, dtype=np.int32).reshape(2, 3, 4, 5), (1.5, 2), mode="nearest"),
     _resize((np.arange(2 * 3 * 4 * 5) % 200).astype(np.uint8).reshape(2, 3, 4, 5), (0.5, 2), mode="nearest", nearest_mode="floor"),
     *(_resize((2, 2, 9, 10), (0.4, 0.7), mode=mode, antialias=1, exclude_outside=out) for mode, out in (("linear", 0), ("cubic", 0), ("cubic", 1), ("linear", 1))),
+    _resize((1, 1, 3, 700), (1.5, 2), mode="linear"), _resize((1, 1, 3, 1301), (2, 0.9), mode="cubic"), _resize((1, 1, 4, 900), (0.5, 0.1), mode="linear", antialias=1),
+    _resize((1, 1, 2, 1400), (1, 0.002), mode="linear", antialias=1), _resize((1, 1, 2, 3000), (1.5, 0.2), mode="linear"),
     _resize((1, 2, 4, 9, 10), (1.5, 0.3, 0.5), mode="linear", antialias=1),
     *(_resize((2, 3, 6, 7), sizes=(2, 3, 5, 9), roi=_BOX, mode=mode, **_CROP) for mode in ("nearest", "linear", "cubic")),
     _resize((2, 3, 6, 7), sizes=(2, 3, 1, 7), roi=_BOX, mode="linear", **_CROP),

@@ -30,6 +30,8 @@ _TOGETHER = 3  # axes of a launch
 _KNOWN = (1, 2, 4)  # taps that the kernel is compiled for
 _ACCESS = 16  # bytes
 _NEIGHBOURS = 4  # along the last axis that a thread computes
+_WARPS, _ROOM = 8, 512  # of a block of resize_lines; columns that a warp has room for
+_STRETCHES = (512, 256, 128)  # of a line
 _SMALL = 1 << 31
 _SIZES = 3  # position of the input that gives the output's shape
 
@@ -162,14 +164,6 @@ def _launched(
     pad = [1] * (_TOGETHER - len(tables))
     taps = [one.taps if one is not None else 1 for one in three]
     assert x.format is not None
-    along = int(inner == 1)
-    lanes = width(_NEIGHBOURS, shape[-1]) if along else width(_ACCESS // max(x.format.bytes, store.bytes), inner)
-    macros = (
-        ("TX", x.format.name), ("TY", store.name),
-        *((f"TAPS{at}", 0 if one is None else one.taps if one.taps in _KNOWN else -1) for at, one in enumerate(three)),
-        ("VEC", lanes), ("ALONG", along), ("OUTSIDE", int(manner.outside is not None)),
-        ("INDEX", "unsigned" if max(x.size, y.size) < _SMALL else "i64"),
-    )  # fmt: skip
     three_of = ctypes.c_int * _TOGETHER
     problem = Problem(
         outer,
@@ -179,17 +173,46 @@ def _launched(
         three_of(*taps),
         manner.outside or 0.0,
     )
+    macros = (
+        ("TX", x.format.name), ("TY", store.name),
+        *((f"TAPS{at}", 0 if one is None else one.taps if one.taps in _KNOWN else -1) for at, one in enumerate(three)),
+        ("OUTSIDE", int(manner.outside is not None)), ("INDEX", "unsigned" if max(x.size, y.size) < _SMALL else "i64"),
+    )  # fmt: skip
     kept = [one.tensor() if one is not None else None for one in three]
-    queue.launch(
-        Source("resize.cu", "resize", macros),
-        math.ceil(y.size / lanes / _THREADS),
-        _THREADS,
-        queue.at(x),
-        queue.at(y),
-        *map(queue.at, kept),
-        problem,
-    )
+    given = (queue.at(x), queue.at(y), *map(queue.at, kept), problem)
+    last = tables[-1]
+    weighs = inner == 1 and not manner.picks and manner.outside is None and last is not None
+    stretch = _stretch(last) if weighs and last is not None else 0
+    if stretch:
+        lanes, count = width(_NEIGHBOURS, x.shape[-1]), math.prod(y.shape[:-1]) * math.ceil(shape[-1] / stretch)
+        own = (
+            ("VEC", width(_NEIGHBOURS, shape[-1])),
+            ("ENTRY_LINES", 1),
+            ("STRETCH", stretch),
+            ("ROOM", _ROOM),
+            ("LANES", lanes),
+        )
+        source = Source("resize.cu", "resize_lines", (*macros, *own))
+        queue.launch(source, math.ceil(count / _WARPS), 32 * _WARPS, *given)
+        return y
+    along = int(inner == 1)
+    lanes = width(_NEIGHBOURS, shape[-1]) if along else width(_ACCESS // max(x.format.bytes, store.bytes), inner)
+    source = Source("resize.cu", "resize", (*macros, ("VEC", lanes), ("ALONG", along)))
+    queue.launch(source, math.ceil(y.size / lanes / _THREADS), _THREADS, *given)
     return y
+
+
+def _stretch(last: Table) -> int:
+    """How much of a line a warp computes: what it reads has room in shared memory; 0: nothing has."""
+    lowest, highest = last.places[:, 0], last.places[:, -1]
+    for stretch in _STRETCHES:
+        first, end = (
+            lowest[::stretch],
+            np.append(highest[stretch - 1 :: stretch], highest[-1])[: len(lowest[::stretch])],
+        )
+        if int((end - first).max()) + 2 * _NEIGHBOURS <= _ROOM:
+            return stretch
+    return 0
 
 
 RESIZES = (Op(("Resize", "Upsample"), resize),)
