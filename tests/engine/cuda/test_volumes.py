@@ -91,10 +91,8 @@ def test_channels_last_gives_the_bits_of_planes(backend, stored, mode):
         (y,) = OPS["Resize"].compute(queue, Call(node, [one, None, scales], [stored], 18))
         assert y is not None
         made.append(y.array(backend))
-    assert (
-        queue.launches == {"chain": queue.launches["chain"], "transpose": 2, "resize": 1, "resize_lines": 1}
-        or mode == "nearest"
-    )
+    ran = [queue.launches.get(entry, 0) for entry in ("resize", "resize_lines")]
+    assert ran == ([2, 0] if mode == "nearest" else [1, 1])
     assert np.isnan(made[0]).any()
     np.testing.assert_array_equal(*made)
 
