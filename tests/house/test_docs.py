@@ -126,3 +126,11 @@ def test_files_named_in_the_docs_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     for name in set(re.findall(r"`((?:probe|tests|reports|kernels)/[\w./-]+\.(?:py|md|txt))`", text)):
         assert (ROOT / name).exists(), f"{page.name} names {name}"
+
+
+def test_every_report_is_in_the_list() -> None:
+    listed = set(
+        re.findall(r"^\| ([\w-]+) \| `", (ROOT / "reports/README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    )
+    kinds = {re.sub(r"^\d{4}-\d\d-\d\d-", "", path.stem) for path in (ROOT / "reports").glob("2*.md")}
+    assert kinds <= listed, kinds - listed
