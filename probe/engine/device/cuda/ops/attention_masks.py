@@ -65,14 +65,14 @@ class Looking:
             found.append(("mask", Reading(self.mask)))
         if self.lengths is not None:
             found.append(("lengths", Reading(self.lengths)))
-        elif self.past and self._walks:
+        elif self.past and self.walks:
             found.append(("past", Reading(host_tensor(np.array(self.past, np.int32)))))
         return found
 
     @property
     def asks_where(self) -> bool:
         """Whether anything depends on which query and key a score is of."""
-        return self._walks or self.lengths is not None
+        return self.walks or self.lengths is not None
 
     @property
     def seen(self) -> int:
@@ -80,7 +80,8 @@ class Looking:
         return self.past + 1 if self.causal and self.lengths is None and self.queries > 1 else 0
 
     @property
-    def _walks(self) -> bool:
+    def walks(self) -> bool:
+        """Whether a query looks at keys by where they lie behind or before its own."""
         return self.causal or max(self.window) >= 0
 
     @property
@@ -95,7 +96,7 @@ class Looking:
         if self.lengths is not None:
             found.append(f"{at.key} < lengths")
             behind = f"({behind} - (lengths - {self.queries}))"
-        elif self.past and self._walks:
+        elif self.past and self.walks:
             behind = f"({behind} - past)"
         before, ahead = self.window
         if self.causal:
@@ -131,14 +132,18 @@ class Looking:
             steps[ends[self.kept] - 1] = replace(steps[ends[self.kept] - 1], store=store)
         return steps
 
+    def looks(self, at: Place) -> str:
+        """The condition under which a query looks at a key."""
+        found = self._looks(at)
+        if self.mask is not None and self.mask.format is not B8:
+            found.append(f"mask != {_MINUS_INF}")
+        return " && ".join(found) or "true"
+
     def after(self, at: Place, store: Format | None) -> list[Step]:
-        """From the softmax to what multiplies the values; ``store`` as for ``between``."""
+        """From the softmax to what multiplies the values; ``store`` as for ``between``. Weights of rows without a key are zeros."""
         steps = [Step("w_", "float", "sum")]
         if self.leaves_rows_empty:
-            hidden = [f"!({' && '.join(looks)})"] if (looks := self._looks(at)) else []
-            if self.mask is not None and self.mask.format is not B8:
-                hidden.append(f"mask == {_MINUS_INF}")
-            steps.append(Step("w", "float", f"({' || '.join(hidden)}) ? 0.f : w_"))
+            steps.append(Step("w", "float", f"({self.looks(at)}) ? w_ : 0.f"))
         if self.kept == OF_SOFTMAX:
             steps[-1] = replace(steps[-1], store=store)
         return steps

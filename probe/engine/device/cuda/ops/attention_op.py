@@ -17,7 +17,8 @@ from probe.engine.device.cuda.layers.chain import Step
 from probe.engine.device.cuda.layers.pointwise import Reading, run_steps
 from probe.engine.device.cuda.ops.attention import Attention, View, attend, view
 from probe.engine.device.cuda.ops.attention_code import Steps
-from probe.engine.device.cuda.ops.attention_masks import Looking, Place
+from probe.engine.device.cuda.ops.attention_empty import empty_rows
+from probe.engine.device.cuda.ops.attention_masks import OF_SOFTMAX, Looking, Place
 from probe.engine.device.cuda.ops.call import Call, Op
 from probe.engine.device.cuda.ops.matmul import product
 from probe.engine.device.cuda.ops.move import joined
@@ -231,16 +232,20 @@ def _fused(queue: Queue, what: _Heads) -> tuple[Tensor, Tensor | None]:
     readings = what.looking.readings
     names = tuple(name for name, _ in readings)
     between = Steps(names, tuple(what.looking.between(at, what.scores)))
-    behind = tuple(what.looking.after(at, what.scores))
+    behind = (Step("w_", "float", "sum"),)
+    weighs = what.scores is not None and what.looking.kept == OF_SOFTMAX
+    if weighs:  # else rows without a key are put right afterwards, so that keys need be walked over only once
+        behind = tuple(what.looking.after(at, what.scores))
     after = Steps(names if len(behind) > 1 else (), behind)
     q, k, v = what.views
     whole = Attention(q, k, v, tuple(readings), Steps(), Steps(), between, after, wide=True, seen=what.looking.seen)
-    if not q.strides[-2] > max(q.strides[1], q.strides[2]):
-        y, kept = attend(queue, whole, what.store)
-        return y, next(iter(kept), None)
-    y, kept = attend(queue, whole, what.store, _ROWS_FIRST)  # as linear layers leave the queries
-    back = [_ROWS_FIRST.index(at) for at in range(len(_ROWS_FIRST))]
-    return placed(queue, lying_of(queue, y).permuted(back)), next(iter(kept), None)
+    # A result lies as linear layers leave the queries
+    order = _ROWS_FIRST if q.strides[-2] > max(q.strides[1], q.strides[2]) else tuple(range(len(what.shape)))
+    y, kept = attend(queue, whole, what.store, order)
+    y = placed(queue, lying_of(queue, y).permuted([order.index(at) for at in range(len(order))]))
+    if what.looking.leaves_rows_empty and not weighs:
+        empty_rows(queue, y, what.looking, what.shape[-1], one_query=what.one_query)
+    return y, next(iter(kept), None)
 
 
 def _apart(queue: Queue, what: _Heads) -> tuple[Tensor, Tensor | None]:
