@@ -76,13 +76,13 @@ template <int ROWS, int COLS, int PITCH, int ALONG, int WIDE> struct Strips {
 #define WINDOWS_PARAMETER , const Conv w
 // The tap, and the channel, of one k
 struct Tap {
-    int channel, down, right;  // down and right: in pixels of x
+    int channel, deep, down, right;  // down and right, and of volumes deep: in pixels of x
 
     __device__ __forceinline__ void begin(int k, const Conv& w) {
         int tap = k / w.channels;
         channel = k % w.channels;
-        down = tap / w.kernel_width * w.dilation_height;
-        right = tap % w.kernel_width * w.dilation_width;
+        Voxel at = step_of(tap, w);
+        deep = at.slice, down = at.row, right = at.col;
     }
     // `whole`, `rest`: taps and channels of a tile of k
     __device__ __forceinline__ void advance(int whole, int rest, const Conv& w) {
@@ -91,21 +91,31 @@ struct Tap {
         channel -= over ? w.channels : 0;
         right += (whole + over) * w.dilation_width;
         for (; right >= w.kernel_width * w.dilation_width; down += w.dilation_height) right -= w.kernel_width * w.dilation_width;
+        if (AXES == 3)
+            for (; down >= w.kernel_height * w.dilation_height; deep += dilation_slices_of(w)) down -= w.kernel_height * w.dilation_height;
     }
 };
 // Where the window of an output pixel begins: row and column, and elements from x on
 struct alignas(16) Begin {
     int top, left, corner;
+#if AXES == 3
+    int front;
+#else
+    static constexpr int front = 0;
+#endif
 
     __device__ __forceinline__ void set(int pixel, int extent, const Conv& w) {
-        int each = w.out_height * w.out_width, image = pixel / each, rest = pixel % each;
-        top = rest / w.out_width * w.stride_height - w.pad_top;
-        left = rest % w.out_width * w.stride_width - w.pad_left;
-        corner = ((image * w.height + top) * w.width + left) * w.channels;
+        int each = pixels_of(w), image = pixel / each;
+        Voxel at = corner_of(pixel % each, w);
+        top = at.row, left = at.col;
+#if AXES == 3
+        front = at.slice;
+#endif
+        corner = (((image * slices_of(w) + front) * w.height + top) * w.width + left) * w.channels;
         if (pixel >= extent) top = -(1 << 30);  // no tap reaches the image
     }
     __device__ __forceinline__ bool reaches(const Tap& tap, const Conv& w) const {
-        return (unsigned)(top + tap.down) < (unsigned)w.height && (unsigned)(left + tap.right) < (unsigned)w.width;
+        return is_inside({front + tap.deep, top + tap.down, left + tap.right}, w);
     }
 };
 
@@ -131,7 +141,7 @@ template <int WIDE> struct Gathered {
         __syncthreads();
     }
     __device__ __forceinline__ void fetch(float* tile, int depth, const Conv& w) {
-        int step = (tap.down * w.width + tap.right) * w.channels + tap.channel;
+        int step = ((tap.deep * w.height + tap.down) * w.width + tap.right) * w.channels + tap.channel;
         tile += row * A_ROW + col;
 #pragma unroll
         for (int e = 0; e < EACH; ++e) {

@@ -52,6 +52,16 @@ def test_windows_that_copies_gather(request, tmp_path, case, precision, place):
     assert 2 in [dict(one.defines).get("WINDOWS") for one in seen]
 
 
+@pytest.mark.parametrize("case", DEEP[:4], ids=str)
+def test_exact_windows_that_copies_gather(backend, tmp_path, case):
+    """In FP32, by matmul_ffma."""
+    seen = list[Source]()
+    with patch.object(backend, "launch", lambda source, *given: (seen.append(source), launch(source, *given))):
+        launch = type(backend).launch.__get__(backend)
+        check(backend, case, "fp32", tmp_path)
+    assert [dict(one.defines).get("AXES") for one in seen if one.entry == "matmul_ffma"]
+
+
 @pytest.mark.parametrize("stored", [F16, F32], ids=str)
 def test_registers_of_gathered_windows(stored):
     backend = hopper_null()

@@ -88,9 +88,9 @@ def _refusal_wide(call: Call, window: Window) -> str | None:
     x, w = call.data(0), call.data(1)
     if call.tactic != EXACT:
         return "sums are kept in FP32"
-    if len(x.shape) != _AXES:
-        return "other axes than those of images"
-    if is_depthwise(call):
+    if len(x.shape) not in order.AXES:
+        return "other axes than those of images and volumes"
+    if is_depthwise(call) and window.slices is None:
         if x.shape[1] % _LEAST:
             return f"channels that do not divide by {_LEAST}"
         return None if window.kernel[1] * window.strides[1] * window.dilations[1] <= _WIDE else "a wide window"
@@ -100,7 +100,7 @@ def _refusal_wide(call: Call, window: Window) -> str | None:
         return "few outputs"
     if conv_patches.refusal(call, window) is None:
         return "windows that a copy brings side by side"
-    return "more elements than 31 bits count" if max(x.size, x.shape[0] * math.prod(window.out)) >= 1 << 31 else None
+    return "more elements than 31 bits count" if max(x.size, x.shape[0] * window.pixels) >= 1 << 31 else None
 
 
 def conv(
@@ -137,7 +137,7 @@ def conv(
     fixed = value is not None and value.is_initializer()
     if is_wide(call):
         assert not isinstance(tactic, wgmma.Tactic)
-        packs = x.shape[1] == _OF_COLOURS and not plain
+        packs = x.shape[1] == _OF_COLOURS and not plain and window.slices is None
         images = _packed_pixels(queue, x) if packs else order.channels_last(queue, x)
         weights = repacked(queue, call, w, "pixels" if packs else "deep")
         depth = weights.shape[0]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from probe.engine.assignment import EXACT
 from probe.engine.device.cuda.ops.product import Matrices, least
-from probe.engine.device.cuda.ops.window import ConvProblem, conv_problem
+from probe.engine.device.cuda.ops.window import ConvProblem, VolumeProblem, conv_problem
 from probe.engine.device.cuda.tensors.copies import transposed
 from probe.engine.device.cuda.tensors.formats import F32
 
@@ -131,18 +131,21 @@ def launch(
         )
     by_k, by_n = a.col == 1 or gathered is not None, b.col == 1
     depth = _depth(product.k)
-    problem: list[ConvProblem] = []
+    problem: list[ConvProblem | VolumeProblem] = []
+    axes: tuple[tuple[str, int], ...] = ()
     evenly = [product.k if by_k else product.m, a.row if by_k else a.col, *product.a_batch]
     if gathered is not None:
         x, window = gathered
-        images, _, _, channels = x.shape
+        images, channels = x.shape[0], x.shape[-1]
         problem, evenly = [conv_problem(images, 1, channels, product.n, window)], [channels]
+        axes = (("AXES", 3),) if window.slices else ()
     wide = [_width(evenly), _width([product.n if by_n else product.k, b.row if by_n else b.col, *product.b_batch])]
     added = int(product.alpha != 1) if product.c is None else 2 if product.c.row == 0 else 1
     macros = (
         ("ADDED", added), ("A_BY_K", int(by_k)), ("B_BY_N", int(by_n)), ("A_WIDE", wide[0]), ("B_WIDE", wide[1]), ("BM", tactic.m), ("BN", tactic.n),
         ("BK", depth), ("TM", tactic.tm), ("TN", tactic.tn), ("STAGES", tactic.stages), ("SPLITS", tactic.splits), ("WINDOWS", len(problem)),
         ("RESIDENT", tactic.at_once(depth, by_k=by_k, by_n=by_n)), ("SERPENTINE", int((tactic.tm, tactic.tn) in _SERPENTINE)),
+        *axes,
     )  # fmt: skip
     tiles = product.problem(tactic.m, tactic.n)
     queue.launch(
