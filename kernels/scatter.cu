@@ -5,7 +5,7 @@
 //   scatter_combine   a thread an update and element of a slice; who is not the first of its place ends
 // Larger and smaller of NaN are as in ONNX Runtime: the update, unless the comparison says otherwise. Negative indices count from the end, one out of
 // range sets *fault.
-// NVRTC defines: scatter_items: TI, RANK, ELEMENTS (1: an index along one axis; 0: tuples of RANK); scatter_combine: TX, TU, TY, HOW (names below).
+// NVRTC defines: scatter_items: TI, RANK, ELEMENTS (1: an index along one axis; 0: tuples of RANK); scatter_combine: TX, TU, TY, HOW (names below), INDEX.
 #include "common.cuh"
 
 typedef unsigned long long u64;
@@ -51,9 +51,9 @@ template <class T> __device__ __forceinline__ T combined(T x, T y) {
 }
 
 extern "C" __global__ void __launch_bounds__(256) scatter_combine(const u64* __restrict__ items, const TX* __restrict__ x, const TU* __restrict__ u,
-                                                                  TY* __restrict__ y, i64 updates, i64 inner) {
+                                                                  TY* __restrict__ y, INDEX updates, INDEX inner) {
     take_turn();
-    i64 at = (i64)blockIdx.x * 256 + threadIdx.x, s = at / inner, i = at % inner;
+    INDEX at = (INDEX)blockIdx.x * 256 + threadIdx.x, s = at / inner, i = at % inner;
     if (s >= updates) return;
     unsigned place = (unsigned)(items[s] >> 32);
     if (s && (unsigned)(items[s - 1] >> 32) == place) return;

@@ -1,12 +1,12 @@
 // The k best elements of every row, best first, and their places: y TY [rows, k], places i64 [rows, k], of x TX [rows, cols]; cols fits 31 bits
-//   topk_sort     a block sorts SEGMENTS rows, or parts of HELD elements of rows, in shared memory (bitonic)
+//   topk_sort     a block sorts SEGMENTS rows, or parts of HELD elements of rows, in shared memory (bitonic); 512 items at least
 //   topk_select   a block keeps the k best of a part of a row: radix select, digit by digit from the top, until what has a digit is wanted whole;
 //                 they are sorted when LAST. k <= HELD
 //   topk_merge    two sorted lists become one: an element's place is its own and how many of the other list are better
 // Between launches stand items: what orders an element, and its place; no two of a row are equal, so that the result does not depend on the order
 // in which threads come. Of equal elements the first is better, -0 is 0, NaN is larger than every number.
 // NVRTC defines: TX, TY, WIDE (1 for 64-bit elements), LEAST (1: the smallest are best), FIRST (1: x is read; 0: items), LAST (1: y and places are
-// written; 0: items), THREADS, one ENTRY; HELD, a power of two; topk_sort: SEGMENTS.
+// written; 0: items), THREADS, one ENTRY; HELD, a power of two; topk_sort: SEGMENTS; topk_select: HELD is 16 at least.
 #include "common.cuh"
 
 typedef unsigned long long u64;
@@ -80,24 +80,68 @@ __device__ __forceinline__ void give(RESULTS, i64 row, i64 to, const Item& item)
 #define GIVE(...) give(x, y, places, items, elements, __VA_ARGS__)
 
 #ifndef ENTRY_MERGE
-// COUNT items in shared memory, each PART of them best first. Steps within 64 neighbours need their own warp alone.
-template <int COUNT, int PART> __device__ __forceinline__ void sort_items(Item* items) {
-    for (int size = 2; size <= PART; size *= 2) {
-        for (int step = size / 2; step > 0; step /= 2) {
-            for (int t = threadIdx.x; t < COUNT / 2; t += THREADS) {
-                int low = 2 * t - (t & (step - 1));
-                bool down = size == PART || !(low & size);
-                Item x = items[low], y = items[low + step];
-                if (better(y, x) == down) {
-                    items[low] = y;
-                    items[low + step] = x;
-                }
+#define LOG (WIDE ? 3 : 4)  // a thread has so many neighbours in registers, as a power of two: as many steps between two walks through shared memory
+#define OWN (1 << LOG)
+#define ROOM(COUNT) ((COUNT) + ((COUNT) >> LOG))
+
+// Where an item lies: one is left free behind each line of all banks, so that threads with OWN neighbours each read different banks
+__device__ __forceinline__ int lies(int i) { return i + (i >> LOG); }
+
+__device__ __forceinline__ void exchange(Item& x, Item& y, bool down) {
+    if (better(y, x) != down) return;
+    Item kept = x;
+    x = y;
+    y = kept;
+}
+
+// STEPS neighbouring steps of a merge to lists of `size`, down to 1 << low
+template <int COUNT, int PART, int STEPS> __device__ __forceinline__ void merge_steps(Item* items, int size, int low) {
+    for (int g = threadIdx.x; g < COUNT >> STEPS; g += THREADS) {
+        int base = (g >> low << (low + STEPS)) | (g & ((1 << low) - 1));
+        bool down = size == PART || !(base & size);
+        Item x[1 << STEPS];
+#pragma unroll
+        for (int i = 0; i < 1 << STEPS; ++i) x[i] = items[lies(base + (i << low))];
+#pragma unroll
+        for (int step = 1 << (STEPS - 1); step > 0; step /= 2) {
+#pragma unroll
+            for (int i = 0; i < 1 << STEPS; ++i) {
+                if (!(i & step)) exchange(x[i], x[i | step], down);
             }
-            if (step > 32 || (step > 1 ? step / 2 : size) > 32) __syncthreads();
-            else __syncwarp();
         }
+#pragma unroll
+        for (int i = 0; i < 1 << STEPS; ++i) items[lies(base + (i << low))] = x[i];
     }
     __syncthreads();
+}
+
+// COUNT items in shared memory, each PART of them best first: bitonic
+template <int COUNT, int PART> __device__ __forceinline__ void sort_items(Item* items) {
+    for (int g = threadIdx.x; g < COUNT >> LOG; g += THREADS) {
+        Item x[OWN];
+#pragma unroll
+        for (int i = 0; i < OWN; ++i) x[i] = items[lies(g * OWN + i)];
+#pragma unroll
+        for (int size = 2; size <= OWN && size <= PART; size *= 2) {
+#pragma unroll
+            for (int step = size / 2; step > 0; step /= 2) {
+#pragma unroll
+                for (int i = 0; i < OWN; ++i) {
+                    if (!(i & step)) exchange(x[i], x[i | step], size == PART || !((size == OWN ? g * OWN : i) & size));
+                }
+            }
+        }
+#pragma unroll
+        for (int i = 0; i < OWN; ++i) items[lies(g * OWN + i)] = x[i];
+    }
+    __syncthreads();
+    for (int bits = LOG + 1; 1 << bits <= PART; ++bits) {
+        int low = bits - bits % LOG;
+        if (bits % LOG == 1) merge_steps<COUNT, PART, 1>(items, 1 << bits, low);
+        if (bits % LOG == 2) merge_steps<COUNT, PART, 2>(items, 1 << bits, low);
+        if (LOG > 3 && bits % LOG == 3) merge_steps<COUNT, PART, 3>(items, 1 << bits, low);
+        while (low) merge_steps<COUNT, PART, LOG>(items, 1 << bits, low -= LOG);
+    }
 }
 #endif
 
@@ -105,30 +149,31 @@ template <int COUNT, int PART> __device__ __forceinline__ void sort_items(Item* 
 // segment s: part s % parts of row s / parts
 extern "C" __global__ void __launch_bounds__(THREADS) topk_sort(const From* __restrict__ from, RESULTS, i64 segments, i64 parts, i64 cols, int k) {
     take_turn();
-    __shared__ Item held[HELD * SEGMENTS];
+    __shared__ Item held[ROOM(HELD * SEGMENTS)];
     i64 first = (i64)blockIdx.x * SEGMENTS;
     for (int i = threadIdx.x; i < HELD * SEGMENTS; i += THREADS) {
         i64 segment = first + i / HELD, at = segment % parts * HELD + i % HELD;
-        held[i] = segment < segments && at < cols ? item_of(from + segment / parts * cols, at) : worst();
+        held[lies(i)] = segment < segments && at < cols ? item_of(from + segment / parts * cols, at) : worst();
     }
     __syncthreads();
     sort_items<HELD * SEGMENTS, HELD>(held);
     for (int i = threadIdx.x; i < HELD * SEGMENTS; i += THREADS) {
         i64 segment = first + i / HELD;
-        if (segment < segments && i % HELD < k) GIVE(segment / parts, segment * k + i % HELD, held[i]);
+        if (segment < segments && i % HELD < k) GIVE(segment / parts, segment * k + i % HELD, held[lies(i)]);
     }
 }
 #endif
 
 #ifdef ENTRY_SELECT
-// a block a part: row * parts + part; parts differ by one element at most and have k of them at least
-extern "C" __global__ void __launch_bounds__(THREADS) topk_select(const From* __restrict__ from, RESULTS, i64 parts, i64 cols, int k) {
+// a block a part: row * parts + part; parts have `each` elements, the first `longer` of them one more, and all of them k at least
+extern "C" __global__ void __launch_bounds__(THREADS) topk_select(const From* __restrict__ from, RESULTS, int parts, i64 cols, int each, int longer, int k) {
     take_turn();
-    __shared__ Item held[LAST ? HELD : 1];
+    __shared__ Item held[LAST ? ROOM(HELD) : 1];
     __shared__ int counts[256];
     __shared__ Item limit;
     __shared__ int needed, whole, filled;
-    i64 row = blockIdx.x / parts, part = blockIdx.x % parts, begin = cols * part / parts, end = cols * (part + 1) / parts;
+    int part = blockIdx.x % parts, begin = part * each + (part < longer ? part : longer), end = begin + each + (part < longer);
+    i64 row = blockIdx.x / parts;
     from += row * cols;
     if (threadIdx.x == 0) {
         limit = worst();
@@ -142,47 +187,46 @@ extern "C" __global__ void __launch_bounds__(THREADS) topk_select(const From* __
         for (int i = threadIdx.x; i < 256; i += THREADS) counts[i] = 0;
         __syncthreads();
         Item wanted = upper(limit, digits);
-        for (i64 c = begin + threadIdx.x; c < end; c += THREADS) {
+        int left = needed;
+        for (int c = begin + threadIdx.x; c < end; c += THREADS) {
             Item item = item_of(from, c), own = upper(item, digits);
             if (!better(own, wanted) && !better(wanted, own)) atomicAdd(&counts[digit(item, digits)], 1);
         }
         __syncthreads();
-        if (threadIdx.x < 32) {  // a thread eight digits, from the largest down
-            int lane = threadIdx.x, sum = 0;
+        // a lane eight digits, from the largest down; every warp, so that none diverges
+        int lane = threadIdx.x % 32, sum = 0;
 #pragma unroll
-            for (int i = 0; i < 8; ++i) sum += counts[255 - 8 * lane - i];
-            int up_to = sum;
+        for (int i = 0; i < 8; ++i) sum += counts[255 - 8 * lane - i];
+        int up_to = sum;
 #pragma unroll
-            for (int reach = 1; reach < 32; reach *= 2) {
-                int other = __shfl_sync(0xffffffffu, up_to, lane >= reach ? lane - reach : lane);
-                if (lane >= reach) up_to += other;
-            }
-            int above = up_to - sum, left = needed;
-            __syncwarp();  // all have read what one will write
-            if (above < left && left <= up_to) {
-                int at = 255 - 8 * lane;
-                while (above + counts[at] < left) above += counts[at--];
-                limit = with_digit(limit, digits, at);
-                needed = left - above;
-                whole = counts[at] == needed;
-            }
+        for (int reach = 1; reach < 32; reach *= 2) {
+            int other = __shfl_sync(0xffffffffu, up_to, lane >= reach ? lane - reach : lane);
+            up_to += lane >= reach ? other : 0;
+        }
+        int above = up_to - sum;
+        if (threadIdx.x < 32 && above < left && left <= up_to) {
+            int at = 255 - 8 * lane;
+            while (above + counts[at] < left) above += counts[at--];
+            limit = with_digit(limit, digits, at);
+            needed = left - above;
+            whole = counts[at] == needed;
         }
         ++digits;
         __syncthreads();
     }
     Item wanted = upper(limit, digits);
-    for (i64 c = begin + threadIdx.x; c < end; c += THREADS) {
+    for (int c = begin + threadIdx.x; c < end; c += THREADS) {
         Item item = item_of(from, c);
         if (better(wanted, upper(item, digits))) continue;
         int at = atomicAdd(&filled, 1);
-        if (LAST) held[at] = item;
+        if (LAST) held[lies(at)] = item;
         else items[(row * parts + part) * k + at] = item;
     }
     if constexpr (LAST) {
-        for (int i = k + threadIdx.x; i < HELD; i += THREADS) held[i] = worst();
+        for (int i = k + threadIdx.x; i < HELD; i += THREADS) held[lies(i)] = worst();
         __syncthreads();
         sort_items<HELD, HELD>(held);
-        for (int i = threadIdx.x; i < k; i += THREADS) GIVE(row, row * k + i, held[i]);
+        for (int i = threadIdx.x; i < k; i += THREADS) GIVE(row, row * k + i, held[lies(i)]);
     }
 }
 #endif

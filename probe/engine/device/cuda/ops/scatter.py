@@ -53,8 +53,10 @@ def combined(
         given,
     )  # fmt: skip
     items = in_order(queue, items)
+    wide = u.size >= 1 << 31
+    index = ctypes.c_longlong if wide else ctypes.c_uint
     types = (("TX", x.format.name), ("TU", u.format.name), ("TY", y.format.name))
     queue.launch(
-        Source("scatter.cu", "scatter_combine", (*types, ("HOW", _HOW[how]), ("ENTRY_COMBINE", 1))), math.ceil(u.size / _THREADS), _THREADS,
-        *map(queue.at, (items, x, u, y)), ctypes.c_longlong(updates), ctypes.c_longlong(inner),
+        Source("scatter.cu", "scatter_combine", (*types, ("HOW", _HOW[how]), ("INDEX", "i64" if wide else "unsigned"), ("ENTRY_COMBINE", 1))), math.ceil(u.size / _THREADS), _THREADS,
+        *map(queue.at, (items, x, u, y)), index(updates), index(inner),
     )  # fmt: skip

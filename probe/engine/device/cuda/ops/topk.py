@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _THREADS = 256  # of topk_merge
 _SHARED = 32 << 10  # bytes of the items that a block sorts
+_SMALLEST = 512  # items that a block sorts at least
+_OWN = (16, 8)  # items that a thread sorts in registers; wide ones
 _SORTED_WHOLE = 256  # elements of a row up to which it is sorted whatever k is
 _FEW = 4  # a row is searched, not sorted, where it has this many times k elements
 _SPAN = 8192  # elements that a block searches; they stay in its L1 cache from digit to digit
@@ -162,8 +164,8 @@ def _sort(
     """
     size = max(1 << (cols - 1).bit_length(), 2) if parts == 1 else ranking.size
     count = ranking.rows * parts
-    segments = max(min(512 // size, 1 << (count - 1).bit_length()), 1)
-    threads = min(max(size * segments // 2, 32), 1024)
+    segments = max(_SMALLEST // size, 1)
+    threads = max(size * segments // _OWN[ranking.wide], 32)
     source = _source(
         ranking,
         "sort",
@@ -187,9 +189,10 @@ def _sort(
 def _select(queue: Queue, ranking: Ranking, items: Tensor | None, to: Tensor | None, cols: int, parts: int) -> None:
     """The k best of each part of the rows; sorted when they are the result."""
     threads = min(max(1 << (cols // parts // 8).bit_length(), 64), 512)
-    size = max(1 << (ranking.k - 1).bit_length(), 2) if to is None else 2
+    size = max(1 << (ranking.k - 1).bit_length(), _OWN[False]) if to is None else _OWN[False]
     source = _source(ranking, "select", ("THREADS", threads), ("HELD", size), first=items is None, last=to is None)
-    numbers = (ctypes.c_longlong(parts), ctypes.c_longlong(cols), ctypes.c_int(ranking.k))
+    each, longer = divmod(cols, parts)
+    numbers = (ctypes.c_int(parts), ctypes.c_longlong(cols), *map(ctypes.c_int, (each, longer, ranking.k)))
     queue.launch(
         source, ranking.rows * parts, threads, queue.at(items or ranking.x), *_results(queue, ranking, to), *numbers
     )
