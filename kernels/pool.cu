@@ -5,7 +5,8 @@
 //   pool_channels   the same with channels last, x [images, height, width, channels]: a thread computes 8 channels of a pixel, small windows read at
 //                   once: what lies outside is the beginning of the image, and not used
 // Sums are float, slices first, then rows; a NaN under the window is the largest (ONNX Runtime sometimes drops it). NVRTC defines: TX, TY, MAXIMUM,
-// COUNT_PAD (0 or 1), ENTRY_CHANNELS for the second, with INDEX (of elements; unsigned or i64) and WINDOW_HEIGHT, WINDOW_WIDTH (0: a window of any size).
+// COUNT_PAD (0 or 1), ENTRY_CHANNELS for the second, with INDEX (of elements; unsigned or i64) and WINDOW_HEIGHT, WINDOW_WIDTH, of volumes
+// WINDOW_SLICES (0: a window of any size).
 // pool_direct: WHOLE (1: integers), NORM (0, or the p of (sum |x|^p)^(1/p)), INDICES (1: where in x the largest is, the first of equal ones; 2: counted
 // along the first axis of an image first).
 #include "common.cuh"
@@ -25,12 +26,25 @@ __device__ __forceinline__ unsigned pair_larger(unsigned x, unsigned y, float) {
 
 extern "C" __global__ void __launch_bounds__(256) pool_channels(const TX* __restrict__ x, TY* __restrict__ y, Pool p, int channels) {
     take_turn();
-    INDEX at = (INDEX)blockIdx.x * 256 + threadIdx.x, pixels = (INDEX)p.out_height * p.out_width, eights = channels / 8;
+#if AXES == 3
+    const int slices = p.slices, kernel_slices = WINDOW_HEIGHT ? WINDOW_SLICES : p.kernel_slices, out_slices = p.out_slices;
+#else
+    const int slices = 1, kernel_slices = 1, out_slices = 1;
+#endif
+    const int plane = p.out_height * p.out_width;
+    INDEX at = (INDEX)blockIdx.x * 256 + threadIdx.x, pixels = (INDEX)out_slices * plane, eights = channels / 8;
     if (at >= (INDEX)(p.planes / channels) * pixels * eights) return;
     INDEX place = at / eights, image = place / pixels;
-    int pixel = (int)(place - image * pixels), down = pixel / p.out_width;
+    int pixel = (int)(place - image * pixels);
+#if AXES == 3
+    const int deep = pixel / plane, front = deep * p.stride_slices - p.pad_front;
+    pixel -= deep * plane;
+#else
+    const int front = 0;
+#endif
+    int down = pixel / p.out_width;
     int top = down * p.stride_height - p.pad_top, left = (pixel - down * p.out_width) * p.stride_width - p.pad_left;
-    x += image * p.height * p.width * channels + (at - place * eights) * 8;
+    x += image * slices * p.height * p.width * channels + (at - place * eights) * 8;
     const int height = WINDOW_HEIGHT ? WINDOW_HEIGHT : p.kernel_height, width = WINDOW_WIDTH ? WINDOW_WIDTH : p.kernel_width;
     constexpr bool PAIRS = MAXIMUM && sizeof(TX) == 2;  // two at once: the largest is none that was not there
     constexpr int WORDS = 2 * sizeof(TX);
@@ -42,27 +56,43 @@ extern "C" __global__ void __launch_bounds__(256) pool_channels(const TX* __rest
     Eight outside = as<Eight>(nothing), largest = outside;
     int count = 0;
     // of the window's corner, which may lie outside, and of a step down and to the right
-    const INDEX corner = ((INDEX)top * p.width + left) * channels, below = (INDEX)p.dilation_height * p.width * channels, next = (INDEX)p.dilation_width * channels;
+    const INDEX corner = (((INDEX)front * p.height + top) * p.width + left) * channels, below = (INDEX)p.dilation_height * p.width * channels, next = (INDEX)p.dilation_width * channels;
     constexpr int DOWN = WINDOW_HEIGHT ? WINDOW_HEIGHT : 1, ACROSS = WINDOW_WIDTH ? WINDOW_WIDTH : 1;  // a small window is under way at once
+#if AXES == 3
+    const INDEX behind = (INDEX)p.dilation_slices * p.height * p.width * channels;
+    constexpr int DEEP = WINDOW_HEIGHT ? WINDOW_SLICES : 1;
+#else
+    const INDEX behind = 0;
+    constexpr int DEEP = 1;
+#endif
+#pragma unroll DEEP
+    for (int h = 0; h < kernel_slices; ++h) {
+#if AXES == 3
+        const int slice = front + h * p.dilation_slices;
+        const bool within = slice >= 0 && slice < slices, counted = slice < slices + p.pad_back;
+#else
+        const bool within = true, counted = true;
+#endif
 #pragma unroll DOWN
-    for (int i = 0; i < height; ++i) {
-        int row = top + i * p.dilation_height;
-        bool beside = row >= 0 && row < p.height;
+        for (int i = 0; i < height; ++i) {
+            int row = top + i * p.dilation_height;
+            bool beside = within && row >= 0 && row < p.height;
 #pragma unroll ACROSS
-        for (int j = 0; j < width; ++j) {
-            int col = left + j * p.dilation_width;
-            bool in = beside && col >= 0 && col < p.width;
-            count += in || (COUNT_PAD && row < p.height + p.pad_bottom && col < p.width + p.pad_right);
-            Eight eight = *(const Eight*)(x + (in ? corner + i * below + j * next : 0));
+            for (int j = 0; j < width; ++j) {
+                int col = left + j * p.dilation_width;
+                bool in = beside && col >= 0 && col < p.width;
+                count += in || (COUNT_PAD && counted && row < p.height + p.pad_bottom && col < p.width + p.pad_right);
+                Eight eight = *(const Eight*)(x + (in ? corner + h * behind + i * below + j * next : 0));
 #pragma unroll
-            for (int e = 0; e < WORDS; ++e) {
-                eight.lane[e] = in ? eight.lane[e] : outside.lane[e];
-                if (PAIRS) largest.lane[e] = pair_larger(largest.lane[e], eight.lane[e], TX());
+                for (int e = 0; e < WORDS; ++e) {
+                    eight.lane[e] = in ? eight.lane[e] : outside.lane[e];
+                    if (PAIRS) largest.lane[e] = pair_larger(largest.lane[e], eight.lane[e], TX());
+                }
+                if (PAIRS) continue;
+                Pack<TX, 8> own = as<Pack<TX, 8>>(eight);
+#pragma unroll
+                for (int e = 0; e < 8; ++e) values[e] = MAXIMUM ? larger(values[e], read(own.lane[e])) : values[e] + read(own.lane[e]);
             }
-            if (PAIRS) continue;
-            Pack<TX, 8> own = as<Pack<TX, 8>>(eight);
-#pragma unroll
-            for (int e = 0; e < 8; ++e) values[e] = MAXIMUM ? larger(values[e], read(own.lane[e])) : values[e] + read(own.lane[e]);
         }
     }
     Pack<TX, 8> found = as<Pack<TX, 8>>(largest);

@@ -85,24 +85,26 @@ def _pooled(queue: Queue, call: Call, window: Window) -> list[Tensor | None]:
         ("TX", x.format.name), ("TY", store.name), ("MAXIMUM", int(op == "MaxPool")), ("COUNT_PAD", call.int("count_include_pad", 0)),
     )  # fmt: skip
     channels, wants_places = x.shape[1], any(call.formats[1:])
-    plain = window.slices is None and not wants_places and x.format.is_float and op in ("MaxPool", "AveragePool")
+    deep, axes = window.slices, (("AXES", 3),) if window.slices else ()
+    whole = problem if deep is None else _volume(problem, deep)
+    plain = not wants_places and x.format.is_float and op in ("MaxPool", "AveragePool")
     if plain and has_channels_last(x) and channels % _TOGETHER == 0:
-        y = queue.empty((x.shape[0], *window.out, channels), store)
-        small = math.prod(window.kernel) <= _UNROLLED
+        y = queue.empty((x.shape[0], *(window.shape if deep else window.out), channels), store)
+        small = window.taps <= _UNROLLED
         index = "unsigned" if max(x.size, y.size) < _SMALL else "i64"
-        sizes = zip(("WINDOW_HEIGHT", "WINDOW_WIDTH"), window.kernel if small else (0, 0), strict=True)
-        source = Source("pool.cu", "pool_channels", (*macros, ("ENTRY_CHANNELS", 1), ("INDEX", index), *sizes))
-        given = (queue.at(channels_last(queue, x)), queue.at(y), problem, ctypes.c_int(channels))
+        sizes = [*zip(("WINDOW_HEIGHT", "WINDOW_WIDTH"), window.kernel if small else (0, 0), strict=True)]
+        sizes += [("WINDOW_SLICES", deep.kernel * small)] if deep else []
+        source = Source("pool.cu", "pool_channels", (*macros, ("ENTRY_CHANNELS", 1), ("INDEX", index), *sizes, *axes))
+        given = (queue.at(channels_last(queue, x)), queue.at(y), whole, ctypes.c_int(channels))
         queue.launch(source, math.ceil(y.size // _TOGETHER / _THREADS), _THREADS, *given)
         return [dense_when_asked(queue, y)]
     shape = (*x.shape[:2], *window.shape)
     y, places = queue.empty(shape, store), queue.empty(shape, I64) if wants_places else None
     macros += (
         ("WHOLE", int(not x.format.is_float)), ("NORM", call.int("p", 2) if op.endswith("LpPool") else 0),
-        ("INDICES", 1 + call.int("storage_order", 0) if wants_places else 0), *((("AXES", 3),) if window.slices else ()),
+        ("INDICES", 1 + call.int("storage_order", 0) if wants_places else 0), *axes,
     )  # fmt: skip
     source = Source("pool.cu", "pool_direct", macros)
-    whole = problem if window.slices is None else _volume(problem, window.slices)
     queue.launch(source, math.ceil(y.size / _THREADS), _THREADS, queue.at(x), queue.at(y), queue.at(places), whole)
     return [y] if places is None else [y, places]
 
