@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,6 +19,7 @@ from probe.engine.device.cuda.layers.pointwise import Reading, run_steps
 from probe.engine.device.cuda.ops.attention import Attention, View, attend, view
 from probe.engine.device.cuda.ops.attention_code import Steps
 from probe.engine.device.cuda.ops.attention_empty import empty_rows
+from probe.engine.device.cuda.ops.attention_few import attend_few
 from probe.engine.device.cuda.ops.attention_masks import OF_SOFTMAX, Looking, Place
 from probe.engine.device.cuda.ops.call import Call, Op
 from probe.engine.device.cuda.ops.matmul import product
@@ -183,6 +185,9 @@ def _computed(queue: Queue, what: _Heads) -> tuple[Tensor, Tensor | None]:
     if what.q.shape[2] > 1:
         what = _of_one_query(what) if what.q.shape[3] == 1 else what
         what = what if _axes(what) <= _WALKED else _repeated(queue, what)
+    if what.scores is None:
+        with suppress(Unsupported):
+            return attend_few(queue, what.views, what.looking, what.store, one_query=what.one_query), None
     try:
         return _fused(queue, what)
     except Unsupported as why:
