@@ -62,6 +62,7 @@ from tests.engine.cuda import (
 from tests.engine.cuda.attention_problem import run, shapes
 from tests.engine.cuda.null_backend import NullBackend
 from tests.engine.cuda.test_norm_channels import made
+from tests.engine.cuda.test_volumes import u_net
 from tests.engine.cuda.test_wgmma import PROBLEMS, operands
 
 TABLES = (
@@ -116,6 +117,9 @@ def programs() -> Iterator[Program]:
         for kind in ("fp16", "tf32"):
             run_it = _network(lambda folder, one=case: one.save(folder), kind, "none")
             yield Program(f"gathered, {case} {kind}", f"volumes {kind}", run_it)
+    for by, kind in itertools.product(("Resize", "ConvTranspose"), ("fp16", "fp32")):
+        run_it = _network(lambda folder, one=by: u_net(folder, by=one), kind, "safe")
+        yield Program(f"a network of volumes, {by} {kind}", f"volumes, network {kind}", run_it)
     for name, attended in attention_cases.CASES.items():
         for kind in ("fp16", "bf16"):
             saved = lambda folder, one=attended: (folder / "case.onnx", one.save(folder / "case.onnx"))
