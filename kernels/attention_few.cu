@@ -34,7 +34,7 @@ __device__ __forceinline__ void fetch(float (&to)[EACH], const TX* from, bool wa
 }
 
 // sums [batch, part, ROWS, width]; known [batch, part, ROWS, 3]: largest score, sum of exponentials, whether a key was looked at
-extern "C" __global__ void __launch_bounds__(THREADS) attention_few(
+extern "C" __global__ void __launch_bounds__(THREADS, 4) attention_few(
     const TX* __restrict__ q, const TX* __restrict__ k, const TX* __restrict__ v, const TM* __restrict__ masks, const TL* __restrict__ all_lengths,
     float* __restrict__ sums, float* __restrict__ known, Few p) {
     take_turn();
