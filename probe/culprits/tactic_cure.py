@@ -12,7 +12,7 @@ Every layer that runs in FP32 because of a kept tensor or layer takes a tactic t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from probe.engine.engine import Engine
     from probe.engine.layers import Layer
     from probe.search.minimal_set import Certificate
-    from probe.search.oracle import Entry
     from probe.search.result import SearchResult
 
 Times = Mapping[tuple[str, str], float]  # (layer, tactic) -> microseconds
@@ -92,7 +91,6 @@ def cure_by_tactics(
     times: Times | None = None,
     objective: Literal["count", "cost"] = "count",
     scores: Mapping[str, float] | None = None,
-    on_entry: Callable[[Entry], None] | None = None,
     max_evaluations: int | None = None,
     max_seconds: float | None = None,
 ) -> TacticCure:
@@ -123,7 +121,7 @@ def cure_by_tactics(
         return Evaluation(judged.passed, judged.margin, measured(judged))
 
     options = Options(objective=objective, reruns=1, max_evaluations=max_evaluations, max_seconds=max_seconds)
-    result = search(units, ask, options, on_entry=on_entry)
+    result = search(units, ask, options)
     chosen = tuple(one for one in switches if one.layer in result.members)
     words: dict[str, Literal["nothing_needed", "found", "not_enough"]] = {
         "nothing_needed": "nothing_needed", "found": "found", "unreachable": "not_enough",

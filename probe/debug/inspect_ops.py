@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,19 +15,18 @@ if TYPE_CHECKING:
 _ORDER: tuple[OpRuns, ...] = ("weight", "kernel", "function", "reference", "none")  # best first
 
 
-def inspect_ops(model: str | Path | None = None, *, libraries: Sequence[Path] = (), command: str = "") -> OpsResult:
+def inspect_ops(model: str | Path | None = None, *, command: str = "") -> OpsResult:
     """The operators of the ONNX standard at the newest opset that onnx and ONNX Runtime both know, or those of a model.
 
     Args:
         model: path of an ONNX model; its layers are built, so that what is said of them holds for their types and attributes.
-        libraries: of custom operators.
 
     Raises:
         InputError: a model that cannot be loaded or compiled.
     """
     from probe.model import load
 
-    return _of_model(load(model), libraries, command) if model is not None else _of_standard(command)
+    return _of_model(load(model), command) if model is not None else _of_standard(command)
 
 
 def _of_standard(command: str) -> OpsResult:
@@ -40,13 +38,13 @@ def _of_standard(command: str) -> OpsResult:
     return OpsResult("", "", opset, _device(), ops, environment=_environment(), command=command)
 
 
-def _of_model(model: Model, libraries: Sequence[Path], command: str) -> OpsResult:
+def _of_model(model: Model, command: str) -> OpsResult:
     from probe.engine.build import compile_model
     from probe.engine.device.cpu.kernels import how_run
     from probe.engine.operators import find_operator
 
     # As the file has it: a pass may compute the operator away, which says nothing of whether there is a kernel.
-    engine = compile_model(model, precision="fp32", passes="none", fusion="none", libraries=libraries)
+    engine = compile_model(model, precision="fp32", passes="none", fusion="none")
     fallbacks = tuple(FallbackReport(f.layer, f.op, f.reason, f.by) for f in engine.fallbacks)
     nodes = Counter((node.op, node.domain) for node in model.nodes)
     local = {(function.name, function.domain) for function in model.proto.functions}

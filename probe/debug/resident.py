@@ -196,13 +196,11 @@ class ResidentTape:
         return text
 
 
-def tape_for(
-    engine: Engine, name: str = "engine", *, worst: int = 5, memory_limit: int = DEFAULT_LIMIT
-) -> Tape | ResidentTape:
+def tape_for(engine: Engine, *, worst: int = 5, memory_limit: int = DEFAULT_LIMIT) -> Tape | ResidentTape:
     """For all tensors of a run: where the device that makes them compares them, else on the host."""
     if isinstance(engine.device, Compares):
-        return ResidentTape(name, engine.device, worst=worst, memory_limit=memory_limit)
-    return Tape(name, memory_limit=memory_limit)
+        return ResidentTape("engine", engine.device, worst=worst, memory_limit=memory_limit)
+    return Tape("engine", memory_limit=memory_limit)
 
 
 class _Reader:

@@ -40,7 +40,7 @@ _EXPRESSION = re.compile(r"\s*([A-Za-z_0-9]+)\s*(<=|>=|==|<|>)\s*(\S+)\s*")
 _RANGE_AND_COSINE = {"fp16": (0.05, 0.01), "tf32": (0.05, 0.01), "bf16": (0.05, 0.03)}
 
 
-def parse_criterion(text: str, *, source: str = "user") -> Criterion:
+def parse_criterion(text: str) -> Criterion:
     """``"range_rel<=0.01"`` for every output, ``"range_rel<=0.01 @ OUTPUT"`` for one.
 
     The first " @ " separates: an expression has none, an output's name may.
@@ -66,7 +66,7 @@ def parse_criterion(text: str, *, source: str = "user") -> Criterion:
         threshold = math.nan
     if math.isnan(threshold):
         raise InputError(f"the threshold {number!r} in the acceptance {text!r} is not a number")
-    return Criterion(name, cast(Any, op), threshold, output if at else None, "fail", source)
+    return Criterion(name, cast(Any, op), threshold, output if at else None, "fail", "user")
 
 
 def default_acceptance(precision: str | None, dtype_actual: str, dtype_golden: str) -> tuple[Criterion, ...]:

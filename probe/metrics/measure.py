@@ -41,10 +41,10 @@ class Readable(Protocol):
 class InMemory:
     """A numpy array as ``Readable``."""
 
-    def __init__(self, array: Array, dtype: str | None = None) -> None:
+    def __init__(self, array: Array) -> None:
         from probe.precision import dtype_name
 
-        self.dtype = dtype or dtype_name(array.dtype)
+        self.dtype = dtype_name(array.dtype)
         self.shape: tuple[int, ...] = array.shape
         self._flat = np.ascontiguousarray(array).reshape(-1)
 

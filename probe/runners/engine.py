@@ -13,7 +13,6 @@ from probe.runners.provenance import environment
 
 if TYPE_CHECKING:
     from probe import ir
-    from probe.engine.assignment import Assignment
     from probe.engine.device.protocol import Tapped
     from probe.engine.engine import Engine
     from probe.engine.layers import Layer
@@ -27,14 +26,12 @@ class EngineRunner:
 
     Args:
         engine: compiled before; the runner does not change it.
-        assignment: precision and tactic of every layer; the engine's own when left out.
     """
 
     name = "engine"
 
-    def __init__(self, engine: Engine, assignment: Assignment | None = None) -> None:
+    def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self._assignment = assignment or engine.assignment
         self._outputs = frozenset(port.name for port in engine.model.outputs)
         self._nodes: dict[str, dict[str, ir.Node]] = {}
 
@@ -78,7 +75,7 @@ class EngineRunner:
         Raises:
             InputError: the inputs do not fit, or a layer fails.
         """
-        running = self.engine.stream(feeds, self._assignment)
+        running = self.engine.stream(feeds, self.engine.assignment)
         seen: set[str] = set()
         while True:
             try:

@@ -143,10 +143,10 @@ class PolygraphyFolder:
 
     kind = "polygraphy"
 
-    def __init__(self, path: str | Path, runner: str = "") -> None:
+    def __init__(self, path: str | Path) -> None:
         self.path = str(path)
         files = sorted(Path(path).glob("*.json"))
-        self._parts = [PolygraphyJson(file, runner) for file in files]
+        self._parts = [PolygraphyJson(file) for file in files]
         if len({part.roles_known for part in self._parts}) != 1:
             raise InputError(f"{path} holds no files of Polygraphy, or both inputs and outputs", hint="name one kind")
         self.roles_known = self._parts[0].roles_known

@@ -33,12 +33,11 @@ SINGLE = {
 }
 
 
-def _half(x: Pattern, factor: Pattern, around: Pattern | None = None) -> Either:
-    """0.5 * x * factor, in any order; ``around``: how ``x`` stands in the product if not as itself."""
-    x_ = around or x
+def _half(x: Pattern, factor: Pattern) -> Either:
+    """0.5 * x * factor, in any order."""
     return either(
-        Mul(Mul(x_, scalar(0.5)), factor), Mul(x_, Mul(factor, scalar(0.5))), Mul(Mul(x_, factor), scalar(0.5)),
-        Mul(Div(x_, scalar(2)), factor),
+        Mul(Mul(x, scalar(0.5)), factor), Mul(x, Mul(factor, scalar(0.5))), Mul(Mul(x, factor), scalar(0.5)),
+        Mul(Div(x, scalar(2)), factor),
     )  # fmt: skip
 
 

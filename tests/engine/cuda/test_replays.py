@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import time
 
 import numpy as np
 import onnx
@@ -195,7 +196,7 @@ def test_prepared_runs_stay_on_the_device(tmp_path, backend):
         assert same({k: t.array(backend) for k, t in prepared.outputs().items()}, expected)
     assert prepared.address("x") != prepared.address("y")
     assert prepared.time(2, rounds=2) > 0
-    assert set(prepared.layer_seconds(2)) >= {layer.name for layer in engine.layers}
+    assert set(prepared.timed_layers(time.perf_counter)()) >= {layer.name for layer in engine.layers}
 
 
 def test_what_cannot_be_captured_is_launched(tmp_path, host, monkeypatch):

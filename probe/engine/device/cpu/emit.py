@@ -38,7 +38,6 @@ class LayerEmitter:
         precision: of the layer; what the casts round to.
         opset: version of the standard operators that the graph declares.
         suffix: put behind the name of everything the nodes make, so that several forms fit into one graph.
-        outer: what a value from outside is called.
         first_gate: where in ``FLAGS`` the switches of ``sites.gates`` begin.
     """
 
@@ -51,12 +50,10 @@ class LayerEmitter:
         *,
         opset: int,
         suffix: str = "",
-        outer: Callable[[ir.Value], str] | None = None,
         first_gate: int = 0,
     ) -> None:
         self._layer, self._form, self._precision, self._sites = layer, form, precision, sites
         self._suffix, self._opset = suffix, opset
-        self._outer = outer or (lambda value: value.name or "")
         self._gate_of = {(kind, id(value)): first_gate + at for at, (kind, value) in enumerate(sites.gates)}
         self._reads = {id(value) for value in sites.reads}
         self._weights = {id(value) for value in sites.weights}
@@ -91,7 +88,7 @@ class LayerEmitter:
         for value in self._layer.reads:
             at_edge = id(value) in self._sites.at_edge or self._precision == "tf32" or self._switches
             if id(value) in self._reads and at_edge:
-                self._read_as[id(value)] = self._round(self._outer(value), value, "read", out)
+                self._read_as[id(value)] = self._round(value.name or "", value, "read", out)
         for value in self._layer.weights:
             if id(value) in self._weights and self._form == "general":
                 wide, low = self._weight(value, ""), self._weight(value, self._precision)
@@ -189,7 +186,7 @@ class LayerEmitter:
     def _plain(self, value: ir.Value) -> str:
         if value.is_initializer():
             return self._weight(value, "")
-        return self._made.names.get(id(value)) or self._outer(value)
+        return self._made.names.get(id(value)) or value.name or ""
 
     def _attribute(self, attribute: ir.Attr) -> onnx.AttributeProto:
         if attribute.type == ir.AttributeType.GRAPH:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -359,15 +358,6 @@ class Prepared:
         for _ in range(warm_up):
             self.replay()
         return statistics.median(self._backend.seconds(work) / repeats for _ in range(rounds))
-
-    def layer_seconds(self, rounds: int = 20) -> dict[str, float]:
-        """Seconds of each layer within a run, the median over rounds; see ``timed_layers``."""
-        found: dict[str, list[float]] = {}
-        once = self.timed_layers(time.perf_counter)
-        for _ in range(rounds):
-            for layer, seconds in once().items():
-                found.setdefault(layer, []).append(seconds)
-        return {layer: statistics.median(all_of) for layer, all_of in found.items()}
 
     def timed_layers(self, clock: Callable[[], float]) -> Callable[[], dict[str, float]]:
         """What replays once and says how long each layer took, by name.
