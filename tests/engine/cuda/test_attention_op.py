@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Container, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -26,6 +28,12 @@ from probe.precision import PRECISIONS
 from tests.engine.cuda.attention_op_cases import ATTENTION, LONG, ROTARY
 from tests.engine.cuda.compared import check, table
 from tests.engine.cuda.test_attention import near, tapped
+
+
+def placed(found: Sequence[tuple[Any, ...]], on_host: Container[int]) -> list[Any]:
+    """All on a GPU; on the host, where compiling takes longest, some."""
+    rows = [pytest.param("gpu", *one, marks=pytest.mark.gpu) for one in found]
+    return rows + [pytest.param("host", *one) for at, one in enumerate(found) if at in on_host]
 
 
 @pytest.mark.parametrize(("place", "case", "precision"), table(*ATTENTION))
@@ -74,7 +82,7 @@ def block(folder, queries: int, past: int) -> tuple[Path, dict[str, np.ndarray]]
     """A decoder's block, its queries behind a past."""
     random = np.random.default_rng(11)
     made = onnx.parser.parse_model(BLOCK)
-    angles = np.outer(np.arange(64), 100.0 ** (-np.arange(8) / 8)).astype(np.float32)
+    angles = np.outer(np.arange(256), 100.0 ** (-np.arange(8) / 8)).astype(np.float32)
     stored = {"gain": np.ones(64), "gain_2": np.ones(64), "cosines": np.cos(angles), "sines": np.sin(angles)}
     for name, shape in (
         ("q", (64, 64)),
@@ -95,10 +103,13 @@ def block(folder, queries: int, past: int) -> tuple[Path, dict[str, np.ndarray]]
     return folder / "block.onnx", {**feeds, "places": np.tile(np.arange(past, past + queries), (2, 1))}
 
 
-@pytest.mark.parametrize(("queries", "past"), [(18, 7), (1, 30)])
-@pytest.mark.parametrize("precision", ["fp32", "tf32", "fp16", "bf16"])
-def test_a_decoder_block_runs_on_kernels(backend, tmp_path, precision, queries, past):
+BLOCKS = [(precision, *sizes) for sizes in ((18, 7), (1, 200)) for precision in ("fp32", "tf32", "fp16", "bf16")]
+
+
+@pytest.mark.parametrize(("place", "precision", "queries", "past"), placed(BLOCKS, (1, 2, 4, 7)))
+def test_a_decoder_block_runs_on_kernels(request, tmp_path, place, precision, queries, past):
     """Nothing falls back, nothing depends on who looks, and the numbers are the CPU device's."""
+    backend = request.getfixturevalue(place)
     path, feeds = block(tmp_path, queries, past)
     engine = compile_model(load(path), precision=precision)
     golden = tapped(engine, feeds)
@@ -129,9 +140,10 @@ SKIPPING = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize(("stored", "variant"), SKIPPING, ids=str)
-def test_keys_that_no_query_of_a_block_looks_at_are_not_read(backend, monkeypatch, stored, variant):
+@pytest.mark.parametrize(("place", "stored", "variant"), placed(SKIPPING, (1, 3, 4)))
+def test_keys_that_no_query_of_a_block_looks_at_are_not_read(request, monkeypatch, place, stored, variant):
     """And no bit depends on it, but that 0 times an Inf among their values is not NaN."""
+    backend = request.getfixturevalue(place)
     queue, random = Queue(backend, 23), np.random.default_rng(2)
     q, k, v = (random.standard_normal((1, 2, n, 64), dtype=np.float32) for n in (150, 400, 400))
     past = [random.standard_normal((1, 1, 30, 64), dtype=np.float32) for _ in range(2)]
