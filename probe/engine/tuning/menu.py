@@ -87,21 +87,21 @@ def prepare_menu(
     return Menu(count, layers, kernels, time.monotonic() - begin, tuple(refused))
 
 
-def lifted(engine: Engine, base: Assignment) -> Iterator[Assignment]:
+def lifted(engine: Engine, base: Assignment, seed: int = 0) -> Iterator[Assignment]:
     """``base``, all of FP32, layers in turn, then half of the layers drawn, without end."""
     names = [layer.name for layer in chosen_layers(engine)]
     yield base
     yield Assignment(FP32)
     yield base.keeping(layers=names[::2])
     yield base.keeping(layers=names[1::2])
-    random = Random(0)  # noqa: S311 - no secret
+    random = Random(seed)  # noqa: S311 - no secret
     while True:
         yield base.keeping(layers=[name for name in names if random.random() < 1 / 2])
 
 
-def keeping(engine: Engine, base: Assignment) -> Iterator[Assignment]:
+def keeping(engine: Engine, base: Assignment, seed: int = 0) -> Iterator[Assignment]:
     """``base`` with tensors kept, some of all drawn, without end."""
     tensors = [value.name or "" for layer in engine.layers for value in (*layer.weights, *layer.tensors)]
-    random = Random(0)  # noqa: S311 - no secret
+    random = Random(seed)  # noqa: S311 - no secret
     while True:
         yield base.keeping(tensors=[name for name in tensors if random.random() < _KEPT])
