@@ -122,10 +122,13 @@ def test_a_decoder_block_runs_on_kernels(request, tmp_path, place, precision, qu
         near(taps[name], one, 8 * PRECISIONS[precision].roundoff if precision != "fp32" else 1e-5)
 
 
-def test_kept_operands_are_not_rounded(backend, tmp_path):
+@pytest.mark.parametrize(
+    "keep", [["q_turned", "k_all"], ["q_turned", "attended"], ["Attention(attended)", "q_turned"]], ids=str
+)
+def test_what_is_kept_is_not_rounded(backend, tmp_path, keep):
     """Then attention is computed in FP32, of what is stored low and what is not."""
     path, feeds = block(tmp_path, 18, 7)
-    engine = compile_model(load(path), precision="fp16", keep=["q_turned", "k_all"])
+    engine = compile_model(load(path), precision="fp16", keep=keep)
     golden = tapped(engine, feeds)
     engine.device = device = CudaDevice(engine.network, engine.top_layers, engine.rounding, backend)
     taps = tapped(engine, feeds)

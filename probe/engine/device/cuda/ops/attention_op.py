@@ -81,7 +81,9 @@ def attention(queue: Queue, call: Call) -> list[Tensor | None]:
     past_k, past_v = call.given(_PAST_K), call.given(_PAST_V)
     past = past_k.shape[2] if past_k is not None else 0
     floats = [one for one in (q, k, v, past_k, past_v) if one is not None]
-    common = q.format if all(one.format is q.format for one in floats) and q.format is not None else F32
+    # What is kept is computed in FP32, of whatever is stored: weights as two numbers of 16 bits have 22
+    low = q.format if call.store() is not F32 and all(one.format is q.format for one in floats) else None
+    common = low or F32
     q, k, v = (_by_heads(queue, one, n) for one, n in ((q, heads), (k, groups), (v, groups)))
     q, k, v = (queue.convert(one, common) for one in (q, k, v))
     if past_k is not None and past_v is not None:
