@@ -57,6 +57,7 @@ from tests.engine.cuda import (
     normalised_cases,
     ranked_cases,
     sampled_cases,
+    selected_cases,
     volume_cases,
 )
 from tests.engine.cuda.attention_problem import run, shapes
@@ -70,7 +71,7 @@ TABLES = (
     attention_op_cases.ATTENTION, attention_op_cases.ROTARY, function_cases.FUNCTIONS, more_cases.RECURRENT, more_cases.INDEXED, more_cases.GENERATED, more_cases.QUANTISED,
     volume_cases.VOLUMES, volume_cases.MORE_POOLS, volume_cases.RESIZES,
     ranked_cases.TOP_K, ranked_cases.COMBINED, sampled_cases.SAMPLES, sampled_cases.REGIONS, normalised_cases.NORMALISED, normalised_cases.NOTHING,
-    integer_cases.PRODUCTS_OF_INTEGERS, integer_cases.CONVOLUTIONS_OF_INTEGERS, integer_cases.DYNAMIC,
+    integer_cases.PRODUCTS_OF_INTEGERS, integer_cases.CONVOLUTIONS_OF_INTEGERS, integer_cases.DYNAMIC, selected_cases.SELECTED,
 )  # fmt: skip
 NUMPY = {F32: "float32", F16: "float16", BF16: "bfloat16"}
 PRODUCTS = ("MatMul", "Gemm", "Conv")

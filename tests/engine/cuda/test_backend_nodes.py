@@ -36,12 +36,12 @@ Clip Concat ConstantOfShape Conv ConvInteger ConvTranspose Cos Cosh DepthToSpace
 DynamicQuantizeLinear Elu Equal Erf Exp Expand Flatten Floor Gather GatherElements GatherND Gelu Gemm
 GlobalAveragePool GlobalMaxPool Greater GreaterOrEqual GridSample GroupNormalization HardSigmoid HardSwish Hardmax
 InstanceNormalization IsInf IsNaN LRN LayerNormalization LeakyRelu Less LessOrEqual Log LogSoftmax LpNormalization
-LpPool MatMul MatMulInteger MaxPool Mean MeanVarianceNormalization Mish Mod Mul Neg OneHot Or PRelu Pad QLinearConv
-QLinearMatMul QuantizeLinear RMSNormalization Range Reciprocal ReduceL1 ReduceL2 ReduceLogSum ReduceMax ReduceMean
-ReduceMin ReduceProd ReduceSum ReduceSumSquare Relu Reshape Resize ReverseSequence RoiAlign RotaryEmbedding Round
-Scatter ScatterElements ScatterND Selu Shape Shrink Sigmoid Sign Sin Sinh Size Slice Softmax Softplus Softsign
-SpaceToDepth Split Sqrt Squeeze Sub Sum Swish Tan Tanh TensorScatter ThresholdedRelu Tile TopK Transpose Trilu
-Unsqueeze Upsample Where Xor
+LpPool MatMul MatMulInteger MaxPool Mean MeanVarianceNormalization Mish Mod Mul Neg NonMaxSuppression NonZero OneHot
+Or PRelu Pad QLinearConv QLinearMatMul QuantizeLinear RMSNormalization Range Reciprocal ReduceL1 ReduceL2 ReduceLogSum
+ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare Relu Reshape Resize ReverseSequence RoiAlign
+RotaryEmbedding Round Scatter ScatterElements ScatterND Selu Shape Shrink Sigmoid Sign Sin Sinh Size Slice Softmax
+Softplus Softsign SpaceToDepth Split Sqrt Squeeze Sub Sum Swish Tan Tanh TensorScatter ThresholdedRelu Tile TopK
+Transpose Trilu Unsqueeze Upsample Where Xor
 """.split()
 PARTLY = {
     "BatchNormalization": 2, "CastLike": 48, "CumProd": 7, "CumSum": 7, "EyeLike": 1, "GRU": 1, "Identity": 1, "LSTM": 2, "Max": 1,

@@ -26,15 +26,31 @@ def cumulative(queue: Queue, call: Call) -> list[Tensor | None]:
     if not x.size:
         return [y]
     outer, cols, inner = around(x.shape, axis) if x.shape else (1, 1, 1)
+    options = (call.int("exclusive", 0), call.int("reverse", 0), int(call.node.op_type == "CumProd"))
+    _launch(queue, x, y, (outer, cols, inner), *options)
+    return [y]
+
+
+def added_up(queue: Queue, x: Tensor) -> Tensor:
+    """Of one row: every element with those before it."""
+    assert x.format is not None
+    y = queue.empty(x.shape, x.format)
+    _launch(queue, x, y, (1, x.size, 1), 0, 0, 0)
+    return y
+
+
+def _launch(
+    queue: Queue, x: Tensor, y: Tensor, sizes: tuple[int, int, int], exclusive: int, reverse: int, product: int
+) -> None:
+    outer, cols, inner = sizes
+    assert x.format is not None and y.format is not None
     macros = (
-        ("TX", x.format.name), ("TY", y.format.name), ("TA", x.format.register), ("EXCLUSIVE", call.int("exclusive", 0)),
-        ("REVERSE", call.int("reverse", 0)), ("PRODUCT", int(call.node.op_type == "CumProd")),
+        ("TX", x.format.name), ("TY", y.format.name), ("TA", x.format.register), ("EXCLUSIVE", exclusive), ("REVERSE", reverse), ("PRODUCT", product),
     )  # fmt: skip
     queue.launch(
         Source("scan.cu", "scan_rows", macros), outer * inner, 256, queue.at(x), queue.at(y), ctypes.c_longlong(cols),
         ctypes.c_longlong(inner),
     )  # fmt: skip
-    return [y]
 
 
 SCANS = (Op(("CumSum", "CumProd"), cumulative),)

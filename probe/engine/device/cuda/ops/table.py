@@ -12,6 +12,7 @@ from probe.engine.device.cuda.ops.functions import FUNCTIONS
 from probe.engine.device.cuda.ops.generate import GENERATED
 from probe.engine.device.cuda.ops.indexed import INDEXED
 from probe.engine.device.cuda.ops.integer import INTEGERS
+from probe.engine.device.cuda.ops.losses import LOSSES
 from probe.engine.device.cuda.ops.matmul import PRODUCTS
 from probe.engine.device.cuda.ops.move import MOVES
 from probe.engine.device.cuda.ops.norm import NORMS
@@ -26,6 +27,7 @@ from probe.engine.device.cuda.ops.resize import RESIZES
 from probe.engine.device.cuda.ops.rotary import ROTARY
 from probe.engine.device.cuda.ops.sample import SAMPLES
 from probe.engine.device.cuda.ops.scan import SCANS
+from probe.engine.device.cuda.ops.selected import SELECTED
 from probe.engine.device.cuda.ops.shape import SHAPES
 from probe.engine.device.cuda.ops.softmax import SOFTMAX
 from probe.engine.device.cuda.ops.topk import TOP_K
@@ -33,8 +35,8 @@ from probe.engine.device.cuda.tensors.formats import format_of
 from probe.engine.fusion.kinds import is_standard
 
 _FAMILIES = (
-    MOVES, SOFTMAX, NORMS, REDUCTIONS, EXTREMES, PRODUCTS, CONVOLUTIONS, POOLS, RESIZES, SHAPES, INDEXED, GENERATED, RECURRENT, SCANS, QUANTISED, PADS, ATTENTION, ROTARY, FUNCTIONS,
-    TOP_K, SAMPLES, REGIONS, NORMALISATIONS, INTEGERS,
+    MOVES, SOFTMAX, NORMS, REDUCTIONS, EXTREMES, PRODUCTS, CONVOLUTIONS, POOLS, RESIZES, SHAPES, INDEXED, GENERATED, RECURRENT, SCANS, QUANTISED, PADS, ATTENTION, ROTARY, FUNCTIONS, LOSSES,
+    TOP_K, SAMPLES, REGIONS, NORMALISATIONS, INTEGERS, SELECTED,
 )  # fmt: skip
 OPS: dict[str, Op] = {name: op for family in _FAMILIES for op in family for name in op.names}
 
