@@ -42,6 +42,7 @@ ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare Relu Reshape
 RotaryEmbedding Round Scatter ScatterElements ScatterND Selu Shape Shrink Sigmoid Sign Sin Sinh Size Slice Softmax
 Softplus Softsign SpaceToDepth Split Sqrt Squeeze Sub Sum Swish Tan Tanh TensorScatter ThresholdedRelu Tile TopK
 Transpose Trilu Unsqueeze Upsample Where Xor
+NegativeLogLikelihoodLoss SoftmaxCrossEntropyLoss
 """.split()
 PARTLY = {
     "BatchNormalization": 2, "CastLike": 48, "CumProd": 7, "CumSum": 7, "EyeLike": 1, "GRU": 1, "Identity": 1, "LSTM": 2, "Max": 1,
