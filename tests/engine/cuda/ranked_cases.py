@@ -21,7 +21,7 @@ TIES = _RANDOM.choice(np.array([0.0, -0.0, 1.5, -2.0, 3.0, np.inf, -np.inf], np.
 LONG = _RANDOM.integers(-5000, 5000, 40000).astype(np.float32)
 
 TOP_K = (
-    _top((3, 4), 2), _top((5, 33), 33, largest=0), _top((1, 1), 1), _top((7,), 0), _top((2, 0, 3), 0, axis=1), _top((0, 8), 3), _top((130, 9), 4),
+    _top((3, 4), 2), _top((5, 33), 33, largest=0), _top((1, 1), 1), _top((7,), 0), _top((2, 0, 3), 0, axis=1), _top((130, 9), 4),
     _top((4, 7, 5), 3, axis=1), _top((40, 3, 2), 9, axis=0, largest=0), _top((2, 300), 7), _top((3, 1000), 5, largest=0), _top((2, 1000), 900),
     _top(TIES, 300, "ties"), _top(TIES, 300, "ties", largest=0), _top(np.zeros((2, 9000), np.float32), 20, "equal"), _top(LONG, 100, "long"),
     _top(LONG, 1500, "long", largest=0), _top(LONG, 9000, "long"), _top(LONG.reshape(2, -1), 20000, "long"), _top(LONG.reshape(8, -1), 4096, "long"),

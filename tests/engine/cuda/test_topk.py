@@ -5,6 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from probe import ir
+from probe.engine.device.cuda.ops.call import Call
+from probe.engine.device.cuda.ops.table import OPS
 from probe.engine.device.cuda.ops.topk import Ranking, ranked
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.tensors.formats import BF16, F16, F32, I64
@@ -66,3 +69,11 @@ def test_which_kernels_take_rows(shape, k, launches):
     y, places = queue.empty((shape[0], k), F32), queue.empty((shape[0], k), I64)
     ranked(queue, Ranking(queue.empty(shape, F32), y, places, shape[0], shape[1], k, least=False))
     assert queue.launches == launches
+
+
+def test_no_rows_have_no_best(backend):
+    """ONNX Runtime 1.30 crashes."""
+    node = ir.node("TopK", [ir.Value(name=one) for one in "xk"], {}, outputs=[ir.Value(name=one) for one in "vi"])
+    given = [host_tensor(np.zeros((0, 8), np.float32)), host_tensor(np.array([3]))]
+    made = OPS["TopK"].compute(Queue(backend, 18), Call(node, given, [F32, I64], 18))
+    assert [one.shape for one in made if one is not None] == [(0, 3), (0, 3)]
