@@ -198,6 +198,8 @@ class Timings:
             InputError: it cannot be read, or holds something else.
         """
         timings = cls(fingerprint)
+        if Path(path).exists() and not Path(path).is_file():  # a device may never end
+            raise InputError(f"cannot read the timing cache {path}: it is no file")
         try:
             text = Path(path).read_text(encoding="utf-8")
         except FileNotFoundError:

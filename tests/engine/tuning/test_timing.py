@@ -173,6 +173,12 @@ def test_a_cache_that_is_not_there_is_empty(engine: Engine, tmp_path: Path) -> N
     assert not len(Timings.load(tmp_path / "none.json", fingerprint_of(engine)))
 
 
+def test_a_cache_is_a_file(engine: Engine) -> None:
+    """Reading /dev/full would take all memory there is."""
+    with pytest.raises(InputError, match="it is no file"):
+        Timings.load("/dev/null", fingerprint_of(engine))
+
+
 BAD = ["", "{}", "[]", "null", '{"schema": "probe.run/1"}', '{"schema": "probe.timings/1", "times": 3}', "[" * 10000,
        '{"schema": "probe.timings/1", "times": [{"problem": "p", "tactic": "t", "median_us": NaN, "runs": 1}]}',
        '{"schema": "probe.timings/1", "times": [{"problem": "p", "tactic": "t", "median_us": -1, "runs": 1}]}',
