@@ -10,7 +10,6 @@ are named. Latency: replays of our recorded run, and eager torch in a CUDA graph
 from __future__ import annotations
 
 import argparse
-import time
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ import torch
 
 from probe.engine.build import compile_model
 from probe.engine.device.cuda.device import CudaDevice
+from probe.engine.engine import Engine
 from probe.model import load
 from tests.bench.network_errors import range_rel
 from tests.bench.torch_graph import graph_seconds
@@ -89,17 +89,12 @@ def exported(folder: Path, count: int, length: int) -> tuple[Any, Path, dict[str
     return module, path, {"x": x.numpy()}
 
 
-def seconds_of(engine: Any, feeds: dict[str, np.ndarray], runs: int = 20) -> float:
-    """Of a run with its input on the device; least of the means of 5 rounds."""
-    given = {name: torch.from_numpy(one).cuda() for name, one in feeds.items()}
-    found = []
-    for _ in range(6):
-        begin = time.perf_counter()
-        for _ in range(runs):
-            engine.run(given)
-        torch.cuda.synchronize()
-        found.append((time.perf_counter() - begin) / runs)
-    return min(found[1:])
+def seconds_of(engine: Engine, feeds: dict[str, np.ndarray]) -> tuple[float, int]:
+    """Of a replay, input and output on the device; its launches."""
+    assert isinstance(engine.device, CudaDevice)
+    prepared = engine.device.prepare(engine._feeds(feeds), engine._plans(engine.assignment))
+    prepared.replay()
+    return prepared.time(), prepared.launches
 
 
 def main() -> None:
@@ -124,9 +119,10 @@ def main() -> None:
             theirs = graph_seconds(
                 module.to(dtype), [torch.from_numpy(feeds["x"]).cuda().to(dtype)], feeds["x"].size * 2
             )
+        seconds, launches = seconds_of(ours, feeds)
         print(
             f"{precision}: range_rel {range_rel(actual, expected):.1e} of the CPU device's; {ours.device.fallen or 'no layer fell back'}; "
-            f"{seconds_of(ours, feeds) * 1e6:.0f} us (with input and output), torch {theirs * 1e6:.0f}; {' '.join(kinds)}; {dict(ours.device.queue.apart)}",
+            f"{seconds * 1e6:.0f} us in {launches} launches, torch {theirs * 1e6:.0f}; {' '.join(kinds)}; {dict(ours.device.queue.apart)}",
             flush=True,
         )
         module = module.float()
