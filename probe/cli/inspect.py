@@ -53,9 +53,12 @@ def inspect(
     Example: probe inspect golden --select "conv1" --values 8
     """
     from probe.cli.output import check_json, show
+    from probe.errors import InputError
 
     check_json(json)
     if thing == "ops" or model is not None:
+        if values or select is not None or (fusion, passes, input_shapes) != ("safe", "safe", None):
+            raise InputError("operators are listed whole, from the graph as it is", hint="leave the options out")
         show(_look_at_ops(thing, model), json, verbose=verbose, quiet=quiet)
         return
     compiled = {"fusion": fusion, "passes": passes, "input_shapes": input_shapes}

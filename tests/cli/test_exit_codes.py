@@ -46,6 +46,7 @@ OUTCOMES: dict[str, tuple[tuple[str, ...], int, str, str]] = {
     "bad map": (("diff", "same.npz", "golden.npz", "--map", "notes.txt"), 2, "", "cannot read the map"),
     "bad preset": (("diff", "same.npz", "golden.npz", "--preset", "excel"), 2, "", "excel"),
     "no json folder": (("diff", "same.npz", "golden.npz", "--json", "no/r.json"), 2, "", "folder does not exist"),
+    "some operators": (("inspect", "ops", "--select", "Conv"), 2, "", "operators are listed whole"),
     "nothing selected": (("inspect", "golden.npz", "--select", "nope"), 2, "", "no tensor matches 'nope'"),
     "no arguments": ((), 2, "", "Usage: probe"),
     "unknown command": (("compare",), 2, "", "No such command"),
