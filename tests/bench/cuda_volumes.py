@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -132,7 +133,7 @@ def on_torch(job: Job, dtype: Any, *, last: bool) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--only", default="", help="jobs whose name contains this")
+    parser.add_argument("--only", default="", help="jobs whose name this matches")
     parser.add_argument("--type", default="f16", choices=tuple(_PRODUCTS))
     parser.add_argument("--no-torch", action="store_true")
     parser.add_argument("--first", action="store_true", help="convolutions by the kernels that read channels first")
@@ -145,7 +146,7 @@ def main() -> None:
         conv_nhwc.refusal = lambda *_: "channels first"
     print(f"{given.type:52} {'us':>8} {'TFLOP/s':>7} {'floor':>5} {'torch':>8} {'last':>8}  kernels")
     for job in jobs(stored, tf32=given.type == "tf32"):
-        if given.only not in job.name:
+        if not re.search(given.only, job.name):
             continue
         seconds, moved = measure(backend, job)
         floor = max(moved / _BANDWIDTH, job.operations / _PRODUCTS[given.type])
