@@ -31,6 +31,7 @@ class Case:
             a minus is omitted.
         low: least value of random inputs, for functions that are not defined everywhere.
         special: put infinities, NaN, subnormals and what overflows in FP16 among the values.
+        runtime: an ONNX Runtime that computes it right, where older ones do not.
     """
 
     op: str
@@ -44,6 +45,7 @@ class Case:
     special: bool = False
     scale: float = 2.0
     name: str = ""
+    runtime: str = ""
 
     def __str__(self) -> str:
         shapes = ",".join(
