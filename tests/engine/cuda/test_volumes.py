@@ -183,3 +183,28 @@ def test_a_network_of_volumes(backend, tmp_path, precision, by):
     seen: list[str] = []
     (tapped,) = engine.run(feeds, assignment, tap=lambda t: seen.append(t.name)).values()
     assert np.array_equal(tapped, actual) and len(seen) > 3
+
+
+@pytest.mark.parametrize("place", ["hopper", pytest.param("gpu", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize(
+    ("tactic", "kernel"),
+    [
+        ("mma_64x64", "conv_mma"),
+        ("simt_32x32", "conv_simt"),
+        ("conv_direct", "conv_direct"),
+        ("wgmma_128x64", "matmul_wgmma"),
+    ],
+)
+def test_a_name_is_computed_by_its_kernel(request, tmp_path, place, tactic, kernel):
+    path, feeds = u_net(tmp_path, extent=4, by="ConvTranspose")
+    engine = compile_model(load(path), precision="fp16")
+    (layer,) = [one.name for one in engine.layers if one.weights and one.weights[0].name == "same.w"]
+    (expected,) = engine.run(feeds).values()
+    backend = request.getfixturevalue(place)
+    device = engine.device = CudaDevice(engine.network, engine.top_layers, engine.rounding, backend)
+    device.replays.enabled = False
+    engine.run(feeds)
+    before = device.queue.launches.get(kernel, 0)
+    (actual,) = engine.run(feeds, engine.assignment.with_tactics({layer: tactic})).values()
+    assert device.queue.launches[kernel] - before > (0 if kernel == "matmul_wgmma" else before)
+    assert np.abs(actual - expected).max() <= 4 * UNIT["fp16"] * np.abs(expected).max() and not device.fallen
