@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from probe import ir
 from probe.engine.device.cuda.ops.call import Call
 from probe.engine.device.cuda.ops.table import OPS
 from probe.engine.device.cuda.queue import Queue
-from probe.engine.device.cuda.tensors.formats import F16, F32, I64, Format
+from probe.engine.device.cuda.tensors.formats import F16, F32, I32, I64, U8, Format
 from probe.engine.device.cuda.tensors.tensor import Tensor, host_tensor
 from tests.bench.cuda_kernels import Job, Recorder, copy_bandwidth, measure, torch_seconds
 
@@ -99,6 +100,26 @@ def _torch_aligned(count: int, shape: tuple[int, ...]) -> Any:
     return run
 
 
+def _suppressed(count: int) -> Any:
+    """300 boxes at most of one class, as a detector proposes them; their number is looked at when the job is made ready, not when it is timed."""
+    made = _node("NonMaxSuppression", 5, {})
+    boxes, most = host_tensor(_regions(count, 1, 500)[0][None]), host_tensor(np.array([300]))
+    limits = [host_tensor(np.array([one], np.float32)) for one in (0.5, 0.0)]
+    return lambda queue, x: OPS["NonMaxSuppression"].compute(queue, Call(made, [boxes, x[0], most, *limits], [I64], 18))
+
+
+def _quantised(m: int, n: int, k: int) -> Any:
+    """A linear layer as dynamic quantisation writes it."""
+    quantise, multiply = _node("DynamicQuantizeLinear", 1, {}, outputs=3), _node("MatMulInteger", 4, {})
+    weight = host_tensor(np.random.default_rng(0).integers(-127, 128, (k, n)).astype(np.int8))
+
+    def run(queue: Queue, x: list[Tensor]) -> Any:
+        y, scale, zero = OPS["DynamicQuantizeLinear"].compute(queue, Call(quantise, [x[0]], [U8, F32, U8], 18))
+        return OPS["MatMulInteger"].compute(queue, Call(multiply, [y, weight, zero, None], [I32], 18)), scale
+
+    return run
+
+
 def jobs() -> list[Job]:
     found = []
     for fmt in (F32, F16):
@@ -117,6 +138,13 @@ def jobs() -> list[Job]:
                 torch=_torch_aligned(count, (n, c, size, size)))
             for count, n, c, size in ((1000, 2, 256, 50), (512, 1, 256, 100))
         ]  # fmt: skip
+        if fmt is F32:
+            found += [
+                Job(f"NonMaxSuppression of {count}", fmt, _suppressed(count), ((1, 1, count),), 600) for count in (1000, 8400)
+            ]  # fmt: skip
+            found += [
+                Job(f"quantised {m} x {n} x {k}", fmt, _quantised(m, n, k), ((m, k),), m * n) for m, n, k in ((1024, 768, 3072), (128, 768, 768))
+            ]  # fmt: skip
         found += [
             Job(f"ScatterND add {updates} in {rows}, {width}", fmt, _added(rows, updates, fmt), ((rows, width), (updates, width)), rows * width,
                 torch=_torch_added(rows, updates))
@@ -128,13 +156,15 @@ def jobs() -> list[Job]:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--only", default="", help="jobs whose name contains this")
-    only = parser.parse_args().only
+    parser.add_argument("--alone", action="store_true", help="without torch")
+    given = parser.parse_args()
+    only = given.only
     backend = Recorder()
     bandwidth = copy_bandwidth(backend)
-    try:
-        import torch
-    except ImportError:
-        torch = None
+    torch = None
+    if not given.alone:
+        with suppress(ImportError):
+            import torch
     print(f"{backend.name} {backend.arch}: copy {bandwidth / 1e12:.2f} TB/s")
     print(f"{'job':38} {'type':5} {'us':>9} {'of floor':>8} {'torch us':>9}")
     for job in (one for one in jobs() if only in one.name):
