@@ -12,7 +12,7 @@ from probe.engine.device.cuda.device import CudaDevice
 from probe.engine.device.cuda.errors import Unsupported
 from probe.engine.device.cuda.layers.attention_run import AttentionRun
 from probe.engine.device.cuda.layers.layer_run import LayerRun
-from probe.engine.device.cuda.ops import attention
+from probe.engine.device.cuda.ops import attention, attention_simt
 from probe.engine.device.cuda.ops.attention_simt import Warps
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.tensors.formats import F32
@@ -108,19 +108,25 @@ def test_few_queries(gpu, variant):
 
 
 @pytest.mark.parametrize(
-    ("problem", "entry"),
-    [((1, 12, 256, 256, 64, 1), "attention_simt_split"), ((1, 12, 257, 257, 64, 1), None), ((1, 12, 10, 256, 64, 1), None), ((8, 12, 128, 128, 64, 1), "attention_simt")],
+    ("problem", "chosen"),
+    [
+        ((1, 12, 256, 256, 64, 1), Warps(2, split=4, apart=True)), ((2, 12, 256, 256, 64, 1), Warps(2, split=4)), ((8, 12, 128, 128, 64, 1), Warps(2, split=2)),
+        ((4, 12, 128, 128, 64, 1), Warps(2, split=2, apart=True)), ((16, 12, 197, 197, 64, 0), Warps(4)), ((1, 12, 512, 512, 64, 1), None),
+        ((1, 12, 1024, 1024, 64, 1), None), ((1, 16, 1024, 1024, 64, 1), Warps(2)), ((1, 12, 10, 256, 64, 1), None), ((1, 12, 256, 256, 128, 1), None),
+    ],
 )  # fmt: skip
-def test_who_takes_few_queries(problem: Problem, entry):
-    backend = NullBackend()
-    queue = Queue(backend, 18)
+def test_what_is_chosen(monkeypatch, problem: Problem, chosen):
+    """Warps share queries where all blocks have room at once; values lie apart where they then still have."""
+    queue = Queue(NullBackend(), 18)
     x = [queue.empty(one, F32) for one in shapes(problem)]
-    if entry is None:
+    launched = []
+    monkeypatch.setattr(attention_simt, "launch", lambda *given, **_: launched.append(given[-1]))
+    if chosen is None:
         with pytest.raises(Unsupported, match="few queries"):
             run(queue, x, problem)
-        return
-    run(queue, x, problem)
-    assert [source.entry for source, _ in backend.launched] == [entry]
+    else:
+        run(queue, x, problem)
+        assert launched == [chosen]
 
 
 @pytest.mark.parametrize(

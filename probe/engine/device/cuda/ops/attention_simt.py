@@ -22,7 +22,7 @@ _TILE = 64  # keys
 _LONG = 1024  # queries and keys
 _SHARED = 228 << 10  # bytes of a multiprocessor; 1024 more a block than it asks for
 _SPLIT = 4  # warps that share queries
-_FEW, _MANY, _ALL_BUSY, _MOST = 4, 16, 30, 8  # warps a multiprocessor; the last: of 32 queries at once
+_FEW, _SOME, _MANY, _ALL_BUSY, _MOST = 4, 7, 16, 30, 8  # warps a multiprocessor; the last: of 32 queries at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +59,11 @@ class Warps:
         tiles = self.split * (1 + self.apart) if self.split > 1 else 2
         return ((self.queries + tiles * _TILE) * row + self.queries * self.split * (_TILE + 4)) * 4
 
+    def blocks(self, row: int) -> int:
+        """Of a multiprocessor, at least, by the shared memory that they need."""
+        shared = _SHARED // (self.shared_bytes(row) + 1024)
+        return max(min(shared, _MOST // (self.warps * self.split)), 1) if self.rows > _ROWS else shared
+
 
 def choose_warps(laid: Laid, multiprocessors: int) -> Warps:
     """Warps of a block.
@@ -68,15 +73,28 @@ def choose_warps(laid: Laid, multiprocessors: int) -> Warps:
     """
     queries, keys, *_ = laid.sizes
     warps = math.prod(laid.batch) * math.ceil(queries / _ROWS)
-    if queries >= _ROWS and _TILE < keys <= _TILE * _SPLIT and warps < _FEW * multiprocessors:
-        return Warps(1, split=2 if keys <= 2 * _TILE else _SPLIT)
-    if queries < _ROWS or warps < _FEW * multiprocessors:
+    shared = _sharing(laid, multiprocessors)
+    if shared is not None:
+        return shared
+    few = _FEW if keys <= _TILE * _SPLIT else _SOME
+    if queries < _ROWS or warps < few * multiprocessors:
         raise Unsupported(f"few queries in FP32: {queries}")
     if min(queries, keys) >= _LONG and warps >= _ALL_BUSY * multiprocessors and laid.elements <= _TILE:
         return Warps(
             4, 2 * _ROWS
         )  # 497 us in place of 551 for 4 x 16 heads x 1024 x 1024 x 64, 117 in place of 99 for 16 x 12 x 197 x 197 x 64
     return Warps(4 if warps >= _MANY * multiprocessors else 2)
+
+
+def _sharing(laid: Laid, multiprocessors: int) -> Warps | None:
+    """Warps that share queries, where all blocks have room at once; values apart, where they then still have."""
+    queries, keys, *_ = laid.sizes
+    if queries < _ROWS or not _TILE < keys <= _TILE * _SPLIT or laid.elements > _TILE:
+        return None
+    split = 2 if keys <= 2 * _TILE else _SPLIT
+    blocks = math.prod(laid.batch) * math.ceil(queries / (2 * _ROWS))
+    tried = (Warps(2, split=split, apart=apart) for apart in (True, False))
+    return next((one for one in tried if blocks <= one.blocks(_TILE + 4) * multiprocessors), None)
 
 
 def launch(queue: Queue, laid: Laid, around: Around, kept: Sequence[Tensor], variant: Warps, *, once: bool) -> None:
@@ -89,12 +107,7 @@ def launch(queue: Queue, laid: Laid, around: Around, kept: Sequence[Tensor], var
     (queries, keys, depth, width), (*read, y) = laid.sizes, laid.operands
     depth, width = -(-depth // 16) * 16, -(-width // 64) * 64
     assert y.format and read[0].format
-    shared = variant.shared_bytes(max(depth, width) + 4)
-    blocks = (
-        max(min(_SHARED // (shared + 1024), _MOST // (variant.warps * variant.split)), 1)
-        if variant.rows > _ROWS
-        else _SHARED // (shared + 1024)
-    )
+    row = max(depth, width) + 4
     splits = variant.split > 1
     assert not splits or keys <= _TILE * variant.split
     own = (
@@ -103,12 +116,12 @@ def launch(queue: Queue, laid: Laid, around: Around, kept: Sequence[Tensor], var
         else (("TWICE", int(not once)),)
     )
     macros = (
-        ("TY", y.format.name), ("DEPTH", depth), ("WIDTH", width), ("ACROSS", 256 // variant.rows), ("QUERY_WARPS", variant.warps), ("BLOCKS", blocks), *own, *around.macros,
+        ("TY", y.format.name), ("DEPTH", depth), ("WIDTH", width), ("ACROSS", 256 // variant.rows), ("QUERY_WARPS", variant.warps), ("BLOCKS", variant.blocks(row)), *own, *around.macros,
     )  # fmt: skip
     file, entry = (SPLIT_FILE, "attention_simt_split") if splits else (FILE, "attention_simt")
     text = text_of(around, read[0].format.name, even=keys % 2 == 0, file=file)
     queue.launch(
         Source(file, entry, macros, text, contract=False), math.prod(laid.batch) * math.ceil(queries / variant.queries),
         32 * variant.warps * variant.split, *map(queue.at, laid.operands), *laid.beside, *map(queue.at, kept), laid.problem,
-        shared_bytes=shared,
+        shared_bytes=variant.shared_bytes(row),
     )  # fmt: skip

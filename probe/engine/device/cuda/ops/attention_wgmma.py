@@ -188,10 +188,10 @@ def choose_groups(laid: Laid, multiprocessors: int, *, wide: bool, masked: bool 
         several = blocks > multiprocessors * held.blocks and tall % 2 == 0  # rounds of blocks
         fits = not wide and not tf32 and (not masked or held.blocks == 2)  # registers do
         return replace(held, turns=2) if several and fits and keys > 2 * _ROWS else held
+    if tf32:
+        return Groups(2, 64, holds=narrow) if keys > 2 * _ROWS and 3 * blocks >= 2 * multiprocessors else None
     if keys < _LONG or blocks < multiprocessors:
         return None
-    if tf32:
-        return Groups(2, 64, holds=narrow)
     return Groups(3 if narrow and not wide else 2, 64, holds=narrow == wide)  # as registers allow
 
 
