@@ -134,3 +134,11 @@ def test_every_report_is_in_the_list() -> None:
     )
     kinds = {re.sub(r"^\d{4}-\d\d-\d\d-", "", path.stem) for path in (ROOT / "reports").glob("2*.md")}
     assert kinds <= listed, kinds - listed
+
+
+def test_every_kernel_has_its_row() -> None:
+    text = (ROOT / "kernels/README.md").read_text(encoding="utf-8")
+    named = {
+        name for row in re.findall(r"^\| (`[^|]+) \|", text, re.MULTILINE) for name in re.findall(r"`(\w+\.cuh?)`", row)
+    }
+    assert {path.name for path in (ROOT / "kernels").glob("*.cu")} <= named
