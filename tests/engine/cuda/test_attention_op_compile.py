@@ -1,4 +1,4 @@
-"""The kernels that Attention has for itself, for every architecture, within registers and without spilling."""
+"""The kernels that Attention has for itself, within registers and without spilling."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ def sources() -> list[Source]:
 
 @pytest.mark.parametrize(
     "arch",
-    ["sm_90a", *(pytest.param(one, marks=pytest.mark.slow) for one in ("sm_80", "sm_86", "sm_89", "sm_100", "sm_120"))],
+    ["sm_90a", *(pytest.param(one, marks=pytest.mark.slow) for one in ("sm_80", "sm_120"))],
 )
 def test_they_are_within_their_budgets(arch):
     found = [
         one
         for name in BUDGETS
-        for one in [one for one in sources() if one.entry == name][:: 2 if arch == "sm_90a" else 4]
+        for one in [one for one in sources() if one.entry == name][:: 3 if arch == "sm_90a" else 6]
     ]
     assert {one.entry for one in sources()} == set(BUDGETS)
     for source in found:
