@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -58,6 +59,18 @@ class TestDump:
         for recording in made.values():
             np.testing.assert_array_equal(recording["image"], IMAGE)
             np.testing.assert_array_equal(recording["logits"], made["arrays"]["logits"])
+
+    def test_an_array_needs_the_name_of_its_input(self, folder: Path, tmp_path: Path) -> None:
+        model: Any = folder / "model.onnx"
+        nameless: Any = IMAGE
+        for call in (
+            lambda: probe.dump(model, tmp_path / "new", inputs=nameless),
+            lambda: probe.run(model, inputs=nameless),
+            lambda: probe.compile(model)(nameless),
+        ):
+            with pytest.raises(probe.InputError, match="by name, not as ndarray") as refused:
+                call()
+            assert refused.value.hint == 'such as {"image": array}'
 
     def test_selects(self, folder: Path, tmp_path: Path) -> None:
         made = probe.dump(folder / "model.onnx", tmp_path / "out.npz", select=r"^logits$|Softmax")

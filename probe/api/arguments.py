@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from probe.errors import InputError
 from probe.results.diff import Criterion
@@ -89,11 +89,11 @@ def input_sets(
         from probe.debug.goldens import inputs_of_golden
 
         inputs = inputs_of_golden(golden) or None
-    if isinstance(inputs, Mapping):
+    if isinstance(inputs, Mapping) or hasattr(inputs, "__array__"):  # an array without its name is refused there
         from probe.model.inputs import check_feeds
 
         notes: list[str] = []
-        return [InputSet("arrays", check_feeds(model, inputs, notes=notes), "arrays in memory")], notes
+        return [InputSet("arrays", check_feeds(model, cast(Any, inputs), notes=notes), "arrays in memory")], notes
     paths = [inputs] if isinstance(inputs, (str, Path)) else inputs or []
     return collect_inputs(model, paths, shapes=shapes, seed=seed, ranges=ranges)
 

@@ -249,7 +249,7 @@ class Engine:
         return self._feeds(inputs)
 
     def _feeds(self, inputs: Mapping[str, Any]) -> Mapping[str, Array]:
-        return check_feeds(self.network.model, {name: np.asarray(value) for name, value in inputs.items()})
+        return check_feeds(self.network.model, inputs)
 
     def evaluate(
         self,

@@ -28,7 +28,7 @@ class Context:
 
     def __call__(self, inputs: Mapping[str, Any]) -> dict[str, Array]:
         """Graph outputs by name. As ``Engine.run``, which gives the same bits."""
-        return self._run(check_feeds(self._model, {name: np.asarray(value) for name, value in inputs.items()}))
+        return self._run(check_feeds(self._model, inputs))
 
     def on_device(self, inputs: Mapping[str, Any], out: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Graph outputs where they are computed, the same bits.

@@ -107,10 +107,13 @@ def check_feeds(model: Model, feeds: Mapping[str, Array], *, notes: list[str] | 
     floats are cast within their kind. A cast that changes no value is silent, one that rounds floats is stated in ``notes``.
 
     Raises:
-        InputError: a name missing or unknown, another rank, another fixed extent, one symbol with two sizes, another kind of type, or a
-            cast that would overflow.
+        InputError: arrays without names, a name missing or unknown, another rank, another fixed extent, one symbol with two sizes, another
+            kind of type, or a cast that would overflow.
     """
     ports = {port.name: port for port in model.inputs}
+    if not isinstance(feeds, Mapping):
+        example = f'{{"{next(iter(ports), "x")}": array}}'
+        raise InputError(f"inputs are given by name, not as {type(feeds).__name__}", hint=f"such as {example}")
     grouped = _grouped(model, ports, feeds)
     missing = [name for name, port in ports.items() if name not in grouped and not _may_be_absent(port)]
     if missing:
