@@ -35,3 +35,22 @@ NOTHING = (
     *(Case(op, {"x": (3, 5)}, {"noop_with_empty_axes": 1}, ulps=2, low=0.1 if "Log" in op else None, name=f"{op}_no_axis", runtime="1.30") for op in _REDUCTIONS),
     Case("ReduceSum", {"x": (3, 0), "axes": _axes(0)}, name="ReduceSum_empty"), Case("ReduceSum", {"x": (0,)}, name="ReduceSum_all_of_nothing"),
 )  # fmt: skip
+_RANDOM = np.random.default_rng(3)
+
+
+def _integers(op: str, x: np.ndarray, axes: tuple[int, ...], keep: int = 1) -> Case:
+    own = f"{op}_{x.dtype}_{'x'.join(map(str, x.shape))}_{axes}".replace(" ", "")
+    return Case(op, {"x": x, "axes": _axes(*axes)}, {"keepdims": keep}, opset=20, name=own)
+
+
+# numbers that ONNX Runtime does not round on the way
+INTEGERS = (
+    *(
+        _integers(op, _RANDOM.integers(-(1 << 20), 1 << 20, (3, 7, 150)), axes, keep)
+        for op in ("ReduceSum", "ReduceMax", "ReduceMin") for axes, keep in (((2,), 0), ((1,), 1), ((0, 2), 1))
+    ),
+    _integers("ReduceProd", _RANDOM.choice([-1, 1, 1, 3], (4, 20)), (1,)), _integers("ReduceProd", _RANDOM.choice([-2, 1, 3], (9, 5)), (0,)),
+    _integers("ReduceSum", _RANDOM.integers(-(1 << 20), 1 << 20, (5, 40)).astype(np.int32), (0,)), _integers("ReduceProd", _RANDOM.choice([-1, 1, 2], (5, 9)).astype(np.int32), (1,)),
+    _integers("ReduceMax", _RANDOM.integers(0, 256, (5, 400)).astype(np.uint8), (1,)), _integers("ReduceMin", _RANDOM.integers(-128, 128, (2, 3, 40)).astype(np.int8), (1,)),
+    _integers("ReduceSum", np.zeros((2, 0), np.int64), (1,)), _integers("ReduceProd", np.zeros((2, 0), np.int64), (1,)),
+)  # fmt: skip

@@ -35,6 +35,8 @@ from probe.engine.device.cuda.ops.attention_simt import Warps
 from probe.engine.device.cuda.ops.attention_wgmma import Groups, Held
 from probe.engine.device.cuda.ops.matmul import product
 from probe.engine.device.cuda.ops.product import Matrices
+from probe.engine.device.cuda.ops.reduce import reduced
+from probe.engine.device.cuda.ops.topk import Ranking, ranked
 from probe.engine.device.cuda.ops.wgmma import ARCH
 from probe.engine.device.cuda.ops.wgmma_tactics import TACTICS, Tactic, cycles
 from probe.engine.device.cuda.queue import Queue
@@ -42,7 +44,7 @@ from probe.engine.device.cuda.sums.agreement import Agreements
 from probe.engine.device.cuda.sums.counts import Counts
 from probe.engine.device.cuda.sums.pairs import Pairs
 from probe.engine.device.cuda.tensors.channels_last import channels_last, dense_when_asked
-from probe.engine.device.cuda.tensors.formats import BF16, F16, F32
+from probe.engine.device.cuda.tensors.formats import BF16, F16, F32, I64
 from probe.engine.device.cuda.tensors.tensor import host_tensor
 from probe.engine.device.pairs import Agreement, Measure, Rows
 from probe.model import load
@@ -70,7 +72,7 @@ TABLES = (
     cases.POINTWISE[:12], cases.SOFTMAX, cases.NORMS, cases.REDUCTIONS, cases.MOVES, cases.PRODUCTS, cases.CONVOLUTIONS, cases.POOLS,
     attention_op_cases.ATTENTION, attention_op_cases.ROTARY, function_cases.FUNCTIONS, more_cases.RECURRENT, more_cases.INDEXED, more_cases.GENERATED, more_cases.QUANTISED,
     volume_cases.VOLUMES, volume_cases.MORE_POOLS, volume_cases.RESIZES,
-    ranked_cases.TOP_K, ranked_cases.COMBINED, sampled_cases.SAMPLES, sampled_cases.REGIONS, normalised_cases.NORMALISED, normalised_cases.NOTHING,
+    ranked_cases.TOP_K, ranked_cases.COMBINED, sampled_cases.SAMPLES, sampled_cases.REGIONS, normalised_cases.NORMALISED, normalised_cases.NOTHING, normalised_cases.INTEGERS,
     integer_cases.PRODUCTS_OF_INTEGERS, integer_cases.CONVOLUTIONS_OF_INTEGERS, integer_cases.DYNAMIC, selected_cases.SELECTED,
 )  # fmt: skip
 NUMPY = {F32: "float32", F16: "float16", BF16: "bfloat16"}
@@ -135,6 +137,10 @@ def programs() -> Iterator[Program]:
         kind = f"{one} tf32"
         yield Program(kind, "tf32", lambda backend, _, v=one: _attention(backend, v, rounds=False, tf32=True))
     for stored in (F32, F16):
+    for kind in ("TopK", "ReduceMax"):
+        yield Program(
+            f"{kind} of integers", f"{kind} of integers", lambda backend, _, one=kind: _integers(backend, one)
+        )
         kind = f"groups of channels {stored.name}"
         yield Program(kind, kind, lambda backend, _, one=stored: _norm_channels(backend, one))
     for stored in (F32, F16, BF16):
@@ -190,6 +196,17 @@ def _norm_channels(backend: Any, stored: Any) -> object:
 
 
 def _pairs(backend: Any, stored: Any, rows: Rows | None) -> object:
+def _integers(backend: Any, op: str) -> object:
+    """What networks have on the host where it is the same in every run."""
+    queue, x = Queue(backend, 18), host_tensor(np.random.default_rng(0).integers(-(1 << 40), 1 << 40, (3, 5000)))
+    if op == "ReduceMax":
+        return [reduced(queue, x, [axis], "MAX", I64).array(backend) for axis in (0, 1)]
+    for k in (200, 5000):
+        y, places = queue.empty((3, k), I64), queue.empty((3, k), I64)
+        ranked(queue, Ranking(x, y, places, 3, 5000, k, least=False))
+    return places.array(backend)
+
+
     queue, random = Queue(backend, 18), np.random.default_rng(0)
     golden, actual = (host_tensor(random.standard_normal((4, 2, 555), dtype=np.float32)) for _ in range(2))
     pair = queue.convert(actual, stored), golden

@@ -29,6 +29,8 @@ _OPS = {
 _SECOND = {"L1": "SUM", "SUM_SQUARE": "SUM"}
 # of no element at all, as ONNX Runtime says: 0 where nothing else is said, even of a mean
 _OF_NOTHING = {"MAX": -math.inf, "MIN": math.inf, "PROD": 1.0, "LOG_SUM": -math.inf, "LOG_SUM_EXP": -math.inf}
+_OF_INTEGERS = ("SUM", "PROD", "MAX", "MIN")
+_INTEGER_THREADS = 128
 _BLOCKS = 4  # a multiprocessor, that reducing columns aims for
 _SHORTEST = 64  # elements of a column worth a block of their own
 _PART = 1 << 14  # elements that a block reduces when rows are few and long
@@ -37,8 +39,8 @@ _PART = 1 << 14  # elements that a block reduces when rows are few and long
 def reduce(queue: Queue, call: Call) -> list[Tensor | None]:
     x = call.data(0)
     assert x.format is not None
-    if not x.format.is_float:
-        raise Unsupported(f"{call.node.op_type} of integers")
+    if not x.format.is_float and (x.format.register == "bool" or _OPS[call.node.op_type] not in _OF_INTEGERS):
+        raise Unsupported(f"{call.node.op_type} of {x.format.name}")
     axes = call.ints("axes")
     if axes is None:
         axes = call.numbers(1, queue)
@@ -61,9 +63,11 @@ def reduced(queue: Queue, x: Tensor, axes: Sequence[int], op: str, format: Forma
     """``x`` reduced over ``axes``, which are gone from the shape."""
     shape = tuple(extent for axis, extent in enumerate(x.shape) if axis not in axes)
     if not x.size:
-        y = queue.empty(shape, format)
+        y, value = queue.empty(shape, format), _OF_NOTHING.get(op, 0.0)
+        if y.size and not format.is_float and math.isinf(value):
+            raise Unsupported("the largest of no integers")
         if y.size:
-            filled(queue, y, _OF_NOTHING.get(op, 0.0))
+            filled(queue, y, value)
         return y
     if list(axes) == [2, 3] and has_channels_last(x):
         x, axes = channels_last(queue, x), (1, 2)
@@ -88,11 +92,27 @@ def reduced(queue: Queue, x: Tensor, axes: Sequence[int], op: str, format: Forma
     at = flags.index(True)
     outer, cols, inner = math.prod(extents[:at]), extents[at], math.prod(extents[at + 1 :])
     y = queue.empty(shape, format)
-    if inner > 1:
+    if not format.is_float:
+        _integers(queue, x, y, op, (outer, cols, inner))
+    elif inner > 1:
         _columns(queue, x, y, op, (outer, cols, inner))
     else:
         _rows(queue, x, y, op, (outer, cols))
     return y
+
+
+def _integers(queue: Queue, x: Tensor, y: Tensor, op: str, sizes: tuple[int, int, int]) -> None:
+    outer, cols, inner = sizes
+    assert x.format is not None
+    macros = (("T", x.format.name), ("OP", op))
+    if inner == 1:
+        source = Source("reduce_integers.cu", "reduce_integer_rows", (*macros, ("ENTRY_ROWS", 1)))
+        queue.launch(source, outer, _INTEGER_THREADS, queue.at(x), queue.at(y), ctypes.c_longlong(cols))
+        return
+    source = Source("reduce_integers.cu", "reduce_integer_columns", (*macros, ("ENTRY_COLUMNS", 1)))
+    numbers = (ctypes.c_longlong(one) for one in (outer * inner, cols, inner))
+    blocks = math.ceil(outer * inner / _INTEGER_THREADS)
+    queue.launch(source, blocks, _INTEGER_THREADS, queue.at(x), queue.at(y), *numbers)
 
 
 def _columns(queue: Queue, x: Tensor, y: Tensor, op: str, sizes: tuple[int, int, int]) -> None:
