@@ -6,10 +6,12 @@
 //   attention_wgmma ONLINE 0   the keys are walked over twice: for the largest score and the sum of a row, then for w v; products of one tile are
 //                              under way beside the exponentials of another
 //   attention_wgmma ONLINE 1   once: sums so far are scaled whenever a larger score comes                            nothing rounds w, no steps after
+//   attention_wgmma SETS 1     one set of scores in registers, not two: w v of a tile runs beside the exponentials of the next, whose scores were asked
+//                              for before. More groups have room, and are under way beside one another                       heads of 128
 //   attention_wgmma TF32 1     the copying group's other warps transpose values where they lie: products of floats read tiles along k alone; ONLINE 0
 // One warp copies tiles of BK keys or values, STAGES under way; CONSUMERS groups of four warps compute, each its own 64 queries. Where steps come
 // before the products, the groups do them to queries, the copying group's other warps to keys. The order of every sum is fixed.
-// NVRTC defines: TAB, TY, DEPTH, WIDTH (64 or 128), CONSUMERS, BK (64 or 128), STAGES, ONLINE, HOLD_QUERIES (1: in registers), PLAIN_AFTER, BEFORE_Q, BEFORE_K as attention.cu, WIDE 1
+// NVRTC defines: TAB, TY, DEPTH, WIDTH (64 or 128), CONSUMERS, BK (64 or 128), STAGES, ONLINE, HOLD_QUERIES (1: in registers), SETS, IN_TURN (SETS 1: groups ask for products in turn), PLAIN_AFTER, BEFORE_Q, BEFORE_K as attention.cu, WIDE 1
 // where nothing rounds w: it is multiplied as the sum of two TAB; TF32 1 where TAB is float: maps round what has no steps before.
 #include "attention_wgmma.cuh"
 
@@ -58,8 +60,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) attention_wgmma(
     const __grid_constant__ TensorMap q_map, const __grid_constant__ TensorMap k_map, const __grid_constant__ TensorMap v_map, TY* __restrict__ y,
     BESIDE_PARAMETERS const __grid_constant__ Attention p) {
     SWIZZLED_SHARED(shared);
-    __shared__ Barrier barriers[3 * STAGES + 1];
+    __shared__ Barrier barriers[3 * STAGES + 1 + CONSUMERS];
     BarrierAt full = barrier_of(barriers), empty = barrier_at(full, STAGES), changed = barrier_at(full, 2 * STAGES), begun = barrier_at(full, 3 * STAGES);
+    [[maybe_unused]] BarrierAt turns = barrier_at(begun, 1);
     static_assert(!TF32 || (!ONLINE && DEPTH == WIDTH && BK % 32 == 0), "tiles of values are as large as those of keys");
     Shared queries = shared_of(shared), ring = queries + CONSUMERS * QUERY_BYTES;
     int group = of_warp(threadIdx.x / 128), thread = threadIdx.x % 128;
@@ -72,6 +75,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) attention_wgmma(
             barrier_make(barrier_at(changed, s), TF32 ? UNITS : HELPERS);
         }
         barrier_make(begun, 1);
+        if (IN_TURN)
+            for (int g = 0; g < CONSUMERS; ++g) barrier_make(barrier_at(turns, g), 4);  // a warp each: none misses a turn
         barriers_made();
         prefetch_map(&q_map);
         prefetch_map(&k_map);
@@ -245,7 +250,30 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) attention_wgmma(
         bool scales = false;  // some are
         auto weigh = [&](Scores& s, int t, bool last) {
             step(s, beside, t * BK + column, last);
-#if ONLINE
+#if ONLINE && SETS == 1
+            float tops[2] = {highest_of(s, 0, LOWEST), highest_of(s, 1, LOWEST)};  // registers have no room for scores beside their exponentials
+            auto is_far = [&](int half) { return rows[half].exponent(tops[half]) > 12.f || rows[half].top == LOWEST; };
+            scales = __ballot_sync(0xffffffffu, is_far(0) || is_far(1));
+            if (scales)
+#pragma unroll
+                for (int half = 0; half < 2; ++half) {
+                    scale[half] = rows[half].raise(of_row(fmaxf(tops[half], rows[half].top), Larger()));
+                    rows[half].sum *= scale[half];
+                }
+#pragma unroll
+            for (int half = 0; half < 2; ++half) {
+                float added[2] = {0.f, 0.f};
+#pragma unroll
+                for (int j = 0; j < BK / 8; ++j)
+#pragma unroll
+                    for (int e = 0; e < 2; ++e) {
+                        float& one = s[j][half * 2 + e];
+                        one = two_to(rows[half].exponent(one));
+                        added[e] += one;
+                    }
+                rows[half].sum += added[0] + added[1];
+            }
+#elif ONLINE
             Scores parts;
             float sums_of[2];
             auto take = [&] {
@@ -304,6 +332,14 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) attention_wgmma(
             wgmma_end();
             return now;
         };
+        auto rescale = [&] {
+            if (ONLINE && scales)
+#pragma unroll
+                for (int n = 0; n < WIDTH / 8; ++n)
+#pragma unroll
+                    for (int i = 0; i < 4; ++i) sums[n][i] *= scale[i / 2];
+        };
+#if SETS == 2
         // Beside the exponentials of a tile run the products of the next one's scores and of the weights of the one before.
         int values_at = -1;
         auto turn = [&](Scores& these, Scores& following, int t, bool last) {
@@ -314,11 +350,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) attention_wgmma(
             pin(sums);
             pin(these);  // so that w is not written before
             if (values_at >= 0) release(values_at);
-            if (ONLINE && scales)
-#pragma unroll
-                for (int n = 0; n < WIDTH / 8; ++n)
-#pragma unroll
-                    for (int i = 0; i < 4; ++i) sums[n][i] *= scale[i / 2];
+            rescale();
             pack(w, these);
             values_at = add();
             if (last) return;
@@ -341,6 +373,45 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) attention_wgmma(
         } else {
             turn(s, other, t, true);
         }
+#else
+        int mine = group == 0;
+        auto my_turn = [&] {
+            if (IN_TURN) barrier_wait(barrier_at(turns, group), mine);
+            mine ^= 1;
+        };
+        auto your_turn = [&] {
+            if (IN_TURN && lane == 0) barrier_arrive(barrier_at(turns, group + 1 == CONSUMERS ? 0 : group + 1));
+        };
+        auto turn = [&](int t, bool last) {
+            my_turn();
+            int keys_at = ask(s), values_at = add();
+            your_turn();
+            wgmma_wait<1>();
+            pin(s);
+            release(keys_at);
+            weigh(s, t, last);
+            wgmma_wait<0>();
+            pin(sums);
+            pin(s);  // so that w is not written before
+            release(values_at);
+            rescale();
+            pack(w, s);
+        };
+        my_turn();
+        int begun_at = ask(s);
+        your_turn();
+        wgmma_wait<0>();
+        pin(s);
+        release(begun_at);
+        weigh(s, 0, tiles == 1);
+        pack(w, s);
+        int t = 1;
+        for (; t + 1 < tiles; ++t) turn(t, false);  // the last tile apart: others ask for no end of the keys
+        if (t < tiles) turn(t, true);
+        my_turn();
+        add();
+        your_turn();
+#endif
         wgmma_wait<0>();
         pin(sums);
         if constexpr (ONLINE) {

@@ -113,7 +113,7 @@ def test_every_mixture_of_formats_compiles(made, wide):
 # elements, variant, weights are not rounded
 GROUPS = (
     (64, Groups(2, 64), False), (64, Groups(3, 64), False), (128, Groups(2, 64, holds=True), False), (64, Groups(2, 64, holds=True), True),
-    (128, Groups(2, 64), True), (64, Held(256, 2), False), (64, Held(256), True),
+    (128, Groups(2, 64), True), (128, Groups(3, 64, sets=1), False), (128, Groups(3, 64, sets=1), True), (64, Held(256, 2), False), (64, Held(256), True),
 )  # fmt: skip
 
 

@@ -21,12 +21,13 @@ from tests.engine.cuda.test_attention import engine_of, near, tapped
 from tests.engine.cuda.test_wgmma import HopperOnHost
 
 TWO, THREE, WIDE_TILES, HOLDING = Groups(2, 64), Groups(3, 64), Groups(2, 128), Groups(2, 64, holds=True)
-GROUPS = (TWO, THREE, WIDE_TILES, HOLDING)
+ONE_SET, IN_TURN = Groups(3, 64, sets=1), Groups(2, 128, sets=1, in_turn=True)
+GROUPS = (TWO, THREE, WIDE_TILES, HOLDING, ONE_SET, IN_TURN)
 TAKEN = [name for name, case in CASES.items() if max(case.sizes) <= 128]
 # case, precision, interior, variant
 ON_HOST = (
     ("bert", "bf16", "storage", THREE), ("vit", "fp16", "storage", TWO), ("rows without keys made zero", "fp16", "storage", TWO),
-    ("long", "fp16", "storage", WIDE_TILES), ("where", "fp16", "fp32", HOLDING), ("rows without keys", "bf16", "fp32", WIDE_TILES),
+    ("long", "fp16", "storage", WIDE_TILES), ("where", "fp16", "fp32", HOLDING), ("rows without keys", "bf16", "fp32", ONE_SET),
     ("long", "tf32", "storage", TWO), ("keys scaled first", "tf32", "storage", HOLDING), ("rows without keys made zero", "tf32", "storage", TWO),
 )  # fmt: skip
 
@@ -139,6 +140,20 @@ def error_of(backend, problem: Problem, stored: Format, variant: AnyVariant, *, 
     return float(np.linalg.norm(y - exact) / np.linalg.norm(exact))
 
 
+@pytest.mark.parametrize(
+    ("problem", "groups"),
+    [((8, 16, 2048, 2048, 128, 0), 3), ((4, 16, 1024, 1024, 128, 0), 2), ((1, 16, 4096, 4096, 128, 0), 2), ((8, 16, 4096, 4096, 128, 0), 3)],
+)  # fmt: skip
+def test_groups_by_rounds_of_blocks(problem, groups):
+    """Three of heads of 128 where blocks of 192 queries do not leave more of the last round empty than they save."""
+    backend = NullBackend()
+    backend.arch = ARCH
+    queue = Queue(backend, 18)
+    for rounds in (True, False):
+        run(queue, [queue.empty(one, F16) for one in shapes(problem)], problem, rounds=rounds)
+    assert [launched.block for _, launched in backend.launched] == [128 * (groups + 1)] * 2
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("variant", GROUPS, ids=str)
 @pytest.mark.parametrize("size", [64, 128])
@@ -156,7 +171,7 @@ def test_long_rows_in_tf32(gpu, size, variant):
         assert error_of(gpu, (2, heads, queries, keys, size, at), F32, variant, rounds=True) < 6e-4
 
 
-@pytest.mark.parametrize(("rounds", "variant"), [(True, TWO), (False, THREE)], ids=str)
+@pytest.mark.parametrize(("rounds", "variant"), [(True, TWO), (False, THREE), (False, IN_TURN)], ids=str)
 def test_a_long_row_on_the_host(hopper, rounds, variant):
     assert error_of(hopper, (1, 1, 40, 600, 64, 1), F16, variant, rounds=rounds) < (1.5e-3 if rounds else 3e-4)
 

@@ -25,6 +25,7 @@ _SHARED = 226 << 10  # bytes
 _MOST_STAGES = 8
 
 _HELD, _LONG = 256, 512  # keys
+_THREE = 0.94  # of the time of two groups, for as many queries, take three
 _PART = 32  # keys whose values are transposed together, in TF32
 
 Sizes = tuple[int, int, int, int]
@@ -39,15 +40,20 @@ class Groups:
         groups: warpgroups that compute, each with 64 queries.
         tile: keys that come at once.
         holds: queries in registers; else products read them from shared memory.
+        sets: of scores in registers.
+        in_turn: with one set, groups ask for products in turn.
     """
 
     groups: int
     tile: int
     holds: bool = False
+    sets: int = 2
+    in_turn: bool = False
     may_walk_once = True
 
     def __str__(self) -> str:
-        return f"attention {self.queries}x{self.tile} wgmma{' queries held' * self.holds}"
+        said = ((" queries held", self.holds), (" one set", self.sets == 1), (" in turn", self.in_turn))
+        return f"attention {self.queries}x{self.tile} wgmma" + "".join(text for text, so in said if so)
 
     @property
     def queries(self) -> int:
@@ -192,7 +198,14 @@ def choose_groups(laid: Laid, multiprocessors: int, *, wide: bool, masked: bool 
         return Groups(2, 64, holds=narrow) if keys > 2 * _ROWS and 3 * blocks >= 2 * multiprocessors else None
     if keys < _LONG or blocks < multiprocessors:
         return None
-    return Groups(3 if narrow and not wide else 2, 64, holds=narrow == wide)  # as registers allow
+    if not narrow:
+        two, three = Groups(2, 64, holds=not wide), Groups(3, 64, sets=1)
+        rows = [
+            one.queries * math.ceil(math.prod(laid.batch) * math.ceil(queries / one.queries) / multiprocessors)
+            for one in (two, three)
+        ]
+        return three if _THREE * rows[1] < rows[0] else two
+    return Groups(2 if wide else 3, 64, holds=wide)  # as registers allow
 
 
 def launch(
@@ -212,7 +225,8 @@ def launch(
     around, rounds = _as_copied(around, stored)
     macros = (
         ("TAB", stored.name), ("TY", store.name), ("DEPTH", elements), ("WIDTH", elements), ("CONSUMERS", variant.groups), ("BK", variant.tile),
-        ("STAGES", variant.stages(row)), ("ONLINE", int(once)), ("HOLD_QUERIES", int(variant.holds)), *around.macros, ("WIDE", int(wide)), ("TF32", int(tf32)),
+        ("STAGES", variant.stages(row)), ("ONLINE", int(once)), ("HOLD_QUERIES", int(variant.holds)), ("SETS", variant.sets), ("IN_TURN", int(variant.in_turn)),
+        *around.macros, ("WIDE", int(wide)), ("TF32", int(tf32)),
     )  # fmt: skip
     source = Source(
         FILE, "attention_wgmma", macros, text_of(around, stored.name, even=keys % 2 == 0, file=FILE), contract=False
