@@ -1,8 +1,8 @@
-// y[o, i] = sum, product, largest or smallest of x[o, c, i] over c; integers T, exact modulo their size
+// y[o, i] = sum, product, largest or smallest of x[o, c, i] over c; integers TX, exact modulo their size
 // Tactics:
 //   reduce_integer_rows      a block a row, where inner is 1
 //   reduce_integer_columns   a thread a column: neighbours read neighbours
-// NVRTC defines: T (i64, i32, u8 or i8), OP (one of the names below).
+// NVRTC defines: TX (i64, i32, u8 or i8), OP (one of the names below).
 #include "common.cuh"
 
 #define SUM 0
@@ -11,14 +11,14 @@
 #define MIN 3
 #define THREADS 128
 
-__device__ __forceinline__ T combine(T x, T y) { return OP == SUM ? T(x + y) : OP == PROD ? T(x * y) : OP == MAX ? (x > y ? x : y) : (x < y ? x : y); }
+__device__ __forceinline__ TX combine(TX x, TX y) { return OP == SUM ? TX(x + y) : OP == PROD ? TX(x * y) : OP == MAX ? (x > y ? x : y) : (x < y ? x : y); }
 
 #ifdef ENTRY_ROWS
-extern "C" __global__ void __launch_bounds__(THREADS) reduce_integer_rows(const T* __restrict__ x, T* __restrict__ y, i64 cols) {
+extern "C" __global__ void __launch_bounds__(THREADS) reduce_integer_rows(const TX* __restrict__ x, TX* __restrict__ y, i64 cols) {
     take_turn();
-    __shared__ T parts[THREADS];
+    __shared__ TX parts[THREADS];
     x += blockIdx.x * cols;
-    T own = OP == SUM ? T(0) : OP == PROD ? T(1) : x[0];
+    TX own = OP == SUM ? TX(0) : OP == PROD ? TX(1) : x[0];
     for (i64 c = threadIdx.x; c < cols; c += THREADS) own = combine(own, x[c]);
     parts[threadIdx.x] = own;
     __syncthreads();
@@ -31,12 +31,12 @@ extern "C" __global__ void __launch_bounds__(THREADS) reduce_integer_rows(const 
 #endif
 
 #ifdef ENTRY_COLUMNS
-extern "C" __global__ void __launch_bounds__(THREADS) reduce_integer_columns(const T* __restrict__ x, T* __restrict__ y, i64 columns, i64 cols, i64 inner) {
+extern "C" __global__ void __launch_bounds__(THREADS) reduce_integer_columns(const TX* __restrict__ x, TX* __restrict__ y, i64 columns, i64 cols, i64 inner) {
     take_turn();
     i64 at = (i64)blockIdx.x * THREADS + threadIdx.x;
     if (at >= columns) return;
     x += at / inner * cols * inner + at % inner;
-    T own = x[0];
+    TX own = x[0];
     for (i64 c = 1; c < cols; ++c) own = combine(own, x[c * inner]);
     y[at] = own;
 }

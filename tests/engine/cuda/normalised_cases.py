@@ -25,6 +25,8 @@ NORMALISED = (
     Case("MeanVarianceNormalization", {"x": (3, 5, 6, 7)}, ulps=16, sum_ulps=16), Case("MeanVarianceNormalization", {"x": (3, 5, 8)}, {"axes": [1, 2]}, ulps=16, sum_ulps=16),
     Case("MeanVarianceNormalization", {"x": (3, 5, 8)}, {"axes": [0]}, ulps=16, sum_ulps=16), Case("MeanVarianceNormalization", {"x": np.full((1, 2, 3, 3), 3, np.float32)}, name="MeanVarianceNormalization_equal"),
     *(Case("Hardmax", {"x": (3, 4, 5)}, {"axis": axis}) for axis in (-1, 1, 0)), Case("Hardmax", {"x": (3, 4, 5)}, {"axis": 2}, opset=11), Case("Hardmax", {"x": (3, 4, 5)}, opset=11),
+    Case("Det", {"x": (3, 5, 5)}, ulps=64, sum_ulps=64, scale=1.0), Case("Det", {"x": (1, 1)}), Case("Det", {"x": (2, 3, 2, 2)}, ulps=32, sum_ulps=32),
+    Case("Det", {"x": (40, 40)}, ulps=4096, scale=0.3, name="Det_40"), Case("Det", {"x": np.array([[[0, 2], [3, 0]], [[1, 2], [2, 4]]], np.float32)}, name="Det_turned"),
     Case("Hardmax", {"x": _ODD}, name="Hardmax_odd"), Case("Hardmax", {"x": (2, 0, 3)}, {"axis": 2}), Case("Hardmax", {"x": (2, 1500)}),
 )  # fmt: skip
 _REDUCTIONS = (

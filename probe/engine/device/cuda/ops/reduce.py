@@ -104,7 +104,7 @@ def reduced(queue: Queue, x: Tensor, axes: Sequence[int], op: str, format: Forma
 def _integers(queue: Queue, x: Tensor, y: Tensor, op: str, sizes: tuple[int, int, int]) -> None:
     outer, cols, inner = sizes
     assert x.format is not None
-    macros = (("T", x.format.name), ("OP", op))
+    macros = (("TX", x.format.name), ("OP", op))
     if inner == 1:
         source = Source("reduce_integers.cu", "reduce_integer_rows", (*macros, ("ENTRY_ROWS", 1)))
         queue.launch(source, outer, _INTEGER_THREADS, queue.at(x), queue.at(y), ctypes.c_longlong(cols))

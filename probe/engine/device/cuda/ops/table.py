@@ -7,6 +7,7 @@ from probe.engine.device.cuda.layers.expressions import is_pointwise
 from probe.engine.device.cuda.ops.attention_op import ATTENTION
 from probe.engine.device.cuda.ops.call import Op
 from probe.engine.device.cuda.ops.conv import CONVOLUTIONS
+from probe.engine.device.cuda.ops.determinant import DETERMINANTS
 from probe.engine.device.cuda.ops.extreme import EXTREMES
 from probe.engine.device.cuda.ops.functions import FUNCTIONS
 from probe.engine.device.cuda.ops.generate import GENERATED
@@ -36,7 +37,7 @@ from probe.engine.fusion.kinds import is_standard
 
 _FAMILIES = (
     MOVES, SOFTMAX, NORMS, REDUCTIONS, EXTREMES, PRODUCTS, CONVOLUTIONS, POOLS, RESIZES, SHAPES, INDEXED, GENERATED, RECURRENT, SCANS, QUANTISED, PADS, ATTENTION, ROTARY, FUNCTIONS, LOSSES,
-    TOP_K, SAMPLES, REGIONS, NORMALISATIONS, INTEGERS, SELECTED,
+    TOP_K, SAMPLES, REGIONS, NORMALISATIONS, INTEGERS, SELECTED, DETERMINANTS,
 )  # fmt: skip
 OPS: dict[str, Op] = {name: op for family in _FAMILIES for op in family for name in op.names}
 
