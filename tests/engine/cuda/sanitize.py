@@ -128,19 +128,20 @@ def programs() -> Iterator[Program]:
             saved = lambda folder, one=attended: (folder / "case.onnx", one.save(folder / "case.onnx"))
             yield Program(f"attention {name} {kind}", kind, _network(saved, kind, "safe"))
     for variant, rounds in itertools.product(
-        (Groups(2, 64), Groups(3, 64), Groups(2, 128), Held(208), Held(208, 2), Warps(1), Warps(4), Warps(1, split=4)),
-        (True, False),
-    ):
+        (
+            Groups(2, 64), Groups(3, 64), Groups(2, 128), Groups(3, 64, sets=1), Held(208), Held(208, 2), Warps(1), Warps(4), Warps(1, split=4),
+        ), (True, False),
+    ):  # fmt: skip
         kind = f"{variant} {'storage' if rounds else 'fp32'}"
         yield Program(kind, kind, lambda backend, _, v=variant, r=rounds: _attention(backend, v, r))
     for one in (Held(208), Groups(2, 64, holds=True)):
         kind = f"{one} tf32"
         yield Program(kind, "tf32", lambda backend, _, v=one: _attention(backend, v, rounds=False, tf32=True))
-    for stored in (F32, F16):
     for kind in ("TopK", "ReduceMax"):
         yield Program(
             f"{kind} of integers", f"{kind} of integers", lambda backend, _, one=kind: _integers(backend, one)
         )
+    for stored in (F32, F16):
         kind = f"groups of channels {stored.name}"
         yield Program(kind, kind, lambda backend, _, one=stored: _norm_channels(backend, one))
     for stored in (F32, F16, BF16):
@@ -195,7 +196,6 @@ def _norm_channels(backend: Any, stored: Any) -> object:
     return made(queue, dense_when_asked(queue, channels_last(queue, x)), 3, 21, stored)
 
 
-def _pairs(backend: Any, stored: Any, rows: Rows | None) -> object:
 def _integers(backend: Any, op: str) -> object:
     """What networks have on the host where it is the same in every run."""
     queue, x = Queue(backend, 18), host_tensor(np.random.default_rng(0).integers(-(1 << 40), 1 << 40, (3, 5000)))
@@ -207,6 +207,7 @@ def _integers(backend: Any, op: str) -> object:
     return places.array(backend)
 
 
+def _pairs(backend: Any, stored: Any, rows: Rows | None) -> object:
     queue, random = Queue(backend, 18), np.random.default_rng(0)
     golden, actual = (host_tensor(random.standard_normal((4, 2, 555), dtype=np.float32)) for _ in range(2))
     pair = queue.convert(actual, stored), golden
