@@ -40,3 +40,24 @@ def test_places_that_are_nowhere_read_nothing_else(backend, mode, padding):
         made.append(y.array(backend))
     assert np.array_equal(made[0][..., -1], made[1][..., -1])
     assert made[0].shape == (1, 2, 1, 6)
+
+
+@pytest.mark.parametrize("op", ["GridSample", "RoiAlign"])
+def test_channels_of_one_thread_change_no_bit(backend, monkeypatch, op):
+    """On a machine of one multiprocessor a thread takes eight channels; the last of 19 has three."""
+    random = np.random.default_rng(2)
+    x = host_tensor(random.standard_normal((2, 19, 12, 10), dtype=np.float32))
+    grid, regions = random.uniform(-1.2, 1.2, (2, 40, 30, 2)), random.uniform(0, 9, (60, 4))
+    places = {"GridSample": [grid], "RoiAlign": [regions, random.integers(0, 2, 60)]}[op]
+    inputs = [x, *(host_tensor(one.astype(np.float32) if one.dtype.kind == "f" else one) for one in places)]
+    attributes = {"GridSample": {}, "RoiAlign": {"output_height": 7, "output_width": 7, "sampling_ratio": 2}}[op]
+    node = ir.node(op, [ir.Value(name=f"x{at}") for at in range(len(inputs))], attributes)
+    made, sources = [], set()
+    for multiprocessors in (132, 1):
+        monkeypatch.setattr(backend, "multiprocessors", multiprocessors)
+        queue = Queue(backend, 20)
+        (y,) = OPS[op].compute(queue, Call(node, inputs, [F32], 20))
+        assert y is not None
+        made.append(y.array(backend))
+        sources |= {value for source in queue.sources for name, value in source.defines if name == "CHANNELS"}
+    assert sources == {1, 8} and np.array_equal(*made)
