@@ -315,6 +315,9 @@ class Engine:
         unknown = [name for name in assignment.layers if name not in self._by_name]
         if unknown:
             raise InputError(f"the assignment names a layer that is not there: {unknown[0]!r}")
+        unknown = sorted(assignment.kept - self._tensors)
+        if unknown:
+            raise InputError(f"the assignment keeps a tensor that is not there: {unknown[0]!r}")
         for name, choice in assignment.layers.items():
             reason = tactics.supports(self._by_name[name], choice.precision, choice.tactic)
             if reason or (reason := tactics.tactic_of(choice.tactic).elsewhere(self.device.name)):
@@ -335,6 +338,10 @@ class Engine:
             near = difflib.get_close_matches(name, self._by_name, 1, 0.5)
             raise InputError(f"no layer is called {name!r}", hint=f"did you mean {near[0]!r}?" if near else "")
         return self._by_name[name]
+
+    @cached_property
+    def _tensors(self) -> frozenset[str]:
+        return self.network.names()
 
     @cached_property
     def _makers(self) -> dict[str, Layer]:

@@ -68,6 +68,15 @@ class Network:
         if value.name and value.name != into.name:
             self.fates[value.name] = Fate("equivalent", by, into.name or "")
 
+    def names(self) -> frozenset[str]:
+        """Of its tensors, weights and those in bodies included, and of those of the file that are gone."""
+        found = set(self.fates)
+        for graph in self.graphs():
+            found |= {value.name for value in graph.inputs if value.name}
+            found |= set(graph.initializers)
+            found |= {value.name for node in graph for value in node.outputs if value.name}
+        return frozenset(found)
+
     def fate(self, name: str) -> Fate | None:
         """What became of a tensor; an ``equivalent`` is followed to a tensor that the network still makes."""
         found = self.fates.get(name)

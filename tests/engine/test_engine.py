@@ -157,6 +157,8 @@ def test_what_run_refuses(engine):
         engine({"x": np.ones((2, 5), np.float32)})
     with pytest.raises(InputError, match="not there"):
         engine.run({"x": X}, Assignment(FP32, {"nothing": FP32}))
+    with pytest.raises(InputError, match="keeps a tensor that is not there: 'nope'"):
+        engine.run({"x": X}, engine.assignment.keeping(tensors=["nope"]))
     with pytest.raises(InputError, match="no layer"):
         engine.layer("MatMul")
     with pytest.raises(InputError, match="no data for 'x'"):
