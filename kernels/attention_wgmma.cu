@@ -11,7 +11,7 @@
 //   attention_wgmma TF32 1     the copying group's other warps transpose values where they lie: products of floats read tiles along k alone; ONLINE 0
 // One warp copies tiles of BK keys or values, STAGES under way; CONSUMERS groups of four warps compute, each its own 64 queries. Where steps come
 // before the products, the groups do them to queries, the copying group's other warps to keys. The order of every sum is fixed.
-// NVRTC defines: TAB, TY, DEPTH, WIDTH (64 or 128), CONSUMERS, BK (64 or 128), STAGES, ONLINE, HOLD_QUERIES (1: in registers), SETS, IN_TURN (SETS 1: groups ask for products in turn), PLAIN_AFTER, BEFORE_Q, BEFORE_K as attention.cu, WIDE 1
+// NVRTC defines: TAB, TY, DEPTH, WIDTH (64 or 128), CONSUMERS, BK (64 or 128), STAGES, ONLINE, HOLD_QUERIES (1: in registers), SETS, PLAIN_AFTER, BEFORE_Q, BEFORE_K as attention.cu, WIDE 1
 // where nothing rounds w: it is multiplied as the sum of two TAB; TF32 1 where TAB is float: maps round what has no steps before.
 #include "attention_wgmma.cuh"
 
@@ -60,9 +60,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) attention_wgmma(
     const __grid_constant__ TensorMap q_map, const __grid_constant__ TensorMap k_map, const __grid_constant__ TensorMap v_map, TY* __restrict__ y,
     BESIDE_PARAMETERS const __grid_constant__ Attention p) {
     SWIZZLED_SHARED(shared);
-    __shared__ Barrier barriers[3 * STAGES + 1 + CONSUMERS];
+    __shared__ Barrier barriers[3 * STAGES + 1];
     BarrierAt full = barrier_of(barriers), empty = barrier_at(full, STAGES), changed = barrier_at(full, 2 * STAGES), begun = barrier_at(full, 3 * STAGES);
-    [[maybe_unused]] BarrierAt turns = barrier_at(begun, 1);
     static_assert(!TF32 || (!ONLINE && DEPTH == WIDTH && BK % 32 == 0), "tiles of values are as large as those of keys");
     Shared queries = shared_of(shared), ring = queries + CONSUMERS * QUERY_BYTES;
     int group = of_warp(threadIdx.x / 128), thread = threadIdx.x % 128;
@@ -75,8 +74,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) attention_wgmma(
             barrier_make(barrier_at(changed, s), TF32 ? UNITS : HELPERS);
         }
         barrier_make(begun, 1);
-        if (IN_TURN)
-            for (int g = 0; g < CONSUMERS; ++g) barrier_make(barrier_at(turns, g), 4);  // a warp each: none misses a turn
         barriers_made();
         prefetch_map(&q_map);
         prefetch_map(&k_map);
@@ -374,18 +371,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) attention_wgmma(
             turn(s, other, t, true);
         }
 #else
-        int mine = group == 0;
-        auto my_turn = [&] {
-            if (IN_TURN) barrier_wait(barrier_at(turns, group), mine);
-            mine ^= 1;
-        };
-        auto your_turn = [&] {
-            if (IN_TURN && lane == 0) barrier_arrive(barrier_at(turns, group + 1 == CONSUMERS ? 0 : group + 1));
-        };
         auto turn = [&](int t, bool last) {
-            my_turn();
             int keys_at = ask(s), values_at = add();
-            your_turn();
             wgmma_wait<1>();
             pin(s);
             release(keys_at);
@@ -397,9 +384,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) attention_wgmma(
             rescale();
             pack(w, s);
         };
-        my_turn();
         int begun_at = ask(s);
-        your_turn();
         wgmma_wait<0>();
         pin(s);
         release(begun_at);
@@ -408,9 +393,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) attention_wgmma(
         int t = 1;
         for (; t + 1 < tiles; ++t) turn(t, false);  // the last tile apart: others ask for no end of the keys
         if (t < tiles) turn(t, true);
-        my_turn();
         add();
-        your_turn();
 #endif
         wgmma_wait<0>();
         pin(sums);

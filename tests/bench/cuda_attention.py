@@ -78,7 +78,7 @@ def variants(problem: Problem, stored: Format, *, tf32: bool) -> Iterator[AnyVar
 
 
 def named(text: str, keys: int) -> AnyVariant:
-    """``3x128``: warpgroups and tile, ``3x128q`` with queries held, ``o`` one set of scores, ``ot`` in turn; ``4r32``: warps, and queries of one; ``s4``: warps that share queries, ``2s4``: twice as
+    """``3x128``: warpgroups and tile, ``3x128q`` with queries held, ``o`` one set of scores; ``4r32``: warps, and queries of one; ``s4``: warps that share queries, ``2s4``: twice as
     many queries, ``2s4r32``: twice 32, ``s4a``: values apart; ``h208``: keys held; or all that a ``Variant`` has, h for held, between dots.
     """
     if "s" in text:
@@ -91,8 +91,8 @@ def named(text: str, keys: int) -> AnyVariant:
     if text[0] == "h":
         return Held(int(text[1:]))
     if "x" in text:
-        groups, tile = text.rstrip("qot").split("x")
-        return Groups(int(groups), int(tile), "q" in text, 1 if "o" in text else 2, "t" in text)
+        groups, tile = text.rstrip("qo").split("x")
+        return Groups(int(groups), int(tile), "q" in text, 1 if "o" in text else 2)
     return Variant(*(-(-keys // 16) * 16 if one == "h" else int(one) for one in text.split(".")))
 
 

@@ -21,8 +21,8 @@ from tests.engine.cuda.test_attention import engine_of, near, tapped
 from tests.engine.cuda.test_wgmma import HopperOnHost
 
 TWO, THREE, WIDE_TILES, HOLDING = Groups(2, 64), Groups(3, 64), Groups(2, 128), Groups(2, 64, holds=True)
-ONE_SET, IN_TURN = Groups(3, 64, sets=1), Groups(2, 128, sets=1, in_turn=True)
-GROUPS = (TWO, THREE, WIDE_TILES, HOLDING, ONE_SET, IN_TURN)
+ONE_SET, ONE_WIDE_SET = Groups(3, 64, sets=1), Groups(2, 128, sets=1)
+GROUPS = (TWO, THREE, WIDE_TILES, HOLDING, ONE_SET, ONE_WIDE_SET)
 TAKEN = [name for name, case in CASES.items() if max(case.sizes) <= 128]
 # case, precision, interior, variant
 ON_HOST = (
@@ -171,7 +171,7 @@ def test_long_rows_in_tf32(gpu, size, variant):
         assert error_of(gpu, (2, heads, queries, keys, size, at), F32, variant, rounds=True) < 6e-4
 
 
-@pytest.mark.parametrize(("rounds", "variant"), [(True, TWO), (False, THREE), (False, IN_TURN)], ids=str)
+@pytest.mark.parametrize(("rounds", "variant"), [(True, TWO), (False, THREE), (False, ONE_WIDE_SET)], ids=str)
 def test_a_long_row_on_the_host(hopper, rounds, variant):
     assert error_of(hopper, (1, 1, 40, 600, 64, 1), F16, variant, rounds=rounds) < (1.5e-3 if rounds else 3e-4)
 

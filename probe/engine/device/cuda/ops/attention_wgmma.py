@@ -41,19 +41,18 @@ class Groups:
         tile: keys that come at once.
         holds: queries in registers; else products read them from shared memory.
         sets: of scores in registers.
-        in_turn: with one set, groups ask for products in turn.
     """
 
     groups: int
     tile: int
     holds: bool = False
     sets: int = 2
-    in_turn: bool = False
     may_walk_once = True
 
     def __str__(self) -> str:
-        said = ((" queries held", self.holds), (" one set", self.sets == 1), (" in turn", self.in_turn))
-        return f"attention {self.queries}x{self.tile} wgmma" + "".join(text for text, so in said if so)
+        return (
+            f"attention {self.queries}x{self.tile} wgmma{' queries held' * self.holds}{' one set' * (self.sets == 1)}"
+        )
 
     @property
     def queries(self) -> int:
@@ -225,7 +224,7 @@ def launch(
     around, rounds = _as_copied(around, stored)
     macros = (
         ("TAB", stored.name), ("TY", store.name), ("DEPTH", elements), ("WIDTH", elements), ("CONSUMERS", variant.groups), ("BK", variant.tile),
-        ("STAGES", variant.stages(row)), ("ONLINE", int(once)), ("HOLD_QUERIES", int(variant.holds)), ("SETS", variant.sets), ("IN_TURN", int(variant.in_turn)),
+        ("STAGES", variant.stages(row)), ("ONLINE", int(once)), ("HOLD_QUERIES", int(variant.holds)), ("SETS", variant.sets),
         *around.macros, ("WIDE", int(wide)), ("TF32", int(tf32)),
     )  # fmt: skip
     source = Source(
