@@ -25,16 +25,27 @@ from probe.engine.device.cuda.tensors.channels_last import channels_last, dense_
 from probe.engine.device.cuda.tensors.formats import F16, F32
 from probe.engine.device.cuda.tensors.tensor import host_tensor
 from probe.model import load
+from tests.engine.cuda.cases import Case
 from tests.engine.cuda.compared import PRECISIONS, check, table
 from tests.engine.cuda.test_wgmma import hopper  # noqa: F401 - a fixture
 from tests.engine.cuda.test_wgmma_compile import fine
 from tests.engine.cuda.test_wgmma_compile import hopper as hopper_null
 from tests.engine.cuda.volume_cases import DEEP, MORE_POOLS, RESIZES, VOLUMES
 
+HOST = 4  # one row in so many on the host, too
+
+
+def rows(*cases: Case) -> list:
+    """As ``table``, less on the host: compiling takes longest there."""
+    found = table(*cases)
+    here = [at for at, row in enumerate(found) if row.values[0] == "host"][::HOST]
+    return [row for at, row in enumerate(found) if row.values[0] == "gpu" or at in here]
+
+
 UNIT = {"fp32": 2.0**-23, "tf32": 2.0**-10, "fp16": 2.0**-10, "bf16": 2.0**-7}
 
 
-@pytest.mark.parametrize(("place", "case", "precision"), table(*VOLUMES))
+@pytest.mark.parametrize(("place", "case", "precision"), rows(*VOLUMES))
 def test_convolutions(request, tmp_path, place, case, precision):
     check(request.getfixturevalue(place), case, precision, tmp_path)
 
@@ -43,7 +54,7 @@ def test_convolutions(request, tmp_path, place, case, precision):
 @pytest.mark.parametrize("precision", ["fp16", "bf16", "tf32"])
 @pytest.mark.parametrize("case", DEEP, ids=str)
 def test_windows_that_copies_gather(request, tmp_path, case, precision, place):
-    if place == "hopper" and precision != ("fp16", "tf32")[DEEP.index(case) % 2]:
+    if place == "hopper" and (precision, DEEP.index(case)) not in (("fp16", 0), ("tf32", 1)):
         pytest.skip("compiling takes longest; the GPU computes all")
     backend, seen = request.getfixturevalue(place), list[Source]()
     with patch.object(backend, "launch", lambda source, *given: (seen.append(source), launch(source, *given))):
@@ -52,7 +63,7 @@ def test_windows_that_copies_gather(request, tmp_path, case, precision, place):
     assert 2 in [dict(one.defines).get("WINDOWS") for one in seen]
 
 
-@pytest.mark.parametrize("case", DEEP[:4], ids=str)
+@pytest.mark.parametrize("case", DEEP[:2], ids=str)
 def test_exact_windows_that_copies_gather(backend, tmp_path, case):
     """In FP32, by matmul_ffma."""
     seen = list[Source]()
@@ -77,12 +88,12 @@ def test_registers_of_gathered_windows(stored):
     fine(source, launched.shared_bytes, 232)
 
 
-@pytest.mark.parametrize(("place", "case", "precision"), table(*MORE_POOLS))
+@pytest.mark.parametrize(("place", "case", "precision"), rows(*MORE_POOLS))
 def test_pools(request, tmp_path, place, case, precision):
     check(request.getfixturevalue(place), case, precision, tmp_path)
 
 
-@pytest.mark.parametrize(("place", "case", "precision"), table(*RESIZES))
+@pytest.mark.parametrize(("place", "case", "precision"), rows(*RESIZES))
 def test_resizing(request, tmp_path, place, case, precision):
     check(request.getfixturevalue(place), case, precision, tmp_path)
 
@@ -168,7 +179,7 @@ def u_net(folder: Path, width: int = 8, extent: int = 8, by: str = "Resize") -> 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_a_network_of_volumes(backend, tmp_path, precision, by):
     """No layer falls back, and what is computed is as near to the CPU device's as its roundings allow, the same whether fused or looked at."""
-    if backend.name == "host" and (precision == "bf16" or (precision == "tf32" and by == "Resize")):
+    if backend.name == "host" and (precision != "fp32" or by != "Resize"):
         pytest.skip("compiling takes longest; the GPU computes all")
     path, feeds = u_net(tmp_path, by=by)
     engine = compile_model(load(path), precision=precision)
@@ -183,28 +194,3 @@ def test_a_network_of_volumes(backend, tmp_path, precision, by):
     seen: list[str] = []
     (tapped,) = engine.run(feeds, assignment, tap=lambda t: seen.append(t.name)).values()
     assert np.array_equal(tapped, actual) and len(seen) > 3
-
-
-@pytest.mark.parametrize("place", ["hopper", pytest.param("gpu", marks=pytest.mark.gpu)])
-@pytest.mark.parametrize(
-    ("tactic", "kernel"),
-    [
-        ("mma_64x64", "conv_mma"),
-        ("simt_32x32", "conv_simt"),
-        ("conv_direct", "conv_direct"),
-        ("wgmma_128x64", "matmul_wgmma"),
-    ],
-)
-def test_a_name_is_computed_by_its_kernel(request, tmp_path, place, tactic, kernel):
-    path, feeds = u_net(tmp_path, extent=4, by="ConvTranspose")
-    engine = compile_model(load(path), precision="fp16")
-    (layer,) = [one.name for one in engine.layers if one.weights and one.weights[0].name == "same.w"]
-    (expected,) = engine.run(feeds).values()
-    backend = request.getfixturevalue(place)
-    device = engine.device = CudaDevice(engine.network, engine.top_layers, engine.rounding, backend)
-    device.replays.enabled = False
-    engine.run(feeds)
-    before = device.queue.launches.get(kernel, 0)
-    (actual,) = engine.run(feeds, engine.assignment.with_tactics({layer: tactic})).values()
-    assert device.queue.launches[kernel] - before > (0 if kernel == "matmul_wgmma" else before)
-    assert np.abs(actual - expected).max() <= 4 * UNIT["fp16"] * np.abs(expected).max() and not device.fallen
