@@ -317,7 +317,7 @@ def _cut(
     blocks = -(-size // span)
     if cols >= _LARGEST or span >= _LARGEST or blocks > most or size > _COUNTED:
         raise Unsupported(f"sums over {rows} rows of {cols} elements")
-    # One row comes straight to registers: that is faster, and nobody knows why (reports/2026-11-21-cuda-compare.md)
+    # One row comes straight to registers: that is faster, and nobody knows why (reports/2026-11-22-cuda-compare.md)
     stages = _STAGES if keeps and lanes > 1 else 0
     kept = 0 if not keeps else 1 if cols >= _SMALL else 2
     ring = stages * _THREADS * lanes * (stored.bytes + F32.bytes)
