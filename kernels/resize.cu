@@ -2,14 +2,14 @@
 //   x TX, y TY. k and w are tables, made on the host as ONNX Runtime makes them; k of -1: outside of what is cropped, y has a number of its own there.
 // Tactics:
 //   resize         a thread VEC neighbours: of the last axis (ALONG 1, inner is 1), or of what lies behind it (channels of images that lie so)
-//   resize_lines   a warp a stretch of LINES lines of the last axis: first what their columns of x sum up to over a and b, each once, into shared
-//                  memory, by accesses of WIDE columns; then over c from there, a table's weights read once for all lines
+//   resize_lines   a warp a stretch of a line of the last axis: first what the line's columns of x sum up to over a and b, each once, into shared
+//                  memory, by accesses of LANES columns; then over c from there
 // Sums are float, by fused multiply-adds: over a and b first, then over c. One tap everywhere picks elements, bit for bit.
 // NVRTC defines: TX, TY, TAPS0 to TAPS2 (of an axis; 0: it stays as it is, -1: as many as taps say), VEC, OUTSIDE (1: there are k of -1), INDEX (of
-// elements; unsigned or i64); resize: ALONG; resize_lines: ENTRY_LINES, STRETCH (of a line of y), LINES, ROOM (columns of x that a line reads at most), WIDE.
+// elements; unsigned or i64); resize: ALONG; resize_lines: ENTRY_LINES, STRETCH (of a line of y), ROOM (columns of x that it reads at most), LANES.
 #include "common.cuh"
 
-struct alignas(8) Sample { int at; float weight; };
+struct Sample { int at; float weight; };
 struct Resize {
     i64 outer, inner;
     int extents[3], out[3], taps[3];
@@ -30,27 +30,21 @@ template <int TAPS> __device__ __forceinline__ Sample sample(const Sample* table
 extern "C" __global__ void __launch_bounds__(32 * WARPS) resize_lines(
     const TX* __restrict__ x, TY* __restrict__ y, const Sample* __restrict__ first, const Sample* __restrict__ second, const Sample* __restrict__ third, Resize p) {
     take_turn();
-    __shared__ __align__(16) float columns[WARPS][LINES][ROOM];
-    __shared__ int places[WARPS][LINES][2];
-    __shared__ INDEX outers[WARPS][LINES];
+    __shared__ __align__(16) float columns[WARPS][ROOM];
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, wide = p.extents[2], taps = count<TAPS2>(p.taps[2]);
-    const INDEX stretches = (p.out[2] + STRETCH - 1) / STRETCH, lines = (INDEX)p.outer * p.out[0] * p.out[1];
-    const INDEX task = (INDEX)blockIdx.x * WARPS + warp, top = task / stretches * LINES;
-    if (top >= lines) return;
-    const int begin = (int)(task % stretches) * STRETCH, end = begin + STRETCH < p.out[2] ? begin + STRETCH : p.out[2];
-    const int mine = lines - top < LINES ? (int)(lines - top) : LINES;
-    if (lane < mine) {
-        const INDEX line = top + lane, rest = line / p.out[1];
-        places[warp][lane][0] = (int)(rest % p.out[0]), places[warp][lane][1] = (int)(line % p.out[1]);
-        outers[warp][lane] = rest / p.out[0];
-    }
-    __syncwarp();
-    const int from = sample<TAPS2>(third, begin, 0, taps).at / WIDE * WIDE, to = sample<TAPS2>(third, end - 1, taps - 1, taps).at;
-    const int pieces = (to - from) / WIDE + 1;
-    for (int piece = lane; piece < mine * pieces; piece += 32) {
-        const int l = piece / pieces, col = from + (piece - l * pieces) * WIDE, p0 = places[warp][l][0], p1 = places[warp][l][1];
-        const INDEX outer = outers[warp][l];
-        float sums[WIDE] = {};
+    const int stretches = (p.out[2] + STRETCH - 1) / STRETCH;
+    INDEX line = (INDEX)blockIdx.x * WARPS + warp;
+    const int begin = (int)(line % stretches) * STRETCH, end = begin + STRETCH < p.out[2] ? begin + STRETCH : p.out[2];
+    line /= stretches;
+    INDEX rest = line;
+    const int p1 = (int)(rest % p.out[1]);
+    rest /= p.out[1];
+    const int p0 = (int)(rest % p.out[0]);
+    const INDEX outer = rest / p.out[0];
+    if (outer >= (INDEX)p.outer) return;
+    const int from = sample<TAPS2>(third, begin, 0, taps).at / LANES * LANES, to = sample<TAPS2>(third, end - 1, taps - 1, taps).at;
+    for (int col = from + lane * LANES; col <= to; col += 32 * LANES) {
+        float sums[LANES] = {};
 #pragma unroll (TAPS0 < 0 ? 1 : 4)
         for (int i = 0; i < count<TAPS0>(p.taps[0]); ++i) {
             const Sample a = sample<TAPS0>(first, p0, i, p.taps[0]);
@@ -58,38 +52,28 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS) resize_lines(
             for (int j = 0; j < count<TAPS1>(p.taps[1]); ++j) {
                 const Sample b = sample<TAPS1>(second, p1, j, p.taps[1]);
                 const float weight = a.weight * b.weight;
-                const Pack<TX, WIDE> some = *(const Pack<TX, WIDE>*)(x + ((outer * p.extents[0] + a.at) * p.extents[1] + b.at) * wide + col);
+                const Pack<TX, LANES> some = *(const Pack<TX, LANES>*)(x + ((outer * p.extents[0] + a.at) * p.extents[1] + b.at) * wide + col);
 #pragma unroll
-                for (int v = 0; v < WIDE; ++v) sums[v] = fmaf(weight, read(some.lane[v]), sums[v]);
+                for (int v = 0; v < LANES; ++v) sums[v] = fmaf(weight, read(some.lane[v]), sums[v]);
             }
         }
-        *(Pack<float, WIDE>*)(columns[warp][l] + col - from) = *(const Pack<float, WIDE>*)sums;
+        *(Pack<float, LANES>*)(columns[warp] + col - from) = *(const Pack<float, LANES>*)sums;
     }
     __syncwarp();
     for (int p2 = begin + lane * VEC; p2 < end; p2 += 32 * VEC) {
-#if TAPS2 > 0
-        const Pack<Sample, TAPS2 * VEC> kept = *(const Pack<Sample, TAPS2 * VEC>*)(third + p2 * TAPS2);  // of all lines
-#endif
+        float sums[VEC] = {};
 #pragma unroll
-        for (int l = 0; l < LINES; ++l) {
-            if (l >= mine) break;
-            Pack<TY, VEC> made;
-#pragma unroll
-            for (int v = 0; v < VEC; ++v) {
-                float sum = 0.f;
+        for (int v = 0; v < VEC; ++v) {
 #pragma unroll (TAPS2 < 0 ? 1 : 4)
-                for (int k = 0; k < taps; ++k) {
-#if TAPS2 > 0
-                    const Sample c = kept.lane[v * TAPS2 + k];
-#else
-                    const Sample c = sample<TAPS2>(third, p2 + v, k, taps);
-#endif
-                    sum = fmaf(c.weight, columns[warp][l][c.at - from], sum);
-                }
-                write(made.lane[v], sum);
+            for (int k = 0; k < taps; ++k) {
+                const Sample c = sample<TAPS2>(third, p2 + v, k, taps);
+                sums[v] = fmaf(c.weight, columns[warp][c.at - from], sums[v]);
             }
-            store(y + (top + l) * p.out[2] + p2, made);
         }
+        Pack<TY, VEC> made;
+#pragma unroll
+        for (int v = 0; v < VEC; ++v) write(made.lane[v], sums[v]);
+        store(y + line * p.out[2] + p2, made);
     }
 }
 #else

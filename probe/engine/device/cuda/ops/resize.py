@@ -30,8 +30,8 @@ _TOGETHER = 3  # axes of a launch
 _KNOWN = (1, 2, 4)  # taps that the kernel is compiled for
 _ACCESS = 16  # bytes
 _NEIGHBOURS = 4  # along the last axis that a thread computes
-_WARPS, _ROOM, _WIDE = 8, 1024, 4  # of a block of resize_lines; columns that a warp has room for, and of an access
-_STRETCHES = ((256, 4), (128, 4), (128, 2), (64, 2), (64, 1))  # of a line, and lines
+_WARPS, _ROOM = 8, 512  # of a block of resize_lines; columns that a warp has room for
+_STRETCHES = (512, 256, 128)  # of a line
 _SMALL = 1 << 31
 _SIZES = 3  # position of the input that gives the output's shape
 
@@ -182,16 +182,16 @@ def _launched(
     given = (queue.at(x), queue.at(y), *map(queue.at, kept), problem)
     last = tables[-1]
     weighs = inner == 1 and not manner.picks and manner.outside is None and last is not None
-    found = _stretch(last) if weighs and last is not None else None
-    if found is not None:
-        stretch, lines, room = found
-        wide, count = (
-            width(_WIDE, x.shape[-1]),
-            math.ceil(math.prod(y.shape[:-1]) / lines) * math.ceil(shape[-1] / stretch),
-        )
+    stretch = _stretch(last) if weighs and last is not None else 0
+    if stretch:
+        lanes, count = width(_NEIGHBOURS, x.shape[-1]), math.prod(y.shape[:-1]) * math.ceil(shape[-1] / stretch)
         own = (
-            ("VEC", width(2, shape[-1])), ("ENTRY_LINES", 1), ("STRETCH", stretch), ("LINES", lines), ("ROOM", room), ("WIDE", wide),
-        )  # fmt: skip
+            ("VEC", width(_NEIGHBOURS, shape[-1])),
+            ("ENTRY_LINES", 1),
+            ("STRETCH", stretch),
+            ("ROOM", _ROOM),
+            ("LANES", lanes),
+        )
         source = Source("resize.cu", "resize_lines", (*macros, *own))
         queue.launch(source, math.ceil(count / _WARPS), 32 * _WARPS, *given)
         return y
@@ -202,15 +202,17 @@ def _launched(
     return y
 
 
-def _stretch(last: Table) -> tuple[int, int, int] | None:
-    """How much of how many lines a warp computes, and the columns of each that it has room for; None: what it would read has none."""
+def _stretch(last: Table) -> int:
+    """How much of a line a warp computes: what it reads has room in shared memory; 0: nothing has."""
     lowest, highest = last.places[:, 0], last.places[:, -1]
-    for stretch, lines in _STRETCHES:
-        first, room = lowest[::stretch], _ROOM // lines
-        end = np.append(highest[stretch - 1 :: stretch], highest[-1])[: len(first)]
-        if int((end - first).max()) + 2 * _WIDE <= room:
-            return stretch, lines, room
-    return None
+    for stretch in _STRETCHES:
+        first, end = (
+            lowest[::stretch],
+            np.append(highest[stretch - 1 :: stretch], highest[-1])[: len(lowest[::stretch])],
+        )
+        if int((end - first).max()) + 2 * _NEIGHBOURS <= _ROOM:
+            return stretch
+    return 0
 
 
 RESIZES = (Op(("Resize", "Upsample"), resize),)
