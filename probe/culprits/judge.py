@@ -370,7 +370,9 @@ class Judge:
         return self._summed(name, verdict, tuple(reasons), values, failing, found)
 
     def _mean_or_quantile(self, name: str, found: Mapping[str, Sums], rule: _Rule) -> _Output:
-        """The values of each criterion joined to one; what cannot be joined, classes, fails by itself."""
+        """The values of each criterion joined to one; what cannot be joined, classes, fails by itself, and an input whose golden has no number
+        has no value to join.
+        """
         assert self._aggregate is not None
         each = {key: self._judge(name, sums, rule, rule.criteria) for key, sums in found.items()}
         failing = frozenset(key for key, one in each.items() if one.verdict == "failed")
@@ -378,11 +380,10 @@ class Judge:
         warnings: list[str] = []
         unjudged: list[str] = []
         values = Values()
+        joined = [sums for key, sums in found.items() if not each[key].blank] or list(found.values())
         for criterion in rule.criteria:
-            known = [
-                v for one in found.values() if (v := value_of(criterion.metric, one, self._step(name))) is not None
-            ]
-            if len(known) < len(found):
+            known = [v for one in joined if (v := value_of(criterion.metric, one, self._step(name))) is not None]
+            if len(known) < len(joined):
                 unjudged.append(f"{criterion.metric} is not defined for this tensor")
                 continue
             value = self._aggregate.of(criterion, known)

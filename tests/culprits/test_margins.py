@@ -71,6 +71,17 @@ def test_nan_is_not_averaged_away(over: str) -> None:
     assert "input i1" in judged.reasons[0] and judged.worst == math.inf
 
 
+@pytest.mark.parametrize(("over", "value"), [("mean", 0.3), ("quantile:0.5", 0.3)])
+def test_a_golden_without_numbers_is_not_averaged_as_no_error(over: str, value: float) -> None:
+    blank = {f"b{number}": {"y": np.full_like(ONE, math.nan)} for number in range(2)}
+    golden, actual = {**values(0), **blank}, {**values(0.3), **blank}
+    judged = Judge(golden, acceptance=criteria("range_rel<=0.2"), over=over)(actual)
+    assert (judged.verdict, judged.failing_inputs) == ("failed", ("i0",))
+    assert judged.metrics["y"]["range_rel"] == pytest.approx(value, rel=1e-5)
+    alone = Judge(blank, acceptance=criteria("range_rel<=0.2"), over=over)(blank)
+    assert alone.verdict == "not_judged" and "NaN or Inf in every element" in alone.reasons[0]
+
+
 @pytest.mark.parametrize("over", ["mean", "quantile:0.5"])
 def test_what_is_not_defined_is_not_judged(over: str) -> None:
     judged = Judge(values(0, 0), acceptance=criteria("kl<=0.2"), over=over)(values(0, 0))
