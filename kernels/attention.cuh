@@ -1,4 +1,4 @@
-// What attention and the code generated for it (probe/engine/device/cuda/ops/attention_code.py) share.
+// What attention and the code generated for it (probe/engine/device/cuda/ops/attention/attention_code.py) share.
 #pragma once
 #include "common.cuh"
 

@@ -1,4 +1,4 @@
-// Where the sums of a product or convolution go: stored as they are, or through a generated tail (probe/engine/device/cuda/ops/ending.py), which
+// Where the sums of a product or convolution go: stored as they are, or through a generated tail (probe/engine/device/cuda/ops/products/ending.py), which
 // reads, computes and stores what pointwise nodes behind the product would, with their roundings, in registers.
 #pragma once
 #include "common.cuh"

@@ -23,9 +23,9 @@ import torch
 from probe.engine.device.cuda.compiling.workers import compile_ahead
 from probe.engine.device.cuda.driver import Driver
 from probe.engine.device.cuda.errors import CudaError, Unsupported
-from probe.engine.device.cuda.ops.attention import AnyVariant, Variant
-from probe.engine.device.cuda.ops.attention_simt import Warps
-from probe.engine.device.cuda.ops.attention_wgmma import Groups, Held
+from probe.engine.device.cuda.ops.attention.attention import AnyVariant, Variant
+from probe.engine.device.cuda.ops.attention.attention_simt import Warps
+from probe.engine.device.cuda.ops.attention.attention_wgmma import Groups, Held
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.tensors.formats import BF16, F16, F32, Format
 from probe.engine.device.cuda.tensors.tensor import host_tensor

@@ -20,10 +20,10 @@ import torch
 from probe import ir
 from probe.engine.device.cuda.layers.chain import Step
 from probe.engine.device.cuda.layers.pointwise import Reading
-from probe.engine.device.cuda.ops import wgmma
 from probe.engine.device.cuda.ops.call import Call
+from probe.engine.device.cuda.ops.products import wgmma
+from probe.engine.device.cuda.ops.products.wgmma_tactics import TACTICS, Tactic, cycles
 from probe.engine.device.cuda.ops.table import OPS
-from probe.engine.device.cuda.ops.wgmma_tactics import TACTICS, Tactic, cycles
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.tensors.formats import BF16, F16, F32, Format
 from probe.engine.device.cuda.tensors.tensor import Tensor

@@ -20,13 +20,13 @@ import numpy as np
 import torch
 
 from probe import ir
-from probe.engine.device.cuda.ops import conv_nhwc
 from probe.engine.device.cuda.ops.call import Call
-from probe.engine.device.cuda.ops.ffma import TACTICS, Ffma, choose, microseconds
-from probe.engine.device.cuda.ops.ffma_family import name_of
-from probe.engine.device.cuda.ops.matmul import product
-from probe.engine.device.cuda.ops.product import Matrices
-from probe.engine.device.cuda.ops.window import window_of
+from probe.engine.device.cuda.ops.convolutions import conv_nhwc
+from probe.engine.device.cuda.ops.convolutions.window import window_of
+from probe.engine.device.cuda.ops.products.ffma import TACTICS, Ffma, choose, microseconds
+from probe.engine.device.cuda.ops.products.ffma_family import name_of
+from probe.engine.device.cuda.ops.products.matmul import product
+from probe.engine.device.cuda.ops.products.product import Matrices
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.tensors.formats import F32
 from probe.engine.device.cuda.tensors.tensor import Tensor

@@ -24,8 +24,8 @@ from probe.engine.device.cuda.backend import Kernel, Shape
 from probe.engine.device.cuda.driver import Driver, call
 from probe.engine.device.cuda.layers.pointwise import Reading, run_chain
 from probe.engine.device.cuda.ops.call import Call
-from probe.engine.device.cuda.ops.matmul import Tile, product
-from probe.engine.device.cuda.ops.product import Matrices
+from probe.engine.device.cuda.ops.products.matmul import Tile, product
+from probe.engine.device.cuda.ops.products.product import Matrices
 from probe.engine.device.cuda.ops.table import OPS
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.tensors.copies import transposed

@@ -23,11 +23,11 @@ from probe import ir
 from probe.engine.device.cuda.library.convolutions import CudnnFamily
 from probe.engine.device.cuda.library.products import CublasLtFamily
 from probe.engine.device.cuda.ops.call import Call
-from probe.engine.device.cuda.ops.ending import storing
-from probe.engine.device.cuda.ops.family import Convolution, Family
-from probe.engine.device.cuda.ops.product import Matrices, Product, describe
-from probe.engine.device.cuda.ops.wgmma_family import WgmmaFamily
-from probe.engine.device.cuda.ops.window import window_of
+from probe.engine.device.cuda.ops.convolutions.window import window_of
+from probe.engine.device.cuda.ops.products.ending import storing
+from probe.engine.device.cuda.ops.products.family import Convolution, Family
+from probe.engine.device.cuda.ops.products.product import Matrices, Product, describe
+from probe.engine.device.cuda.ops.products.wgmma_family import WgmmaFamily
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.tensors.formats import BF16, F16, F32, Format
 from probe.engine.device.cuda.tensors.tensor import Tensor

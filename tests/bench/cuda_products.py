@@ -17,11 +17,11 @@ import torch
 
 from probe.engine.device.cuda.layers.chain import Step
 from probe.engine.device.cuda.layers.pointwise import Reading, run_steps
-from probe.engine.device.cuda.ops.ending import through
-from probe.engine.device.cuda.ops.matmul import product
-from probe.engine.device.cuda.ops.matmul import run as run_product
-from probe.engine.device.cuda.ops.product import Matrices, describe
-from probe.engine.device.cuda.ops.wgmma_tactics import TACTICS, Tactic, choose, cycles
+from probe.engine.device.cuda.ops.products.ending import through
+from probe.engine.device.cuda.ops.products.matmul import product
+from probe.engine.device.cuda.ops.products.matmul import run as run_product
+from probe.engine.device.cuda.ops.products.product import Matrices, describe
+from probe.engine.device.cuda.ops.products.wgmma_tactics import TACTICS, Tactic, choose, cycles
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.tensors.formats import BF16, F16, F32, Format
 from probe.engine.device.cuda.tensors.tensor import Tensor

@@ -18,8 +18,8 @@ import numpy as np
 import torch
 
 from probe import ir
-from probe.engine.device.cuda.ops import conv_nhwc
 from probe.engine.device.cuda.ops.call import Call
+from probe.engine.device.cuda.ops.convolutions import conv_nhwc
 from probe.engine.device.cuda.ops.table import OPS
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.tensors.formats import BF16, F16, F32, Format

@@ -6,8 +6,8 @@ import numpy as np
 
 from probe.engine.device.cuda.layers.chain import Step
 from probe.engine.device.cuda.layers.pointwise import Reading
-from probe.engine.device.cuda.ops.attention import AnyVariant, Attention, attend, view
-from probe.engine.device.cuda.ops.attention_code import Steps, pair_expression
+from probe.engine.device.cuda.ops.attention.attention import AnyVariant, Attention, attend, view
+from probe.engine.device.cuda.ops.attention.attention_code import Steps, pair_expression
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.tensors.formats import F32
 from probe.engine.device.cuda.tensors.tensor import Tensor, host_tensor

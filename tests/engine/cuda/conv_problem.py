@@ -13,8 +13,8 @@ import numpy as np
 from probe import ir
 from probe.engine.device.cuda.layers.chain import Step
 from probe.engine.device.cuda.layers.pointwise import Reading
-from probe.engine.device.cuda.ops import conv_few, conv_image, conv_point, depthwise_mma
 from probe.engine.device.cuda.ops.call import Call
+from probe.engine.device.cuda.ops.convolutions import conv_few, conv_image, conv_point, depthwise_mma
 from probe.engine.device.cuda.ops.table import OPS
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.tensors.formats import F32, Format

@@ -30,15 +30,15 @@ import numpy as np
 from probe.engine.assignment import Assignment, Choice
 from probe.engine.build import compile_model
 from probe.engine.device.cuda.device import CudaDevice
-from probe.engine.device.cuda.ops import ffma
-from probe.engine.device.cuda.ops.attention_simt import Warps
-from probe.engine.device.cuda.ops.attention_wgmma import Groups, Held
-from probe.engine.device.cuda.ops.matmul import product
-from probe.engine.device.cuda.ops.product import Matrices
+from probe.engine.device.cuda.ops.attention.attention_simt import Warps
+from probe.engine.device.cuda.ops.attention.attention_wgmma import Groups, Held
+from probe.engine.device.cuda.ops.products import ffma
+from probe.engine.device.cuda.ops.products.matmul import product
+from probe.engine.device.cuda.ops.products.product import Matrices
+from probe.engine.device.cuda.ops.products.wgmma import ARCH
+from probe.engine.device.cuda.ops.products.wgmma_tactics import TACTICS, Tactic, cycles
 from probe.engine.device.cuda.ops.reduce import reduced
 from probe.engine.device.cuda.ops.topk import Ranking, ranked
-from probe.engine.device.cuda.ops.wgmma import ARCH
-from probe.engine.device.cuda.ops.wgmma_tactics import TACTICS, Tactic, cycles
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.sums.agreement import Agreements
 from probe.engine.device.cuda.sums.counts import Counts

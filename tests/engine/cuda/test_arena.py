@@ -6,7 +6,7 @@ import pytest
 
 from probe.engine.build import compile_model
 from probe.engine.device.cuda.device import CudaDevice
-from probe.engine.device.cuda.ops.wgmma import ARCH
+from probe.engine.device.cuda.ops.products.wgmma import ARCH
 from probe.engine.plan.memory import NEAR
 from probe.model import load
 from probe.model.inputs import make_inputs

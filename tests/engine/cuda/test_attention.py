@@ -10,9 +10,9 @@ from probe.engine.build import compile_model
 from probe.engine.device.cuda.device import CudaDevice
 from probe.engine.device.cuda.layers.attention_run import AttentionRun
 from probe.engine.device.cuda.layers.layer_run import LayerRun
-from probe.engine.device.cuda.ops import attention
-from probe.engine.device.cuda.ops.attention import Variant
-from probe.engine.device.cuda.ops.attention_code import Steps, text_of
+from probe.engine.device.cuda.ops.attention import attention
+from probe.engine.device.cuda.ops.attention.attention import Variant
+from probe.engine.device.cuda.ops.attention.attention_code import Steps, text_of
 from probe.engine.rounding import Interior
 from probe.model import load
 from probe.precision import PRECISIONS

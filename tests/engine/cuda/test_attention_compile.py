@@ -11,9 +11,9 @@ from probe.engine.device.cuda.compiling import compile as compiling
 from probe.engine.device.cuda.compiling.compile import Source
 from probe.engine.device.cuda.layers.chain import Step
 from probe.engine.device.cuda.layers.pointwise import Reading
-from probe.engine.device.cuda.ops.attention import Attention, Variant, attend, view
-from probe.engine.device.cuda.ops.attention_code import Steps, pair_expression
-from probe.engine.device.cuda.ops.attention_wgmma import Groups, Held
+from probe.engine.device.cuda.ops.attention.attention import Attention, Variant, attend, view
+from probe.engine.device.cuda.ops.attention.attention_code import Steps, pair_expression
+from probe.engine.device.cuda.ops.attention.attention_wgmma import Groups, Held
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.tensors.formats import BF16, F16, F32, Format
 from probe.engine.device.cuda.tensors.tensor import host_tensor

@@ -15,10 +15,10 @@ from onnx import numpy_helper
 from probe import ir
 from probe.engine.build import compile_model
 from probe.engine.device.cuda.device import CudaDevice
-from probe.engine.device.cuda.ops import attention, attention_op
-from probe.engine.device.cuda.ops.attention_mma import Variant
-from probe.engine.device.cuda.ops.attention_simt import Warps
-from probe.engine.device.cuda.ops.attention_wgmma import Groups
+from probe.engine.device.cuda.ops.attention import attention, attention_op
+from probe.engine.device.cuda.ops.attention.attention_mma import Variant
+from probe.engine.device.cuda.ops.attention.attention_simt import Warps
+from probe.engine.device.cuda.ops.attention.attention_wgmma import Groups
 from probe.engine.device.cuda.ops.call import Call
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.tensors.formats import BF16, F16, F32

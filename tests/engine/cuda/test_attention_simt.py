@@ -12,8 +12,8 @@ from probe.engine.device.cuda.device import CudaDevice
 from probe.engine.device.cuda.errors import Unsupported
 from probe.engine.device.cuda.layers.attention_run import AttentionRun
 from probe.engine.device.cuda.layers.layer_run import LayerRun
-from probe.engine.device.cuda.ops import attention, attention_simt
-from probe.engine.device.cuda.ops.attention_simt import Warps
+from probe.engine.device.cuda.ops.attention import attention, attention_simt
+from probe.engine.device.cuda.ops.attention.attention_simt import Warps
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.tensors.formats import F32
 from tests.engine.cuda.assembled import assembled

@@ -7,8 +7,8 @@ import shutil
 import numpy as np
 import pytest
 
-from probe.engine.device.cuda.ops import attention
-from probe.engine.device.cuda.ops.attention_wgmma import ARCH, Groups, Held
+from probe.engine.device.cuda.ops.attention import attention
+from probe.engine.device.cuda.ops.attention.attention_wgmma import ARCH, Groups, Held
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.tensors.formats import BF16, F16, F32, Format
 from probe.engine.device.cuda.tensors.tensor import host_tensor

@@ -10,7 +10,7 @@ import pytest
 from probe.engine.device.cuda import ceilings, library
 from probe.engine.device.cuda.ceilings import measure_ceilings
 from probe.engine.device.cuda.errors import Unsupported
-from probe.engine.device.cuda.ops import named
+from probe.engine.device.cuda.ops.products import named
 from tests.engine.cuda.null_backend import NullBackend
 
 

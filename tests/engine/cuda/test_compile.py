@@ -139,7 +139,7 @@ def test_every_variant_is_within_its_budget(family, arch):
 
 def test_large_tiles_are_within_their_budget():
     big = NullBackend(multiprocessors=1)
-    from probe.engine.device.cuda.ops.matmul import Matrices, product
+    from probe.engine.device.cuda.ops.products.matmul import Matrices, product
     from probe.engine.device.cuda.queue import Queue
     from probe.engine.device.cuda.tensors.formats import BF16, F16, F32
 

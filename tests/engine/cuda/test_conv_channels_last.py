@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from probe.engine.device.cuda.ops import conv_image, depthwise_mma
-from probe.engine.device.cuda.ops.conv_point import shared_bytes
-from probe.engine.device.cuda.ops.window import Window
+from probe.engine.device.cuda.ops.convolutions import conv_image, depthwise_mma
+from probe.engine.device.cuda.ops.convolutions.conv_point import shared_bytes
+from probe.engine.device.cuda.ops.convolutions.window import Window
 from probe.engine.device.cuda.tensors.formats import BF16, F16, F32
 from tests.engine.cuda.conv_problem import DEPTHWISE, FEW, IMAGES, POINTS, Problem, close, computed
 from tests.engine.cuda.test_wgmma import hopper  # noqa: F401 - a fixture

@@ -13,8 +13,8 @@ from probe.engine.device.cuda.errors import Unsupported
 from probe.engine.device.cuda.layers.chain import Step
 from probe.engine.device.cuda.layers.pointwise import Reading, run_steps
 from probe.engine.device.cuda.ops.call import Call
-from probe.engine.device.cuda.ops.ending import regrouped
-from probe.engine.device.cuda.ops.product_shape import product_shape
+from probe.engine.device.cuda.ops.products.ending import regrouped
+from probe.engine.device.cuda.ops.products.product_shape import product_shape
 from probe.engine.device.cuda.ops.table import OPS
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.tensors.formats import BF16, F16, F32, Format

@@ -13,12 +13,12 @@ from probe.engine.device.cuda.compiling import compile as compiling
 from probe.engine.device.cuda.layers.chain import Step
 from probe.engine.device.cuda.layers.pointwise import Reading
 from probe.engine.device.cuda.ops.call import Call
-from probe.engine.device.cuda.ops.conv_nhwc import conv, refusal
-from probe.engine.device.cuda.ops.ending import storing, through
-from probe.engine.device.cuda.ops.ffma import TACTICS, Ffma, choose, clusters, microseconds
-from probe.engine.device.cuda.ops.matmul import TILES, product, run
-from probe.engine.device.cuda.ops.product import Matrices, describe
-from probe.engine.device.cuda.ops.window import window_of
+from probe.engine.device.cuda.ops.convolutions.conv_nhwc import conv, refusal
+from probe.engine.device.cuda.ops.convolutions.window import window_of
+from probe.engine.device.cuda.ops.products.ending import storing, through
+from probe.engine.device.cuda.ops.products.ffma import TACTICS, Ffma, choose, clusters, microseconds
+from probe.engine.device.cuda.ops.products.matmul import TILES, product, run
+from probe.engine.device.cuda.ops.products.product import Matrices, describe
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.tensors.formats import F32
 from probe.engine.device.cuda.tensors.tensor import host_tensor

@@ -12,7 +12,7 @@ from probe.engine.device.cuda.device import CudaDevice
 from probe.engine.device.cuda.library import cublaslt, cudnn_plans, installed
 from probe.engine.device.cuda.library.installed import Library
 from probe.engine.device.cuda.library.routine import Routine
-from probe.engine.device.cuda.ops import named
+from probe.engine.device.cuda.ops.products import named
 from probe.engine.device.cuda.runs.recording import Launched
 from probe.engine.device.cuda.runs.tape import Tape
 from probe.engine.rounding import Interior

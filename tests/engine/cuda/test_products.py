@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from probe.engine.device.cuda.ops.matmul import MMA_TILES, TILES, product
-from probe.engine.device.cuda.ops.product import Matrices
-from probe.engine.device.cuda.ops.wgmma import ARCH
+from probe.engine.device.cuda.ops.products.matmul import MMA_TILES, TILES, product
+from probe.engine.device.cuda.ops.products.product import Matrices
+from probe.engine.device.cuda.ops.products.wgmma import ARCH
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.tensors.formats import BF16, F16, F32
 from probe.engine.device.cuda.tensors.tensor import host_tensor

@@ -12,8 +12,8 @@ import pytest
 from probe.engine.build import compile_model
 from probe.engine.device.cuda.device import CudaDevice
 from probe.engine.device.cuda.layers import layer_run
-from probe.engine.device.cuda.ops.matmul import product
-from probe.engine.device.cuda.ops.product import Matrices
+from probe.engine.device.cuda.ops.products.matmul import product
+from probe.engine.device.cuda.ops.products.product import Matrices
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.tensors.copies import lying_of, placed, rounded_late
 from probe.engine.device.cuda.tensors.formats import F32

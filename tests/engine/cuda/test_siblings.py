@@ -12,7 +12,7 @@ import pytest
 from probe.engine.build import compile_model
 from probe.engine.device.cuda.device import CudaDevice
 from probe.engine.device.cuda.layers.siblings import families
-from probe.engine.device.cuda.ops.wgmma import ARCH
+from probe.engine.device.cuda.ops.products.wgmma import ARCH
 from probe.model import load
 from tests.engine.cuda.host_backend import HostBackend
 

@@ -16,7 +16,7 @@ from probe.engine.device.cuda.errors import Unsupported
 from probe.engine.device.cuda.layers import layer_run
 from probe.engine.device.cuda.layers.pointwise import Reading, run_steps
 from probe.engine.device.cuda.ops.call import Call
-from probe.engine.device.cuda.ops.product_shape import product_shape
+from probe.engine.device.cuda.ops.products.product_shape import product_shape
 from probe.engine.device.cuda.ops.table import OPS
 from probe.engine.device.cuda.tensors.formats import F32
 from probe.model import load

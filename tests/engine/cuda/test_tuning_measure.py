@@ -10,7 +10,7 @@ import pytest
 
 from probe.engine.build import compile_model
 from probe.engine.device.cuda.device import CudaDevice
-from probe.engine.device.cuda.ops.tiled_family import TiledFamily
+from probe.engine.device.cuda.ops.products.tiled_family import TiledFamily
 from probe.engine.device.cuda.tuning import rig, tuner
 from probe.engine.device.cuda.tuning.planning import Planning
 from probe.engine.tactics import tactic_of

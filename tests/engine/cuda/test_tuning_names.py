@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from probe.engine.assignment import FP32, Assignment, Choice
 from probe.engine.build import compile_model
 from probe.engine.device.cuda.device import CudaDevice
-from probe.engine.device.cuda.ops.wgmma_family import name_of
-from probe.engine.device.cuda.ops.wgmma_tactics import TACTICS
+from probe.engine.device.cuda.ops.products.wgmma_family import name_of
+from probe.engine.device.cuda.ops.products.wgmma_tactics import TACTICS
 from probe.engine.tactics import is_known, tactic_of
 from probe.engine.tactics.kernels import kernel_tactic
 from probe.errors import InputError

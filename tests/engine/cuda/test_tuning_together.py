@@ -11,7 +11,7 @@ import pytest
 from probe.engine.assignment import Choice
 from probe.engine.build import compile_model
 from probe.engine.device.cuda.device import CudaDevice
-from probe.engine.device.cuda.ops.wgmma_family import WgmmaFamily
+from probe.engine.device.cuda.ops.products.wgmma_family import WgmmaFamily
 from probe.engine.device.cuda.tuning.rig import Rig
 from probe.engine.tuning.choose import choose
 from probe.engine.tuning.fingerprint import fingerprint_of

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 from probe import ir
-from probe.engine.device.cuda.ops import wgmma
 from probe.engine.device.cuda.ops.call import Call
-from probe.engine.device.cuda.ops.ending import Ending
-from probe.engine.device.cuda.ops.matmul import product
-from probe.engine.device.cuda.ops.product import Matrices, describe
+from probe.engine.device.cuda.ops.products import wgmma
+from probe.engine.device.cuda.ops.products.ending import Ending
+from probe.engine.device.cuda.ops.products.matmul import product
+from probe.engine.device.cuda.ops.products.product import Matrices, describe
+from probe.engine.device.cuda.ops.products.wgmma import ARCH, refusal
+from probe.engine.device.cuda.ops.products.wgmma_tactics import TACTICS, Tactic, choose, cycles
 from probe.engine.device.cuda.ops.table import OPS
-from probe.engine.device.cuda.ops.wgmma import ARCH, refusal
-from probe.engine.device.cuda.ops.wgmma_tactics import TACTICS, Tactic, choose, cycles
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.tensors.channels_last import channels_last, dense_when_asked
 from probe.engine.device.cuda.tensors.formats import BF16, F16, F32, Format

@@ -13,12 +13,12 @@ from probe.engine.device.cuda.compiling.compile import Source
 from probe.engine.device.cuda.layers.chain import Step
 from probe.engine.device.cuda.layers.pointwise import Reading
 from probe.engine.device.cuda.ops.call import Call
-from probe.engine.device.cuda.ops.ending import storing, through
-from probe.engine.device.cuda.ops.matmul import run
-from probe.engine.device.cuda.ops.product import Matrices, describe
+from probe.engine.device.cuda.ops.products.ending import storing, through
+from probe.engine.device.cuda.ops.products.matmul import run
+from probe.engine.device.cuda.ops.products.product import Matrices, describe
+from probe.engine.device.cuda.ops.products.wgmma import ARCH
+from probe.engine.device.cuda.ops.products.wgmma_tactics import TACTICS, Tactic
 from probe.engine.device.cuda.ops.table import OPS
-from probe.engine.device.cuda.ops.wgmma import ARCH
-from probe.engine.device.cuda.ops.wgmma_tactics import TACTICS, Tactic
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.tensors.formats import BF16, F16, F32
 from tests.engine.cuda.assembled import assembled

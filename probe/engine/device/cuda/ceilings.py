@@ -11,10 +11,10 @@ import numpy as np
 
 from probe.engine.device.cuda import library
 from probe.engine.device.cuda.errors import Refused, Unsupported
-from probe.engine.device.cuda.ops import named
-from probe.engine.device.cuda.ops.ending import Ending
-from probe.engine.device.cuda.ops.matmul import run
-from probe.engine.device.cuda.ops.product import Matrices, describe
+from probe.engine.device.cuda.ops.products import named
+from probe.engine.device.cuda.ops.products.ending import Ending
+from probe.engine.device.cuda.ops.products.matmul import run
+from probe.engine.device.cuda.ops.products.product import Matrices, describe
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.tensors.formats import BF16, F16, F32
 from probe.engine.device.cuda.tensors.tensor import host_tensor

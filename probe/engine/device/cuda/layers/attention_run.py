@@ -13,9 +13,9 @@ from probe.engine.device.cuda.layers.chain import Step
 from probe.engine.device.cuda.layers.expressions import is_pointwise, literal
 from probe.engine.device.cuda.layers.layer_run import LayerRun
 from probe.engine.device.cuda.layers.pointwise import Reading, steps_of
-from probe.engine.device.cuda.ops.attention import Attention, View, attend, view
-from probe.engine.device.cuda.ops.attention_code import Steps, pair_expression
-from probe.engine.device.cuda.ops.attention_parts import Way, parts_of
+from probe.engine.device.cuda.ops.attention.attention import Attention, View, attend, view
+from probe.engine.device.cuda.ops.attention.attention_code import Steps, pair_expression
+from probe.engine.device.cuda.ops.attention.attention_parts import Way, parts_of
 from probe.engine.device.cuda.tensors.copies import transposed
 from probe.engine.device.cuda.tensors.formats import F32, Format
 from probe.engine.device.cuda.tensors.tensor import Tensor

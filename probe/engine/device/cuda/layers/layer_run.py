@@ -14,7 +14,7 @@ from probe.engine.device.cuda.layers.expressions import is_pointwise
 from probe.engine.device.cuda.layers.pointwise import Reading, run_chain, steps_of
 from probe.engine.device.cuda.layers.shown import Shown, shown
 from probe.engine.device.cuda.ops.call import Call, Readings
-from probe.engine.device.cuda.ops.product_shape import product_shape
+from probe.engine.device.cuda.ops.products.product_shape import product_shape
 from probe.engine.device.cuda.ops.table import OPS
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.tensors.channels_last import in_its_order

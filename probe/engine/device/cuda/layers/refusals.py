@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from probe.engine import tactics
 from probe.engine.assignment import Choice
-from probe.engine.device.cuda.ops.matmul import ACC16
+from probe.engine.device.cuda.ops.products.matmul import ACC16
 from probe.engine.device.cuda.ops.table import refusal
 from probe.engine.layers import Layer
 from probe.engine.rounding import Plan, Rounding, inner_nodes, multiplies

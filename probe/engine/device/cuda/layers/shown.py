@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from probe.engine.device.cuda.errors import Unsupported
 from probe.engine.device.cuda.layers.pointwise import Reading
-from probe.engine.device.cuda.ops.product_shape import product_shape
+from probe.engine.device.cuda.ops.products.product_shape import product_shape
 from probe.engine.device.cuda.ops.row_order import by_rows
 from probe.engine.device.cuda.tensors.copies import lying_of
 from probe.engine.device.cuda.tensors.formats import F32

@@ -12,9 +12,9 @@ from probe.engine.assignment import EXACT
 from probe.engine.device.cuda.errors import Unsupported
 from probe.engine.device.cuda.layers.layer_run import LayerRun, Tail, Weigh
 from probe.engine.device.cuda.layers.pointwise import Reading
-from probe.engine.device.cuda.ops import wgmma
-from probe.engine.device.cuda.ops.ending import through
-from probe.engine.device.cuda.ops.product import Matrices, describe
+from probe.engine.device.cuda.ops.products import wgmma
+from probe.engine.device.cuda.ops.products.ending import through
+from probe.engine.device.cuda.ops.products.product import Matrices, describe
 from probe.engine.device.cuda.ops.row_order import row_order
 from probe.engine.device.cuda.runs.tape import Tape
 from probe.engine.device.cuda.tensors.copies import copy

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from probe.engine.device.cuda.ops.family import Family
+    from probe.engine.device.cuda.ops.products.family import Family
 
 PREFIXES = ("cublaslt_", "cudnn_")  # of their tactics' names
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 from probe.engine.device.cuda.errors import Unsupported
 from probe.engine.device.cuda.library.product_problem import summand
-from probe.engine.device.cuda.ops.product_shape import product_shape
+from probe.engine.device.cuda.ops.products.product_shape import product_shape
 from probe.engine.device.cuda.tensors.formats import BF16, F16, F32, Format
 
 if TYPE_CHECKING:
     from probe.engine.device.cuda.layers.pointwise import Reading
-    from probe.engine.device.cuda.ops.family import Convolution
+    from probe.engine.device.cuda.ops.products.family import Convolution
     from probe.engine.device.cuda.tensors.layout import Shape
 
 _AXES = 4

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 from probe.engine.device.cuda.errors import Unsupported
 from probe.engine.device.cuda.library import PREFIXES, cudnn_plans, installed
 from probe.engine.device.cuda.library.conv_problem import library_convolution
-from probe.engine.device.cuda.ops import conv_nhwc
-from probe.engine.device.cuda.ops.family import Convolution
+from probe.engine.device.cuda.ops.convolutions import conv_nhwc
+from probe.engine.device.cuda.ops.products.family import Convolution
 from probe.engine.device.cuda.tensors import channels_last as order
 from probe.engine.device.cuda.tensors.formats import BF16, F16, F32, U8
 from probe.engine.tactics.library import DnnPlan, dnn_plan
 
 if TYPE_CHECKING:
-    from probe.engine.device.cuda.ops.product import Product
+    from probe.engine.device.cuda.ops.products.product import Product
     from probe.engine.device.cuda.queue import Queue
     from probe.engine.device.cuda.tensors.tensor import Tensor
 

@@ -12,7 +12,7 @@ from probe.engine.device.cuda.errors import Unsupported
 from probe.engine.device.cuda.tensors.formats import BF16, F16, F32
 
 if TYPE_CHECKING:
-    from probe.engine.device.cuda.ops.product import Matrices, Pair, Product
+    from probe.engine.device.cuda.ops.products.product import Matrices, Pair, Product
     from probe.engine.device.cuda.tensors.tensor import Tensor
 
 _MULTIPLIED = (F16, BF16, F32)
@@ -185,7 +185,7 @@ def _tailed(product: Product, problem: ProductProblem) -> LibraryProduct:
 
 
 def _as_matrices(tensor: Tensor, own: tuple[int, int, int, int]) -> Matrices:
-    from probe.engine.device.cuda.ops.product import Matrices
+    from probe.engine.device.cuda.ops.products.product import Matrices
 
     return Matrices(tensor, (own[0], own[1]), own[2], own[3])
 

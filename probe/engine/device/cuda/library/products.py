@@ -11,9 +11,9 @@ from probe.engine.device.cuda.errors import Unsupported
 from probe.engine.device.cuda.layers.pointwise import Reading
 from probe.engine.device.cuda.library import PREFIXES, cublaslt, installed
 from probe.engine.device.cuda.library.product_problem import library_product
-from probe.engine.device.cuda.ops.ending import Ending, storing, through
-from probe.engine.device.cuda.ops.family import Convolution
-from probe.engine.device.cuda.ops.product import Matrices, Product, describe
+from probe.engine.device.cuda.ops.products.ending import Ending, storing, through
+from probe.engine.device.cuda.ops.products.family import Convolution
+from probe.engine.device.cuda.ops.products.product import Matrices, Product, describe
 from probe.engine.device.cuda.tensors import channels_last as order
 from probe.engine.device.cuda.tensors.formats import BF16, F16, F32, U8
 from probe.engine.device.cuda.tensors.tensor import Tensor

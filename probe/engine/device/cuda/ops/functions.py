@@ -13,10 +13,10 @@ from probe.engine.device.cuda.layers.chain import Step
 from probe.engine.device.cuda.layers.pointwise import Reading, run_steps
 from probe.engine.device.cuda.ops.call import Call, Op
 from probe.engine.device.cuda.ops.indexed import scatter_nd
-from probe.engine.device.cuda.ops.matmul import product
 from probe.engine.device.cuda.ops.move import cut
 from probe.engine.device.cuda.ops.pad import padded
-from probe.engine.device.cuda.ops.product import Matrices
+from probe.engine.device.cuda.ops.products.matmul import product
+from probe.engine.device.cuda.ops.products.product import Matrices
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.tensors.formats import I32, I64
 from probe.engine.device.cuda.tensors.tensor import host_tensor

@@ -12,8 +12,8 @@ from probe.engine.device.cuda.errors import Unsupported
 from probe.engine.device.cuda.layers.chain import Step
 from probe.engine.device.cuda.layers.pointwise import Reading, run_steps
 from probe.engine.device.cuda.ops.call import Call, Op
+from probe.engine.device.cuda.ops.convolutions.window import window_of
 from probe.engine.device.cuda.ops.reduce import reduced
-from probe.engine.device.cuda.ops.window import window_of
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.tensors.formats import F32, I8, I32, U8
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from probe.engine.device.cuda.compiling.compile import Source
 from probe.engine.device.cuda.errors import Unsupported
 from probe.engine.device.cuda.ops.call import Call, Op
+from probe.engine.device.cuda.ops.convolutions.window import Along, Window, window_of
 from probe.engine.device.cuda.ops.reduce import reduced
-from probe.engine.device.cuda.ops.window import Along, Window, window_of
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.tensors.channels_last import channels_last, dense_when_asked, has_channels_last
 from probe.engine.device.cuda.tensors.formats import I8, I32, I64, U8

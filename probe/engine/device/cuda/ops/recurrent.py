@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from probe.engine.device.cuda.compiling.compile import Source
 from probe.engine.device.cuda.errors import Unsupported
 from probe.engine.device.cuda.ops.call import Call, Op
-from probe.engine.device.cuda.ops.matmul import Matrices, product
+from probe.engine.device.cuda.ops.products.matmul import Matrices, product
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.tensors.copies import transposed
 from probe.engine.device.cuda.tensors.formats import F32, I32

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from probe import ir
 from probe.engine.device.cuda.layers.expressions import is_pointwise
-from probe.engine.device.cuda.ops.attention_op import ATTENTION
+from probe.engine.device.cuda.ops.attention.attention_op import ATTENTION
 from probe.engine.device.cuda.ops.call import Op
-from probe.engine.device.cuda.ops.conv import CONVOLUTIONS
+from probe.engine.device.cuda.ops.convolutions.conv import CONVOLUTIONS
 from probe.engine.device.cuda.ops.determinant import DETERMINANTS
 from probe.engine.device.cuda.ops.extreme import EXTREMES
 from probe.engine.device.cuda.ops.functions import FUNCTIONS
@@ -14,12 +14,12 @@ from probe.engine.device.cuda.ops.generate import GENERATED
 from probe.engine.device.cuda.ops.indexed import INDEXED
 from probe.engine.device.cuda.ops.integer import INTEGERS
 from probe.engine.device.cuda.ops.losses import LOSSES
-from probe.engine.device.cuda.ops.matmul import PRODUCTS
 from probe.engine.device.cuda.ops.move import MOVES
 from probe.engine.device.cuda.ops.norm import NORMS
 from probe.engine.device.cuda.ops.normalise import NORMALISATIONS
 from probe.engine.device.cuda.ops.pad import PADS
 from probe.engine.device.cuda.ops.pool import POOLS
+from probe.engine.device.cuda.ops.products.matmul import PRODUCTS
 from probe.engine.device.cuda.ops.quantise import QUANTISED
 from probe.engine.device.cuda.ops.recurrent import RECURRENT
 from probe.engine.device.cuda.ops.reduce import REDUCTIONS

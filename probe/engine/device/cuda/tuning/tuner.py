@@ -16,7 +16,7 @@ from probe.engine.device.cuda.compiling.workers import compile_ahead
 from probe.engine.device.cuda.errors import Refused, Unsupported
 from probe.engine.device.cuda.layers.refusals import layer_refusal, tactic_refusal
 from probe.engine.device.cuda.layers.siblings import families
-from probe.engine.device.cuda.ops.wgmma import ARCH
+from probe.engine.device.cuda.ops.products.wgmma import ARCH
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.sums.pairs import Pairs
 from probe.engine.device.cuda.tensors.channels_last import channels_last

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from probe.engine.device.cuda.compiling.compile import Source
-from probe.engine.device.cuda.ops.attention_code import FILE, Around, text_of
+from probe.engine.device.cuda.ops.attention.attention_code import FILE, Around, text_of
 from probe.engine.device.cuda.tensors.formats import F32
 
 if TYPE_CHECKING:
-    from probe.engine.device.cuda.ops.attention_wgmma import Laid
+    from probe.engine.device.cuda.ops.attention.attention_wgmma import Laid
     from probe.engine.device.cuda.queue import Queue
     from probe.engine.device.cuda.tensors.tensor import Tensor
 

@@ -9,15 +9,24 @@ from dataclasses import replace
 from probe.engine.assignment import EXACT
 from probe.engine.device.cuda.errors import Unsupported
 from probe.engine.device.cuda.layers.chain import Step
-from probe.engine.device.cuda.ops import conv_nhwc, conv_patches
 from probe.engine.device.cuda.ops.call import Call, Op, Readings
-from probe.engine.device.cuda.ops.conv_transposed import conv_transpose
-from probe.engine.device.cuda.ops.ending import Ending, storing, through
-from probe.engine.device.cuda.ops.family import Convolution
-from probe.engine.device.cuda.ops.matmul import ACC16, MMA_TILES, TF32_TILES, TILES, Tile, on_tiles, run, tile_for
-from probe.engine.device.cuda.ops.product import Matrices, Product, describe
-from probe.engine.device.cuda.ops.product_shape import product_shape
-from probe.engine.device.cuda.ops.window import Window, conv_problem, window_of
+from probe.engine.device.cuda.ops.convolutions import conv_nhwc, conv_patches
+from probe.engine.device.cuda.ops.convolutions.conv_transposed import conv_transpose
+from probe.engine.device.cuda.ops.convolutions.window import Window, conv_problem, window_of
+from probe.engine.device.cuda.ops.products.ending import Ending, storing, through
+from probe.engine.device.cuda.ops.products.family import Convolution
+from probe.engine.device.cuda.ops.products.matmul import (
+    ACC16,
+    MMA_TILES,
+    TF32_TILES,
+    TILES,
+    Tile,
+    on_tiles,
+    run,
+    tile_for,
+)
+from probe.engine.device.cuda.ops.products.product import Matrices, Product, describe
+from probe.engine.device.cuda.ops.products.product_shape import product_shape
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.tensors.formats import BF16, F16, F32
 from probe.engine.device.cuda.tensors.tensor import Tensor
@@ -43,7 +52,7 @@ def _conv(queue: Queue, call: Call, readings: Readings, steps: Sequence[Step]) -
     whole = Convolution(call, window_of(call, x.shape[2:], w.shape[2:]), readings, steps)
     if math.prod(product_shape(call)) and math.prod(w.shape):
         if queue.offers is not None or call.tactic not in (EXACT, ACC16):
-            from probe.engine.device.cuda.ops import named
+            from probe.engine.device.cuda.ops.products import named
 
             named.offer(queue, whole)
             if call.tactic not in (EXACT, ACC16):

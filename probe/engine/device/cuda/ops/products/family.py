@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from probe.engine.device.cuda.layers.chain import Step
     from probe.engine.device.cuda.layers.pointwise import Reading
     from probe.engine.device.cuda.ops.call import Call
-    from probe.engine.device.cuda.ops.product import Product
-    from probe.engine.device.cuda.ops.window import Window
+    from probe.engine.device.cuda.ops.convolutions.window import Window
+    from probe.engine.device.cuda.ops.products.product import Product
     from probe.engine.device.cuda.queue import Queue
     from probe.engine.device.cuda.tensors.tensor import Tensor
 

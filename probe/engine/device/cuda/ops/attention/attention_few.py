@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 from probe.engine.device.cuda.compiling.compile import Source
 from probe.engine.device.cuda.errors import Unsupported
-from probe.engine.device.cuda.ops.attention_masks import Place
-from probe.engine.device.cuda.ops.ending import Spread
+from probe.engine.device.cuda.ops.attention.attention_masks import Place
+from probe.engine.device.cuda.ops.products.ending import Spread
 from probe.engine.device.cuda.tensors.formats import F32, I64, Format
 from probe.engine.device.cuda.tensors.layout import collapse, contiguous, spread
 
 if TYPE_CHECKING:
-    from probe.engine.device.cuda.ops.attention import View
-    from probe.engine.device.cuda.ops.attention_masks import Looking
+    from probe.engine.device.cuda.ops.attention.attention import View
+    from probe.engine.device.cuda.ops.attention.attention_masks import Looking
     from probe.engine.device.cuda.queue import Queue
     from probe.engine.device.cuda.tensors.tensor import Tensor
 

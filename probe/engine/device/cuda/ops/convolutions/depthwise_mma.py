@@ -11,8 +11,8 @@ from probe.engine.device.cuda.tensors.formats import BF16, F16
 from probe.engine.device.cuda.tensors.maps import SWIZZLED, TileLayout, TileMap
 
 if TYPE_CHECKING:
-    from probe.engine.device.cuda.ops.ending import Ending
-    from probe.engine.device.cuda.ops.window import Window
+    from probe.engine.device.cuda.ops.convolutions.window import Window
+    from probe.engine.device.cuda.ops.products.ending import Ending
     from probe.engine.device.cuda.queue import Queue
     from probe.engine.device.cuda.tensors.tensor import Tensor
 

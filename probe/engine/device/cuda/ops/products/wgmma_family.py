@@ -8,13 +8,14 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from probe.engine.device.cuda.errors import Unsupported
-from probe.engine.device.cuda.ops import conv_nhwc, wgmma
-from probe.engine.device.cuda.ops.conv import as_product, is_product
-from probe.engine.device.cuda.ops.family import Convolution
-from probe.engine.device.cuda.ops.wgmma_tactics import ANY_SWAPPED, DEPTH, TACTICS, Tactic, cycles
+from probe.engine.device.cuda.ops.convolutions import conv_nhwc
+from probe.engine.device.cuda.ops.convolutions.conv import as_product, is_product
+from probe.engine.device.cuda.ops.products import wgmma
+from probe.engine.device.cuda.ops.products.family import Convolution
+from probe.engine.device.cuda.ops.products.wgmma_tactics import ANY_SWAPPED, DEPTH, TACTICS, Tactic, cycles
 
 if TYPE_CHECKING:
-    from probe.engine.device.cuda.ops.product import Product
+    from probe.engine.device.cuda.ops.products.product import Product
     from probe.engine.device.cuda.queue import Queue
     from probe.engine.device.cuda.tensors.tensor import Tensor
 

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from probe.engine.device.cuda.compiling.compile import Source
-from probe.engine.device.cuda.ops.attention_masks import Place
+from probe.engine.device.cuda.ops.attention.attention_masks import Place
 from probe.engine.device.cuda.tensors.copies import lying_of
 from probe.engine.device.cuda.tensors.formats import F32, I64
 from probe.engine.device.cuda.tensors.layout import broadcast, spread
 
 if TYPE_CHECKING:
-    from probe.engine.device.cuda.ops.attention_masks import Looking
+    from probe.engine.device.cuda.ops.attention.attention_masks import Looking
     from probe.engine.device.cuda.queue import Queue
     from probe.engine.device.cuda.tensors.tensor import Tensor
 

@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from probe.engine.device.cuda.compiling.compile import Source
-from probe.engine.device.cuda.ops.attention_code import Around, Steps, text_of
+from probe.engine.device.cuda.ops.attention.attention_code import Around, Steps, text_of
 from probe.engine.device.cuda.tensors.formats import BF16, F16, F32, Format
 from probe.engine.device.cuda.tensors.maps import SWIZZLED, TileLayout, TileMap
 
 if TYPE_CHECKING:
     from probe.engine.device.cuda.backend import Argument
-    from probe.engine.device.cuda.ops.attention import Attention
+    from probe.engine.device.cuda.ops.attention.attention import Attention
     from probe.engine.device.cuda.queue import Queue
     from probe.engine.device.cuda.tensors.tensor import Tensor
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from probe.engine.device.cuda.errors import Unsupported
 from probe.engine.device.cuda.ops.call import Call
-from probe.engine.device.cuda.ops.window import window_of
+from probe.engine.device.cuda.ops.convolutions.window import window_of
 from probe.engine.device.cuda.tensors.layout import Shape, broadcast
 
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from probe.engine.device.cuda.compiling.compile import Source
 from probe.engine.device.cuda.errors import Unsupported
-from probe.engine.device.cuda.ops.attention_code import Around, text_of
+from probe.engine.device.cuda.ops.attention.attention_code import Around, text_of
 
 if TYPE_CHECKING:
-    from probe.engine.device.cuda.ops.attention_wgmma import Laid
+    from probe.engine.device.cuda.ops.attention.attention_wgmma import Laid
     from probe.engine.device.cuda.queue import Queue
     from probe.engine.device.cuda.tensors.tensor import Tensor
 

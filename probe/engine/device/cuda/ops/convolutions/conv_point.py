@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from probe.engine.device.cuda.tensors.formats import BF16, F16
 
 if TYPE_CHECKING:
-    from probe.engine.device.cuda.ops.product import Product
+    from probe.engine.device.cuda.ops.products.product import Product
     from probe.engine.device.cuda.queue import Queue
 
 THREADS = 256  # of a block, of conv_few's too

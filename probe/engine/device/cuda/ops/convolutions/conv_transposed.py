@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from probe.engine.device.cuda.compiling.compile import Source
 from probe.engine.device.cuda.errors import Unsupported
 from probe.engine.device.cuda.ops.call import Call
-from probe.engine.device.cuda.ops.ending import storing
-from probe.engine.device.cuda.ops.matmul import ACC16, run
-from probe.engine.device.cuda.ops.product import Matrices, describe
-from probe.engine.device.cuda.ops.window import Window, conv_problem, transposed_window_of
+from probe.engine.device.cuda.ops.convolutions.window import Window, conv_problem, transposed_window_of
+from probe.engine.device.cuda.ops.products.ending import storing
+from probe.engine.device.cuda.ops.products.matmul import ACC16, run
+from probe.engine.device.cuda.ops.products.product import Matrices, describe
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.tensors import channels_last as order
 from probe.engine.device.cuda.tensors.copies import copy, in_dense_order, lying_of, transposed

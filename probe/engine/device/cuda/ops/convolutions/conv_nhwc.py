@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 
 from probe.engine.assignment import EXACT
 from probe.engine.device.cuda.compiling.compile import Source
-from probe.engine.device.cuda.ops import conv_few, conv_image, conv_patches, conv_point, depthwise_mma, ffma, wgmma
-from probe.engine.device.cuda.ops.ending import Ending, storing, through
-from probe.engine.device.cuda.ops.ffma import Ffma
-from probe.engine.device.cuda.ops.product import Matrices, describe
-from probe.engine.device.cuda.ops.window import Window, conv_problem
+from probe.engine.device.cuda.ops.convolutions import conv_few, conv_image, conv_patches, conv_point, depthwise_mma
+from probe.engine.device.cuda.ops.convolutions.window import Window, conv_problem
+from probe.engine.device.cuda.ops.products import ffma, wgmma
+from probe.engine.device.cuda.ops.products.ending import Ending, storing, through
+from probe.engine.device.cuda.ops.products.ffma import Ffma
+from probe.engine.device.cuda.ops.products.product import Matrices, describe
 from probe.engine.device.cuda.tensors import channels_last as order
 from probe.engine.device.cuda.tensors.copies import copy, filled, rounded_late, transposed
 from probe.engine.device.cuda.tensors.formats import BF16, F16, F32

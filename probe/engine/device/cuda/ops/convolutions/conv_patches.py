@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from probe.engine.assignment import EXACT
-from probe.engine.device.cuda.ops.ending import storing, through
-from probe.engine.device.cuda.ops.matmul import run
-from probe.engine.device.cuda.ops.product import Matrices, describe
-from probe.engine.device.cuda.ops.window import Window
+from probe.engine.device.cuda.ops.convolutions.window import Window
+from probe.engine.device.cuda.ops.products.ending import storing, through
+from probe.engine.device.cuda.ops.products.matmul import run
+from probe.engine.device.cuda.ops.products.product import Matrices, describe
 from probe.engine.device.cuda.tensors import channels_last as order
 from probe.engine.device.cuda.tensors.copies import in_dense_order, lying_of, rounded_late
 

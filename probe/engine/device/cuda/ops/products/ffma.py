@@ -8,14 +8,14 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from probe.engine.assignment import EXACT
-from probe.engine.device.cuda.ops.product import Matrices, least
-from probe.engine.device.cuda.ops.window import ConvProblem, VolumeProblem, conv_problem
+from probe.engine.device.cuda.ops.convolutions.window import ConvProblem, VolumeProblem, conv_problem
+from probe.engine.device.cuda.ops.products.product import Matrices, least
 from probe.engine.device.cuda.tensors.copies import transposed
 from probe.engine.device.cuda.tensors.formats import F32
 
 if TYPE_CHECKING:
-    from probe.engine.device.cuda.ops.product import Product
-    from probe.engine.device.cuda.ops.window import Window
+    from probe.engine.device.cuda.ops.convolutions.window import Window
+    from probe.engine.device.cuda.ops.products.product import Product
     from probe.engine.device.cuda.queue import Queue
     from probe.engine.device.cuda.tensors.tensor import Tensor
 

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 
 from probe.engine.assignment import EXACT
 from probe.engine.device.cuda.errors import Unsupported
-from probe.engine.device.cuda.ops import conv_nhwc
-from probe.engine.device.cuda.ops.conv import DIRECT, as_product, channels_first, is_as_product, tiles_of
-from probe.engine.device.cuda.ops.conv_nhwc import is_depthwise
-from probe.engine.device.cuda.ops.family import Convolution
-from probe.engine.device.cuda.ops.ffma_family import FfmaFamily
-from probe.engine.device.cuda.ops.matmul import ACC16, Tile, on_tiles, tiles_for, tiles_refusal
-from probe.engine.device.cuda.ops.wgmma import ARCH
+from probe.engine.device.cuda.ops.convolutions import conv_nhwc
+from probe.engine.device.cuda.ops.convolutions.conv import DIRECT, as_product, channels_first, is_as_product, tiles_of
+from probe.engine.device.cuda.ops.convolutions.conv_nhwc import is_depthwise
+from probe.engine.device.cuda.ops.products.family import Convolution
+from probe.engine.device.cuda.ops.products.ffma_family import FfmaFamily
+from probe.engine.device.cuda.ops.products.matmul import ACC16, Tile, on_tiles, tiles_for, tiles_refusal
+from probe.engine.device.cuda.ops.products.wgmma import ARCH
 from probe.engine.device.cuda.tensors.formats import F16, F32
 
 if TYPE_CHECKING:
-    from probe.engine.device.cuda.ops.product import Product
+    from probe.engine.device.cuda.ops.products.product import Product
     from probe.engine.device.cuda.queue import Queue
     from probe.engine.device.cuda.tensors.tensor import Tensor
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from probe.engine.device.cuda.errors import Unsupported
-from probe.engine.device.cuda.ops import attention_mma, attention_simt, attention_wgmma
-from probe.engine.device.cuda.ops.attention_code import Around, Steps, beside
-from probe.engine.device.cuda.ops.attention_mma import Variant, choose
-from probe.engine.device.cuda.ops.attention_simt import Warps, choose_warps
-from probe.engine.device.cuda.ops.attention_wgmma import Groups, Held, Laid, choose_groups
-from probe.engine.device.cuda.ops.ending import Spread
+from probe.engine.device.cuda.ops.attention import attention_mma, attention_simt, attention_wgmma
+from probe.engine.device.cuda.ops.attention.attention_code import Around, Steps, beside
+from probe.engine.device.cuda.ops.attention.attention_mma import Variant, choose
+from probe.engine.device.cuda.ops.attention.attention_simt import Warps, choose_warps
+from probe.engine.device.cuda.ops.attention.attention_wgmma import Groups, Held, Laid, choose_groups
+from probe.engine.device.cuda.ops.products.ending import Spread
 from probe.engine.device.cuda.tensors.copies import placed
 from probe.engine.device.cuda.tensors.formats import BF16, F16, F32, Format
 from probe.engine.device.cuda.tensors.layout import Shape, Strides, broadcast, collapse, contiguous, spread

@@ -7,13 +7,14 @@ from collections.abc import Iterable
 from functools import cache
 from typing import TYPE_CHECKING
 
-from probe.engine.device.cuda.ops import conv_nhwc, ffma
-from probe.engine.device.cuda.ops.conv import is_product
-from probe.engine.device.cuda.ops.family import Convolution
-from probe.engine.device.cuda.ops.ffma import TACTICS, Ffma
+from probe.engine.device.cuda.ops.convolutions import conv_nhwc
+from probe.engine.device.cuda.ops.convolutions.conv import is_product
+from probe.engine.device.cuda.ops.products import ffma
+from probe.engine.device.cuda.ops.products.family import Convolution
+from probe.engine.device.cuda.ops.products.ffma import TACTICS, Ffma
 
 if TYPE_CHECKING:
-    from probe.engine.device.cuda.ops.product import Product
+    from probe.engine.device.cuda.ops.products.product import Product
     from probe.engine.device.cuda.queue import Queue
     from probe.engine.device.cuda.tensors.tensor import Tensor
 

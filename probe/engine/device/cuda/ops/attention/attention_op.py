@@ -16,15 +16,15 @@ import numpy as np
 from probe.engine.device.cuda.errors import Unsupported
 from probe.engine.device.cuda.layers.chain import Step
 from probe.engine.device.cuda.layers.pointwise import Reading, run_steps
-from probe.engine.device.cuda.ops.attention import Attention, View, attend, view
-from probe.engine.device.cuda.ops.attention_code import Steps
-from probe.engine.device.cuda.ops.attention_empty import empty_rows
-from probe.engine.device.cuda.ops.attention_few import attend_few
-from probe.engine.device.cuda.ops.attention_masks import OF_SOFTMAX, Looking, Place
+from probe.engine.device.cuda.ops.attention.attention import Attention, View, attend, view
+from probe.engine.device.cuda.ops.attention.attention_code import Steps
+from probe.engine.device.cuda.ops.attention.attention_empty import empty_rows
+from probe.engine.device.cuda.ops.attention.attention_few import attend_few
+from probe.engine.device.cuda.ops.attention.attention_masks import OF_SOFTMAX, Looking, Place
 from probe.engine.device.cuda.ops.call import Call, Op
-from probe.engine.device.cuda.ops.matmul import product
 from probe.engine.device.cuda.ops.move import joined
-from probe.engine.device.cuda.ops.product import Matrices
+from probe.engine.device.cuda.ops.products.matmul import product
+from probe.engine.device.cuda.ops.products.product import Matrices
 from probe.engine.device.cuda.ops.softmax import softmax_of
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.tensors.copies import copy, filled, in_dense_order, lying_of, placed

@@ -12,14 +12,14 @@ from probe.engine.assignment import EXACT
 from probe.engine.device.cuda.compiling.compile import Source
 from probe.engine.device.cuda.errors import Unsupported
 from probe.engine.device.cuda.layers.chain import Step
-from probe.engine.device.cuda.ops import ffma, wgmma
 from probe.engine.device.cuda.ops.call import Call, Op, Readings
-from probe.engine.device.cuda.ops.ending import Ending, storing, through
-from probe.engine.device.cuda.ops.ffma import Ffma
-from probe.engine.device.cuda.ops.product import Matrices, Product, describe
-from probe.engine.device.cuda.ops.product_shape import product_shape
+from probe.engine.device.cuda.ops.products import ffma, wgmma
+from probe.engine.device.cuda.ops.products.ending import Ending, storing, through
+from probe.engine.device.cuda.ops.products.ffma import Ffma
+from probe.engine.device.cuda.ops.products.product import Matrices, Product, describe
+from probe.engine.device.cuda.ops.products.product_shape import product_shape
+from probe.engine.device.cuda.ops.products.wgmma_tactics import Tactic
 from probe.engine.device.cuda.ops.row_order import by_rows
-from probe.engine.device.cuda.ops.wgmma_tactics import Tactic
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.tensors.copies import transposed
 from probe.engine.device.cuda.tensors.formats import BF16, F16, F32
@@ -145,7 +145,7 @@ def _computed(queue: Queue, whole: Product) -> list[Tensor]:
     """A product of the network: as its tactic says."""
     if math.prod(whole.ending.shape):
         if queue.offers is not None or whole.tactic not in (EXACT, ACC16):
-            from probe.engine.device.cuda.ops import named
+            from probe.engine.device.cuda.ops.products import named
 
             named.offer(queue, whole)
             if whole.tactic not in (EXACT, ACC16):

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from probe.engine.device.cuda.ops.product import least
+from probe.engine.device.cuda.ops.products.product import least
 from probe.engine.device.cuda.tensors.maps import SWIZZLED
 
 DEPTH = 64  # 16-bit elements of k a tile: one row of 128 bytes

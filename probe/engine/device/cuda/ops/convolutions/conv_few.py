@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from probe.engine.device.cuda.ops import wgmma
-from probe.engine.device.cuda.ops.conv_point import launch_over_pixels
+from probe.engine.device.cuda.ops.convolutions.conv_point import launch_over_pixels
+from probe.engine.device.cuda.ops.products import wgmma
 from probe.engine.device.cuda.tensors.formats import BF16, F16
 
 if TYPE_CHECKING:
-    from probe.engine.device.cuda.ops.product import Product
+    from probe.engine.device.cuda.ops.products.product import Product
     from probe.engine.device.cuda.queue import Queue
 
 _WARPS, _BLOCK, _LINE = 8, 32, 64  # of a block; channels of a block of k, and outputs; bytes of that

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from probe.engine.device.cuda.ops import wgmma_tactics
+from probe.engine.device.cuda.ops.products import wgmma_tactics
 from probe.engine.device.cuda.tensors.maps import SWIZZLED, TileLayout, TileMap
 
 if TYPE_CHECKING:
-    from probe.engine.device.cuda.ops.product import Product
-    from probe.engine.device.cuda.ops.wgmma import Gathered
+    from probe.engine.device.cuda.ops.products.product import Product
+    from probe.engine.device.cuda.ops.products.wgmma import Gathered
     from probe.engine.device.cuda.queue import Queue
 
 OUTPUTS = 64  # of a tile

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 from probe.engine.assignment import EXACT
 from probe.engine.device.cuda import library
 from probe.engine.device.cuda.errors import Refused, Unsupported
-from probe.engine.device.cuda.ops.family import Convolution, Family
-from probe.engine.device.cuda.ops.ffma_family import FfmaFamily
-from probe.engine.device.cuda.ops.tiled_family import TiledFamily
-from probe.engine.device.cuda.ops.wgmma_family import WgmmaFamily
+from probe.engine.device.cuda.ops.products.family import Convolution, Family
+from probe.engine.device.cuda.ops.products.ffma_family import FfmaFamily
+from probe.engine.device.cuda.ops.products.tiled_family import TiledFamily
+from probe.engine.device.cuda.ops.products.wgmma_family import WgmmaFamily
 
 if TYPE_CHECKING:
-    from probe.engine.device.cuda.ops.product import Product
+    from probe.engine.device.cuda.ops.products.product import Product
     from probe.engine.device.cuda.queue import Queue
     from probe.engine.device.cuda.tensors.tensor import Tensor
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from probe.engine.assignment import EXACT
-from probe.engine.device.cuda.ops.product import Matrices
-from probe.engine.device.cuda.ops.wgmma_tactics import (
+from probe.engine.device.cuda.ops.products.product import Matrices
+from probe.engine.device.cuda.ops.products.wgmma_tactics import (
     ANY_SWAPPED,
     DEPTH,
     HEAVY_TAIL,
@@ -26,8 +26,8 @@ from probe.engine.device.cuda.tensors.formats import BF16, F16, F32
 from probe.engine.device.cuda.tensors.maps import SWIZZLED, TileLayout, TileMap
 
 if TYPE_CHECKING:
-    from probe.engine.device.cuda.ops.product import Product
-    from probe.engine.device.cuda.ops.window import Window
+    from probe.engine.device.cuda.ops.convolutions.window import Window
+    from probe.engine.device.cuda.ops.products.product import Product
     from probe.engine.device.cuda.queue import Queue
     from probe.engine.device.cuda.tensors.tensor import Tensor
 

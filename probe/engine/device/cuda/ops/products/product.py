@@ -12,7 +12,7 @@ from probe.engine.assignment import EXACT
 from probe.engine.device.cuda.backend import Argument
 from probe.engine.device.cuda.compiling.compile import Source
 from probe.engine.device.cuda.errors import Unsupported
-from probe.engine.device.cuda.ops.ending import Ending
+from probe.engine.device.cuda.ops.products.ending import Ending
 from probe.engine.device.cuda.tensors.formats import F32
 from probe.engine.device.cuda.tensors.layout import Shape, Strides, collapse, contiguous
 

@@ -1,0 +1,1 @@
+"""Convolutions: which kernel takes one, as images lie; their windows."""
