@@ -23,20 +23,9 @@ from probe.engine.device.cuda.compiling.compile import (
 )
 from probe.engine.device.cuda.device import CudaDevice
 from probe.model import load
-from tests.engine.cuda import (
-    attention_op_cases,
-    cases,
-    function_cases,
-    integer_cases,
-    more_cases,
-    normalised_cases,
-    ranked_cases,
-    sampled_cases,
-    selected_cases,
-    volume_cases,
-)
 from tests.engine.cuda.assembled import assembled
 from tests.engine.cuda.null_backend import NullBackend
+from tests.engine.cuda.tables import TABLES
 from tests.thorough import THOROUGH
 
 pytest.importorskip("cuda.bindings.nvrtc", reason="cuda-python is not installed")
@@ -48,22 +37,7 @@ except RuntimeError as error:
 ARCHS = ("sm_80", "sm_86", "sm_89", "sm_90a", "sm_100", "sm_120")
 # One in so many variants for the architecture that is timed, and for the others. Every variant that is launched is compiled on a GPU anyway.
 TIMED, SHARE = (1, 1) if os.environ.get("PROBE_ALL_KERNELS") or THOROUGH else (3, 24)
-FAMILIES = (
-    "POINTWISE", "SOFTMAX", "NORMS", "REDUCTIONS", "MOVES", "PRODUCTS", "CONVOLUTIONS", "POOLS", "RECURRENT", "INDEXED", "GENERATED",
-    "QUANTISED", "TOP_K", "SAMPLES", "COMBINED", "REGIONS", "NORMALISED", "NOTHING", "INTEGERS", "PRODUCTS_OF_INTEGERS", "CONVOLUTIONS_OF_INTEGERS", "DYNAMIC", "SELECTED", "VOLUMES", "MORE_POOLS", "RESIZES", "ROTARY", "FUNCTIONS",
-)  # fmt: skip
-TABLES = {
-    **vars(cases),
-    **vars(more_cases),
-    **vars(normalised_cases),
-    **vars(integer_cases),
-    **vars(ranked_cases),
-    **vars(sampled_cases),
-    **vars(selected_cases),
-    **vars(volume_cases),
-    **vars(attention_op_cases),
-    **vars(function_cases),
-}
+FAMILIES = tuple(name for name in TABLES if name != "ATTENTION")  # test_attention_op_compile.py
 # Registers of a thread: so many that at least two blocks fit on a multiprocessor of 65536 (conv_mma's large tile: one).
 # norm_held: rows that a warp holds.
 BUDGETS = {

@@ -58,6 +58,16 @@ class Call:
         """What an output is stored in."""
         return self.formats[position] or F32
 
+    def like(self, x: Tensor) -> Format:
+        """What the first output is stored in where it holds elements of ``x``: floats as wanted, others as they are."""
+        assert x.format is not None
+        return self.store() if x.format.is_float else x.format
+
+    def stored(self, queue: Queue, position: int) -> Tensor:
+        """An input, as ``data``, in the format of ``like``."""
+        x = self.data(position)
+        return queue.convert(x, self.like(x))
+
     def int(self, name: str, default: int) -> int:
         return int(self.node.attributes.get_int(name, default))
 

@@ -35,7 +35,7 @@ def cast_like(queue: Queue, call: Call) -> list[Tensor | None]:
 
 
 def center_crop_pad(queue: Queue, call: Call) -> list[Tensor | None]:
-    x, wanted = _stored(queue, call, 0), call.numbers(1, queue)
+    x, wanted = call.stored(queue, 0), call.numbers(1, queue)
     rank = len(x.shape)
     axes = [axis % rank for axis in call.ints("axes") or range(rank)]
     if wanted is None or len(wanted) != len(axes):
@@ -101,13 +101,6 @@ def tensor_scatter(queue: Queue, call: Call) -> list[Tensor | None]:
     else:
         indices = host_tensor(tuples)
     return scatter_nd(queue, replace(call, inputs=[past, indices, update]))
-
-
-def _stored(queue: Queue, call: Call, position: int) -> Tensor:
-    """An input in the format the output is wanted in."""
-    x = call.data(position)
-    assert x.format is not None
-    return queue.convert(x, call.store()) if x.format.is_float else x
 
 
 FUNCTIONS = (

@@ -25,7 +25,7 @@ _THREADS = 256
 
 
 def gather_nd(queue: Queue, call: Call) -> list[Tensor | None]:
-    x, indices = _stored(queue, call, 0), _indices(call, 1)
+    x, indices = call.stored(queue, 0), _indices(call, 1)
     batch = call.int("batch_dims", 0)
     depth = indices.shape[-1]
     inner = x.shape[batch + depth :]
@@ -40,7 +40,7 @@ def gather_nd(queue: Queue, call: Call) -> list[Tensor | None]:
 
 def scatter_nd(queue: Queue, call: Call) -> list[Tensor | None]:
     how = call.text("reduction", "none")
-    x, indices, updates = _stored(queue, call, 0), _indices(call, 1), _stored(queue, call, 2)
+    x, indices, updates = call.stored(queue, 0), _indices(call, 1), call.stored(queue, 2)
     depth = indices.shape[-1]
     extents, inner = x.shape[:depth], x.shape[depth:]
     if updates.shape != (*indices.shape[:-1], *inner):
@@ -88,7 +88,7 @@ def _by_tuples(
 
 
 def gather_elements(queue: Queue, call: Call) -> list[Tensor | None]:
-    x, indices = _stored(queue, call, 0), _indices(call, 1)
+    x, indices = call.stored(queue, 0), _indices(call, 1)
     y = queue.empty(indices.shape, call.store())
     _by_elements(queue, "gather_elements", (x, indices, y), x.shape, call.int("axis", 0))
     return [y]
@@ -96,7 +96,7 @@ def gather_elements(queue: Queue, call: Call) -> list[Tensor | None]:
 
 def scatter_elements(queue: Queue, call: Call) -> list[Tensor | None]:
     how, axis = call.text("reduction", "none"), call.int("axis", 0)
-    x, indices, updates = _stored(queue, call, 0), _indices(call, 1), _stored(queue, call, 2)
+    x, indices, updates = call.stored(queue, 0), _indices(call, 1), call.stored(queue, 2)
     if updates.shape != indices.shape:
         raise Unsupported(f"updates of {updates.shape}")
     y = _copied(queue, x)
@@ -145,11 +145,11 @@ def _along(queue: Queue, indices: Tensor, shape: tuple[int, ...], axis: int) -> 
 
 
 def reverse_sequence(queue: Queue, call: Call) -> list[Tensor | None]:
-    x, lengths = _stored(queue, call, 0), _indices(call, 1)
+    x, lengths = call.stored(queue, 0), _indices(call, 1)
     batch, time = call.int("batch_axis", 1), call.int("time_axis", 0)
     if {batch, time} != {0, 1} or len(x.shape) < 2 or lengths.shape != (x.shape[batch],):
         raise Unsupported(f"ReverseSequence of {x.shape} by {lengths.shape}")
-    y = queue.empty(x.shape, call.store() if x.format is None or x.format.is_float else x.format)
+    y = queue.empty(x.shape, call.like(x))
     known = queue.known(lengths)
     if known is not None and ((known < 0) | (known > x.shape[time])).any():
         raise Unsupported("a length that is out of range")
@@ -198,13 +198,6 @@ def _indices(call: Call, position: int) -> Tensor:
     if found.format not in (I64, I32):
         raise Unsupported("indices of another type than int64 and int32")
     return found
-
-
-def _stored(queue: Queue, call: Call, position: int) -> Tensor:
-    """An input in the format the output is wanted in."""
-    x = call.data(position)
-    assert x.format is not None
-    return queue.convert(x, call.store()) if x.format.is_float else x
 
 
 INDEXED = (

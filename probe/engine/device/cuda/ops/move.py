@@ -33,7 +33,7 @@ _STEPS = 10  # opset from which Slice takes its bounds as inputs
 
 
 def transpose(queue: Queue, call: Call) -> list[Tensor | None]:
-    x = _stored(queue, call, 0)
+    x = call.stored(queue, 0)
     order = call.ints("perm") or list(reversed(range(len(x.shape))))
     return [_reordered(queue, x, order)]
 
@@ -73,7 +73,7 @@ def joined(queue: Queue, parts: Sequence[Tensor], axis: int, store: Format) -> T
 
 
 def split(queue: Queue, call: Call) -> list[Tensor | None]:
-    x = _stored(queue, call, 0)
+    x = call.stored(queue, 0)
     axis = call.int("axis", 0) % len(x.shape)
     count, extent = len(call.node.outputs), x.shape[axis]
     sizes = call.ints("split") or call.numbers(1, queue)
@@ -90,7 +90,7 @@ def split(queue: Queue, call: Call) -> list[Tensor | None]:
 
 
 def slices(queue: Queue, call: Call) -> list[Tensor | None]:
-    x = _stored(queue, call, 0)
+    x = call.stored(queue, 0)
     if call.opset < _STEPS:
         starts, ends, axes, steps = call.ints("starts"), call.ints("ends"), call.ints("axes"), None
     else:
@@ -133,7 +133,7 @@ def cut(queue: Queue, x: Tensor, cuts: Sequence[tuple[int, int, int, int]]) -> T
 
 
 def expand(queue: Queue, call: Call) -> list[Tensor | None]:
-    x, wanted = _stored(queue, call, 0), call.numbers(1, queue)
+    x, wanted = call.stored(queue, 0), call.numbers(1, queue)
     shape = broadcast(x.shape, tuple(wanted or ()))
     if not x.size or not math.prod(shape):
         return [queue.empty(shape, call.store())]
@@ -141,7 +141,7 @@ def expand(queue: Queue, call: Call) -> list[Tensor | None]:
 
 
 def tile(queue: Queue, call: Call) -> list[Tensor | None]:
-    x, repeats = _stored(queue, call, 0), call.numbers(1, queue) or []
+    x, repeats = call.stored(queue, 0), call.numbers(1, queue) or []
     shape = tuple(r * n for r, n in zip(repeats, x.shape, strict=True))
     walk = tuple(n for pair in zip(repeats, x.shape, strict=True) for n in pair)
     strides = tuple(s for step in contiguous(x.shape) for s in (0, step))
@@ -151,7 +151,7 @@ def tile(queue: Queue, call: Call) -> list[Tensor | None]:
 
 
 def gather(queue: Queue, call: Call) -> list[Tensor | None]:
-    x, indices = _stored(queue, call, 0), call.data(1)
+    x, indices = call.stored(queue, 0), call.data(1)
     axis = call.int("axis", 0) % len(x.shape)
     outer, extent, inner = around(x.shape, axis)
     numbers = queue.known(indices)
@@ -166,7 +166,7 @@ def gather(queue: Queue, call: Call) -> list[Tensor | None]:
 
 
 def depth_to_space(queue: Queue, call: Call) -> list[Tensor | None]:
-    x, size = _stored(queue, call, 0), call.int("blocksize", 1)
+    x, size = call.stored(queue, 0), call.int("blocksize", 1)
     n, c, h, w = x.shape
     if call.node.op_type == "SpaceToDepth":
         order = (0, 3, 5, 1, 2, 4) if call.text("mode", "DCR") == "DCR" else (0, 1, 3, 5, 2, 4)
@@ -183,7 +183,7 @@ def depth_to_space(queue: Queue, call: Call) -> list[Tensor | None]:
 
 
 def reshape(queue: Queue, call: Call) -> list[Tensor | None]:
-    x, wanted = _stored(queue, call, 0), call.numbers(1, queue) or []
+    x, wanted = call.stored(queue, 0), call.numbers(1, queue) or []
     if not call.int("allowzero", 0):
         if 0 in wanted[len(x.shape) :]:
             raise Unsupported(f"Reshape of {x.shape} to {wanted}: 0 keeps an axis that is not there")
@@ -199,7 +199,7 @@ def reshape(queue: Queue, call: Call) -> list[Tensor | None]:
 
 
 def squeeze(queue: Queue, call: Call) -> list[Tensor | None]:
-    x, axes = _stored(queue, call, 0), call.ints("axes")
+    x, axes = call.stored(queue, 0), call.ints("axes")
     axes = axes if axes is not None else call.numbers(1, queue)
     gone = {axis % len(x.shape) for axis in axes} if axes is not None else {a for a, n in enumerate(x.shape) if n == 1}
     if any(x.shape[axis] != 1 for axis in gone):
@@ -208,7 +208,7 @@ def squeeze(queue: Queue, call: Call) -> list[Tensor | None]:
 
 
 def unsqueeze(queue: Queue, call: Call) -> list[Tensor | None]:
-    x, axes = _stored(queue, call, 0), call.ints("axes")
+    x, axes = call.stored(queue, 0), call.ints("axes")
     axes = axes if axes is not None else (call.numbers(1, queue) or [])
     rank = len(x.shape) + len(axes)
     new, rest = {axis % rank for axis in axes}, iter(x.shape)
@@ -216,7 +216,7 @@ def unsqueeze(queue: Queue, call: Call) -> list[Tensor | None]:
 
 
 def flatten(queue: Queue, call: Call) -> list[Tensor | None]:
-    x, axis = _stored(queue, call, 0), call.int("axis", 1)
+    x, axis = call.stored(queue, 0), call.int("axis", 1)
     axis = axis + len(x.shape) if axis < 0 else axis
     return [x.view((math.prod(x.shape[:axis]), math.prod(x.shape[axis:])))]
 
@@ -225,14 +225,7 @@ def identity(queue: Queue, call: Call) -> list[Tensor | None]:
     training = call.given(2)
     if any(call.formats[1:]) or (training is not None and np.any(training.array(queue.backend))):
         raise Unsupported("Dropout in training")
-    return [_stored(queue, call, 0)]
-
-
-def _stored(queue: Queue, call: Call, position: int) -> Tensor:
-    """An input in the format the output is wanted in."""
-    x = call.data(position)
-    assert x.format is not None
-    return queue.convert(x, call.store()) if x.format.is_float else x
+    return [call.stored(queue, 0)]
 
 
 MOVES = (

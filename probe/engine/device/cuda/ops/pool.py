@@ -80,7 +80,7 @@ def _pooled(queue: Queue, call: Call, window: Window) -> list[Tensor | None]:
         math.prod(x.shape[:2]), *window.image, *window.out, *window.kernel, *window.strides, *window.before, *window.after,
         *window.dilations,
     )  # fmt: skip
-    store = call.store() if x.format.is_float else x.format
+    store = call.like(x)
     macros = (
         ("TX", x.format.name), ("TY", store.name), ("MAXIMUM", int(op == "MaxPool")), ("COUNT_PAD", call.int("count_include_pad", 0)),
     )  # fmt: skip

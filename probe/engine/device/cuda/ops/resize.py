@@ -68,7 +68,7 @@ def resize(queue: Queue, call: Call) -> list[Tensor | None]:
     assert x.format is not None
     if not manner.picks and not x.format.is_float:
         raise Unsupported("Resize of integers by weighing")
-    store = call.store() if x.format.is_float else x.format
+    store = call.like(x)
     axes = [axis % len(x.shape) for axis in call.ints("axes") or range(len(x.shape))]
     along = targets(x.shape, axes, _given(queue, call, manner))
     changed = [axis for axis, one in enumerate(along) if not one.stays]
@@ -77,11 +77,11 @@ def resize(queue: Queue, call: Call) -> list[Tensor | None]:
     if manner.picks and manner.outside is None:
         grown = _grown(queue, x, changed, along, manner)
         if grown is not None:
-            return [queue.convert(grown, store) if x.format.is_float else grown]
+            return [queue.convert(grown, store)]
     if manner.outside is not None and manner.picks and not _holds(store, manner.outside):
         raise Unsupported(f"Resize that puts {manner.outside} among what {store.name} holds")
     if not changed:
-        return [queue.convert(x, store) if x.format.is_float else x]
+        return [queue.convert(x, store)]
     order = ordered(queue, x)
     placed_at = [order.axis(axis) for axis in changed]
     if placed_at != sorted(placed_at):  # the order of sums is that of axes, wherever they lie

@@ -76,20 +76,18 @@ def top_k(queue: Queue, call: Call) -> list[Tensor | None]:
         raise Unsupported("TopK of bool")
     order = [at for at in range(len(x.shape)) if at != axis] + [axis]
     shape = (*(x.shape[at] for at in order[:-1]), k)
-    store = call.store() if x.format.is_float else x.format
+    store = call.like(x)
     y, places = queue.empty(shape, store), queue.empty(shape, I64)
     if y.size:
         dense = transposed(queue, x, order)
         ranked(queue, Ranking(dense, y, places, y.size // k, cols, k, least=not call.int("largest", 1)))
     back = [order.index(at) for at in range(len(order))]
     return [
-        placed(queue, lying_of(queue, one).permuted(back)) if y.size else one.view(call_shape(x.shape, axis, k))
+        placed(queue, lying_of(queue, one).permuted(back))
+        if y.size
+        else one.view((*x.shape[:axis], k, *x.shape[axis + 1 :]))
         for one in (y, places)
     ]
-
-
-def call_shape(shape: tuple[int, ...], axis: int, extent: int) -> tuple[int, ...]:
-    return (*shape[:axis], extent, *shape[axis + 1 :])
 
 
 def ranked(queue: Queue, ranking: Ranking) -> None:

@@ -139,16 +139,11 @@ def _looking(queue: Queue, call: Call, sizes: tuple[int, int, int, int, int, int
         sizes: batch, heads, groups of them, queries, keys, elements of a key.
     """
     batch, heads, groups, queries, keys, depth = sizes
-    mask, lengths = call.given(_MASK), call.given(_LENGTHS)
+    mask, lengths, shape = call.given(_MASK), call.given(_LENGTHS), (batch, heads, queries, keys)
     if mask is not None:
         mask = _for_all_keys(queue, call.data(_MASK), keys)
-        if len(mask.shape) > _HEADS or broadcast(mask.shape, (batch, heads, queries, keys)) != (
-            batch,
-            heads,
-            queries,
-            keys,
-        ):
-            raise Unsupported(f"a mask of {mask.shape} for scores of {(batch, heads, queries, keys)}")
+        if len(mask.shape) > _HEADS or broadcast(mask.shape, shape) != shape:
+            raise Unsupported(f"a mask of {mask.shape} for scores of {shape}")
         before, own, *last = (*(1 for _ in range(_HEADS - len(mask.shape))), *mask.shape)
         mask = mask.view((before, *((groups, heads // groups) if own > 1 else (1, 1)), *last))
     if lengths is not None:
