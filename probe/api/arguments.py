@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from probe.errors import InputError
 from probe.results.diff import Criterion
-from probe.store.feeds import InputSet
+from probe.store.feeds import InputSet, not_finite
 from probe.store.source import TensorSource
 
 if TYPE_CHECKING:
@@ -93,9 +93,11 @@ def input_sets(
         from probe.model.inputs import check_feeds
 
         notes: list[str] = []
-        return [InputSet("arrays", check_feeds(model, cast(Any, inputs), notes=notes), "arrays in memory")], notes
-    paths = [inputs] if isinstance(inputs, (str, Path)) else inputs or []
-    return collect_inputs(model, paths, shapes=shapes, seed=seed, ranges=ranges)
+        sets = [InputSet("arrays", check_feeds(model, cast(Any, inputs), notes=notes), "arrays in memory")]
+    else:
+        paths = [inputs] if isinstance(inputs, (str, Path)) else inputs or []
+        sets, notes = collect_inputs(model, paths, shapes=shapes, seed=seed, ranges=ranges)
+    return sets, [*not_finite(sets), *notes]
 
 
 def tactic_options(

@@ -10,6 +10,7 @@ import numpy as np
 
 from probe.compare.align import pair_inputs
 from probe.errors import InputError
+from probe.metrics.acceptance import BLANK
 from probe.metrics.plain import Reference
 from probe.precision import Kind, dtype_name, kind_of
 from probe.results.tensors import RunHeader, TensorInfo
@@ -107,6 +108,24 @@ def check_criteria(expected: Expected, criteria_for: Callable[[str], Sequence[Cr
             raise InputError(
                 f"nothing says what is good enough for output {name!r}", where="--accept",
                 hint=f"--accept 'range_rel<=0.01' is for all outputs{default}",
+            )  # fmt: skip
+
+
+def check_numbers(expected: Expected, blank: Callable[[str, Array, str], bool]) -> None:
+    """Whether golden has something to compare with in every output: by one that has not, whatever is kept, nothing passes.
+
+    Args:
+        blank: output, its golden, id of the input -> whether nothing can be compared with it.
+
+    Raises:
+        InputError: naming an output without numbers for any input.
+    """
+    for name in expected.names:
+        each = {key: found[name].reference for key, found in expected.tensors.items() if name in found}
+        if each and all(one is not None and blank(name, one.array, key) for key, one in each.items()):
+            raise InputError(
+                f"output {name!r}: {BLANK}", where="by it, neither FP32 nor anything else passes",
+                hint="see where NaN or Inf begin, in the inputs or inside the network: probe dump MODEL -o golden",
             )  # fmt: skip
 
 

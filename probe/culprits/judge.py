@@ -13,7 +13,7 @@ import numpy as np
 from probe.compare.diff import resolved
 from probe.compare.pair import WORST_CASE, Options, criteria_for, worst_verdict
 from probe.culprits.check_program import Check, Checker, checker
-from probe.culprits.expected import Arrays, Expected, check_criteria, expected_of
+from probe.culprits.expected import Arrays, Expected, check_criteria, check_numbers, expected_of
 from probe.culprits.margins import Values, aggregate_of
 from probe.metrics.acceptance import (
     BLANK,
@@ -179,15 +179,19 @@ class Judge:
         return resolved(used, self._options.acceptance)
 
     def require_criteria(self) -> None:
-        """Refuse to search for identical outputs because nothing says what is good enough.
+        """Refuse to search for identical outputs because nothing says what is good enough, or where no set could ever pass.
 
         Raises:
-            InputError: neither a criterion nor a check is of an output.
+            InputError: neither a criterion nor a check is of an output, or golden has no number in one.
         """
         if self._check is None and self._options.preset is None:
-            check_criteria(
-                self._expected, lambda dtype: criteria_for(self._options, None, self._options.precision, dtype, dtype)
-            )
+            expected, options = self._expected, self._options
+            check_criteria(expected, lambda dtype: criteria_for(options, None, options.precision, dtype, dtype))
+            check_numbers(expected, self._blank)
+
+    def _blank(self, name: str, golden: Array, input_id: str) -> bool:
+        sums = self._sums(golden, name, dtype := dtype_name(golden.dtype), input_id)
+        return judge(sums, self._rule(name, dtype).criteria, output=name).blank
 
     # --- one input
 

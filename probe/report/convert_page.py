@@ -6,7 +6,17 @@ from collections import Counter
 
 from probe.report.diff_facts import acceptance_in_words
 from probe.report.numbers import count, number, seconds, size
-from probe.report.steps import Step, exactly, fed_again, golden_option, judged_by, step_lines, typed_again
+from probe.report.steps import (
+    NO_NUMBERS,
+    Step,
+    exactly,
+    fed_again,
+    golden_option,
+    judged_by,
+    step_lines,
+    typed_again,
+    without_numbers,
+)
 from probe.report.text import Column, Page, command, elide, escape, sections, table, wrap
 from probe.report.words import first_few, inputs_in_words, sentence, verdict_lines
 from probe.results.convert_result import ConvertResult, ExportProof
@@ -73,7 +83,9 @@ def next_steps(result: ConvertResult) -> list[Step]:
         why = "See what goes wrong in low precision, and what would cure it."
         run = ("probe", "run", result.model, "--precision", result.precision)
         steps.append(Step(why, (*run, *inputs, *judged, *keep)))
-    if result.verdict == "not_judged" and _typed(result) is not None:
+    if any(without_numbers(one.verdict, one.metrics) for one in result.outputs.values()):
+        steps.append(Step(NO_NUMBERS, ("probe", "dump", result.model, "-o", "golden", *inputs)))
+    elif result.verdict == "not_judged" and _typed(result) is not None:
         why = "Say what is good enough."
         steps.append(Step(why, (*again, *inputs, *judged, "--accept", "range_rel<=0.01")))
     elif result.verdict == "not_judged":

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from probe.report.text import Page, command, escape, quote, wrap
-from probe.results.diff import Criterion, DiffResult, SourceInfo, TensorDiff
+from probe.results.diff import Criterion, DiffResult, Metrics, SourceInfo, TensorDiff
 from probe.results.tensors import InputInfo
 
 
@@ -62,9 +62,12 @@ NO_NUMBERS = "Golden has no number to compare with. See where NaN or Inf begin: 
 
 def is_blank(tensor: TensorDiff) -> bool:
     """Whether an output was not judged because golden has neither numbers nor masks there: no acceptance helps."""
-    found = tensor.metrics
-    unjudged = tensor.role == "output" and tensor.verdict == "not_judged"
-    return unjudged and found is not None and found.compared == 0 and found.sentinels < found.count
+    return tensor.role == "output" and without_numbers(tensor.verdict, tensor.metrics)
+
+
+def without_numbers(verdict: str | None, found: Metrics | None) -> bool:
+    """As ``is_blank``, of an output by what was measured of it."""
+    return verdict == "not_judged" and found is not None and found.compared == 0 and found.sentinels < found.count
 
 
 def _same_inputs(result: DiffResult) -> Step:

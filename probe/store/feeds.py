@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from probe.errors import InputError
-from probe.precision import dtype_name
+from probe.precision import dtype_name, kind_of
 from probe.results.tensors import InputInfo
 from probe.store.opening import is_folder, open_source, read_array
 from probe.store.writer import stored_bytes
@@ -35,6 +35,32 @@ class InputSet:
 def input_infos(sets: Iterable[InputSet]) -> tuple[InputInfo, ...]:
     """What results and recordings say of their inputs; the feeds are hashed."""
     return tuple(InputInfo(one.id, one.sha256, one.source) for one in sets)
+
+
+def not_finite(sets: Sequence[InputSet]) -> list[str]:
+    """A note for each input that holds NaN or Inf: what was computed from it says little, and who only reads a verdict or a time cannot see that.
+    -Inf alone is told apart, since masks are written so."""
+    found: dict[str, list[tuple[InputSet, Array]]] = {}
+    for one in sets:
+        for name, value in one.feeds.items():
+            array = np.asarray(value)
+            if kind_of(dtype_name(array.dtype)) in ("float", "complex") and not np.isfinite(array).all():
+                found.setdefault(name, []).append((one, array))
+    return [_said_of(name, where, len(sets)) for name, where in found.items()]
+
+
+def _said_of(name: str, where: Sequence[tuple[InputSet, Array]], sets: int) -> str:
+    one, array = where[0]
+    wrong = ~np.isfinite(array)
+    counts = {"NaN": np.isnan(array), "Inf": np.isposinf(array.real), "-Inf": np.isneginf(array.real)}
+    kinds = [f"{number} {kind}" for kind, at in counts.items() if (number := int(np.count_nonzero(at)))]
+    first = ",".join(str(int(axis)) for axis in np.argwhere(wrong)[0])
+    place = f" of {array.size} elements, first at [{first}]" if array.ndim else ""
+    among = f" in {len(where)} of {sets} input sets, first in {one.id}," if sets > 1 else ""
+    mask = not any(np.isnan(a).any() or np.isposinf(a.real).any() for _, a in where)
+    effect = "whatever it reaches cannot be judged, and a time measured with it is of no real input"
+    unless = "unless it is a mask that is added before a softmax, " if mask else ""
+    return f"input {name!r}{among} holds {' and '.join(kinds)}{place}: {unless}{effect}"
 
 
 def hash_feeds(feeds: Mapping[str, Array]) -> str:

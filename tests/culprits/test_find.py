@@ -345,6 +345,15 @@ def test_what_nothing_judges_is_not_searched(models: Path) -> None:
         probe.find(model, accept="range_rel<=0.1 @ boxes")
 
 
+def test_a_golden_without_numbers_is_not_searched_for(folder: Path) -> None:
+    """All-FP32 would "fail" by it, which sounds like a fault of the engine."""
+    with np.load(folder / "in.npz") as file:
+        blank = {name: array * np.float32(math.nan) for name, array in file.items()}
+    with pytest.raises(probe.InputError, match="golden is NaN or Inf in every element"):
+        probe.find(folder / "healthy.onnx", inputs=blank)
+    assert probe.find(folder / "healthy.onnx", inputs=blank, check=lambda _: True).status == "nothing_needed"
+
+
 @pytest.mark.parametrize("during", ["again", "other cures", "export"])
 def test_ctrl_c_after_the_search_keeps_what_was_found(folder: Path, tmp_path: Path, during: str) -> None:
     """Nothing is lost, and nothing is called proved that was not."""

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from probe.errors import InputError
+from probe.precision import numpy_dtype
 from probe.results.tensors import RunHeader, TensorInfo
-from probe.store.feeds import InputSet, hash_feeds, read_input_sets
+from probe.store.feeds import InputSet, hash_feeds, not_finite, read_input_sets
 from probe.store.writer import DumpWriter
 from tests.store.arrays import Array, numeric, record, text
 from tests.store.polygraphy_files import save_inputs, save_outputs, torch_tensor
@@ -198,3 +199,28 @@ def test_zero_and_minus_zero_are_different_feeds() -> None:
 def test_a_hash_is_the_same_in_every_process_and_version() -> None:
     feeds = {"x": np.arange(4, dtype=np.float32), "t": np.array(["é"])}
     assert hash_feeds(feeds) == "f69b2015ecf647929fe5b5fb819e54f01e7278432623a71fc291311a981e5250"
+
+
+def test_nan_and_inf_are_said_by_input_with_how_many_and_where() -> None:
+    nan, mask = X.copy(), np.zeros((2, 2), np.float32)
+    nan[1, 0], nan[1, 2], mask[0, 1] = np.nan, np.inf, -np.inf
+    clean = InputSet("b", {"x": X, "mask": mask}, "file b")
+    notes = not_finite(
+        [
+            clean,
+            InputSet("a", {"x": nan, "mask": mask, "ids": np.array([1]), "words": np.array(["inf"], object)}, "file a"),
+        ]
+    )
+    assert [note.partition(": ")[0] for note in notes] == [
+        "input 'mask' in 2 of 2 input sets, first in b, holds 1 -Inf of 4 elements, first at [0,1]",
+        "input 'x' in 1 of 2 input sets, first in a, holds 1 NaN and 1 Inf of 6 elements, first at [1,0]",
+    ]
+    assert ["unless it is a mask" in note for note in notes] == [True, False]
+    assert not not_finite([InputSet("b", {"x": X, "empty": np.zeros((0, 3), np.float32)}, "file b")])
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float16", "bfloat16", "float8_e5m2", "complex64"])
+def test_nan_is_seen_in_every_type_that_holds_it(dtype: str) -> None:
+    array = np.array([0.0, np.nan]).astype(numpy_dtype(dtype))
+    assert "'x' holds 1 NaN of 2 elements, first at [1]:" in not_finite([InputSet("a", {"x": array}, "file a")])[0]
+    assert "'x' holds 1 NaN: " in not_finite([InputSet("a", {"x": array[1:].reshape(())}, "file a")])[0]
