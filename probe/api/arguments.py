@@ -40,9 +40,9 @@ def criteria(accept: Iterable[str | Criterion]) -> tuple[Criterion, ...]:
     Raises:
         InputError: one that cannot be read.
     """
-    from probe.metrics.acceptance import parse_criterion
+    from probe.metrics.acceptance import check_criterion, parse_criterion
 
-    return tuple(parse_criterion(one) if isinstance(one, str) else one for one in several(accept))
+    return tuple(parse_criterion(one) if isinstance(one, str) else check_criterion(one) for one in several(accept))
 
 
 def several(values: Iterable[T]) -> tuple[T, ...]:
@@ -56,11 +56,24 @@ def patterns(keep: Iterable[str | re.Pattern[str]]) -> tuple[re.Pattern[str], ..
     Raises:
         InputError: one that cannot be read.
     """
+    return tuple(_compiled(one) for one in several(keep))
+
+
+def pattern(text: str | re.Pattern[str] | None) -> re.Pattern[str] | None:
+    """A regular expression, compiled, where one was given.
+
+    Raises:
+        InputError: one that cannot be read.
+    """
+    return None if text is None else _compiled(text)
+
+
+def _compiled(text: str | re.Pattern[str]) -> re.Pattern[str]:
     try:
-        return tuple(re.compile(one) for one in several(keep))
-    except re.error as error:
+        return re.compile(text)
+    except (re.error, TypeError, OverflowError, RecursionError) as error:
         raise InputError(
-            f"{error.pattern!r} is not a regular expression: {error}", hint="re.escape(name) is an exact name"
+            f"{text!r} is not a regular expression: {error}", hint="re.escape(name) is an exact name"
         ) from None
 
 

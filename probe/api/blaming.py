@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from probe.api.arguments import Inputs, input_sets, loaded_model, optional_path, tactic_options
+from probe.api.arguments import Inputs, input_sets, loaded_model, optional_path, pattern, tactic_options
+from probe.api.signatures import as_annotated
 from probe.results.diff import Criterion
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 Paths = str | Path | Sequence[str | Path]
 
 
+@as_annotated
 def diff_tactics(good: Paths, bad: Paths, *, command: str = "") -> TacticsDiffResult:
     """Rank the choices that bad runs have more often than good ones. Runs nothing.
 
@@ -35,6 +37,7 @@ def diff_tactics(good: Paths, bad: Paths, *, command: str = "") -> TacticsDiffRe
     return compared(_several(good), _several(bad), command=command)
 
 
+@as_annotated
 def diff_tactics_in(folder: str | Path, *, command: str = "") -> TacticsDiffResult:
     """``diff_tactics`` of what is below the folders ``good`` and ``bad`` of a folder.
 
@@ -46,6 +49,7 @@ def diff_tactics_in(folder: str | Path, *, command: str = "") -> TacticsDiffResu
     return diff_tactics(*good_and_bad(folder), command=command)
 
 
+@as_annotated
 def bisect_tactics(
     good: Paths,
     bad: Paths,
@@ -95,6 +99,7 @@ def bisect_tactics(
     return bisected(fine, wrong, loaded, sets, options, notes=(*notes, *said), progress=progress)
 
 
+@as_annotated
 def tactics_table(
     model: str | Path | Model,
     *,
@@ -148,13 +153,14 @@ def tactics_table(
         memory_limit=memory_limit, timing_cache=timing_cache, command=command,
     )  # fmt: skip
     options = TableOptions(
-        run, None if layers is None else re.compile(layers), None if tactics is None else re.compile(tactics), measure=measure,
+        run, pattern(layers), pattern(tactics), measure=measure,
         flip=flip, max_seconds=max_seconds,
     )  # fmt: skip
     begin: RunTactics | None = None if start is None else read_run(start)
     return measured(loaded, sets, options, start=begin, notes=notes, progress=progress)
 
 
+@as_annotated
 def compare_builds(
     model: str | Path | Model,
     builds: int,

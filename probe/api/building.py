@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from probe.api.arguments import Inputs, input_sets, loaded_model, patterns
+from probe.api.signatures import as_annotated
 from probe.errors import InputError
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from probe.results.build import BuildResult
 
 
+@as_annotated
 def build(
     model: str | Path | Model,
     out: str | Path,
@@ -109,6 +111,7 @@ def build(
     )  # fmt: skip
 
 
+@as_annotated
 def inspect_engine(path: str | Path, *, command: str = "") -> BuildResult:
     """What is in a saved engine. It is loaded, which checks every byte of it, and not run.
 

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from probe.api.arguments import Inputs, criteria, input_sets, loaded_model, patterns, several
+from probe.api.arguments import Inputs, criteria, input_sets, loaded_model, pattern, patterns, several
 from probe.api.saved import saved_engine
+from probe.api.signatures import as_annotated
 from probe.results.diff import Criterion
 from probe.store.feeds import InputSet
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from probe.results.run import RunResult
 
 
+@as_annotated
 def compile(  # noqa: A001 - probe.compile is what users write, and nobody imports it by a star
     model: str | Path | Model,
     *,
@@ -65,6 +67,7 @@ def compile(  # noqa: A001 - probe.compile is what users write, and nobody impor
     )  # fmt: skip
 
 
+@as_annotated
 def run(
     model: str | Path | Model,
     *,
@@ -134,7 +137,7 @@ def run(
     options = RunOptions(
         precision=precision, device=device, golden=golden, engine=saved,
         acceptance=criteria(accept),
-        preset=preset, keep=patterns(keep), layers=re.compile(layers) if layers is not None else None,
+        preset=preset, keep=patterns(keep), layers=pattern(layers),
         interior=interior, passes=passes, fusion=fusion, passes_limit=passes_limit, threads=threads,
         custom_op_libs=tuple(Path(one) for one in custom_op_libs), observe=observe, try_cure=try_cure, repeats=check_runs(repeat, bitwise),
         strict_layers=strict_layers, worst=worst, details=details, memory_limit=memory_limit or DEFAULT_LIMIT, command=command,
@@ -142,6 +145,7 @@ def run(
     return run_network(loaded, sets, options, notes=notes, progress=progress)
 
 
+@as_annotated
 def convert(
     model: str | Path | Model,
     out: str | Path,

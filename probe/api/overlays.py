@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from probe.api.signatures import as_annotated
 from probe.errors import InputError
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ class Overlay:
     nameless: tuple[str, ...]
 
 
+@as_annotated
 def overlay(result: Any, out: str | Path, model: str | Path | Model | None = None) -> Overlay:
     """Write a file a measure (``accumulated.json``, ``precision.json``, ...) into the folder ``out``, for Model Explorer.
 
@@ -60,6 +62,7 @@ def overlay(result: Any, out: str | Path, model: str | Path | Model | None = Non
     return Overlay(tuple(folder / name for name in texts), nameless)
 
 
+@as_annotated
 def annotate(result: Any, out: str | Path, model: str | Path | Model | None = None) -> Written:
     """Write a copy of the model whose nodes carry what the result says of them: ``probe.accumulated``, ``probe.precision``, ...
 
@@ -88,6 +91,7 @@ def annotate(result: Any, out: str | Path, model: str | Path | Model | None = No
     return write_with_metadata(same_model(result, result.model if model is None else model), out, nodes, properties)
 
 
+@as_annotated
 def same_model(result: Any, model: str | Path | Model) -> Model:
     """The model of a result, loaded.
 

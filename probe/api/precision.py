@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from probe.api.arguments import Inputs, criteria, input_sets, loaded_model, optional_path, patterns
+from probe.api.arguments import Inputs, criteria, input_sets, loaded_model, optional_path, pattern, patterns
+from probe.api.signatures import as_annotated
 from probe.results.diff import Criterion
 from probe.store.feeds import InputSet
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from probe.results.find import FindResult
 
 
+@as_annotated
 def check(
     model: str | Path | Model,
     *,
@@ -53,12 +55,13 @@ def check(
     loaded = loaded_model(model)
     sets, notes = ([], []) if precision == "int8" else input_sets(loaded, inputs, seed, input_shapes, val_range, golden)
     options = CheckOptions(
-        precision=precision, golden=golden, select=re.compile(select) if select is not None else None, threads=threads,
+        precision=precision, golden=golden, select=pattern(select), threads=threads,
         custom_op_libs=tuple(Path(one) for one in custom_op_libs), memory_limit=memory_limit or DEFAULT_LIMIT, command=command,
     )  # fmt: skip
     return check_network(loaded, sets, options, notes=notes, progress=progress)
 
 
+@as_annotated
 def find(
     model: str | Path | Model,
     out: str | Path | None = None,

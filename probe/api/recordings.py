@@ -9,8 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from probe.api.arguments import Inputs, Tensors, criteria, input_sets, loaded_model
+from probe.api.arguments import Inputs, Tensors, criteria, input_sets, loaded_model, pattern
 from probe.api.saved import engine_runner, is_saved_engine
+from probe.api.signatures import as_annotated
 from probe.results.diff import Criterion, DiffResult
 from probe.store.recording import Recording
 from probe.store.source import TensorSource
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from probe.runners.protocol import Runner, RunnerOptions
 
 
+@as_annotated
 def load(path: str | Path) -> Model:
     """Load an ONNX model: inputs, outputs, nodes, opset, numerics. Weights stay where they are until needed.
 
@@ -31,6 +33,7 @@ def load(path: str | Path) -> Model:
     return load_model(path)
 
 
+@as_annotated
 def load_result(path: str | Path) -> Any:
     """A result saved with ``--json`` or ``probe.results.json.save``, by the ``schema`` it names.
 
@@ -42,6 +45,7 @@ def load_result(path: str | Path) -> Any:
     return load_saved(path)
 
 
+@as_annotated
 def open_recording(path: str | Path) -> Recording:
     """Open a dump, ``.npz``, ``.npy`` or folder of them, ``.safetensors`` or Polygraphy JSON; ``recording[name]`` is an array.
 
@@ -53,6 +57,7 @@ def open_recording(path: str | Path) -> Recording:
     return Recording(open_source(path))
 
 
+@as_annotated
 def dump(
     model: str | Path | Model,
     out: str | Path,
@@ -94,8 +99,8 @@ def dump(
     else:
         loaded = loaded_model(model)
     sets, notes = input_sets(loaded, inputs, seed, input_shapes, val_range)
-    pattern = re.compile(select) if isinstance(select, str) else select
-    wanted = None if pattern is None else lambda name: pattern.search(name) is not None
+    regex = pattern(select)
+    wanted = None if regex is None else lambda name: regex.search(name) is not None
     with ExitStack() as opened:
         if isinstance(runner, str):
             settings = replace(options or DEFAULT_OPTIONS, select=wanted)
@@ -107,6 +112,7 @@ def dump(
     return open_recording(out)
 
 
+@as_annotated
 def diff(
     actual: Tensors,
     golden: Tensors,
@@ -153,7 +159,7 @@ def diff(
             precision=precision,
             preset=preset,
             name_map=name_map,
-            select=re.compile(select) if isinstance(select, str) else select,
+            select=pattern(select),
             strict_layers=strict_layers,
             worst=worst,
             smallest_tolerance=smallest_tolerance,

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from probe.api.signatures import as_annotated
 from probe.errors import InputError
 
 Format = Literal["html", "md"]
 PAIRED = ("probe.run/1", "probe.diff/1", "probe.find/1")  # schemas of results that are compared as before and after
 
 
+@as_annotated
 def report(
     results: Any | Sequence[Any],
     out: str | Path | None = None,
@@ -41,6 +43,7 @@ def report(
     return text
 
 
+@as_annotated
 def form_of(out: str | Path | None, given: Format | None) -> Format:
     """The format that was asked for, or that the name of the file says; HTML where neither does.
 
@@ -59,6 +62,7 @@ def form_of(out: str | Path | None, given: Format | None) -> Format:
     )
 
 
+@as_annotated
 def write(result: Any, form: Format) -> str:
     """The text of one result.
 
@@ -75,6 +79,7 @@ def write(result: Any, form: Format) -> str:
     return html_page(result, version=__version__)
 
 
+@as_annotated
 def joined(results: Any | Sequence[Any], *, worse_factor: float = 2.0) -> Any:
     """What is reported: the result itself, or of two, what changed from the first to the second.
 

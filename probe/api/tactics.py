@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from probe.api.arguments import Inputs, input_sets, loaded_model, tactic_options
 from probe.api.blaming import bisect_tactics, compare_builds, diff_tactics, tactics_table
+from probe.api.signatures import as_annotated
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +26,7 @@ __all__ = [
 Choice = Literal["fastest", "accurate", "deterministic", "random"]
 
 
+@as_annotated
 def record_tactics(
     model: str | Path | Model,
     out: str | Path,
@@ -83,6 +85,7 @@ def record_tactics(
     return record(loaded, sets, out, options, selectors=chain, measure=timed, notes=notes, progress=progress)
 
 
+@as_annotated
 def replay_tactics(
     model: str | Path | Model,
     file: str | Path,
@@ -143,6 +146,7 @@ def replay_tactics(
     )
 
 
+@as_annotated
 def read_trt_log(log: str | Path, other: str | Path | None = None, *, command: str = "") -> TacticsLogResult:
     """The tactics that TensorRT tried and took, from its verbose log; with ``other``, what that build chose differently.
 

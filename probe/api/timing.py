@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from probe.api.arguments import Inputs, input_sets, loaded_model, optional_path, patterns
 from probe.api.saved import saved_engine
+from probe.api.signatures import as_annotated
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from probe.results.bench import BenchResult
 
 
+@as_annotated
 def bench(
     model: str | Path | Model,
     *,

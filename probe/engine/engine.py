@@ -100,6 +100,8 @@ class Engine:
         share the device, weights, sessions and all: roundings inside fused layers are switched off. The other way weights are shared."""
         if interior == self.settings.interior:
             return self
+        if interior not in ("storage", "fp32"):
+            raise InputError(f"no interior is called {interior!r}", hint="storage, fp32")
         if interior == "fp32":
             rounding, device = self.rounding.with_wide_interiors(), self.device
         else:
@@ -120,6 +122,8 @@ class Engine:
         """
         from probe.engine.saved.save import save_engine
 
+        if not isinstance(path, (str, Path)):
+            raise InputError(f"a path is no {type(path).__name__}", hint='engine.save("engine.probe")')
         save_engine(self, path, overwrite=overwrite)
 
     # --- running -----------------------------------------------------------------------------------------------------
@@ -145,7 +149,7 @@ class Engine:
             InputError: inputs that do not fit, an assignment that names no layer, or a layer that fails; names it.
         """
         if tap is None:
-            return self.device.run(self._feeds(inputs), self._plans(assignment or self.assignment))
+            return self.device.run(self._feeds(inputs), self.plans(assignment))
         running = self.stream(inputs, assignment)
         while True:
             try:
@@ -162,7 +166,7 @@ class Engine:
         Raises:
             InputError: as ``run``.
         """
-        plans = self._plans(assignment or self.assignment)
+        plans = self.plans(assignment)
         interior = self.settings.interior == "storage"
         return (yield from self.device.stream(self._feeds(inputs), plans, interior=interior))
 
@@ -180,7 +184,7 @@ class Engine:
         Raises:
             InputError: an assignment that names no layer, a stream for a CPU; what is returned raises as ``run``.
         """
-        plans = self._plans(assignment or self.assignment)
+        plans = self.plans(assignment)
         if isinstance(self.device, RunsBeside):
             beside = self.device.context(plans, stream=stream)
             return Context(self.network.model, beside.run, beside)
@@ -208,7 +212,7 @@ class Engine:
         Raises:
             InputError: as ``run``.
         """
-        feeds, plans = self._feeds(inputs), self._plans(assignment or self.assignment)
+        feeds, plans = self._feeds(inputs), self.plans(assignment)
         return self.device.trace(feeds, plans, limit) if isinstance(self.device, Resumes) else None
 
     def run_from(self, trace: Trace, assignment: Assignment) -> dict[str, Array]:
@@ -221,24 +225,28 @@ class Engine:
         Raises:
             InputError: as ``run``.
         """
-        return self._resuming.run_from(trace, self._plans(assignment))
+        return self._resuming.run_from(trace, self.plans(assignment))
 
     def estimate_from(self, trace: Trace, assignment: Assignment) -> float:
         """Seconds that ``run_from`` takes at most, as far as measured; ``trace.seconds`` is a whole run's."""
-        return self._resuming.estimate_from(trace, self._plans(assignment))
+        return self._resuming.estimate_from(trace, self.plans(assignment))
 
     @property
     def _resuming(self) -> Resumes:
         assert isinstance(self.device, Resumes), "a trace comes from a device that makes them"
         return self.device
 
-    def plans(self, assignment: Assignment) -> Mapping[str, Plan]:
-        """How every layer runs under an assignment, by name; the same object for the same assignment.
+    def plans(self, assignment: Assignment | None = None) -> Mapping[str, Plan]:
+        """How every layer runs under an assignment, the engine's own when left out, by name; the same object for the same assignment.
 
         Raises:
-            InputError: an assignment that names no layer, or a tactic that cannot compute one.
+            InputError: an assignment that is none, that names no layer, or a tactic that cannot compute one.
         """
-        return self._plans(assignment)
+        if assignment is not None and not isinstance(assignment, Assignment):
+            raise InputError(
+                f"an assignment is no {type(assignment).__name__}", hint="engine.assignment.keeping(tensors=[...])"
+            )
+        return self._plans(self.assignment if assignment is None else assignment)
 
     def feeds(self, inputs: Mapping[str, Any]) -> Mapping[str, Array]:
         """Inputs as the device takes them.
@@ -277,7 +285,11 @@ class Engine:
         Raises:
             InputError: no such layer, a missing input, an If (evaluate its branches' layers), or the layer fails.
         """
-        found = self.layer(layer) if isinstance(layer, str) else layer
+        found = layer if isinstance(layer, Layer) else self.layer(layer)
+        if not isinstance(choice, Choice):
+            raise InputError(
+                f"a choice is no {type(choice).__name__}", hint='Choice("fp16"), of probe.engine.assignment'
+            )
         if found.kind == "if":
             raise InputError(f"{found.name} is an If: its layers are evaluated one by one")
         missing = [value.name for value in found.reads if value.name not in feeds]
@@ -332,6 +344,8 @@ class Engine:
         Raises:
             InputError: there is none.
         """
+        if not isinstance(name, str):
+            raise InputError(f"a layer has a name, and {name!r} is none", hint="names are those of engine.layers")
         if name not in self._by_name:
             import difflib
 
@@ -394,7 +408,7 @@ class Engine:
 
     def candidates(self, layer: Layer | str) -> tuple[str, ...]:
         """Tactics that can compute a layer in the engine's precision, exact first."""
-        found = self.layer(layer) if isinstance(layer, str) else layer
+        found = layer if isinstance(layer, Layer) else self.layer(layer)
         return tactics.candidates(found, self.settings.precision)
 
 

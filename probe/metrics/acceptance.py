@@ -54,12 +54,7 @@ def parse_criterion(text: str) -> Criterion:
         raise InputError(f"cannot read the acceptance {text!r}", hint="write METRIC<=NUMBER, for example cosine>=0.999")
     name, op, number = match.groups()
     name = name.lower()
-    if name != "max_steps" and name not in _NAMES:
-        near = difflib.get_close_matches(name, _NAMES, n=3)
-        raise InputError(
-            f"unknown metric {name!r} in the acceptance {text!r}",
-            hint=f"did you mean {' or '.join(near)}?" if near else f"metrics: {', '.join(BY_NAME)}",
-        )
+    _check_metric(name, text)
     try:
         threshold = float(number)
     except ValueError:
@@ -67,6 +62,35 @@ def parse_criterion(text: str) -> Criterion:
     if math.isnan(threshold):
         raise InputError(f"the threshold {number!r} in the acceptance {text!r} is not a number")
     return Criterion(name, cast(Any, op), threshold, output if at else None, "fail", "user")
+
+
+def check_criterion(one: Criterion) -> Criterion:
+    """A criterion that was not parsed but made, as it is.
+
+    Raises:
+        InputError: it could not have been parsed.
+    """
+    fields = (one.metric, one.threshold, one.output) if isinstance(one, Criterion) else (None, None, None)
+    if not all(map(isinstance, fields, (str, (int, float), (str, type(None))))):
+        raise InputError(
+            f"cannot read the acceptance {one!r}", hint='such as Criterion("cosine", ">=", 0.999, "logits")'
+        )
+    _check_metric(one.metric, str(one))
+    if one.op not in OPERATORS or one.level not in ("fail", "warn") or math.isnan(one.threshold):
+        raise InputError(
+            f"cannot read the acceptance {one!r}",
+            hint=f"operators: {' '.join(OPERATORS)}; levels: fail, warn; a number",
+        )
+    return one
+
+
+def _check_metric(name: str, text: str) -> None:
+    if name != "max_steps" and name not in _NAMES:
+        near = difflib.get_close_matches(name, _NAMES, n=3)
+        raise InputError(
+            f"unknown metric {name!r} in the acceptance {text!r}",
+            hint=f"did you mean {' or '.join(near)}?" if near else f"metrics: {', '.join(BY_NAME)}",
+        )
 
 
 def default_acceptance(precision: str | None, dtype_actual: str, dtype_golden: str) -> tuple[Criterion, ...]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from probe.errors import InputError
 from probe.precision import dtype_name, kind_of, numpy_dtype
+from probe.store.memory import as_array
 
 if TYPE_CHECKING:
     from probe.model.model import Model, Port
@@ -131,7 +132,7 @@ def check_feeds(model: Model, feeds: Mapping[str, Array], *, notes: list[str] | 
                     f"input {name!r} of type {port.dtype} cannot be fed",
                     hint="probe feeds tensors and sequences of tensors",
                 )
-            array = np.asarray(array)
+            array = as_array(array, key)
             if port.shape is not None and not port.dtype.startswith("seq("):
                 _check_shape(key, port.shape, array.shape, sizes)
             checked[key] = _typed(key, dtype, array, notes)
@@ -142,6 +143,8 @@ def _grouped(model: Model, ports: Mapping[str, Port], feeds: Mapping[str, Array]
     grouped: dict[str, list[tuple[str, Array]]] = {}
     elements: dict[str, dict[int, str]] = {}
     for key in feeds:
+        if not isinstance(key, str):
+            raise InputError(f"inputs are given by name, and {key!r} is none", hint=f"inputs: {_some(list(ports))}")
         match = _ELEMENT.fullmatch(key)
         if key in ports:
             if ports[key].dtype.startswith("seq("):

@@ -151,6 +151,11 @@ def _make(
         reason = f" ({role.reason})" if role.reason else ""
         return _typed(values, dtype), said + reason
     low, high = bounds
+    if not (math.isfinite(high - low) and low <= high):
+        raise InputError(
+            f"no values lie from {low:g} to {high:g}", where=f"--val-range of {made.name!r}",
+            hint="LOW and HIGH are finite numbers, LOW not above HIGH",
+        )  # fmt: skip
     said = f"values in {low:g}..{high:g} as asked"
     kind = kind_of(dtype)
     if kind == "string":
@@ -267,4 +272,7 @@ def _typed(values: Array, dtype: str) -> Array:
     target = numpy_dtype(dtype)
     if kind_of(dtype) == "int" and values.dtype.kind == "f":
         values = np.rint(values)
-    return np.array(values, dtype=target, order="C")
+    with np.errstate(
+        over="ignore"
+    ):  # a range may be wider than the type; inputs that hold Inf are spoken of by whoever runs them
+        return np.array(values, dtype=target, order="C")

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import onnxruntime
 
 CPU = "CPUExecutionProvider"
+_MOST_THREADS = 4096
 _SILENT = 4  # only fatal messages: refusals reach the user as exceptions
 
 
@@ -24,10 +25,12 @@ def session_options(threads: int = 0, libraries: Iterable[Path] = ()) -> onnxrun
         libraries: of custom operators.
 
     Raises:
-        InputError: a custom-operator library is not there or cannot be loaded.
+        InputError: a number of threads that no machine has; a custom-operator library is not there or cannot be loaded.
     """
     import onnxruntime
 
+    if not 0 <= threads <= _MOST_THREADS:
+        raise InputError(f"{threads} threads", where="--threads", hint=f"0, for one a core, to {_MOST_THREADS}")
     settings = onnxruntime.SessionOptions()
     settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     settings.log_severity_level = _SILENT

@@ -7,9 +7,24 @@ from typing import Any
 
 import numpy as np
 
+from probe.errors import InputError
 from probe.precision import dtype_name
 from probe.results.tensors import RunHeader, TensorInfo
 from probe.store.numpy_files import ArrayReader
+
+
+def as_array(value: Any, name: str) -> np.ndarray[Any, Any]:
+    """A value under a name as numpy's array of it.
+
+    Raises:
+        InputError: it has none, as lists of several lengths.
+    """
+    try:
+        return np.asarray(value)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise InputError(
+            f"no array can be made of {name!r}: {error}", hint="rows of equal length, numbers only"
+        ) from None
 
 
 class Arrays:
@@ -27,7 +42,7 @@ class Arrays:
     def __init__(self, arrays: Mapping[str, Any], path: str = "arrays in memory") -> None:
         self.path = path
         self.header = RunHeader()
-        self._arrays = {name: np.asarray(value) for name, value in arrays.items()}
+        self._arrays = {name: as_array(value, name) for name, value in arrays.items()}
         self._rows = [
             TensorInfo(name=name, dtype=dtype_name(array.dtype), shape=array.shape)
             for name, array in self._arrays.items()
