@@ -6,6 +6,8 @@ Expected outcomes, such as a failed comparison, are results and not exceptions.
 
 from __future__ import annotations
 
+import errno
+
 EXIT_PASSED = 0
 EXIT_FAILED = 1
 EXIT_INPUT = 2
@@ -36,6 +38,13 @@ class ProbeError(Exception):
         if self.hint:
             lines.append(f"  try    {self.hint}")
         return "\n".join(lines)
+
+
+def too_long(error: OSError) -> InputError | None:
+    """What an operating system says of a path with a name that no file can have, whoever asked; None of any other error."""
+    if error.errno != errno.ENAMETOOLONG:
+        return None
+    return InputError(f"{error.strerror}: {error.filename}", hint="a file's name has 255 bytes at most")
 
 
 class InputError(ProbeError):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import onnx
 import pytest
 
 import probe
@@ -164,3 +165,22 @@ def test_numbers_of_numpy_paths_and_iterators_are_taken(model: Path) -> None:
     assert result.verdict == "passed" and any(layer.precision == "fp32" for layer in result.layers)
     ranged: dict[str, Any] = {"val_range": {"x": [0, np.float32(1)]}, "input_shapes": {"x": np.array([2, WIDTH])}}
     assert probe.check(str(model), **ranged)
+
+
+def test_names_no_file_can_have(model: Path, tmp_path: Path) -> None:
+    with pytest.raises(probe.InputError, match="File name too long"):
+        probe.convert(model, tmp_path / f"{'n' * 300}.onnx")
+    with pytest.raises(probe.InputError, match="no path holds a NUL character"):
+        probe.convert(model, "a\0.onnx")
+
+
+@pytest.mark.parametrize("function", [probe.run, probe.check, probe.find, probe.compile, timing.bench])
+def test_a_model_without_outputs_is_not_compiled(function: Callable[..., Any], model: Path, tmp_path: Path) -> None:
+    loaded = onnx.load(model)
+    del loaded.graph.output[:]
+    onnx.save(loaded, tmp_path / "none.onnx")
+    with pytest.raises(probe.InputError, match="the model has no outputs"):
+        function(tmp_path / "none.onnx")
+    assert probe.load(tmp_path / "none.onnx").outputs == ()
+    with probe.dump(tmp_path / "none.onnx", tmp_path / "golden") as recorded:
+        assert "norm0.square" in recorded

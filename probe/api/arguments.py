@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from probe.errors import InputError
 from probe.results.diff import Criterion
-from probe.store.feeds import InputSet, not_finite
+from probe.store.feeds import InputSet, odd_inputs
 from probe.store.source import TensorSource
 
 if TYPE_CHECKING:
@@ -21,16 +21,24 @@ Tensors = str | Path | TensorSource | Mapping[str, Any]
 Inputs = str | Path | Sequence[str | Path] | Mapping[str, Any]
 
 
-def loaded_model(model: str | Path | Model) -> Model:
+def loaded_model(model: str | Path | Model, *, outputs: bool = True) -> Model:
     """A model, loaded if it is a path.
 
+    Args:
+        outputs: it is to be compiled or judged, which without outputs is nothing.
+
     Raises:
-        InputError: not readable as a model.
+        InputError: not readable as a model, or without outputs.
     """
     if isinstance(model, (str, Path)):
         from probe.model import load
 
-        return load(model)
+        model = load(model)
+    if outputs and not model.outputs:
+        raise InputError(
+            "the model has no outputs: nothing of it would be computed or judged", where=str(model.path),
+            hint="export it again with its outputs; probe inspect shows what is in it",
+        )  # fmt: skip
     return model
 
 
@@ -110,7 +118,7 @@ def input_sets(
     else:
         paths = [inputs] if isinstance(inputs, (str, Path)) else inputs or []
         sets, notes = collect_inputs(model, paths, shapes=shapes, seed=seed, ranges=ranges)
-    return sets, [*not_finite(sets), *notes]
+    return sets, [*odd_inputs(sets), *notes]
 
 
 def tactic_options(

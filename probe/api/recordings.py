@@ -97,7 +97,7 @@ def dump(
         runner = engine_runner(str(model), runner, options or DEFAULT_OPTIONS)
         loaded: Model = runner.engine.model
     else:
-        loaded = loaded_model(model)
+        loaded = loaded_model(model, outputs=False)
     sets, notes = input_sets(loaded, inputs, seed, input_shapes, val_range)
     regex = pattern(select)
     wanted = None if regex is None else lambda name: regex.search(name) is not None

@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 
-from probe.errors import InputError
+from probe.errors import InputError, too_long
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -71,7 +71,12 @@ def as_annotated(function: F) -> F:
             _check(function, name, value, _annotations(function)[name])
             if isinstance(value, (np.bool_, np.number)):  # -np.uint8(2) is 254
                 bound.arguments[name] = value.item()
-        return function(*bound.args, **bound.kwargs)
+        try:
+            return function(*bound.args, **bound.kwargs)
+        except OSError as error:
+            if (said := too_long(error)) is not None:
+                raise said from error
+            raise
 
     return cast("F", checked)
 

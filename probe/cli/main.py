@@ -12,7 +12,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 
-from probe.errors import EXIT_BUG, EXIT_INPUT, ProbeError
+from probe.errors import EXIT_BUG, EXIT_INPUT, ProbeError, too_long
 
 EXIT_INTERRUPTED = 130
 
@@ -108,6 +108,8 @@ def explain(error: Exception, arguments: Sequence[str]) -> tuple[str, int]:
             " " * (len(line) - len(line.lstrip(" "))) + escape(line.lstrip(" ")) if line else "" for line in lines
         )
 
+    if isinstance(error, OSError):
+        error = too_long(error) or error
     if isinstance(error, ProbeError) and error.exit_code == EXIT_INPUT:
         return f"error: {plain(str(error))}", EXIT_INPUT
     if isinstance(error, MemoryError):

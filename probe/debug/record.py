@@ -65,7 +65,9 @@ def record(
         raise InputError(
             "no tensor was recorded",
             where=f"runner {runner.name}",
-            hint="nothing matches --select" if select is not None else "",
+            hint="nothing matches --select"
+            if select is not None
+            else "a model whose outputs are its inputs computes nothing",
         )
     sink.replace_header(replace(runner.header, inputs=input_infos(input_sets)))
     return rows

@@ -167,9 +167,7 @@ def check_target(path: str | Path) -> None:
     """
     target = Path(os.path.realpath(path))
     if target.is_dir():
-        raise InputError(
-            f"cannot write a result over the folder {str(path)!r}", hint="name a file, such as result.json"
-        )
+        raise InputError(f"cannot write a result over the folder {str(path)!r}", hint="name a file")
     if not target.parent.is_dir():
         raise InputError(f"cannot write {str(path)!r}: its folder does not exist", hint=f"mkdir -p {target.parent}")
     device = target.exists() and not target.is_file()

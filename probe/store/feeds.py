@@ -37,9 +37,20 @@ def input_infos(sets: Iterable[InputSet]) -> tuple[InputInfo, ...]:
     return tuple(InputInfo(one.id, one.sha256, one.source) for one in sets)
 
 
-def not_finite(sets: Sequence[InputSet]) -> list[str]:
-    """A note for each input that holds NaN or Inf: what was computed from it says little, and who only reads a verdict or a time cannot see that.
-    -Inf alone is told apart, since masks are written so."""
+def odd_inputs(sets: Sequence[InputSet]) -> list[str]:
+    """A note for each input that has no elements, or holds NaN or Inf: what was computed from it says little, and who only reads a verdict or a
+    time cannot see that. -Inf alone is told apart, since masks are written so."""
+    empty = {name: one for one in reversed(sets) for name, value in one.feeds.items() if np.asarray(value).size == 0}
+    return [
+        *(
+            f"input {name!r} of {one.id} has no elements ({list(np.asarray(one.feeds[name]).shape)}): what has none is equal to anything of its shape"
+            for name, one in empty.items()
+        ),
+        *_not_finite(sets),
+    ]
+
+
+def _not_finite(sets: Sequence[InputSet]) -> list[str]:
     found: dict[str, list[tuple[InputSet, Array]]] = {}
     for one in sets:
         for name, value in one.feeds.items():

@@ -45,6 +45,8 @@ OUTCOMES: dict[str, tuple[tuple[str, ...], int, str, str]] = {
     "bad pattern": (("diff", "same.npz", "golden.npz", "--select", "("), 2, "", "not a regular expression"),
     "bad map": (("diff", "same.npz", "golden.npz", "--map", "notes.txt"), 2, "", "cannot read the map"),
     "bad preset": (("diff", "same.npz", "golden.npz", "--preset", "excel"), 2, "", "excel"),
+    "long name": (("diff", "same.npz", "golden.npz", "--json", "n" * 300), 2, "", "error: File name too long: "),
+    "long name to read": (("tactics", "diff", "--good", "n" * 300, "--bad", "no"), 2, "", "error: File name too long: "),
     "no json folder": (("diff", "same.npz", "golden.npz", "--json", "no/r.json"), 2, "", "folder does not exist"),
     "some operators": (("inspect", "ops", "--select", "Conv"), 2, "", "operators are listed whole"),
     "nothing selected": (("inspect", "golden.npz", "--select", "nope"), 2, "", "no tensor matches 'nope'"),

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from probe.errors import InputError
 from probe.precision import numpy_dtype
 from probe.results.tensors import RunHeader, TensorInfo
-from probe.store.feeds import InputSet, hash_feeds, not_finite, read_input_sets
+from probe.store.feeds import InputSet, hash_feeds, odd_inputs, read_input_sets
 from probe.store.writer import DumpWriter
 from tests.store.arrays import Array, numeric, record, text
 from tests.store.polygraphy_files import save_inputs, save_outputs, torch_tensor
@@ -205,7 +205,7 @@ def test_nan_and_inf_are_said_by_input_with_how_many_and_where() -> None:
     nan, mask = X.copy(), np.zeros((2, 2), np.float32)
     nan[1, 0], nan[1, 2], mask[0, 1] = np.nan, np.inf, -np.inf
     clean = InputSet("b", {"x": X, "mask": mask}, "file b")
-    notes = not_finite(
+    notes = odd_inputs(
         [
             clean,
             InputSet("a", {"x": nan, "mask": mask, "ids": np.array([1]), "words": np.array(["inf"], object)}, "file a"),
@@ -216,11 +216,16 @@ def test_nan_and_inf_are_said_by_input_with_how_many_and_where() -> None:
         "input 'x' in 1 of 2 input sets, first in a, holds 1 NaN and 1 Inf of 6 elements, first at [1,0]",
     ]
     assert ["unless it is a mask" in note for note in notes] == [True, False]
-    assert not not_finite([InputSet("b", {"x": X, "empty": np.zeros((0, 3), np.float32)}, "file b")])
+    assert not odd_inputs([InputSet("b", {"x": X}, "file b")])
+
+
+def test_an_input_without_elements_is_said() -> None:
+    sets = [InputSet("a", {"x": X}, "file a"), *(InputSet(key, {"x": X[:0]}, "file") for key in "bc")]
+    assert [note.partition(":")[0] for note in odd_inputs(sets)] == ["input 'x' of b has no elements ([0, 3])"]
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float16", "bfloat16", "float8_e5m2", "complex64"])
 def test_nan_is_seen_in_every_type_that_holds_it(dtype: str) -> None:
     array = np.array([0.0, np.nan]).astype(numpy_dtype(dtype))
-    assert "'x' holds 1 NaN of 2 elements, first at [1]:" in not_finite([InputSet("a", {"x": array}, "file a")])[0]
-    assert "'x' holds 1 NaN: " in not_finite([InputSet("a", {"x": array[1:].reshape(())}, "file a")])[0]
+    assert "'x' holds 1 NaN of 2 elements, first at [1]:" in odd_inputs([InputSet("a", {"x": array}, "file a")])[0]
+    assert "'x' holds 1 NaN: " in odd_inputs([InputSet("a", {"x": array[1:].reshape(())}, "file a")])[0]
