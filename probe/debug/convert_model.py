@@ -137,23 +137,30 @@ def convert_network(
         mixed = convert_mixed(
             model, options.precision, keep_tensors=tensors, keep_nodes=nodes, convert_io=options.convert_io
         )
-        mixed.save(path)
-    written = load(path)
-    result = _described(model, mixed, written, options, (*tensors, *nodes))
-    if options.prove:
-        with ExitStack() as opened:
+    with ExitStack() as opened:
+        proving: _Proving | None = None
+        if options.prove:  # before anything is written: a golden that cannot be made leaves nothing behind
             with timed_phase(seconds, tell, "golden"):
                 golden = open_golden(
                     options.golden, model, sets, opened, threads=options.threads, custom_op_libs=options.custom_op_libs,
                     outputs_only=True,
                 )  # fmt: skip
             proving = _Proving(model, sets, options, golden)
-            with timed_phase(seconds, tell, "proof"):
-                result = _proved(result, proving, written)
-            if mixed.lifted or mixed.fp32_nodes:
-                with timed_phase(seconds, tell, "hand-over"):
-                    result = replace(result, handed_over=_hand_over(proving, mixed, result))
-        result = replace(result, inputs=input_infos(sets))
+        files = mixed.save(path)
+        try:
+            written = load(path)
+            result = _described(model, mixed, written, options, (*tensors, *nodes))
+            if proving is not None:
+                with timed_phase(seconds, tell, "proof"):
+                    result = _proved(result, proving, written)
+                if mixed.lifted or mixed.fp32_nodes:
+                    with timed_phase(seconds, tell, "hand-over"):
+                        result = replace(result, handed_over=_hand_over(proving, mixed, result))
+                result = replace(result, inputs=input_infos(sets))
+        except BaseException:  # Ctrl-C too: what was not proved is not left to be deployed
+            for one in files:
+                one.unlink(missing_ok=True)
+            raise
     return replace(
         result, notes=(*result.notes, *(notes if options.prove else ())), environment=environment(), seconds=seconds
     )

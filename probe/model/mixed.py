@@ -88,9 +88,12 @@ class Mixed:
             origin=f"converted to {self.precision}", source=self.source,
         )  # fmt: skip
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | Path) -> tuple[Path, ...]:
         """Write the model; it appears when it is whole. Weights beyond 1 GB in all, or of a model that had them beside it, go into
         ``NAME.data`` next to it.
+
+        Returns:
+            The files written.
 
         Raises:
             InputError: the folder cannot be written.
@@ -113,6 +116,7 @@ class Mixed:
             raise InputError(f"cannot write {path}: {error.strerror}", where="-o") from None
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+        return (path, path.parent / data) if beside else (path,)
 
 
 def convert_mixed(

@@ -205,6 +205,18 @@ def test_a_closed_pipe_is_quiet_and_keeps_the_verdict(recordings: Path) -> None:
         assert done.stdout.startswith("FAILED") and done.stdout.count("\n") == 1
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_streams_that_were_closed_before_take_nothing_along(closed: str, recordings: Path) -> None:
+    line = f"{sys.executable} -m probe diff fails.npz golden.npz --json closed.json {closed}; exit $?"
+    done = subprocess.run(
+        ["bash", "-c", line], cwd=recordings, env=environment(), capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (1, ""), done.stdout + done.stderr
+    saved = recordings / "closed.json"
+    assert json.loads(saved.read_text())["verdict"] == "failed"  # and no page in it
+    saved.unlink()
+
+
 def test_a_full_disk_behind_stdout(recordings: Path) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full on this system")

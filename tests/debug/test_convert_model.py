@@ -131,6 +131,27 @@ def test_what_cannot_be_used_is_said_and_nothing_is_written(
     assert sorted(p.name for p in network.parent.iterdir()) == ["folder.onnx", "m.onnx", "there.onnx"]
 
 
+@pytest.mark.parametrize("phase", ["golden", "proof", "hand-over"])
+def test_what_was_not_proved_is_not_left_behind(network: Path, phase: str) -> None:
+    def interrupt(now: str, _name: str) -> None:
+        if now == phase:
+            raise KeyboardInterrupt
+
+    out = network.with_name("interrupted.onnx")
+    with pytest.raises(KeyboardInterrupt):
+        probe.convert(network, out, keep=["."], progress=interrupt)
+    assert not out.exists()
+
+
+def test_a_golden_that_cannot_be_read_leaves_nothing(network: Path) -> None:
+    out = network.with_name("unfit.onnx")
+    damaged = network.with_name("damaged.npz")
+    damaged.write_bytes(b"PK not a zip")
+    with pytest.raises(InputError, match="cannot read"):
+        probe.convert(network, out, inputs=X, golden=damaged)
+    assert not out.exists()
+
+
 def test_names_of_tensors_come_first(tmp_path: Path) -> None:
     nodes = [node("Exp", ["x"], ["a"], "same"), node("Relu", ["a"], ["same"], "b")]
     loaded = load(save(model(nodes, [value("x")], [value("same")]), tmp_path / "m.onnx"))
