@@ -11,6 +11,7 @@ import numpy as np
 from probe.engine.device.cuda.compiling.compile import Source
 from probe.engine.device.cuda.errors import Unsupported
 from probe.engine.device.cuda.ops.call import Call, Op
+from probe.engine.device.cuda.ops.together import together
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.tensors.formats import I64
 
@@ -58,9 +59,7 @@ def roi_align(queue: Queue, call: Call) -> list[Tensor | None]:
     known = queue.known(images)
     if known is not None and ((known < 0) | (known >= n)).any():
         raise Unsupported("an image that is out of range")
-    chunk = _CHANNELS
-    while chunk > 1 and y.size < chunk * 8 * _THREADS * queue.backend.multiprocessors:
-        chunk //= 2
+    chunk = together(queue, _CHANNELS, channels, regions.shape[0] * rows * cols)
     chunks = math.ceil(channels / chunk)
     total = regions.shape[0] * chunks * rows * cols
     macros = (

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from probe.engine.device.cuda.compiling.compile import Source
 from probe.engine.device.cuda.errors import Unsupported
 from probe.engine.device.cuda.ops.call import Call, Op
+from probe.engine.device.cuda.ops.together import together
 from probe.engine.device.cuda.queue import Queue
 
 if TYPE_CHECKING:
@@ -49,9 +50,7 @@ def grid_sample(queue: Queue, call: Call) -> list[Tensor | None]:
     assert y.format is not None
     if plane >= 1 << 31 or (y.size and not plane):
         raise Unsupported(f"GridSample of {x.shape}")
-    chunk = _CHANNELS
-    while chunk > 1 and n * places * math.ceil(channels / chunk) < 8 * _THREADS * queue.backend.multiprocessors:
-        chunk //= 2
+    chunk = together(queue, _CHANNELS, channels, n * places)
     chunks, across = math.ceil(channels / chunk), math.ceil(places / _THREADS)
     macros = (
         ("TX", x.format.name), ("TG", grid.format.name), ("TY", y.format.name), ("AXES", axes), ("MODE", mode), ("PADDING", padding.upper()),
