@@ -112,9 +112,38 @@ def test_channels_last_gives_the_bits_of_planes(backend, stored, mode):
         (y,) = OPS["Resize"].compute(queue, Call(node, [one, None, scales], [stored], 18))
         assert y is not None
         made.append(y.array(backend))
-    ran = [queue.launches.get(entry, 0) for entry in ("resize", "resize_lines")]
-    assert ran == ([2, 0] if mode == "nearest" else [1, 1])
+    ran = [queue.launches.get(entry, 0) for entry in ("resize", "resize_lines", "resize_picks")]
+    assert ran == ([1, 0, 1] if mode == "nearest" else [1, 1, 0])
     assert np.isnan(made[0]).any()
+    np.testing.assert_array_equal(*made)
+
+
+LINES = {
+    "grows": ((2, 3, 5, 12), (2, 1.5)), "odd": ((3, 7, 9, 13), (1.7, 1.3)), "of volumes": ((1, 5, 4, 6, 20), (2, 1.5, 1.6)), "shrinks": ((2, 5, 9, 600), (0.7, 0.4)),
+    "long": ((1, 3, 7, 300), (2, 1.1)), "short": ((4, 9, 3), (1.7,)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("stored", [F32, F16], ids=str)
+@pytest.mark.parametrize("mode", ["nearest", "linear", "cubic"])
+@pytest.mark.parametrize("name", LINES)
+def test_lines_taken_together_change_no_bit(backend, monkeypatch, name, mode, stored):
+    """Small images leave a warp a line, or few, and a thread one; on a machine that is always busy they take all that they have room for."""
+    if backend.name == "host" and (stored is F16) is not (mode == "cubic"):
+        pytest.skip("compiling takes longest; the GPU computes all")
+    shape, scales = LINES[name]
+    x = np.random.default_rng(5).standard_normal(shape, dtype=np.float32)
+    made, lines = [], []
+    for busy in (1 << 20, 0):
+        monkeypatch.setattr("probe.engine.device.cuda.ops.together.BUSY", busy)
+        queue = Queue(backend, 18)
+        node = ir.node("Resize", [ir.Value(name="x")], {"mode": mode})
+        given = [queue.convert(host_tensor(x), stored), None, host_tensor(np.array([1, 1, *scales], np.float32))]
+        (y,) = OPS["Resize"].compute(queue, Call(node, given, [stored], 18))
+        assert y is not None
+        made.append(y.array(backend))
+        lines += [dict(one.defines)["LINES"] for one in queue.sources if one.entry in ("resize_lines", "resize_picks")]
+    assert lines[0] == 1 < lines[1]
     np.testing.assert_array_equal(*made)
 
 

@@ -15,6 +15,7 @@ from probe.engine.device.cuda.compiling.compile import Source
 from probe.engine.device.cuda.errors import Unsupported
 from probe.engine.device.cuda.ops.call import Call, Op
 from probe.engine.device.cuda.ops.resize_places import Axis, Given, Manner, manner_of, picks, samples, targets
+from probe.engine.device.cuda.ops.together import together
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.tensors.copies import lying_of, ordered, placed
 from probe.engine.device.cuda.tensors.formats import F32, Format, packed, unpacked
@@ -29,9 +30,16 @@ _THREADS = 256
 _TOGETHER = 3  # axes of a launch
 _KNOWN = (1, 2, 4)  # taps that the kernel is compiled for
 _ACCESS = 16  # bytes
+_SHARING = 4  # lines of which a thread picks the same elements
 _NEIGHBOURS = 4  # along the last axis that a thread computes
-_WARPS, _ROOM = 8, 512  # of a block of resize_lines; columns that a warp has room for
-_STRETCHES = (512, 256, 128)  # of a line
+_WARPS, _WARP = 8, 32  # of a block of resize_lines, and lanes of each
+_ROOM, _WIDE, _STORED = (
+    1024,
+    4,
+    2,
+)  # columns that a warp has room for, of an access, and of y that a lane stores at once
+_ROWS, _MADE = 128, 2048  # lines of x, and elements of y, of all lines of y that a warp computes
+_STRETCHES = (16, 32, 64, 128, 256)  # of a line of y
 _SMALL = 1 << 31
 _SIZES = 3  # position of the input that gives the output's shape
 
@@ -40,7 +48,7 @@ class Problem(ctypes.Structure):
     """The struct Resize of kernels/resize.cu."""
 
     _fields_ = (
-        ("outer", ctypes.c_longlong), ("inner", ctypes.c_longlong), ("extents", ctypes.c_int * 3), ("out", ctypes.c_int * 3), ("taps", ctypes.c_int * 3),
+        ("lines", ctypes.c_longlong), ("inner", ctypes.c_longlong), ("extents", ctypes.c_int * 3), ("out", ctypes.c_int * 3), ("taps", ctypes.c_int * 3),
         ("outside", ctypes.c_float),
     )  # fmt: skip
 
@@ -74,10 +82,11 @@ def resize(queue: Queue, call: Call) -> list[Tensor | None]:
     changed = [axis for axis, one in enumerate(along) if not one.stays]
     if not x.size or not all(one.extent for one in along):
         return [queue.empty(tuple(one.extent for one in along), store)]
-    if manner.picks and manner.outside is None:
-        grown = _grown(queue, x, changed, along, manner)
-        if grown is not None:
-            return [queue.convert(grown, store)]
+    if manner.picks and manner.outside is None and _only_grows(changed, along, manner):
+        x = queue.convert(x, store)
+        for axis in changed:
+            x = placed(queue, lying_of(queue, x).spread(axis, along[axis].extent // along[axis].own))
+        return [x]
     if manner.outside is not None and manner.picks and not _holds(store, manner.outside):
         raise Unsupported(f"Resize that puts {manner.outside} among what {store.name} holds")
     if not changed:
@@ -114,17 +123,14 @@ def _holds(store: Format, value: float) -> bool:
     return float(unpacked(packed(array, store), store, (1,))[0]) == float(array[0])
 
 
-def _grown(queue: Queue, x: Tensor, changed: Sequence[int], along: Sequence[Axis], manner: Manner) -> Tensor | None:
-    """What only repeats its elements as often as it grows; None where an axis does something else."""
+def _only_grows(changed: Sequence[int], along: Sequence[Axis], manner: Manner) -> bool:
+    """Whether every axis repeats its elements as often as it grows, and does nothing else."""
     for axis in changed:
         own, times = along[axis].own, along[axis].extent // along[axis].own
-        if times * own != along[axis].extent or not np.array_equal(
-            picks(along[axis], manner), np.arange(own).repeat(times)
-        ):
-            return None
-    for axis in changed:
-        x = placed(queue, lying_of(queue, x).spread(axis, along[axis].extent // along[axis].own))
-    return x
+        found = picks(along[axis], manner) if times * own == along[axis].extent else None
+        if found is None or not np.array_equal(found, np.arange(own).repeat(times)):
+            return False
+    return True
 
 
 def _resized(queue: Queue, x: Tensor, along: dict[int, Axis], manner: Manner, store: Format) -> Tensor:
@@ -159,20 +165,15 @@ def _launched(
         len(one.places) if one is not None else own for one, own in zip(tables, x.shape[first:behind], strict=True)
     ]
     y = queue.empty((*x.shape[:first], *shape, *x.shape[behind:]), store)
-    outer, inner = math.prod(x.shape[:first]), math.prod(x.shape[behind:])
+    inner = math.prod(x.shape[behind:])
     three = [None] * (_TOGETHER - len(tables)) + list(tables)
     pad = [1] * (_TOGETHER - len(tables))
     taps = [one.taps if one is not None else 1 for one in three]
     assert x.format is not None
     three_of = ctypes.c_int * _TOGETHER
     problem = Problem(
-        outer,
-        inner,
-        three_of(*pad, *x.shape[first:behind]),
-        three_of(*pad, *shape),
-        three_of(*taps),
-        manner.outside or 0.0,
-    )
+        math.prod(y.shape[: behind - 1]), inner, three_of(*pad, *x.shape[first:behind]), three_of(*pad, *shape), three_of(*taps), manner.outside or 0.0,
+    )  # fmt: skip
     macros = (
         ("TX", x.format.name), ("TY", store.name),
         *((f"TAPS{at}", 0 if one is None else one.taps if one.taps in _KNOWN else -1) for at, one in enumerate(three)),
@@ -180,39 +181,77 @@ def _launched(
     )  # fmt: skip
     kept = [one.tensor() if one is not None else None for one in three]
     given = (queue.at(x), queue.at(y), *map(queue.at, kept), problem)
-    last = tables[-1]
-    weighs = inner == 1 and not manner.picks and manner.outside is None and last is not None
-    stretch = _stretch(last) if weighs and last is not None else 0
-    if stretch:
-        lanes, count = width(_NEIGHBOURS, x.shape[-1]), math.prod(y.shape[:-1]) * math.ceil(shape[-1] / stretch)
-        own = (
-            ("VEC", width(_NEIGHBOURS, shape[-1])),
-            ("ENTRY_LINES", 1),
-            ("STRETCH", stretch),
-            ("ROOM", _ROOM),
-            ("LANES", lanes),
-        )
-        source = Source("resize.cu", "resize_lines", (*macros, *own))
-        queue.launch(source, math.ceil(count / _WARPS), 32 * _WARPS, *given)
+    last, lines, widest = tables[-1], problem.lines, _ACCESS // max(x.format.bytes, store.bytes)
+    if inner == 1 and manner.picks:
+        lanes = width(widest, shape[-1])
+        many = together(queue, _SHARING, lines, shape[-1] // lanes)
+        source = Source("resize.cu", "resize_picks", (*macros, ("ENTRY_PICKS", 1), ("VEC", lanes), ("LINES", many)))
+        queue.launch(source, math.ceil(math.ceil(lines / many) * (shape[-1] // lanes) / _THREADS), _THREADS, *given)
         return y
+    if inner == 1 and manner.outside is None and last is not None:
+        cut = _cut(queue, last, width(_WIDE, x.shape[-1]), math.prod(taps[:-1]), lines)
+        if cut is not None:
+            source = Source("resize.cu", "resize_lines", (*macros, *cut.macros))
+            queue.launch(source, math.ceil(cut.tasks(lines, shape[-1]) / _WARPS), _WARP * _WARPS, *given)
+            return y
     along = int(inner == 1)
-    lanes = width(_NEIGHBOURS, shape[-1]) if along else width(_ACCESS // max(x.format.bytes, store.bytes), inner)
+    lanes = width(_NEIGHBOURS, shape[-1]) if along else width(widest, inner)
     source = Source("resize.cu", "resize", (*macros, ("VEC", lanes), ("ALONG", along)))
     queue.launch(source, math.ceil(y.size / lanes / _THREADS), _THREADS, *given)
     return y
 
 
-def _stretch(last: Table) -> int:
-    """How much of a line a warp computes: what it reads has room in shared memory; 0: nothing has."""
-    lowest, highest = last.places[:, 0], last.places[:, -1]
-    for stretch in _STRETCHES:
-        first, end = (
-            lowest[::stretch],
-            np.append(highest[stretch - 1 :: stretch], highest[-1])[: len(lowest[::stretch])],
-        )
-        if int((end - first).max()) + 2 * _NEIGHBOURS <= _ROOM:
-            return stretch
-    return 0
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """What a warp of resize_lines computes, and what of it a lane does.
+
+    Attributes:
+        stretch: of a line, of which there may be several.
+        pieces: of a line of x, that it reads.
+        wide: columns of a piece.
+        stored: elements of y that a lane stores at once.
+    """
+
+    stretch: int
+    lines: int
+    pieces: int
+    wide: int
+    stored: int
+
+    @property
+    def fits(self) -> bool:
+        return self.lines * self.pieces * self.wide <= _ROOM
+
+    @property
+    def macros(self) -> tuple[tuple[str, int], ...]:
+        fewest = _WARP // self.lines  # lanes of a line
+        span = max(fewest, min(_WARP, 1 << (self.pieces - 1).bit_length()))
+        across = max(fewest, min(_WARP, self.stretch // self.stored))
+        return (
+            ("ENTRY_LINES", 1), ("VEC", self.stored), ("STRETCH", self.stretch), ("LINES", self.lines), ("ROOM", _ROOM // self.lines),
+            ("WIDE", self.wide), ("SPAN", span), ("PASSES", math.ceil(self.pieces / span)), ("ACROSS", across),
+        )  # fmt: skip
+
+    def tasks(self, lines: int, extent: int) -> int:
+        return math.ceil(lines / self.lines) * math.ceil(extent / self.stretch)
+
+
+def _cut(queue: Queue, last: Table, wide: int, rows: int, lines: int) -> Cut | None:
+    """Of what a warp has room for the most, as long as there are warps enough; None: what it would read has no room.
+
+    Args:
+        rows: of x, that a line of y is made of.
+        lines: of y.
+    """
+    lowest, highest = last.places[:, 0] // wide, last.places[:, -1] // wide
+    extent, found = len(last.places), list[Cut]()
+    for stretch in (one for one in _STRETCHES if one < 2 * max(extent, _STRETCHES[0])):
+        first = lowest[::stretch]
+        pieces = int((np.append(highest[stretch - 1 :: stretch], highest[-1])[: len(first)] - first).max()) + 1
+        many = together(queue, min(_MADE // stretch, _ROWS // rows, _WARP), lines, math.ceil(extent / stretch) * _WARP)
+        cuts = (Cut(stretch, many >> less, pieces, wide, width(_STORED, extent)) for less in range(many.bit_length()))
+        found += [one for one in cuts if one.fits][:1]
+    return max(found, key=lambda one: (min(one.stretch, extent) * one.lines, one.stretch), default=None)
 
 
 RESIZES = (Op(("Resize", "Upsample"), resize),)
