@@ -2,13 +2,33 @@
 // Tactics:
 //   copy_strided   y[d] = x[s], d and s walking over up to RANK axes, each with its own strides: slice, expand, concat, split, pad, tile; or from
 //                  one type of float to another, rounded once
+//   repeat         the same where x stands still along the last axes of y: READ neighbours of x, each TIMES behind one another, all that ROWS times
+//                  `pitch` apart; written PIECE at once
 //   transpose      [outer, inner, rows, cols] -> [outer, inner, cols, rows] through shared memory: both sides in whole lines, VEC elements an access
 //   gather         y[o, j, i] = x[o, indices[j], i]; negative indices count from the end, one out of range sets *fault
-// NVRTC defines: UNIT (unsigned of 1, 2, 4 or 8 bytes, or Wide for 16); copy_strided: RANK, INDEX, in
-// place of UNIT TX, TY and VEC where types differ; transpose: TILE, VEC; gather: TI.
+// NVRTC defines: UNIT (unsigned of 1, 2, 4 or 8 bytes, or Wide for 16); copy_strided and repeat: RANK, INDEX; copy_strided: in place of UNIT TX, TY
+// and VEC where types differ; repeat: READ, TIMES, ROWS, PIECE; transpose: TILE, VEC; gather: TI.
 #include "common.cuh"
 
 struct alignas(16) Wide { unsigned lane[4]; };
+
+#ifdef RANK
+// Axis 0 is the slowest. e: extents; s: steps of x; d: steps of y; all in what is moved at once.
+struct Axes { i64 e[RANK], s[RANK], d[RANK]; };
+struct Place { i64 from, to; };
+
+__device__ __forceinline__ Place place_of(INDEX at, const Axes& axes) {
+    Place found = {0, 0};
+#pragma unroll
+    for (int axis = RANK - 1; axis > 0; --axis) {
+        INDEX extent = (INDEX)axes.e[axis], here = at % extent;
+        at /= extent;
+        found.from += (i64)here * axes.s[axis];
+        found.to += (i64)here * axes.d[axis];
+    }
+    return {found.from + (i64)at * axes.s[0], found.to + (i64)at * axes.d[0]};
+}
+#endif
 
 #ifdef ENTRY_COPY
 #ifdef UNIT
@@ -23,22 +43,32 @@ __device__ __forceinline__ void move(To& to, const From& from) {
     for (int v = 0; v < VEC; ++v) write(to.lane[v], read(from.lane[v]));
 }
 #endif
-// Axis 0 is the slowest. e: extents; s: steps of x; d: steps of y; all in what is moved at once.
-struct Axes { i64 e[RANK], s[RANK], d[RANK]; };
 
 extern "C" __global__ void __launch_bounds__(256) copy_strided(const From* __restrict__ x, To* __restrict__ y, INDEX count, Axes axes) {
     take_turn();
     INDEX at = (INDEX)blockIdx.x * 256 + threadIdx.x;
     if (at >= count) return;
-    i64 from = 0, to = 0;
+    const Place place = place_of(at, axes);
+    move(y[place.to], x[place.from]);
+}
+#endif
+
+#ifdef ENTRY_REPEAT
+extern "C" __global__ void __launch_bounds__(256) repeat(const UNIT* __restrict__ x, UNIT* __restrict__ y, INDEX count, i64 pitch, Axes axes) {
+    take_turn();
+    INDEX at = (INDEX)blockIdx.x * 256 + threadIdx.x;
+    if (at >= count) return;
+    const Place place = place_of(at, axes);
+    const Pack<UNIT, READ> own = *(const Pack<UNIT, READ>*)(x + place.from);
+    y += place.to;
 #pragma unroll
-    for (int axis = RANK - 1; axis > 0; --axis) {
-        INDEX extent = (INDEX)axes.e[axis], here = at % extent;
-        at /= extent;
-        from += (i64)here * axes.s[axis];
-        to += (i64)here * axes.d[axis];
+    for (int first = 0; first < READ * TIMES; first += PIECE) {
+        Pack<UNIT, PIECE> piece;
+#pragma unroll
+        for (int v = 0; v < PIECE; ++v) piece.lane[v] = own.lane[(first + v) / TIMES];
+#pragma unroll
+        for (int row = 0; row < ROWS; ++row) store(y + row * pitch + first, piece);
     }
-    move(y[to + (i64)at * axes.d[0]], x[from + (i64)at * axes.s[0]]);
 }
 #endif
 

@@ -8,6 +8,10 @@ import pytest
 
 from probe.engine.build import compile_model
 from probe.engine.device.cuda.device import CudaDevice
+from probe.engine.device.cuda.queue import Queue
+from probe.engine.device.cuda.tensors.copies import in_dense_order, lying_of
+from probe.engine.device.cuda.tensors.formats import F16
+from probe.engine.device.cuda.tensors.tensor import host_tensor
 from probe.model import load
 from tests.engine.cuda.cases import MOVES
 from tests.engine.cuda.compared import check, table
@@ -16,6 +20,33 @@ from tests.engine.cuda.compared import check, table
 @pytest.mark.parametrize(("place", "case", "precision"), table(*MOVES))
 def test_movement(request, tmp_path, place, case, precision):
     check(request.getfixturevalue(place), case, precision, tmp_path)
+
+
+# extents of x, how often each element of an axis is there, and the first element of the last axis that is
+REPEATED = {
+    "images": ((2, 3, 4, 16), (1, 1, 2, 2), 0), "odd": ((3, 5, 7), (1, 1, 2), 0), "by three": ((2, 4, 16), (1, 3, 3), 0), "by five": ((3, 24), (1, 5), 0),
+    "by twelve": ((3, 8), (1, 12), 0), "wide": ((3, 5), (1, 32), 0), "volumes": ((2, 3, 4, 8), (1, 2, 5, 4), 0), "shifted": ((3, 4, 21), (1, 1, 2), 1),
+    "shifted rows": ((3, 4, 24), (1, 2, 2), 4), "a row": ((1, 64), (4, 8), 0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float16", "float32", "int64"])
+@pytest.mark.parametrize("name", REPEATED)
+def test_what_stands_still_is_read_once(backend, name, dtype):
+    if backend.name == "host" and dtype == "float32" and name not in ("images", "volumes"):
+        pytest.skip("compiling takes longest; the GPU computes all")
+    shape, times, first = REPEATED[name]
+    data = np.random.default_rng(7).integers(0, 200, shape).astype(dtype)
+    queue = Queue(backend, 18)
+    x = queue.convert(host_tensor(data.astype(np.float32)), F16) if dtype == "float16" else host_tensor(data)
+    lies = lying_of(queue, x).cut(len(shape) - 1, first, shape[-1] - first)
+    assert lies is not None
+    expected = data[..., first:]
+    for axis, many in enumerate(times):
+        lies, expected = lies.spread(axis, many), expected.repeat(many, axis)
+    made = in_dense_order(queue, lies)
+    assert queue.launches["repeat"] == 1 and "copy_strided" not in queue.launches
+    np.testing.assert_array_equal(made.array(backend).astype(dtype), expected)
 
 
 PADDED = """<ir_version: 8, opset_import: ["" : {opset}]>

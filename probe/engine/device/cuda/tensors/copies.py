@@ -25,6 +25,8 @@ _FILLS: dict[int, type[ctypes._SimpleCData[int]]] = {
     1: ctypes.c_ubyte, 2: ctypes.c_ushort, 4: ctypes.c_uint, 8: ctypes.c_ulonglong,
 }  # fmt: skip
 _RANK = 8
+_ACCESS = 16  # bytes, at most
+_ROWS = 4  # equal ones that a thread writes
 _TILED = 4  # axes that a transpose walks over
 _THREADS = 256
 _SMALL = 1 << 31
@@ -53,6 +55,9 @@ def copy(
     joined, (x_steps, y_steps) = collapse(extents, [x_strides, y_strides])
     if len(joined) > _RANK:
         raise Unsupported(f"a copy over {len(joined)} axes")
+    if x.format is y.format and not x_steps[-1] and y_steps[-1] == 1 < joined[-1]:
+        _repeated(queue, joined, (x, x_first, x_steps), (y, y_first, y_steps))
+        return
     lanes = 1
     if x_steps[-1] == y_steps[-1] == 1:
         rest = (*x_steps[:-1], *y_steps[:-1], x_first, y_first)
@@ -70,6 +75,46 @@ def copy(
     queue.launch(
         Source("move.cu", "copy_strided", macros), math.ceil(count / _THREADS), _THREADS,
         _shifted(queue, x, x_first), _shifted(queue, y, y_first), index(count), axes,
+    )  # fmt: skip
+
+
+def _repeated(
+    queue: Queue, extents: Shape, source: tuple[Tensor, int, Strides], target: tuple[Tensor, int, Strides]
+) -> None:
+    """A copy whose source stands still along the last axis: of neighbours together where their copies lie side by side, and for several rows that are
+    the same at once."""
+    (x, x_first, x_steps), (y, y_first, y_steps) = source, target
+    assert x.format is not None
+    widest, times, read = _ACCESS // x.format.bytes, extents[-1], 1
+    walk = [list(one) for one in (extents, x_steps, y_steps)]
+    beside = len(extents) > 1 and x_steps[-2] == 1 and y_steps[-2] == times
+    if beside and times <= widest and times % widest:
+        for one in walk:
+            one.pop()
+        wanted = widest if widest % times else widest // times
+        read = width(wanted, walk[0][-1], *x_steps[:-2], x_first)
+        walk[0][-1] //= read
+        walk[1][-1], walk[2][-1] = read, read * times
+    else:
+        times = width(widest, times, *y_steps[:-1], y_first)
+        walk[0][-1] //= times
+        walk[2][-1] = times
+    piece = width(widest, read * times, y_first, *walk[2])
+    still = [axis for axis, step in enumerate(walk[1][:-1]) if not step and 1 < walk[0][axis] <= _ROWS]
+    rows, pitch = 1, 0
+    if still:
+        rows, _, pitch = (one.pop(still[-1]) for one in walk)
+    count = math.prod(walk[0])
+    wide = count >= _SMALL
+    macros = (
+        ("UNIT", UNITS[x.format.bytes]), ("RANK", len(walk[0])), ("INDEX", "i64" if wide else "unsigned"), ("READ", read), ("TIMES", times), ("ROWS", rows),
+        ("PIECE", piece), ("ENTRY_REPEAT", 1),
+    )  # fmt: skip
+    axes = (ctypes.c_longlong * (3 * len(walk[0])))(*walk[0], *walk[1], *walk[2])
+    index = ctypes.c_longlong if wide else ctypes.c_uint
+    queue.launch(
+        Source("move.cu", "repeat", macros), math.ceil(count / _THREADS), _THREADS, _shifted(queue, x, x_first), _shifted(queue, y, y_first),
+        index(count), ctypes.c_longlong(pitch), axes,
     )  # fmt: skip
 
 
