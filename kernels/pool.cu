@@ -2,11 +2,12 @@
 //   x TX, y TY. A mean divides by the elements inside x, or (COUNT_PAD 1) inside x and its padding.
 // Tactic:
 //   pool_direct   a thread an output element; neighbours read neighbours. Volumes too (AXES 3), with slices before rows
-//   pool_channels   the same with channels last, x [images, height, width, channels]: a thread computes 8 channels of a pixel, small windows read at
+//   pool_rows     small windows: a thread LANES / STRIDE neighbours of a row, whose windows it reads by aligned accesses of LANES elements, each once
+//   pool_channels   with channels last, x [images, height, width, channels]: a thread computes 8 channels of a pixel, small windows read at
 //                   once: what lies outside is the beginning of the image, and not used
 // Sums are float, slices first, then rows; a NaN under the window is the largest (ONNX Runtime sometimes drops it). NVRTC defines: TX, TY, MAXIMUM,
-// COUNT_PAD (0 or 1), ENTRY_CHANNELS for the second, with INDEX (of elements; unsigned or i64) and WINDOW_HEIGHT, WINDOW_WIDTH, of volumes
-// WINDOW_SLICES (0: a window of any size).
+// COUNT_PAD (0 or 1), INDEX (of elements; unsigned or i64); ENTRY_ROWS or ENTRY_CHANNELS with WINDOW_HEIGHT, WINDOW_WIDTH, of volumes WINDOW_SLICES (0:
+// a window of any size). pool_rows: LANES, and along a row STRIDE, PAD (before it) and VEC (results that are stored at once).
 // pool_direct: WHOLE (1: integers), NORM (0, or the p of (sum |x|^p)^(1/p)), INDICES (1: where in x the largest is, the first of equal ones; 2: counted
 // along the first axis of an image first).
 #include "common.cuh"
@@ -20,10 +21,11 @@ struct Pool {
 #endif
 };
 
-#ifdef ENTRY_CHANNELS
 template <class To, class From> __device__ __forceinline__ To as(const From& from) { return *(const To*)&from; }
 __device__ __forceinline__ unsigned pair_larger(unsigned x, unsigned y, float) { return x; }  // of floats there are no pairs
+#define PAIRS (MAXIMUM && sizeof(TX) == 2)  // two at once: the largest is none that was not there
 
+#ifdef ENTRY_CHANNELS
 extern "C" __global__ void __launch_bounds__(256) pool_channels(const TX* __restrict__ x, TY* __restrict__ y, Pool p, int channels) {
     take_turn();
 #if AXES == 3
@@ -46,7 +48,6 @@ extern "C" __global__ void __launch_bounds__(256) pool_channels(const TX* __rest
     int top = down * p.stride_height - p.pad_top, left = (pixel - down * p.out_width) * p.stride_width - p.pad_left;
     x += image * slices * p.height * p.width * channels + (at - place * eights) * 8;
     const int height = WINDOW_HEIGHT ? WINDOW_HEIGHT : p.kernel_height, width = WINDOW_WIDTH ? WINDOW_WIDTH : p.kernel_width;
-    constexpr bool PAIRS = MAXIMUM && sizeof(TX) == 2;  // two at once: the largest is none that was not there
     constexpr int WORDS = 2 * sizeof(TX);
     typedef Pack<unsigned, WORDS> Eight;
     float values[8];
@@ -101,6 +102,102 @@ extern "C" __global__ void __launch_bounds__(256) pool_channels(const TX* __rest
     for (int e = 0; e < 8; ++e) write(out.lane[e], PAIRS ? read(found.lane[e]) : MAXIMUM ? values[e] : values[e] / (float)count);
     store(y + (i64)at * 8, out);
 }
+#elif defined(ENTRY_ROWS)
+#define EACH (LANES / STRIDE)
+#define BEFORE ((PAD + LANES - 1) / LANES)  // accesses before a thread's own columns
+#define REACH (BEFORE * LANES - PAD + (EACH - 1) * STRIDE + WINDOW_WIDTH)
+#define ACCESSES ((REACH + LANES - 1) / LANES)
+#if AXES == 3
+#define DEEP WINDOW_SLICES
+#else
+#define DEEP 1
+#endif
+#define WORDS (LANES * sizeof(TX) / 4)
+typedef Pack<unsigned, WORDS> Words;
+
+// What a row of x adds to the results
+__device__ __forceinline__ void gather(float (&values)[EACH], const Words (&row)[ACCESSES]) {
+#pragma unroll
+    for (int o = 0; o < EACH; ++o) {
+#pragma unroll
+        for (int j = 0; j < WINDOW_WIDTH; ++j) {
+            const int e = BEFORE * LANES - PAD + o * STRIDE + j;
+            const float one = read(as<Pack<TX, LANES>>(row[e / LANES]).lane[e % LANES]);
+            values[o] = MAXIMUM ? larger(values[o], one) : values[o] + one;
+        }
+    }
+}
+
+// Elements of a window along an axis that a mean counts: those before `end`, which are padding or not
+template <int SIZE> __device__ __forceinline__ int counted(int first, int dilation, int end) {
+    int count = 0;
+#pragma unroll
+    for (int i = 0; i < SIZE; ++i) count += first + i * dilation < end && (COUNT_PAD || first + i * dilation >= 0);
+    return count;
+}
+
+extern "C" __global__ void __launch_bounds__(256) pool_rows(const TX* __restrict__ x, TY* __restrict__ y, Pool p) {
+    take_turn();
+#if AXES == 3
+    const int slices = p.slices, out_slices = p.out_slices, stride_slices = p.stride_slices, pad_front = p.pad_front, dilation_slices = p.dilation_slices;
+    const int behind = slices + (COUNT_PAD ? p.pad_back : 0);
+#else
+    const int slices = 1, out_slices = 1, stride_slices = 1, pad_front = 0, dilation_slices = 1, behind = 1;
+#endif
+    const INDEX pieces = (p.out_width + EACH - 1) / EACH, at = (INDEX)blockIdx.x * 256 + threadIdx.x, row = at / pieces, slice = row / p.out_height;
+    const INDEX image = slice / out_slices;
+    if (image >= (INDEX)p.planes) return;
+    const int piece = (int)(at - row * pieces), top = (int)(row - slice * p.out_height) * p.stride_height - p.pad_top;
+    const int front = (int)(slice - image * out_slices) * stride_slices - pad_front, left = (piece - BEFORE) * LANES;
+    x += image * slices * p.height * p.width;
+    const float none = MAXIMUM ? __int_as_float(0xff800000) : 0.f;
+    Pack<TX, LANES> nothing;
+    float values[EACH];
+#pragma unroll
+    for (int e = 0; e < LANES; ++e) write(nothing.lane[e], none);
+#pragma unroll
+    for (int o = 0; o < EACH; ++o) values[o] = none;
+    const Words outside = as<Words>(nothing);
+    Words largest[ACCESSES];  // of all rows, where there are pairs
+#pragma unroll
+    for (int a = 0; a < ACCESSES; ++a) largest[a] = outside;
+#pragma unroll (DEEP * WINDOW_HEIGHT <= 4 ? DEEP : 1)
+    for (int h = 0; h < DEEP; ++h) {
+        const int deep = front + h * dilation_slices;
+#pragma unroll
+        for (int i = 0; i < WINDOW_HEIGHT; ++i) {
+            const int down = top + i * p.dilation_height;
+            const bool beside = deep >= 0 && deep < slices && down >= 0 && down < p.height;
+            const TX* own = x + ((INDEX)deep * p.height + down) * p.width;
+            Words some[ACCESSES];
+#pragma unroll
+            for (int a = 0; a < ACCESSES; ++a) {
+                const int col = left + a * LANES;
+                some[a] = outside;
+                if (beside && col >= 0 && col < p.width) some[a] = *(const Words*)(own + col);
+            }
+            if (!PAIRS) gather(values, some);
+#pragma unroll
+            for (int a = 0; PAIRS && a < ACCESSES; ++a) {
+#pragma unroll
+                for (int w = 0; w < WORDS; ++w) largest[a].lane[w] = pair_larger(largest[a].lane[w], some[a].lane[w], TX());
+            }
+        }
+    }
+    if (PAIRS) gather(values, largest);
+    const int lines = MAXIMUM ? 1 : counted<DEEP>(front, dilation_slices, behind) * counted<WINDOW_HEIGHT>(top, p.dilation_height, p.height + (COUNT_PAD ? p.pad_bottom : 0));
+    y += row * p.out_width + piece * EACH;
+#pragma unroll
+    for (int o = 0; o < EACH; o += VEC) {
+        Pack<TY, VEC> made;
+#pragma unroll
+        for (int v = 0; v < VEC; ++v) {
+            const int cols = counted<WINDOW_WIDTH>((piece * EACH + o + v) * STRIDE - PAD, 1, p.width + (COUNT_PAD ? p.pad_right : 0));
+            write(made.lane[v], MAXIMUM ? values[o + v] : values[o + v] / (float)(lines * cols));
+        }
+        if (piece * EACH + o < p.out_width) store(y + o, made);
+    }
+}
 #else
 #if WHOLE
 typedef int Value;
@@ -143,11 +240,11 @@ extern "C" __global__ void __launch_bounds__(256) pool_direct(const TX* __restri
 #else
     const int slices = 1, planes = 1, kernel_slices = 1;
 #endif
-    i64 at = (i64)blockIdx.x * 256 + threadIdx.x, plane = (i64)p.out_height * p.out_width, pixels = planes * plane;
-    if (at >= p.planes * pixels) return;
-    int pixel = (int)(at % plane);
+    const INDEX at = (INDEX)blockIdx.x * 256 + threadIdx.x, plane = (INDEX)p.out_height * p.out_width, pixels = planes * plane;
+    if (at >= (INDEX)p.planes * pixels) return;
+    const int pixel = (int)(at % plane);
     int top = pixel / p.out_width * p.stride_height - p.pad_top, left = pixel % p.out_width * p.stride_width - p.pad_left;
-    i64 image = at / pixels, first = image * slices * p.height * p.width;
+    const i64 image = at / pixels, first = image * slices * p.height * p.width;
     x += first;
     Value value = MAXIMUM ? LEAST : 0;
     int count = 0, found = -1, found_slice = 0, found_row = 0, found_col = 0;

@@ -46,3 +46,38 @@ def test_channels_last_gives_the_bits_of_planes(backend, op, window, stored):
     assert queue.launches["pool_direct"] == queue.launches["pool_channels"] == 1
     assert np.isnan(made[0]).any()
     np.testing.assert_array_equal(*made)
+
+
+ROWS = {
+    "halves": ({"kernel_shape": [2, 2], "strides": [2, 2]}, 16), "3x3": ({"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}, 24),
+    "3x3 by two": ({"kernel_shape": [3, 3], "pads": [1, 1, 1, 1], "strides": [2, 2]}, 20),
+    "counted": ({"kernel_shape": [3, 3], "pads": [1, 1, 1, 1], "strides": [2, 2], "count_include_pad": 1, "ceil_mode": 1}, 14),
+    "far outside": ({"kernel_shape": [2, 8], "pads": [1, 7, 0, 5], "strides": [1, 4]}, 12), "over the end": ({"kernel_shape": [3, 3], "strides": [2, 2], "ceil_mode": 1}, 8),
+    "no whole access": ({"kernel_shape": [1, 3], "strides": [1, 1]}, 16), "cubes": ({"kernel_shape": [2, 2, 2], "strides": [2, 2, 2]}, 16),
+    "volumes": ({"kernel_shape": [3, 2, 4], "pads": [1, 0, 1, 0, 1, 2], "strides": [2, 1, 1], "ceil_mode": 1, "count_include_pad": 1}, 12),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("stored", [F16, BF16, F32], ids=str)
+@pytest.mark.parametrize("window", ROWS)
+@pytest.mark.parametrize("op", ["MaxPool", "AveragePool"])
+def test_neighbours_of_a_row_together_give_the_bits_of_each(backend, monkeypatch, op, window, stored):
+    if backend.name == "host" and stored is not (F16 if op == "MaxPool" else F32):
+        pytest.skip("compiling takes longest; the GPU computes all")
+    attributes, extent = ROWS[window]
+    attributes = {key: value for key, value in attributes.items() if op == "AveragePool" or key != "count_include_pad"}
+    volume = (5,) if len(attributes["kernel_shape"]) > 2 else ()
+    array = np.random.default_rng(4).standard_normal((2, 3, *volume, 9, extent), dtype=np.float32)
+    array[0, 2, ..., 4, 4:6], array[1, 1, ..., 0, 0], array[1, 2, ..., 8, extent - 1] = np.nan, np.inf, -np.inf
+    made, ran = [], []
+    for held in (32, 0):
+        monkeypatch.setattr("probe.engine.device.cuda.ops.pool._HELD", held)
+        queue = Queue(backend, 18)
+        node = ir.node(op, [ir.Value(name="x")], attributes)
+        (y,) = OPS[op].compute(queue, Call(node, [queue.convert(host_tensor(array), stored)], [stored], 18))
+        assert y is not None
+        made.append(y.array(backend))
+        ran += [one for one in queue.launches if one.startswith("pool")]
+    assert ran == ["pool_rows", "pool_direct"]
+    assert np.isnan(made[0]).any()
+    np.testing.assert_array_equal(*made)
