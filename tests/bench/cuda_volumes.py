@@ -43,7 +43,7 @@ TRANSPOSED = (
 )
 RESIZES = (
     ((1, 64, 32, 32, 32), 2, "linear"), ((1, 64, 32, 32, 32), 2, "nearest"), ((8, 64, 128, 128), 2, "linear"), ((8, 64, 128, 128), 2, "cubic"),
-    ((8, 3, 512, 512), 0.5, "linear"), ((8, 64, 128, 128), 2, "nearest"),
+    ((8, 3, 512, 512), 0.5, "linear"), ((8, 64, 128, 128), 2, "nearest"), ((8, 64, 128, 128), 1.5, "nearest"),
 )  # fmt: skip
 
 
@@ -116,6 +116,7 @@ def jobs(stored: Format, *, tf32: bool) -> Iterator[Job]:
         yield convolution("ConvTranspose", problem, stored, tf32=tf32)
     yield pool("MaxPool", (1, 32, 128, 128, 128), 2, 2, stored)
     yield pool("AveragePool", (8, 64, 16, 56, 56), 3, 2, stored)
+    yield pool("MaxPool", (32, 64, 112, 112), 3, 2, stored)
     for shape, by, mode in RESIZES:
         yield resize(shape, by, mode, stored)
 
