@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from probe.engine.device.cuda.compiling.compile import Source
 from probe.engine.device.cuda.errors import Unsupported
+from probe.engine.device.cuda.numbers import LONGEST, int32
 from probe.engine.device.cuda.ops.call import Call, Op
 from probe.engine.device.cuda.ops.rows import rows_for
 from probe.engine.device.cuda.queue import Queue
@@ -47,8 +48,8 @@ def place_of(queue: Queue, x: Tensor, axis: int, *, least: bool, last: bool) -> 
     if axis == 1 and len(x.shape) == 4 and has_channels_last(x):
         x, axis = channels_last(queue, x), 3
     outer, cols, inner = around(x.shape, axis)
-    if cols >= 1 << 31:
-        raise Unsupported("more elements than 31 bits count")
+    if cols >= LONGEST:
+        raise Unsupported(f"the extreme of {cols:,} elements: more than 31 bits count")
     y = queue.empty(shape, I64)
     macros = (
         ("TX", form.name),
@@ -57,7 +58,7 @@ def place_of(queue: Queue, x: Tensor, axis: int, *, least: bool, last: bool) -> 
     )
     if inner > 1:
         source = Source("extreme.cu", "extreme_columns", (*macros, ("ENTRY_COLUMNS", 1)))
-        columns, numbers = outer * inner, (ctypes.c_longlong(inner), ctypes.c_int(cols))
+        columns, numbers = outer * inner, (ctypes.c_longlong(inner), int32(cols))
         queue.launch(
             source,
             math.ceil(columns / _THREADS),
@@ -78,7 +79,7 @@ def place_of(queue: Queue, x: Tensor, axis: int, *, least: bool, last: bool) -> 
         queue.at(x),
         queue.at(y),
         ctypes.c_longlong(outer),
-        ctypes.c_int(cols),
+        int32(cols),
     )
     return y
 

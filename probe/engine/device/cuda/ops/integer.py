@@ -11,6 +11,7 @@ from probe.engine.device.cuda.compiling.compile import Source
 from probe.engine.device.cuda.errors import Unsupported
 from probe.engine.device.cuda.layers.chain import Step
 from probe.engine.device.cuda.layers.pointwise import Reading, run_steps
+from probe.engine.device.cuda.numbers import LONGEST, Struct, int32s
 from probe.engine.device.cuda.ops.call import Call, Op
 from probe.engine.device.cuda.ops.convolutions.window import window_of
 from probe.engine.device.cuda.ops.reduce import reduced
@@ -24,10 +25,9 @@ _THREADS = 256
 _TILE = 64
 _BOUNDS = {"u8": "0.f, 255.f", "i8": "-128.f, 127.f"}
 _IMAGE = 2  # axes before pixels
-_LARGEST = 1 << 31
 
 
-class Product(ctypes.Structure):
+class Product(Struct):
     """The struct of kernels/integer.cu."""
 
     _fields_ = (
@@ -36,7 +36,7 @@ class Product(ctypes.Structure):
     )
 
 
-class Patches(ctypes.Structure):
+class Patches(Struct):
     """The struct of kernels/integer.cu."""
 
     _fields_ = (
@@ -71,7 +71,7 @@ def product(queue: Queue, a: Bytes, b: Bytes, batches: int) -> Tensor:
             one.zero is not None and (one.zero.format is not one.x.format or one.zero.size not in (1, own))
         ):
             raise Unsupported("factors that are no 8-bit integers, or their zero points")
-    if a.cols != b.rows or max(a.rows, a.cols, b.cols) >= _LARGEST:
+    if a.cols != b.rows or max(a.rows, a.cols, b.cols) >= LONGEST:
         raise Unsupported(f"a product of {a.rows} x {a.cols} and {b.rows} x {b.cols}")
     y = queue.empty((batches, a.rows, b.cols), I32)
     assert a.x.format is not None and b.x.format is not None
@@ -190,7 +190,7 @@ def _convolved(queue: Queue, call: Call, x: Tensor, w: Tensor, x_zero: Tensor | 
     if not plain:
         patches = queue.empty((n * groups, k, window.pixels), x.format)
         pairs = (window.image, window.kernel, window.strides, window.dilations, window.before, window.out)
-        given = Patches(patches.size, *((ctypes.c_int * 2)(*one) for one in pairs))
+        given = Patches(patches.size, *(int32s(*one) for one in pairs))
         source = Source("integer.cu", "integer_patches", (("TX", x.format.name), ("ENTRY_PATCHES", 1)))
         queue.launch(
             source,

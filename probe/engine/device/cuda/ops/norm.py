@@ -11,6 +11,7 @@ from probe.engine.device.cuda.errors import Unsupported
 from probe.engine.device.cuda.layers.chain import Step
 from probe.engine.device.cuda.layers.expressions import literal
 from probe.engine.device.cuda.layers.pointwise import Reading, run_steps
+from probe.engine.device.cuda.numbers import int32
 from probe.engine.device.cuda.ops import norm_channels
 from probe.engine.device.cuda.ops.call import Call, Op
 from probe.engine.device.cuda.ops.rows import rows_for
@@ -172,12 +173,12 @@ def _in_parts(
     common = (*macros, ("THREADS", _THREADS), ("VEC", lanes))
     queue.launch(
         Source("norm.cu", "norm_parts", (*common, ("ITEMS", _HELD // lanes), ("ENTRY_PARTS", 1))), rows * per_row, _THREADS, queue.at(x),
-        queue.at(parts), ctypes.c_longlong(cols), ctypes.c_int(per_row), ctypes.c_int(chunks),
+        queue.at(parts), ctypes.c_longlong(cols), int32(per_row), int32(chunks),
     )  # fmt: skip
     pointers, places, epsilon = arguments
     queue.launch(
         Source("norm.cu", "norm_apply", (*common, ("ENTRY_APPLY", 1))), rows * per_row, _THREADS, *pointers, queue.at(parts),
-        ctypes.c_longlong(cols), ctypes.c_int(per_row), ctypes.c_longlong(span), *places, epsilon,
+        ctypes.c_longlong(cols), int32(per_row), ctypes.c_longlong(span), *places, epsilon,
     )  # fmt: skip
 
 

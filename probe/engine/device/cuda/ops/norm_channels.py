@@ -7,6 +7,7 @@ import math
 from typing import TYPE_CHECKING
 
 from probe.engine.device.cuda.compiling.compile import Source
+from probe.engine.device.cuda.numbers import Struct
 from probe.engine.device.cuda.tensors.channels_last import channels_last, dense_when_asked, lies_last
 from probe.engine.device.cuda.tensors.formats import F32
 from probe.engine.device.cuda.tensors.layout import width
@@ -24,7 +25,7 @@ _LEAST = 8  # bytes of an access
 _SMALL = 1 << 31
 
 
-class Images(ctypes.Structure):
+class Images(Struct):
     """The struct of kernels/norm_channels.cu."""
 
     _fields_ = tuple((name, ctypes.c_int) for name in ("pixels", "channels", "each", "chunks", "span"))

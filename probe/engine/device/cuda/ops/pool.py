@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from probe.engine.device.cuda.compiling.compile import Source
 from probe.engine.device.cuda.errors import Unsupported
+from probe.engine.device.cuda.numbers import LONGEST, Struct, int32
 from probe.engine.device.cuda.ops.call import Call, Op
 from probe.engine.device.cuda.ops.convolutions.window import Along, Window, window_of
 from probe.engine.device.cuda.ops.reduce import reduced
@@ -29,7 +30,7 @@ _WHOLE = (I8, U8, I32)
 _NORMS = {1: "L1", 2: "L2"}
 
 
-class Problem(ctypes.Structure):
+class Problem(Struct):
     """The struct Pool of kernels/pool.cu; ``VolumeProblem`` where AXES is 3."""
 
     _fields_ = (
@@ -44,7 +45,7 @@ class Problem(ctypes.Structure):
     )  # fmt: skip
 
 
-class VolumeProblem(ctypes.Structure):
+class VolumeProblem(Struct):
     """A ``Problem``, and the axis before rows."""
 
     _fields_ = (
@@ -79,6 +80,8 @@ def global_norm(queue: Queue, call: Call) -> list[Tensor | None]:
 def _pooled(queue: Queue, call: Call, window: Window) -> list[Tensor | None]:
     x, op = call.data(0), call.node.op_type
     assert x.format is not None
+    if window.pixels >= LONGEST:
+        raise Unsupported(f"{op} of {x.shape}: more pixels than 31 bits count")
     problem = Problem(
         math.prod(x.shape[:2]), *window.image, *window.out, *window.kernel, *window.strides, *window.before, *window.after,
         *window.dilations,
@@ -98,7 +101,7 @@ def _pooled(queue: Queue, call: Call, window: Window) -> list[Tensor | None]:
         y = queue.empty((x.shape[0], *(window.shape if deep else window.out), channels), store)
         sizes = _sizes(window if window.taps <= _UNROLLED else None, deep)
         source = Source("pool.cu", "pool_channels", (*macros, ("ENTRY_CHANNELS", 1), *sizes))
-        given = (queue.at(channels_last(queue, x)), queue.at(y), whole, ctypes.c_int(channels))
+        given = (queue.at(channels_last(queue, x)), queue.at(y), whole, int32(channels))
         queue.launch(source, math.ceil(y.size // _TOGETHER / _THREADS), _THREADS, *given)
         return [dense_when_asked(queue, y)]
     y, places = queue.empty(shape, store), queue.empty(shape, I64) if wants_places else None

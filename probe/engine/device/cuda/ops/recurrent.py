@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from probe.engine.device.cuda.compiling.compile import Source
 from probe.engine.device.cuda.errors import Unsupported
+from probe.engine.device.cuda.numbers import Struct
 from probe.engine.device.cuda.ops.call import Call, Op
 from probe.engine.device.cuda.ops.products.matmul import Matrices, product
 from probe.engine.device.cuda.queue import Queue
@@ -24,7 +25,7 @@ _PEEPHOLES = 7  # position of the input
 _TURNED = "turned"  # what a weight with its last axes exchanged is kept as
 
 
-class Shape(ctypes.Structure):
+class Shape(Struct):
     """The struct of kernels/recurrent.cu."""
 
     _fields_ = tuple((name, ctypes.c_int) for name in ("directions", "steps", "batch", "backward"))

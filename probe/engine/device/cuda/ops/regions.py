@@ -10,6 +10,7 @@ import numpy as np
 
 from probe.engine.device.cuda.compiling.compile import Source
 from probe.engine.device.cuda.errors import Unsupported
+from probe.engine.device.cuda.numbers import Struct
 from probe.engine.device.cuda.ops.call import Call, Op
 from probe.engine.device.cuda.ops.together import together
 from probe.engine.device.cuda.queue import Queue
@@ -24,7 +25,7 @@ _OPSET_OF_HALVES = 16  # of the standard, from which on centres of pixels are at
 _AXES = 4
 
 
-class Aligned(ctypes.Structure):
+class Aligned(Struct):
     """The struct of kernels/roi.cu."""
 
     _fields_ = (

@@ -13,6 +13,7 @@ import numpy as np
 
 from probe.engine.device.cuda.compiling.compile import Source
 from probe.engine.device.cuda.errors import Unsupported
+from probe.engine.device.cuda.numbers import LONGEST, Struct, int32s
 from probe.engine.device.cuda.ops.call import Call, Op
 from probe.engine.device.cuda.ops.resize_places import Axis, Given, Manner, manner_of, picks, samples, targets
 from probe.engine.device.cuda.ops.together import together
@@ -44,7 +45,7 @@ _SMALL = 1 << 31
 _SIZES = 3  # position of the input that gives the output's shape
 
 
-class Problem(ctypes.Structure):
+class Problem(Struct):
     """The struct Resize of kernels/resize.cu."""
 
     _fields_ = (
@@ -80,6 +81,8 @@ def resize(queue: Queue, call: Call) -> list[Tensor | None]:
     axes = [axis % len(x.shape) for axis in call.ints("axes") or range(len(x.shape))]
     along = targets(x.shape, axes, _given(queue, call, manner))
     changed = [axis for axis, one in enumerate(along) if not one.stays]
+    if any(max(along[axis].own, along[axis].extent) >= LONGEST for axis in changed):
+        raise Unsupported(f"Resize of {x.shape}: an axis longer than 31 bits count")
     if not x.size or not all(one.extent for one in along):
         return [queue.empty(tuple(one.extent for one in along), store)]
     if manner.picks and manner.outside is None and _only_grows(changed, along, manner):
@@ -170,9 +173,8 @@ def _launched(
     pad = [1] * (_TOGETHER - len(tables))
     taps = [one.taps if one is not None else 1 for one in three]
     assert x.format is not None
-    three_of = ctypes.c_int * _TOGETHER
     problem = Problem(
-        math.prod(y.shape[: behind - 1]), inner, three_of(*pad, *x.shape[first:behind]), three_of(*pad, *shape), three_of(*taps), manner.outside or 0.0,
+        math.prod(y.shape[: behind - 1]), inner, int32s(*pad, *x.shape[first:behind]), int32s(*pad, *shape), int32s(*taps), manner.outside or 0.0,
     )  # fmt: skip
     macros = (
         ("TX", x.format.name), ("TY", store.name),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from probe.engine.device.cuda.compiling.compile import Source
 from probe.engine.device.cuda.errors import Unsupported
+from probe.engine.device.cuda.numbers import Struct
 from probe.engine.device.cuda.ops.call import Call, Op
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.tensors.copies import in_dense_order, lying_of, placed
@@ -25,7 +26,7 @@ _SMALL = 1 << 31
 _HEADS = 4  # axes: batch, heads, rows, elements
 
 
-class Turning(ctypes.Structure):
+class Turning(Struct):
     """The struct of kernels/rotary.cu."""
 
     _fields_ = (

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from probe.engine.device.cuda.compiling.compile import Source
 from probe.engine.device.cuda.errors import Unsupported
+from probe.engine.device.cuda.numbers import Struct, int32s
 from probe.engine.device.cuda.ops.call import Call, Op
 from probe.engine.device.cuda.ops.together import together
 from probe.engine.device.cuda.queue import Queue
@@ -21,7 +22,7 @@ _MODES = {"linear": "LINEAR", "bilinear": "LINEAR", "nearest": "NEAREST", "cubic
 _AXES = (2, 3)  # of an image, of a volume
 
 
-class Sampled(ctypes.Structure):
+class Sampled(Struct):
     """The struct of kernels/sample.cu."""
 
     _fields_ = (
@@ -56,7 +57,7 @@ def grid_sample(queue: Queue, call: Call) -> list[Tensor | None]:
         ("TX", x.format.name), ("TG", grid.format.name), ("TY", y.format.name), ("AXES", axes), ("MODE", mode), ("PADDING", padding.upper()),
         ("CORNERS", call.int("align_corners", 0)), ("CHANNELS", chunk),
     )  # fmt: skip
-    numbers = Sampled(channels, places, chunks, (ctypes.c_int * max(_AXES))(*reversed(extents)))
+    numbers = Sampled(channels, places, chunks, int32s(*reversed(extents), *(0,) * (max(_AXES) - axes)))
     source = Source("sample.cu", "grid_sample", macros, contract=False)
     queue.launch(source, n * chunks * across, _THREADS, queue.at(x), queue.at(grid), queue.at(y), numbers)
     return [y]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from probe.engine.device.cuda.compiling.compile import Source
 from probe.engine.device.cuda.errors import Unsupported
+from probe.engine.device.cuda.numbers import LONGEST
 from probe.engine.device.cuda.ops.topk import in_order
 from probe.engine.device.cuda.tensors.formats import I64
 
@@ -43,7 +44,7 @@ def combined(
     if not u.size:
         return
     inner = u.size // updates
-    if y.size // inner >= 1 << 32 or updates >= 1 << 31:
+    if y.size // inner >= 1 << 32 or updates >= LONGEST:
         raise Unsupported(f"{updates} updates of {y.size // inner} places")
     items = queue.empty((updates,), I64)
     given: Any = (ctypes.c_longlong * (len(numbers) + 1))(*numbers, updates)

@@ -11,6 +11,7 @@ import numpy as np
 
 from probe.engine.device.cuda.compiling.compile import Source
 from probe.engine.device.cuda.errors import Unsupported
+from probe.engine.device.cuda.numbers import LONGEST, int32
 from probe.engine.device.cuda.ops.call import Call, Op
 from probe.engine.device.cuda.ops.scan import added_up
 from probe.engine.device.cuda.ops.topk import Ranking, ranked
@@ -34,7 +35,7 @@ def nonzero(queue: Queue, call: Call) -> list[Tensor | None]:
     if not x.size:
         return [queue.empty((rank, 0), I64)]
     if x.size >= 1 << 31:
-        raise Unsupported("more elements than 31 bits count")
+        raise Unsupported(f"NonZero of {x.size:,} elements: more than 31 bits count")
     blocks = math.ceil(x.size / _STRETCH)
     macros = (("TX", x.format.name), ("RANK", rank), ("ENTRY_NONZERO", 1))
     counts, total = queue.empty((blocks,), I32), ctypes.c_longlong(x.size)
@@ -73,6 +74,8 @@ def non_max_suppression(queue: Queue, call: Call) -> list[Tensor | None]:
     rows = batches * classes
     if most <= 0 or not rows:
         return [queue.empty((0, 3), I64)]
+    if max(count, rows * most) >= LONGEST:
+        raise Unsupported(f"NonMaxSuppression of {boxes.shape} and {scores.shape}: more than 31 bits count")
     boxes, scores = queue.convert(boxes, F32), queue.convert(scores, F32)
     ordered, places = queue.empty((rows, count), F32), queue.empty((rows, count), I64)
     ranked(queue, Ranking(scores, ordered, places, rows, count, count, least=False))
@@ -84,7 +87,7 @@ def non_max_suppression(queue: Queue, call: Call) -> list[Tensor | None]:
     )
     queue.launch(
         Source("selected.cu", "suppress", (*macros, ("PLACES", 0)), contract=False), rows, _THREADS,
-        *map(queue.at, (boxes, ordered, places, gone, chosen, counts)), *map(ctypes.c_int, (classes, count, most)),
+        *map(queue.at, (boxes, ordered, places, gone, chosen, counts)), *map(int32, (classes, count, most)),
         *map(ctypes.c_float, (overlap, least)),
     )  # fmt: skip
     before, found = _counted(queue, counts)
@@ -92,7 +95,7 @@ def non_max_suppression(queue: Queue, call: Call) -> list[Tensor | None]:
     if found:
         queue.launch(
             Source("selected.cu", "suppress_place", (("ENTRY_SUPPRESS", 1), ("PLACES", 1))), math.ceil(rows * most / _THREADS), _THREADS,
-            *map(queue.at, (chosen, before, y)), ctypes.c_longlong(rows), *map(ctypes.c_int, (classes, most)),
+            *map(queue.at, (chosen, before, y)), ctypes.c_longlong(rows), *map(int32, (classes, most)),
         )  # fmt: skip
     return [y]
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from probe.engine.device.cuda.compiling.compile import Source
 from probe.engine.device.cuda.errors import Unsupported
+from probe.engine.device.cuda.numbers import LONGEST, int32
 from probe.engine.device.cuda.ops.call import Call, Op
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.tensors.copies import lying_of, placed, transposed
@@ -69,7 +70,7 @@ def top_k(queue: Queue, call: Call) -> list[Tensor | None]:
         raise Unsupported("TopK of a scalar")
     k, axis = given[0], axis % len(x.shape)
     cols = x.shape[axis]
-    if not 0 <= k <= cols or cols >= 1 << 31:
+    if not 0 <= k <= cols:
         raise Unsupported(f"the {k} best of {cols}")
     assert x.format is not None
     if x.format.register == "bool":
@@ -91,8 +92,14 @@ def top_k(queue: Queue, call: Call) -> list[Tensor | None]:
 
 
 def ranked(queue: Queue, ranking: Ranking) -> None:
-    """Fill ``ranking.y`` and ``ranking.places``."""
+    """Fill ``ranking.y`` and ``ranking.places``.
+
+    Raises:
+        Unsupported: rows that are too long.
+    """
     one, cols = ranking, ranking.cols
+    if cols >= LONGEST:
+        raise Unsupported(f"the best of {cols:,}: more than 31 bits count")
     items: Tensor | None = None
     if one.k > one.size:
         lists = math.ceil(cols / one.size)
@@ -173,7 +180,7 @@ def _sort(
         first=items is None,
         last=to is None,
     )
-    numbers = (ctypes.c_longlong(count), ctypes.c_longlong(parts), ctypes.c_longlong(cols), ctypes.c_int(k))
+    numbers = (ctypes.c_longlong(count), ctypes.c_longlong(parts), ctypes.c_longlong(cols), int32(k))
     queue.launch(
         source,
         math.ceil(count / segments),
@@ -190,7 +197,7 @@ def _select(queue: Queue, ranking: Ranking, items: Tensor | None, to: Tensor | N
     size = max(1 << (ranking.k - 1).bit_length(), _OWN[False]) if to is None else _OWN[False]
     source = _source(ranking, "select", ("THREADS", threads), ("HELD", size), first=items is None, last=to is None)
     each, longer = divmod(cols, parts)
-    numbers = (ctypes.c_int(parts), ctypes.c_longlong(cols), *map(ctypes.c_int, (each, longer, ranking.k)))
+    numbers = (int32(parts), ctypes.c_longlong(cols), *map(int32, (each, longer, ranking.k)))
     queue.launch(
         source, ranking.rows * parts, threads, queue.at(items or ranking.x), *_results(queue, ranking, to), *numbers
     )

@@ -11,6 +11,7 @@ import numpy as np
 
 from probe.engine.device.cuda.compiling.compile import Source
 from probe.engine.device.cuda.errors import Unsupported
+from probe.engine.device.cuda.numbers import LONGEST, int32
 from probe.engine.device.cuda.tensors.formats import I32
 from probe.engine.device.pairs import Agreement, PairRows
 
@@ -62,9 +63,11 @@ class Agreements:
         """Launch the rows of a pair; ``rows_of`` reads what becomes of them.
 
         Raises:
-            Unsupported: so many distributions that the sum of their divergences might not fit.
+            Unsupported: rows that are too long, or so many distributions that the sum of their divergences might not fit.
         """
         assert actual.format is not None
+        if asked.cols >= LONGEST:
+            raise Unsupported(f"rows of {asked.cols:,} elements")
         if asked.kl and actual.size // asked.cols > _DISTRIBUTIONS:
             raise Unsupported(f"the divergence of {actual.size // asked.cols} rows")
         rows, group = actual.size // asked.cols, _THREADS if asked.cols >= _WIDE else 32
@@ -75,7 +78,7 @@ class Agreements:
         macros = (("TA", actual.format.name), ("GROUP", group), ("KL", int(asked.kl)), ("ENTRY_ROWS", 1))
         self._queue.launch(
             Source("pair_rows.cu", "rows_agree", macros), blocks, _THREADS, self._queue.at(actual), self._queue.at(golden), ctypes.c_void_p(begin),
-            ctypes.c_void_p(begin + 32), ctypes.c_longlong(rows), ctypes.c_int(asked.cols),
+            ctypes.c_void_p(begin + 32), ctypes.c_longlong(rows), int32(asked.cols),
         )  # fmt: skip
         self._used += 1
         return PendingRows(self._open, self._used - 1, rows, asked)
@@ -90,8 +93,14 @@ class Agreements:
         )
 
     def columns(self, actual: Tensor, golden: Tensor, cols: int, threshold: float) -> PendingColumns:
-        """Launch the maxima of a pair's columns; ``columns_of`` reads them."""
+        """Launch the maxima of a pair's columns; ``columns_of`` reads them.
+
+        Raises:
+            Unsupported: too many columns.
+        """
         assert actual.format is not None
+        if cols >= LONGEST:
+            raise Unsupported(f"{cols:,} columns")
         if self._maxima is None or self._taken + 2 * cols > self._maxima.size:
             self._maxima, self._taken = self._cleared(max(_MAXIMA, 2 * cols)), 0
         rows, pending = actual.size // cols, PendingColumns(self._maxima, self._taken, cols)
@@ -101,7 +110,7 @@ class Agreements:
         self._queue.launch(
             Source("pair_rows.cu", "columns_most", macros), blocks, _THREADS, self._queue.at(actual), self._queue.at(golden),
             ctypes.c_void_p(pending.made.address(self._queue.backend) + 4 * pending.first),
-            ctypes.c_longlong(rows), ctypes.c_int(cols), ctypes.c_int(_STRETCH), ctypes.c_float(threshold),
+            ctypes.c_longlong(rows), int32(cols), ctypes.c_int(_STRETCH), ctypes.c_float(threshold),
         )  # fmt: skip
         return pending
 

@@ -208,13 +208,14 @@ def _tiled(queue: Queue, lies: Lying, y: Tensor) -> bool:
     tile = 64 if large and min(rows, cols) > 32 else 32
     lanes = width(16 // x.format.bytes, rows, cols, pitch, by_outer, by_inner, lies.first)
     across, down = math.ceil(cols / tile), math.ceil(rows / tile)
-    if max(rows, cols) >= _SMALL or min(by_outer, by_inner) < 0:
+    blocks = outer * inner * across * down
+    if max(rows, cols, blocks) >= _SMALL or min(by_outer, by_inner) < 0:
         return False
     macros = (("UNIT", UNITS[x.format.bytes]), ("TILE", tile), ("VEC", lanes), ("ENTRY_TRANSPOSE", 1))
     numbers = (ctypes.c_uint(n) for n in (rows, cols, across, down, inner))
     steps = (ctypes.c_longlong(n) for n in (by_outer, by_inner, pitch))
     queue.launch(
-        Source("move.cu", "transpose", macros), outer * inner * across * down, _THREADS, _shifted(queue, x, lies.first), queue.at(y), *numbers,
+        Source("move.cu", "transpose", macros), blocks, _THREADS, _shifted(queue, x, lies.first), queue.at(y), *numbers,
         *steps,
     )  # fmt: skip
     return True

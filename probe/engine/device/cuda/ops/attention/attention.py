@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from probe.engine.device.cuda.errors import Unsupported
+from probe.engine.device.cuda.numbers import Struct
 from probe.engine.device.cuda.ops.attention import attention_mma, attention_simt, attention_wgmma
 from probe.engine.device.cuda.ops.attention.attention_code import Around, Steps, beside
 from probe.engine.device.cuda.ops.attention.attention_mma import Variant, choose
@@ -28,10 +29,11 @@ if TYPE_CHECKING:
 _BATCH = 2  # batch axes that the kernel walks over
 _WIDEST = 512  # bytes of a query or value
 _WIDE = 8  # elements of 16 bytes
+_MOST = 1 << 30  # rows: kernels take rows from here on for none
 AnyVariant = Variant | Groups | Held | Warps
 
 
-class Problem(ctypes.Structure):
+class Problem(Struct):
     """The struct Attention of kernels/attention.cuh."""
 
     _fields_ = (
@@ -158,6 +160,8 @@ def attend(
         raise Unsupported("a result whose rows do not lie in one piece")
     if not (0 < max(depth, width) * stored.bytes <= _WIDEST) or depth % _WIDE or width % _WIDE or not keys:
         raise Unsupported(f"heads of {depth} and {width} elements, {keys} keys")
+    if max(queries, keys) >= _MOST:
+        raise Unsupported(f"{queries:,} queries and {keys:,} keys: more than 30 bits count")
     walk = _as_read(what.q, shape, order)
     y = queue.empty(tuple(shape[at] for at in walk), store)
     result = View(y, y.shape, contiguous(y.shape)).transposed([walk.index(at) for at in range(len(shape))])

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from probe.engine.device.cuda.compiling.compile import Source
+from probe.engine.device.cuda.numbers import Struct
 from probe.engine.device.cuda.ops.attention.attention_masks import Place
 from probe.engine.device.cuda.tensors.copies import lying_of
 from probe.engine.device.cuda.tensors.formats import F32, I64
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 _THREADS, _ROWS = 256, 8  # of a block
 
 
-class Empty(ctypes.Structure):
+class Empty(Struct):
     """The struct of kernels/attention_empty.cu."""
 
     _fields_ = (

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from probe.engine.device.cuda.compiling.compile import Source
 from probe.engine.device.cuda.errors import Unsupported
+from probe.engine.device.cuda.numbers import LONGEST, Struct, int32
 from probe.engine.device.cuda.ops.attention.attention_masks import Place
 from probe.engine.device.cuda.ops.products.ending import Spread
 from probe.engine.device.cuda.tensors.formats import F32, I64, Format
@@ -26,7 +27,7 @@ _SPANS = (256, 128, 64)  # keys of a block
 _BLOCKS = 4  # wanted on a multiprocessor: their reads are under way beside one another
 
 
-class Few(ctypes.Structure):
+class Few(Struct):
     """The struct of kernels/attention_few.cu."""
 
     _fields_ = (
@@ -53,6 +54,8 @@ def attend_few(
     stored = q.tensor.format
     if rows > _ROWS or keys < _KEYS or max(depth, width) > _WIDEST or depth % _EACH or width % _EACH or stored is None:
         raise Unsupported(f"{rows} queries of {depth} elements over {keys} keys of {width}")
+    if keys >= LONGEST:
+        raise Unsupported(f"{keys:,} keys: more than 31 bits count")
     scores = (*lead, rows, keys)
     beside = [
         spread(one.shape, scores) if one is not None else (0,) * len(scores) for one in (looking.mask, looking.lengths)
@@ -89,6 +92,6 @@ def attend_few(
     )  # fmt: skip
     queue.launch(
         Source("attention_few.cu", "attention_few_join", (*macros, ("ENTRY_JOIN", 1)), contract=False), batches * rows, _THREADS,
-        queue.at(sums), queue.at(known), queue.at(y), ctypes.c_int(parts), ctypes.c_int(width),
+        queue.at(sums), queue.at(known), queue.at(y), int32(parts), int32(width),
     )  # fmt: skip
     return y

@@ -9,6 +9,7 @@ from dataclasses import replace
 from probe.engine.assignment import EXACT
 from probe.engine.device.cuda.errors import Unsupported
 from probe.engine.device.cuda.layers.chain import Step
+from probe.engine.device.cuda.numbers import LONGEST
 from probe.engine.device.cuda.ops.call import Call, Op, Readings
 from probe.engine.device.cuda.ops.convolutions import conv_nhwc, conv_patches
 from probe.engine.device.cuda.ops.convolutions.conv_transposed import conv_transpose
@@ -34,6 +35,7 @@ from probe.engine.device.cuda.tensors.tensor import Tensor
 DIRECT = "conv_direct"
 _FEW = 8  # output channels of a group under which a thread an output element beats a tile
 _ACCESS = 16  # bytes
+_FAR = 1 << 30  # a column that conv_mma takes for none
 _SIMT = (Tile(64, 64, 16, 4, 4), Tile(32, 32, 16, 2, 2))
 _TF32 = (Tile(128, 128, 16, 64, 32), Tile(64, 64, 16, 32, 32))
 _MMA = (Tile(128, 128, 32, 64, 32), Tile(64, 64, 32, 32, 32))
@@ -94,8 +96,8 @@ def channels_first(
     shape = product_shape(call)
     if not math.prod(shape):
         return list(_ending(queue, call, whole.readings, whole.steps).stored)
-    if math.prod(w.shape[1:]) == 0 or max(math.prod(x.shape[1:]), math.prod(shape[1:])) >= 1 << 31:
-        raise Unsupported(f"Conv of {x.shape}")
+    if math.prod(w.shape[1:]) == 0 or max(math.prod(one[1:]) for one in (x.shape, w.shape, shape)) >= LONGEST:
+        raise Unsupported(f"Conv of {x.shape} by {w.shape}")
     if is_as_product(whole) and kernel != DIRECT:
         product = as_product(queue, call, whole.readings, whole.steps)
         if tile is None:
@@ -107,6 +109,8 @@ def channels_first(
     low = w.format is x.format and (x.format in (F16, BF16) or (x.format is F32 and call.tf32))
     direct = kernel == DIRECT or (not kernel and outputs < _FEW)
     low = low and kernel != "simt"
+    if low and max(window.image) >= _FAR:
+        raise Unsupported(f"Conv of {x.shape}: columns that 30 bits do not count")
     if tactic == ACC16 and (x.format is not F16 or w.format is not F16 or direct):
         raise Unsupported("acc16 of a convolution that does not run on tensor cores")
     pixels = window.pixels

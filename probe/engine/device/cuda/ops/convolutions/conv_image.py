@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from probe.engine.device.cuda.numbers import Struct
 from probe.engine.device.cuda.ops.products import wgmma_tactics
 from probe.engine.device.cuda.tensors.maps import SWIZZLED, TileLayout, TileMap
 
@@ -187,7 +188,7 @@ def possible(sizes: Sizes, multiprocessors: int) -> Iterator[Tile]:
         yield Tile(tall, images, instruction, wide, high, room, stages, weights, held, turns, blocks, bands)
 
 
-class Image(ctypes.Structure):
+class Image(Struct):
     """The struct of kernels/conv_image.cu."""
 
     _fields_ = tuple(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from probe.engine.assignment import EXACT
 from probe.engine.device.cuda.compiling.compile import Source
+from probe.engine.device.cuda.numbers import LONGEST, Struct
 from probe.engine.device.cuda.ops.convolutions import conv_few, conv_image, conv_patches, conv_point, depthwise_mma
 from probe.engine.device.cuda.ops.convolutions.window import Window, conv_problem
 from probe.engine.device.cuda.ops.products import ffma, wgmma
@@ -66,7 +67,7 @@ def refusal(queue: Queue, call: Call, window: Window) -> str | None:
     if is_depthwise(call) and volumes:
         return "groups"
     if is_depthwise(call):
-        return None if window.kernel[1] * window.strides[1] * window.dilations[1] <= _WIDE else "a wide window"
+        return _refusal_depthwise(x.shape[1], window)
     if call.int("group", 1) != 1:
         return "groups"
     along = [*zip(window.kernel, window.strides, window.dilations, window.before, window.after, strict=True)]
@@ -78,6 +79,13 @@ def refusal(queue: Queue, call: Call, window: Window) -> str | None:
         if max(before, abs(after - reach)) > corner or reach > tap or stride > _STRIDE or min(before, after) < 0:
             return "a window that is too wide for the copy engine"
     return "more pixels than 31 bits count" if x.shape[0] * window.pixels >= 1 << 31 else None
+
+
+def _refusal_depthwise(channels: int, window: Window) -> str | None:
+    if window.kernel[1] * window.strides[1] * window.dilations[1] > _WIDE:
+        return "a wide window"
+    rows = window.strides[0] + window.kernel[0] * window.dilations[0]  # that a thread reads
+    return "rows larger than 31 bits count" if rows * window.image[1] * channels >= LONGEST else None
 
 
 def is_wide(call: Call) -> bool:
@@ -94,7 +102,7 @@ def _refusal_wide(call: Call, window: Window) -> str | None:
     if is_depthwise(call) and window.slices is None:
         if x.shape[1] % _LEAST:
             return f"channels that do not divide by {_LEAST}"
-        return None if window.kernel[1] * window.strides[1] * window.dilations[1] <= _WIDE else "a wide window"
+        return _refusal_depthwise(x.shape[1], window)
     if call.int("group", 1) != 1:
         return "groups"
     if w.shape[0] < _LEAST:
@@ -174,7 +182,7 @@ def conv(
     return [order.dense_when_asked(queue, one) for one in ending.stored]
 
 
-class Packing(ctypes.Structure):
+class Packing(Struct):
     """The struct of kernels/pack.cu."""
 
     _fields_ = tuple(

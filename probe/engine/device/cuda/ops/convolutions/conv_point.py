@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
 from typing import TYPE_CHECKING
 
+from probe.engine.device.cuda.numbers import int32
 from probe.engine.device.cuda.tensors.formats import BF16, F16
 
 if TYPE_CHECKING:
@@ -69,5 +69,5 @@ def launch_over_pixels(
     )  # fmt: skip
     queue.launch(
         product.source(f"{name}.cu", name, macros), blocks, THREADS, queue.at(x), queue.at(product.b.tensor),
-        *product.arguments(queue), ctypes.c_int(product.m), shared_bytes=shared_bytes,
+        *product.arguments(queue), int32(product.m), shared_bytes=shared_bytes,
     )  # fmt: skip

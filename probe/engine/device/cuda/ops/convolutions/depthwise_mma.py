@@ -7,6 +7,7 @@ import math
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from probe.engine.device.cuda.numbers import Struct
 from probe.engine.device.cuda.tensors.formats import BF16, F16
 from probe.engine.device.cuda.tensors.maps import SWIZZLED, TileLayout, TileMap
 
@@ -86,7 +87,7 @@ def reach(tile: Pair, window: Window) -> Pair:
     return rows, cols
 
 
-class Depthwise(ctypes.Structure):
+class Depthwise(Struct):
     """The struct of kernels/conv_depthwise_mma.cu."""
 
     _fields_ = tuple(

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from probe.engine.device.cuda.errors import Unsupported
+from probe.engine.device.cuda.numbers import Struct
 from probe.engine.device.cuda.ops.call import Call
 
 _AXES = 3
@@ -138,7 +139,7 @@ def _steps(extent: int, before: int, after: int, reach: int, stride: int, *, up:
     return max(count, 0)
 
 
-class ConvProblem(ctypes.Structure):
+class ConvProblem(Struct):
     """The struct Conv of kernels/conv.cuh; ``VolumeProblem`` where AXES is 3."""
 
     _fields_ = tuple(
@@ -150,7 +151,7 @@ class ConvProblem(ctypes.Structure):
     )  # fmt: skip
 
 
-class VolumeProblem(ctypes.Structure):
+class VolumeProblem(Struct):
     """A ``ConvProblem``, and the axis before rows."""
 
     _fields_ = (

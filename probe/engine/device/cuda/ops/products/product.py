@@ -12,6 +12,7 @@ from probe.engine.assignment import EXACT
 from probe.engine.device.cuda.backend import Argument
 from probe.engine.device.cuda.compiling.compile import Source
 from probe.engine.device.cuda.errors import Unsupported
+from probe.engine.device.cuda.numbers import Struct
 from probe.engine.device.cuda.ops.products.ending import Ending
 from probe.engine.device.cuda.tensors.formats import F32
 from probe.engine.device.cuda.tensors.layout import Shape, Strides, collapse, contiguous
@@ -22,9 +23,10 @@ if TYPE_CHECKING:
 
 Pair = tuple[int, int]
 _BATCH = 2  # batch axes that a kernel walks over
+_LONGEST = 1 << 30  # k, from which on kernels take it for what there is none of
 
 
-class Problem(ctypes.Structure):
+class Problem(Struct):
     """The struct of kernels/product.cuh."""
 
     _fields_ = (
@@ -135,8 +137,10 @@ def describe(
     beside = ending.strides(shape)
     walked = [contiguous(batch), a.batch, b.batch, c.batch if c is not None else none, *(one[:-2] for one in beside)]
     extents, strides = collapse(tuple(batch), walked)
-    if len(extents) > _BATCH or k >= 1 << 30:
-        raise Unsupported(f"a product over {len(extents)} batch axes and {k} elements")
+    if k >= _LONGEST:
+        raise Unsupported(f"sums of {k:,} products: more than 30 bits count")
+    if len(extents) > _BATCH:
+        raise Unsupported(f"a product over {len(extents)} batch axes")
     missing = _BATCH - len(extents)
     _, of_a, of_b, of_c, *rest = [_pair((0,) * missing + one) for one in strides]
     of_tail = tuple((*own, one[-2], one[-1]) for own, one in zip(rest, beside, strict=True))

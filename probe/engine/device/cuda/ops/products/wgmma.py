@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from probe.engine.assignment import EXACT
+from probe.engine.device.cuda.numbers import Struct
 from probe.engine.device.cuda.ops.products.product import Matrices
 from probe.engine.device.cuda.ops.products.wgmma_tactics import (
     ANY_SWAPPED,
@@ -71,7 +72,7 @@ def refusal_of(product: Product, tactic: Tactic) -> str | None:
     return "rows of a result that do not divide by 16 bytes, swapped" if product.n % 8 else None
 
 
-class Windows(ctypes.Structure):
+class Windows(Struct):
     """The struct of kernels/matmul_wgmma.cu."""
 
     _fields_ = tuple(
@@ -83,7 +84,7 @@ class Windows(ctypes.Structure):
     )  # fmt: skip
 
 
-class DeepWindows(ctypes.Structure):
+class DeepWindows(Struct):
     """The same where WINDOWS is 2: of volumes."""
 
     _fields_ = (
