@@ -6,7 +6,8 @@
 // Tactic:
 //   recurrent   a block takes BT rows of the batch of one direction through all steps; h, c and the gates stay in shared memory, and
 //               neighbouring threads read neighbouring columns of r, which the caches hold. For H of a few hundred: a block reads all of r a step.
-// State is float whatever the storage: only what is stored is rounded. Sums run over k in order. Rows shorter than `steps` end in zeros.
+// State is float whatever the storage: only what is stored is rounded. Sums run over k in order. Rows shorter than `steps` end in zeros. A length that
+// is out of range sets *fault and is read as 0.
 // NVRTC defines: KIND (LSTM, GRU, RNN), H, BT, THREADS, RESET_AFTER (GRU: linear_before_reset), RELU (RNN), TR, TB, TH, TC, TY, TYH, TYC.
 #include "pointwise.cuh"
 
@@ -17,6 +18,11 @@
 #define COLS (G * H)
 
 struct Shape { int directions, steps, batch, backward; };
+
+__device__ __forceinline__ int length_of(const int* __restrict__ lengths, int row, const Shape& p) {
+    int length = lengths ? lengths[row] : p.steps;
+    return length < 0 || length > p.steps ? 0 : length;
+}
 
 // s[b][j] = h[b] . r[:, j] for the columns from `first` on
 __device__ __forceinline__ void products(const TR* __restrict__ r, const float (&h)[BT][H], float (&s)[BT][COLS], int first, int last) {
@@ -37,7 +43,8 @@ __device__ __forceinline__ void products(const TR* __restrict__ r, const float (
 
 extern "C" __global__ void __launch_bounds__(THREADS) recurrent(
     const float* __restrict__ gates, const TR* __restrict__ r, const TB* __restrict__ bias, const TH* __restrict__ h0,
-    const TC* __restrict__ c0, const int* __restrict__ lengths, TY* __restrict__ y, TYH* __restrict__ y_h, TYC* __restrict__ y_c, Shape p) {
+    const TC* __restrict__ c0, const int* __restrict__ lengths, TY* __restrict__ y, TYH* __restrict__ y_h, TYC* __restrict__ y_c, int* fault,
+    Shape p) {
     take_turn();
     __shared__ float h[BT][H], c[BT][H], s[BT][COLS];
     int tiles = (p.batch + BT - 1) / BT, d = blockIdx.x / tiles, row = blockIdx.x % tiles * BT;
@@ -46,6 +53,10 @@ extern "C" __global__ void __launch_bounds__(THREADS) recurrent(
     gates += (i64)d * p.steps * p.batch * COLS;
     r += (i64)d * H * COLS;
     if (bias) bias += (i64)d * 2 * COLS;
+    if (lengths && threadIdx.x < BT && row + (int)threadIdx.x < p.batch) {
+        int length = lengths[row + threadIdx.x];
+        if (length < 0 || length > p.steps) *fault = 1;
+    }
     for (int e = threadIdx.x; e < BT * H; e += THREADS) {
         bool mine = row + e / H < p.batch;
         h[e / H][e % H] = mine && h0 ? read(h0[state + e]) : 0.f;
@@ -57,7 +68,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) recurrent(
         __syncthreads();
         if (KIND == GRU && !RESET_AFTER) {  // the candidate reads reset * h: a product of its own; c holds it meanwhile
             for (int e = threadIdx.x; e < BT * H; e += THREADS) {
-                int b = e / H, u = e % H, t = backward ? (lengths && row + b < p.batch ? lengths[row + b] : p.steps) - 1 - step : step;
+                int b = e / H, u = e % H, t = backward ? (row + b < p.batch ? length_of(lengths, row + b, p) : p.steps) - 1 - step : step;
                 if (row + b < p.batch && t >= 0) {
                     const float* x = gates + ((i64)t * p.batch + row + b) * COLS;
                     float offset = bias ? read(bias[H + u]) + read(bias[COLS + H + u]) : 0.f;
@@ -71,7 +82,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) recurrent(
         for (int e = threadIdx.x; e < BT * H; e += THREADS) {
             int b = e / H, u = e % H;
             if (row + b >= p.batch) continue;
-            int length = lengths ? lengths[row + b] : p.steps, t = backward && step < length ? length - 1 - step : step;
+            int length = length_of(lengths, row + b, p), t = backward && step < length ? length - 1 - step : step;
             i64 to = (((i64)t * p.directions + d) * p.batch + row + b) * H + u;
             if (step >= length) {
                 if (y) write(y[to], 0.f);

@@ -49,6 +49,9 @@ def recurrent(queue: Queue, call: Call) -> list[Tensor | None]:
     ]
     if not math.prod(shape) or any(one is not None and one.format not in (None, I32) for one in (lengths,)):
         raise Unsupported(f"{op} of nothing")
+    known = queue.known(lengths) if lengths is not None else None
+    if known is not None and ((known < 0) | (known > steps)).any():
+        raise Unsupported("a length that is out of range")
     gates = queue.empty((directions, steps * batch, cols), F32)
     inputs = Matrices(x.view((steps * batch, width)), (0,), width, 1)
     product(queue, inputs, Matrices(w, (cols * width,), 1, width), gates, width, tactic=call.tactic)
@@ -73,7 +76,7 @@ def recurrent(queue: Queue, call: Call) -> list[Tensor | None]:
     )  # fmt: skip
     queue.launch(
         Source("recurrent.cu", "recurrent", macros), directions * math.ceil(batch / rows), threads,
-        *map(queue.at, (gates, turned, bias, first, cell, lengths, *outputs)),
+        *map(queue.at, (gates, turned, bias, first, cell, lengths, *outputs)), queue.fault() if lengths is not None else queue.at(None),
         Shape(directions, steps, batch, int(call.text("direction", "forward") == "reverse")),
     )  # fmt: skip
     return made
