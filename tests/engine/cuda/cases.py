@@ -131,6 +131,10 @@ POINTWISE = (
     _unary("Gelu", 32, sum_ulps=2, opset=20), _unary("Gelu", 32, sum_ulps=4, opset=20, attributes={"approximate": "tanh"}), _unary("Shrink"),
     Case("Clip", {"x": _N, "low": ("w", np.float32(-1)), "high": ("w", np.float32(1.5))}),
     Case("Clip", {"x": _N, "": (), "high": ("w", np.float32(1.5))}),
+    *(
+        Case("Clip", {"x": np.array([np.inf, -np.inf, np.nan, 3.4e38, -1, 0.5], np.float32), **bounds}, name=f"Clip_inf_{len(bounds)}")
+        for bounds in ({}, {"low": ("w", np.float32(0))}, {"": (), "high": ("w", np.float32(0))})
+    ),
     Case("PRelu", {"x": _N, "slope": ("w", (5, 1))}),
     *(Case(op, {"x": _N, "y": _N}) for op in ("Add", "Sub", "Mul", "Div", "Max", "Min")),
     Case("Add", {"x": _N, "y": (33,)}), Case("Mul", {"x": (2, 5, 1), "y": _N}), Case("Sub", {"x": (5, 1), "y": (2, 1, 33)}),

@@ -15,6 +15,9 @@ _INTEGERS = ("i64", "i32", "u8", "i8")
 _POWERS = {2.0: 2, 3.0: 3}  # exponents that are multiplications
 
 
+_LAST = 3.4028234663852886e38  # of float32
+
+
 def literal(value: float) -> str:
     """A float32 literal, exact."""
     (bits,) = struct.unpack("<I", struct.pack("<f", value))
@@ -120,6 +123,8 @@ def _clip(node: ir.Node, given: Arguments, types: Sequence[str]) -> str | None:
         if name in node.attributes:
             bounds[at] = _attribute(node, name, 0.0)
     low, high = bounds
+    if types[0] == "float":  # a bound that is left out is the last number: Inf is none
+        low, high = low or literal(-_LAST), high or literal(_LAST)
     if low is not None and high is not None:
         return f"op_clip<{types[0]}>({value}, {low}, {high})"
     if low is not None:
