@@ -4,7 +4,6 @@ that a kernel has 32 bits for is cut."""
 from __future__ import annotations
 
 import ctypes
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,10 +18,11 @@ from probe.engine.device.cuda.ops.call import Call
 from probe.engine.device.cuda.ops.table import OPS
 from probe.engine.device.cuda.queue import MAX_BLOCKS, Queue
 from probe.engine.device.cuda.sums.agreement import Agreements
+from probe.engine.device.cuda.sums.comparing import Comparing, Held
 from probe.engine.device.cuda.tensors.formats import F16, F32, I64, U8, Format
 from probe.engine.device.cuda.tensors.tensor import Buffer, Tensor, host_tensor
 from probe.engine.device.cuda.tuning.planning import Planning
-from probe.engine.device.pairs import Agreement
+from probe.engine.device.pairs import Agreement, Asked, Measure, Rows
 from tests.engine.cuda.null_backend import NullBackend
 
 BITS = (1 << 31) + 40  # more than 31 bits count
@@ -177,6 +177,14 @@ def test_rows_that_are_compared():
             ask(Agreements(queue))
 
 
+def test_pairs_of_more_than_32_bits_count_are_the_hosts():
+    queue = Queue(Noting(), 20)
+    x, golden = (_tensor(queue.backend, ((MORE,), form)) for form in (F16, F32))
+    assert x is not None and golden is not None
+    held = [Held(one, queue.backend) for one in (x, golden)]
+    assert Comparing(queue, 5).add(*held, Asked(Measure(), Rows())) is None
+
+
 class Pair(Struct):
     _fields_ = (("wide", ctypes.c_longlong), ("narrow", ctypes.c_int))
 
@@ -189,4 +197,3 @@ def test_no_number_is_cut():
     for made in (int32, int32s):
         with pytest.raises(Unsupported, match="2,147,483,688"):
             made(BITS)
-    assert math.isfinite(LONGEST)
