@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
@@ -14,11 +16,11 @@ from tests.versions import ort_before
 PRECISIONS = ("fp32", "fp16", "bf16", "tf32")
 
 
-def table(*cases: Case) -> list:
+def table(*cases: Case, precisions: Sequence[str] = PRECISIONS) -> list:
     """Every case in every precision on a GPU; on the host, where compiling takes longest, in one each."""
     rows = []
     for at, case in enumerate(cases):
-        for precision in PRECISIONS:
+        for precision in precisions:
             if precision == "tf32" and case.op not in ("MatMul", "Gemm", "Conv", "ConvTranspose", "Attention"):
                 continue
             rows.append(pytest.param("gpu", case, precision, id=f"{case}-{precision}-gpu", marks=pytest.mark.gpu))
