@@ -19,6 +19,7 @@ from probe.engine.device.cuda.ops.table import OPS
 from probe.engine.device.cuda.queue import MAX_BLOCKS, Queue
 from probe.engine.device.cuda.sums.agreement import Agreements
 from probe.engine.device.cuda.sums.comparing import Comparing, Held
+from probe.engine.device.cuda.sums.pairs import Pairs
 from probe.engine.device.cuda.tensors.formats import F16, F32, I64, U8, Format
 from probe.engine.device.cuda.tensors.tensor import Buffer, Tensor, host_tensor
 from probe.engine.device.cuda.tuning.planning import Planning
@@ -134,7 +135,7 @@ HUGE = (
 )  # fmt: skip
 
 
-def _tensor(backend: Noting, given: Any) -> Tensor | None:
+def _tensor(backend: Noting | NullBackend, given: Any) -> Tensor | None:
     if given is None:
         return None
     if isinstance(given, (np.ndarray, np.generic)):
@@ -183,6 +184,16 @@ def test_pairs_of_more_than_32_bits_count_are_the_hosts():
     assert x is not None and golden is not None
     held = [Held(one, queue.backend) for one in (x, golden)]
     assert Comparing(queue, 5).add(*held, Asked(Measure(), Rows())) is None
+
+
+def test_one_row_of_pairs_is_as_long_as_a_tensor():
+    """Rows whose maxima are kept are counted in 30 bits; of one row they are not."""
+    size, pairs = 3_000_000_000, Pairs(Queue(H200(), 20))
+    x, golden = (_tensor(H200(), ((size,), form)) for form in (F16, F32))
+    assert x is not None and golden is not None
+    assert pairs.add(x, golden, Measure()) == 0
+    with pytest.raises(Unsupported, match="2 rows of 1500000000"):
+        pairs.add(x, golden, Measure(), Rows(2))
 
 
 class Pair(Struct):

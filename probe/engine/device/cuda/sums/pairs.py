@@ -66,7 +66,7 @@ class _Job:
     Attributes:
         form: pairs of one form are one launch.
         maxima: place of its own among those of the chunk.
-        cols: elements of a row; of images whose channels are contiguous, pixels.
+        cols: elements of a row, where maxima of rows are kept; of images whose channels are contiguous, pixels.
         worst: whether its largest errors are looked up.
     """
 
@@ -181,7 +181,9 @@ class Pairs:
             form, span, blocks = _cut(size, count, stored, how.either, self._blocks)
         chunk = self._chunk(2 * (rows.items + rows.channels) if count > 1 else 0)
         at = len(chunk.pairs)
-        chunk.jobs.append(_Job(actual, golden, form, span, blocks, chunk.used, how, rows, size // count, worst))
+        chunk.jobs.append(
+            _Job(actual, golden, form, span, blocks, chunk.used, how, rows, size // count if count > 1 else 0, worst)
+        )
         chunk.pairs.append((size, rows, chunk.used))
         chunk.held += size * (stored.bytes + F32.bytes)
         if count > 1:
@@ -315,7 +317,7 @@ def _cut(
     if keeps:
         span = max(min(span, _TABLE * cols // unit * unit), unit)
     blocks = -(-size // span)
-    if cols >= _LARGEST or span >= _LARGEST or blocks > most or size > _COUNTED:
+    if (keeps and cols >= _LARGEST) or span >= _LARGEST or blocks > most or size > _COUNTED:
         raise Unsupported(f"sums over {rows} rows of {cols} elements")
     # One row comes straight to registers: that is faster, and nobody knows why (reports/2026-11-22-cuda-compare.md)
     stages = _STAGES if keeps and lanes > 1 else 0
