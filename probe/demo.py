@@ -97,14 +97,14 @@ class Demo:
         return all(step.found for step in self.steps)
 
 
-def run_demo(folder: str | Path, *, progress: Progress | None = None) -> Demo:
+def run_demo(folder: str | Path) -> Demo:
     """Write the demo's models into ``folder`` and tell the story there, every chapter of it.
 
     Raises:
         InputError: as ``prepare``.
     """
     prepared = prepare(folder)
-    return Demo(prepared, tuple(chapter.tell(prepared, progress) for chapter in CHAPTERS))
+    return Demo(prepared, tuple(chapter.tell(prepared) for chapter in CHAPTERS))
 
 
 def prepare(folder: str | Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ T = TypeVar("T")
 INTERVAL = 0.1  # seconds between redraws
 _SHARE = re.compile(r"(\d+) of (\d+)\b")  # in what is told: done, altogether
 _BAR = 20  # cells
+_NAME, _LEAST = 48, 12  # cells of what is worked on: at most, and below which it is left out
 
 
 class Progress:
@@ -39,12 +41,16 @@ class Progress:
 
         self._drawn = now
         of = f"/{self._total}" if self._total else ""
-        sys.stderr.write(f"\r\x1b[K{self._doing} {self._done}{of} {bar(name)}{elide(name, 48) if name else ''}")
+        head, most = f"{self._doing} {self._done}{of} ", shutil.get_terminal_size((80, 24)).columns - 1
+        if len(head) + len(bar(name)) + _LEAST <= most:
+            head += bar(name)
+        room = min(_NAME, most - len(head))  # a line that wraps is cleared in part only, and litters the screen
+        sys.stderr.write(f"\r\x1b[K{head[:most]}{elide(name, room) if name and room >= _LEAST else ''}")
         sys.stderr.flush()
 
     def tell(self, phase: str, name: str) -> None:
         """``step``, as library functions report: a phase, and the name of what is worked on."""
-        self.step(f"{phase} {name}")
+        self.step(f"{phase} {name}" if name else phase)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

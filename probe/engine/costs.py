@@ -98,9 +98,9 @@ class _Problem:
         value = self.node.inputs[at] if at < len(self.node.inputs) else None
         return _known(value, self.shapes)
 
-    def elements(self, at: int = 0) -> int:
-        """Of an input."""
-        return math.prod(self.shape(at))
+    def elements(self) -> int:
+        """Of the first input."""
+        return math.prod(self.shape(0))
 
     @property
     def made(self) -> Shape:

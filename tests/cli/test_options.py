@@ -96,6 +96,15 @@ def test_progress_is_silent_in_a_pipe_and_drawn_on_a_terminal(
     with Progress("building") as progress:
         progress.tell("kernels", "3 of 4")
     assert "building 1 [###############     ] kernels 3 of 4" in capsys.readouterr().err
+    with Progress("running") as progress:
+        progress.tell("golden", "")
+    assert "running 1 golden\r" in capsys.readouterr().err, "a phase without a name has nothing behind it"
+    for columns in (40, 20, 5):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        with Progress("recording") as progress:
+            progress.tell("kernels 3 of 4", "scope/" * 30)
+        line = capsys.readouterr().err.removeprefix("\r\x1b[K").partition("\r")[0]
+        assert line.startswith("reco") and len(line) < columns, "what wraps is not cleared"
     with Progress("comparing", 2, quiet=True) as progress:
         progress.step()
     assert capsys.readouterr().err == ""
