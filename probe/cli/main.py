@@ -95,12 +95,23 @@ def guard(run: Callable[[], int], arguments: Sequence[str], *, debug: bool = Fal
             import traceback
 
             traceback.print_exc()
-        if type(error).__name__ == "Abort" and type(error).__module__.startswith(("typer", "click")):
+        if _stems_from_ctrl_c(error) or (
+            type(error).__name__ == "Abort" and type(error).__module__.startswith(("typer", "click"))
+        ):
             print("\ninterrupted", file=sys.stderr)
             return EXIT_INTERRUPTED
         message, code = explain(error, arguments)
         print(message, file=sys.stderr)
     return code
+
+
+def _stems_from_ctrl_c(error: BaseException | None) -> bool:
+    """Extension modules and Python itself turn a KeyboardInterrupt that meets them halfway into errors of their own ("initialization failed")."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def explain(error: Exception, arguments: Sequence[str]) -> tuple[str, int]:

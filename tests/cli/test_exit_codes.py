@@ -205,6 +205,17 @@ def test_a_closed_pipe_is_quiet_and_keeps_the_verdict(recordings: Path) -> None:
         assert done.stdout.startswith("FAILED") and done.stdout.count("\n") == 1
 
 
+def test_ctrl_c_that_an_import_turned_into_its_own_error(capsys: pytest.CaptureFixture[str]) -> None:
+    def halfway() -> int:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt as interrupt:
+            raise ImportError("initialization failed") from interrupt
+
+    assert program.guard(halfway, ["run", "m.onnx"]) == program.EXIT_INTERRUPTED
+    assert capsys.readouterr().err == "\ninterrupted\n"
+
+
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
 def test_streams_that_were_closed_before_take_nothing_along(closed: str, recordings: Path) -> None:
     line = f"{sys.executable} -m probe diff fails.npz golden.npz --json closed.json {closed}; exit $?"
