@@ -21,7 +21,7 @@ from probe.debug.repeats import check_repeats, of_repeats
 from probe.debug.resident import ResidentTape, tape_for
 from probe.debug.whole_run import failed_to_run, observed, of_baseline, of_golden
 from probe.engine.assignment import FP32, Assignment
-from probe.engine.build import resolve_keep
+from probe.engine.build import require_device, resolve_keep
 from probe.engine.device.protocol import Tells
 from probe.engine.layers import tensor_names
 from probe.engine.rounding import is_float
@@ -163,6 +163,8 @@ def run_network(
     """
     options = options or RunOptions()
     kind = golden_kind(options.golden)
+    if options.engine is None:
+        require_device(options.device)
     with ExitStack() as opened:
         run = _Run(model, sets, options, progress or (lambda _phase, _name: None), opened)
         with run.phase("golden") as tell:
@@ -183,7 +185,7 @@ def run_network(
         tape = run.tape_of(engine)
         found = instrument(
             engine, assignment, golden, sets, tape,
-            judge=partial(run.judge, details=options.details), phase=run.phase, measured=_selected(options.layers), strict=options.strict_layers,
+            judge=partial(run.judge, details=options.details), phase=run.phase, measured=_selected(engine, options.layers), strict=options.strict_layers,
         )  # fmt: skip
         diff, explained = found.diff, found.explained
         with run.phase("causes"):
@@ -357,12 +359,20 @@ def _living(engine: Engine, name: str) -> str:
     return fate.to if fate is not None and fate.status == "equivalent" else ""
 
 
-def _selected(pattern: re.Pattern[str] | None) -> Callable[[Any], bool] | None:
+def _selected(engine: Engine, pattern: re.Pattern[str] | None) -> Callable[[Any], bool] | None:
     if pattern is None:
         return None
-    return lambda layer: any(
-        pattern.search(text) for text in (layer.name, *layer.origin, *(value.name or "" for value in layer.tensors))
-    )
+    found = {
+        layer.name
+        for layer in engine.layers
+        if any(map(pattern.search, (layer.name, *layer.origin, *(value.name or "" for value in layer.tensors))))
+    }
+    if not found:
+        raise InputError(
+            f"no layer matches {pattern.pattern!r}", where="--layers",
+            hint="names of layers, ONNX nodes or tensors: probe inspect MODEL -v lists them",
+        )  # fmt: skip
+    return lambda layer: layer.name in found
 
 
 def _has_interior(engine: Engine) -> bool:

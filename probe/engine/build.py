@@ -93,6 +93,18 @@ def compile_model(
     )  # fmt: skip
 
 
+def require_device(device: str) -> None:
+    """Ask for a device before minutes are spent on what comes ahead of compiling.
+
+    Raises:
+        InputError: there is no GPU; says why.
+    """
+    if device == "cuda":
+        from probe.engine.device.cuda.guard import first_gpu
+
+        first_gpu()
+
+
 def device_maker(
     device: str, network: Network, layers: Sequence[Layer], precision: str, threads: int, libraries: Sequence[Path]
 ) -> Callable[[Rounding], Device]:

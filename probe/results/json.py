@@ -212,6 +212,10 @@ def loads(text: str | bytes, *, where: str = "") -> Any:
         tree = json.loads(text, parse_constant=_refuse_constant)
     except RecursionError as error:
         raise InputError("not a result of probe: nested too deeply", where=where) from error
+    except UnicodeDecodeError as error:
+        raise InputError(
+            "not a result of probe: the file is not text", where=where, hint="results are written by --json FILE"
+        ) from error
     except ValueError as error:
         raise InputError(
             f"not a result of probe: not valid JSON ({error})", where=where, hint="is the file cut short?"

@@ -104,6 +104,7 @@ BAD = [
         "no tensor that norm.onnx makes is in calm.npz",
     ),
     (("check", "norm.onnx", "--select", "("), "not a regular expression"),
+    (("check", "norm.onnx", "--select", "rooot"), "no tensor or node matches 'rooot'"),
     (("check", "norm.onnx", "--precision", "fp8"), "fp8"),
     (("check", "norm.onnx", "--memory-limit", "lots"), "not a size"),
     (("check", "norm.onnx", "--json", "no/such/check.json"), "its folder does not exist"),

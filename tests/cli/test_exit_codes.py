@@ -45,6 +45,7 @@ OUTCOMES: dict[str, tuple[tuple[str, ...], int, str, str]] = {
     "bad pattern": (("diff", "same.npz", "golden.npz", "--select", "("), 2, "", "not a regular expression"),
     "bad map": (("diff", "same.npz", "golden.npz", "--map", "notes.txt"), 2, "", "cannot read the map"),
     "bad preset": (("diff", "same.npz", "golden.npz", "--preset", "excel"), 2, "", "excel"),
+    "a report of what is no text": (("report", "golden.npz"), 2, "", "not a result of probe: the file is not text"),
     "long name": (("diff", "same.npz", "golden.npz", "--json", "n" * 300), 2, "", "error: File name too long: "),
     "long name to read": (("tactics", "diff", "--good", "n" * 300, "--bad", "no"), 2, "", "error: File name too long: "),
     "no json folder": (("diff", "same.npz", "golden.npz", "--json", "no/r.json"), 2, "", "folder does not exist"),

@@ -103,6 +103,7 @@ BAD = [
     (("run", "nothing.onnx"), "nothing.onnx"),
     (("run", "model.onnx", "--golden", "nowhere"), "there is no golden 'nowhere'"),
     (("run", "model.onnx", "--keep", "("), "--keep '(' is not a regular expression"),
+    (("run", "model.onnx", "--layers", "zzz"), "no layer matches 'zzz'"),
     (("run", "model.onnx", "--keep", "zzz"), "nothing to keep matches 'zzz'"),
     (("run", "model.onnx", "--keep", "@no.txt"), "cannot read no.txt"),
     (("run", "model.onnx", "--accept", "rangerel<1"), "unknown metric 'rangerel'"),

@@ -135,7 +135,7 @@ def edited(**changes: Any) -> bytes:
 BROKEN: dict[str, tuple[bytes, str]] = {
     "empty": (b"", "not valid JSON"),
     "truncated": (saved.dumps(EXAMPLES["diff"]).encode()[:2000], "not valid JSON"),
-    "not utf-8": (b'{"schema": "\xff\xfe"}', "not valid JSON"),
+    "not utf-8": (b'{"schema": "\xff\xfe"}', "the file is not text"),
     "a list": (b"[1, 2]", 'no "schema"'),
     "a number": (b"3", 'no "schema"'),
     "another tool's": (b'{"lst": []}', 'no "schema"'),

@@ -86,6 +86,7 @@ def check_network(
     check = _Check(model, sets, options, progress or (lambda _phase, _name: None))
     with check.phase("graph"):
         check.read_graph()
+    _check_select(check.sites, options.select)
     if options.precision not in _STATIC:
         with ExitStack() as opened:
             check.read_goldens(opened)
@@ -107,6 +108,18 @@ def check_network(
         command=options.command,
         seconds=check.seconds,
     )
+
+
+def _check_select(sites: Sites, select: re.Pattern[str] | None) -> None:
+    """A pattern that is found nowhere would find nothing wrong."""
+    if select is None:
+        return
+    tensors = {source.name for site in sites.all for source in site.inputs if source is not None}
+    names = tensors.union(sites.inputs, *((site.step.identity, *site.outputs) for site in sites.all))
+    if not any(map(select.search, names)):
+        raise InputError(
+            f"no tensor or node matches {select.pattern!r}", where="--select", hint="probe inspect MODEL -v lists them"
+        )
 
 
 @dataclass(slots=True)
