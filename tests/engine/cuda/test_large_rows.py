@@ -204,6 +204,33 @@ def test_pairs(large, rows):
     assert many[bins == 0].sum() == plain and many.sum() == size - 1
 
 
+def test_pairs_of_images_as_they_lie(large):
+    """Channels contiguous: places are those of the images in order."""
+    backend, is_gpu = large
+    items, pixels, channels = 5, 9_375_000 if is_gpu else 75, 64
+    size = items * pixels * channels
+    queue = Queue(backend, 18)
+    actual, golden, odd = _pair(backend, queue, size)
+    pairs = Pairs(queue)
+    pairs.add(actual, golden, Measure(floor=1e-3, atol=1e-2), Rows(items, channels), worst=True, last=True)
+    found, worst = pairs.fetch()[0]
+    assert (found.compared, found.mismatched, found.max_abs) == (size - 1, len(odd), 8.0)
+    assert [*found.item_error] == [0.5, 0.0, 2.0, 0.0, 8.0]
+    plain = (size - len(odd)) + 1.5 - 1 + 9 + 4
+    assert abs(found.dot - plain) <= 1e-9 * plain
+
+    def in_order(at: int) -> int:
+        pixel, channel = divmod(at, channels)
+        return (pixel // pixels * channels + channel) * pixels + pixel % pixels
+
+    places = {in_order(at): abs(x - y) for at, (x, y) in odd.items() if not np.isnan(x)}
+    assert [one.place for one in worst] == sorted(places, key=lambda at: -places[at])
+    wanted = np.zeros(channels)
+    for at, (x, y) in odd.items():
+        wanted[at % channels] = max(wanted[at % channels], 0 if np.isnan(x) else abs(x - y))
+    np.testing.assert_array_equal(found.channel_error, wanted)
+
+
 def test_rows_of_pairs(large):
     """Rows and columns beyond 2^31 elements."""
     backend, is_gpu = large

@@ -129,8 +129,9 @@ HUGE = (
     Huge("LSTM", ((BITS, 1, 8), (1, 8, 8), (1, 8, 2)), {"hidden_size": 2}, refused="32 bits"),
     Huge("RotaryEmbedding", ((70_000, 4, 70_000, 8), (70_000, 70_000, 4), (70_000, 70_000, 4)), kernel="rotary", opset=23),
     Huge("Attention", ((1, 1, (1 << 30) + 8, 8), (1, 1, 64, 8), (1, 1, 64, 8)), kernel="softmax_held", opset=23),
-    Huge("Attention", ((1, 1, 64, 8), (1, 1, (1 << 30) + 8, 8), (1, 1, (1 << 30) + 8, 8)), refused="sums of", opset=23),
-    Huge("Attention", ((1, 1, 2, 8), (1, 1, BITS, 8), (1, 1, BITS, 8)), refused="sums of", opset=23),
+    Huge("Attention", ((1, 1, 64, 8), (1, 1, (1 << 30) + 8, 8), (1, 1, (1 << 30) + 8, 8)), refused="30 bits", opset=23),
+    Huge("Attention", ((1, 1, 2, 8), (1, 1, BITS, 8), (1, 1, BITS, 8)), refused="30 bits", opset=23),
+    Huge("Attention", ((1, 1, BITS, 8), (1, 1, 64, 8), (1, 1, 64, 8)), {"is_causal": 1}, refused="30 bits", opset=23),
     Huge("Attention", ((40_000, 16, 200, 64), (40_000, 16, 200, 64), (40_000, 16, 200, 64)), kernel="attention_held", opset=23),
 )  # fmt: skip
 

@@ -16,6 +16,7 @@ import numpy as np
 from probe.engine.device.cuda.errors import Unsupported
 from probe.engine.device.cuda.layers.chain import Step
 from probe.engine.device.cuda.layers.pointwise import Reading, run_steps
+from probe.engine.device.cuda.numbers import LONGEST
 from probe.engine.device.cuda.ops.attention.attention import Attention, View, attend, view
 from probe.engine.device.cuda.ops.attention.attention_code import Steps
 from probe.engine.device.cuda.ops.attention.attention_empty import empty_rows
@@ -36,6 +37,7 @@ _HEADS = 4  # axes: batch, heads, rows, elements
 _Q, _K, _V, _MASK, _PAST_K, _PAST_V, _LENGTHS = range(7)
 _ROWS_FIRST = (0, 3, 1, 2, 4)
 _WALKED = 2  # batch axes that kernels walk over
+_MOST = 1 << 30  # keys: products add up fewer
 _FUSED = Place("rows.at(i / 2)", "(col + i % 2)")  # in the code that attention_code.py generates
 _ONE_QUERY = Place("0", "(col + i % 2)")
 
@@ -251,8 +253,14 @@ def _fused(queue: Queue, what: _Heads) -> tuple[Tensor, Tensor | None]:
 
 
 def _apart(queue: Queue, what: _Heads) -> tuple[Tensor, Tensor | None]:
-    """Two products and what lies between them, scores in FP32."""
+    """Two products and what lies between them, scores in FP32.
+
+    Raises:
+        Unsupported: more keys than a product adds up, or rows that positions of 32 bits do not count.
+    """
     *_, queries, keys = what.shape
+    if keys >= _MOST or (what.looking.asks_where and queries >= LONGEST):
+        raise Unsupported(f"attention of {queries:,} queries over {keys:,} keys: more than 30 bits count")
     q, k, v = what.views
     scores = queue.empty(what.shape, F32)
     product(queue, _stack(q, what.lead), _stack(k.swapped, what.lead), scores, q.shape[-1])
