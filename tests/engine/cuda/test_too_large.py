@@ -13,8 +13,11 @@ import pytest
 
 from probe import ir
 from probe.engine.device.cuda.errors import Unsupported
+from probe.engine.device.cuda.library.product_problem import library_product
 from probe.engine.device.cuda.numbers import LONGEST, Struct, int32, int32s
 from probe.engine.device.cuda.ops.call import Call
+from probe.engine.device.cuda.ops.products.ending import Ending
+from probe.engine.device.cuda.ops.products.product import Matrices, describe
 from probe.engine.device.cuda.ops.table import OPS
 from probe.engine.device.cuda.queue import MAX_BLOCKS, Queue
 from probe.engine.device.cuda.sums.agreement import Agreements
@@ -195,6 +198,14 @@ def test_one_row_of_pairs_is_as_long_as_a_tensor():
     assert pairs.add(x, golden, Measure()) == 0
     with pytest.raises(Unsupported, match="2 rows of 1500000000"):
         pairs.add(x, golden, Measure(), Rows(2))
+
+
+def test_products_that_a_library_counts():
+    a, y = (_tensor(H200(), ((BITS, 4, 4), F16)) for _ in range(2))
+    assert a is not None and y is not None
+    one = Matrices(a, (16,), 4, 1)
+    with pytest.raises(Unsupported, match="31 bits"):
+        library_product(describe(one, one, None, (BITS, 4, 4), 4, Ending(y.shape, (y,))))
 
 
 class Pair(Struct):

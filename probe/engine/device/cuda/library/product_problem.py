@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from probe.engine.device.cuda.errors import Unsupported
+from probe.engine.device.cuda.numbers import LONGEST
 from probe.engine.device.cuda.tensors.formats import BF16, F16, F32
 
 if TYPE_CHECKING:
@@ -86,6 +87,8 @@ def library_product(product: Product) -> LibraryProduct:
         raise Unsupported("operands of two types, or of a type that the library does not multiply")
     if not product.k or not product.m or not product.n:
         raise Unsupported("an empty product")
+    if product.batches >= LONGEST:
+        raise Unsupported(f"{product.batches:,} products: more than 31 bits count")
     left, right = _side(product, a, product.a_batch, product.k), _side(product, b, product.b_batch, product.n)
     problem = ProductProblem(
         product.m, product.n, product.k, product.batches, left, right, "", alpha=product.alpha, tf32=product.tf32
