@@ -139,12 +139,13 @@ HUGE = (
 )  # fmt: skip
 
 
-def _tensor(backend: Noting | NullBackend, given: Any) -> Tensor | None:
-    if given is None:
+def given(backend: Noting | NullBackend, one: Any, usual: Format = F16) -> Tensor | None:
+    """An input without memory: of a shape, a shape and its format; or an array."""
+    if one is None:
         return None
-    if isinstance(given, (np.ndarray, np.generic)):
-        return host_tensor(np.asarray(given))
-    shape, form = given if given and isinstance(given[-1], Format) else (given, F16)
+    if isinstance(one, (np.ndarray, np.generic)):
+        return host_tensor(np.asarray(one))
+    shape, form = one if one and isinstance(one[-1], Format) else (one, usual)
     shape = (shape,) if isinstance(shape, int) else shape
     made = Tensor(shape, form)
     return Tensor(shape, form, buffer=Buffer(backend, made.nbytes))
@@ -153,21 +154,21 @@ def _tensor(backend: Noting | NullBackend, given: Any) -> Tensor | None:
 @pytest.mark.parametrize("huge", HUGE, ids=str)
 def test_it_is_launched_or_refused(huge):
     backend = Noting()
-    inputs = [_tensor(backend, one) for one in huge.inputs]
+    inputs = [given(backend, one) for one in huge.inputs]
     values = [ir.Value(name=f"x{at}") if one is not None else None for at, one in enumerate(inputs)]
     formats = [huge.store, *(I64 for _ in range(huge.outputs - 1))]
     call = Call(ir.node(huge.op, values, huge.attributes), inputs, formats, huge.opset)
     queue = Queue(backend, huge.opset, recording=True)
     if huge.refused:
         with pytest.raises(Unsupported, match=huge.refused):
-            _asked_for(queue, call)
+            asked_for(queue, call)
         return
-    _asked_for(queue, call)
+    asked_for(queue, call)
     assert huge.kernel in {entry for entry, _ in backend.grids}, backend.grids
     assert all(0 < blocks <= MAX_BLOCKS for _, blocks in backend.grids)
 
 
-def _asked_for(queue: Queue, call: Call) -> None:
+def asked_for(queue: Queue, call: Call) -> None:
     """Computed, and brought into dense order."""
     for made in OPS[call.node.op_type].compute(queue, call):
         if made is not None:
@@ -176,7 +177,7 @@ def _asked_for(queue: Queue, call: Call) -> None:
 
 def test_rows_that_are_compared():
     queue = Queue(Noting(), 20)
-    x, golden = (_tensor(queue.backend, ((1, LONGEST), form)) for form in (F16, F32))
+    x, golden = (given(queue.backend, ((1, LONGEST), form)) for form in (F16, F32))
     for ask in (lambda a: a.rows(x, golden, Agreement(LONGEST)), lambda a: a.columns(x, golden, LONGEST, 1e30)):
         with pytest.raises(Unsupported, match=f"{LONGEST:,}"):
             ask(Agreements(queue))
@@ -184,16 +185,16 @@ def test_rows_that_are_compared():
 
 def test_pairs_of_more_than_32_bits_count_are_the_hosts():
     queue = Queue(Noting(), 20)
-    x, golden = (_tensor(queue.backend, ((MORE,), form)) for form in (F16, F32))
+    x, golden = (given(queue.backend, ((MORE,), form)) for form in (F16, F32))
     assert x is not None and golden is not None
     held = [Held(one, queue.backend) for one in (x, golden)]
     assert Comparing(queue, 5).add(*held, Asked(Measure(), Rows())) is None
 
 
-def test_one_row_of_pairs_is_as_long_as_a_tensor():
+def test_one_row_of_pairs_is_as_long_as_agiven():
     """Rows whose maxima are kept are counted in 30 bits; of one row they are not."""
     size, pairs = 3_000_000_000, Pairs(Queue(H200(), 20))
-    x, golden = (_tensor(H200(), ((size,), form)) for form in (F16, F32))
+    x, golden = (given(H200(), ((size,), form)) for form in (F16, F32))
     assert x is not None and golden is not None
     assert pairs.add(x, golden, Measure()) == 0
     with pytest.raises(Unsupported, match="2 rows of 1500000000"):
@@ -201,7 +202,7 @@ def test_one_row_of_pairs_is_as_long_as_a_tensor():
 
 
 def test_products_that_a_library_counts():
-    a, y = (_tensor(H200(), ((BITS, 4, 4), F16)) for _ in range(2))
+    a, y = (given(H200(), ((BITS, 4, 4), F16)) for _ in range(2))
     assert a is not None and y is not None
     one = Matrices(a, (16,), 4, 1)
     with pytest.raises(Unsupported, match="31 bits"):
