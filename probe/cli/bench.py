@@ -108,7 +108,7 @@ def bench(
     from probe.api.timing import bench as measure
     from probe.cli.arguments import network_arguments
     from probe.cli.options import chosen_device, parse_keep
-    from probe.cli.output import check_json, check_table, show
+    from probe.cli.output import check_json, check_named_once, check_table, show
     from probe.cli.progress import Progress
     from probe.cli.saved import takes_saved
     from probe.errors import InputError
@@ -121,6 +121,7 @@ def bench(
     for name, path in exports.items():
         if path is not None:
             check_target(path)
+            check_named_once(path)
             if no_layers and name != "times":
                 raise InputError(
                     f"without layers there is nothing to write to {path}",

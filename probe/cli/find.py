@@ -145,13 +145,14 @@ def find(
     from probe import api
     from probe.cli.arguments import network_arguments
     from probe.cli.options import chosen_device, parse_keep
-    from probe.cli.output import check_json, check_table, show
+    from probe.cli.output import check_json, check_named_once, check_table, show
     from probe.cli.progress import Progress
     from probe.results.json import check_target, write_text
 
     check_json(json)
     if keep_list is not None:
         check_target(keep_list)
+        check_named_once(keep_list)
     check_table(table)
     with Progress("finding", quiet=quiet) as progress:
         common = network_arguments(

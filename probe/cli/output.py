@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -17,8 +18,23 @@ def check_json(path: str | None) -> None:
     Raises:
         InputError: see ``probe.results.json.check_target``.
     """
-    if path not in (None, "-"):
+    if path is not None and path != "-":
         saved.check_target(path)
+        check_named_once(path)
+
+
+def check_named_once(path: str | Path) -> None:
+    """Refuse to write where the command line also reads or writes: ``--json model.onnx`` behind ``run model.onnx``.
+
+    Raises:
+        InputError: the file is named twice.
+    """
+    target = os.path.realpath(path)
+    words = [word.partition("=")[2] if word.startswith("--") and "=" in word else word for word in sys.argv[1:]]
+    if sum(os.path.realpath(word) == target for word in words if word) > 1:
+        raise InputError(
+            f"{str(path)!r} is named twice: what is written there would replace the other", hint="name another file"
+        )
 
 
 def check_table(path: Path | None) -> None:
@@ -31,7 +47,8 @@ def check_table(path: Path | None) -> None:
         return
     if path.suffix not in (".parquet", ".csv"):
         raise InputError(f"{path}: a table is written as .parquet or .csv", where="--table")
-    saved.check_target(path)
+    saved.check_target(path, text=False)
+    check_named_once(path)
 
 
 def show(

@@ -60,6 +60,7 @@ def report(
     Example: probe report run.json -o report.html
     """
     from probe.api.reports import form_of, joined, write
+    from probe.cli.output import check_named_once
     from probe.report.text import escape
     from probe.results.json import check_target, write_text
 
@@ -74,6 +75,7 @@ def report(
     target = output if output is not None or form == "md" else "report.html"
     if target not in (None, "-"):
         check_target(target)
+        check_named_once(target)
     result = joined(results, worse_factor=worse_factor)
     text = write(result, form)
     if target in (None, "-"):

@@ -7,6 +7,7 @@ so that a later version may add some.
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
 import os
@@ -159,11 +160,14 @@ def write_text(text: str, path: str | Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def check_target(path: str | Path) -> None:
-    """Refuse a place ``save`` could not write to. Commands ask before they work for minutes.
+def check_target(path: str | Path, *, text: bool = True) -> None:
+    """Refuse a place ``save`` could not write to, or should not. Commands ask before they work for minutes.
+
+    Args:
+        text: is written there: a file that is there and is no text is none that was written before, but a model or someone's data.
 
     Raises:
-        InputError: the parent folder is missing or read-only, or ``path`` is a folder.
+        InputError: the parent folder is missing or read-only, or ``path`` is a folder, or not text.
     """
     target = Path(os.path.realpath(path))
     if target.is_dir():
@@ -173,6 +177,23 @@ def check_target(path: str | Path) -> None:
     device = target.exists() and not target.is_file()
     if not os.access(target if device else target.parent, os.W_OK):
         raise InputError(f"cannot write {str(path)!r}: {'it' if device else 'its folder'} is read-only")
+    if text and target.is_file() and not _is_text(target):
+        raise InputError(
+            f"{str(path)!r} is there and is no text; it will not be overwritten", hint="name another file, or remove it"
+        )
+
+
+def _is_text(target: Path) -> bool:
+    try:
+        with target.open("rb") as file:
+            head = file.read(4096)
+    except OSError:  # what cannot be read may still be replaced
+        return True
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head)  # a letter may be cut at the end
+    except UnicodeDecodeError:
+        return False
+    return b"\0" not in head
 
 
 def _refusing(path: str | Path, write: Callable[[], Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +13,8 @@ from hypothesis import strategies as st
 from probe.cli.options import parse_bytes, parse_select
 from probe.cli.progress import Progress, watched
 from probe.errors import InputError
+from tests.cli.program import probe as run_probe
+from tests.debug import faulty
 
 
 @pytest.mark.parametrize(
@@ -108,3 +111,34 @@ def test_progress_is_silent_in_a_pipe_and_drawn_on_a_terminal(
     with Progress("comparing", 2, quiet=True) as progress:
         progress.step()
     assert capsys.readouterr().err == ""
+
+
+TWICE = [
+    ("run", "m.onnx", "--json", "m.onnx"), ("run", "m.onnx", "--json=./m.onnx"), ("run", "m.onnx", "--inputs", "in.npz", "--json", "in.npz"),
+    ("run", "m.onnx", "--table", "t.csv", "--json", "t.csv"), ("bench", "m.onnx", "--export-times", "t.json", "--json", "t.json"),
+    ("find", "m.onnx", "-o", "x.onnx", "--keep-list", "x.onnx"), ("diff", "in.npz", "in.npz", "--json", "in.npz"),
+    ("diff", "r.json", "r.json", "--json", "r.json"), ("report", "r.md", "-o", "r.md"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("words", TWICE, ids=" ".join)
+def test_nothing_is_written_over_what_the_command_reads(words: tuple[str, ...], tmp_path: Path) -> None:
+    """``probe run m.onnx --json m.onnx`` left a model of JSON behind."""
+    faulty.build(tmp_path / "m.onnx")
+    np.savez(tmp_path / "in.npz", x=np.zeros((1, 4), np.float32))
+    for name in ("r.json", "r.md"):
+        (tmp_path / name).write_text('{"schema": "probe.run/1"}')
+    before = {one.name: one.read_bytes() for one in tmp_path.iterdir()}
+    done = run_probe(*words, cwd=tmp_path)
+    assert done.returncode == 2 and ("is named twice" in done.stderr or "no text" in done.stderr), done.stderr
+    assert {one.name: one.read_bytes() for one in tmp_path.iterdir()} == before
+
+
+def test_a_result_is_not_written_over_what_is_no_text(tmp_path: Path) -> None:
+    np.savez(tmp_path / "data.npz", y=np.zeros(3, np.float32))
+    np.savez(tmp_path / "other.npz", y=np.zeros(3, np.float32))
+    (tmp_path / "again.json").write_text("ü" * 5000)
+    refused = run_probe("diff", "data.npz", "data.npz", "--json", "other.npz", cwd=tmp_path)
+    assert refused.returncode == 2 and "'other.npz' is there and is no text" in refused.stderr
+    for _ in range(2):  # its own file is replaced
+        assert run_probe("diff", "data.npz", "data.npz", "--json", "again.json", cwd=tmp_path).returncode == 0

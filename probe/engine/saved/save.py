@@ -68,7 +68,7 @@ def check_place(path: Path, model: Path, *, overwrite: bool) -> None:
     """
     from probe.results.json import check_target
 
-    check_target(path)
+    check_target(path, text=False)
     if path.exists() and path.resolve() == model.resolve():
         raise InputError(f"{str(path)!r} is the model", where="-o", hint="choose another -o")
     if path.exists() and not path.is_file():
