@@ -150,6 +150,7 @@ extern "C" __global__ void __launch_bounds__(256) pool_rows(const TX* __restrict
     const int piece = (int)(at - row * pieces), top = (int)(row - slice * p.out_height) * p.stride_height - p.pad_top;
     const int front = (int)(slice - image * out_slices) * stride_slices - pad_front, left = (piece - BEFORE) * LANES;
     x += image * slices * p.height * p.width;
+    x += left;  // columns before the first are not read
     const float none = MAXIMUM ? __int_as_float(0xff800000) : 0.f;
     Pack<TX, LANES> nothing;
     float values[EACH];
@@ -161,7 +162,7 @@ extern "C" __global__ void __launch_bounds__(256) pool_rows(const TX* __restrict
     Words largest[ACCESSES];  // of all rows, where there are pairs
 #pragma unroll
     for (int a = 0; a < ACCESSES; ++a) largest[a] = outside;
-#pragma unroll (DEEP * WINDOW_HEIGHT <= 4 ? DEEP : 1)
+#pragma unroll (DEEP * WINDOW_HEIGHT <= 9 ? DEEP : 1)
     for (int h = 0; h < DEEP; ++h) {
         const int deep = front + h * dilation_slices;
 #pragma unroll
@@ -172,9 +173,8 @@ extern "C" __global__ void __launch_bounds__(256) pool_rows(const TX* __restrict
             Words some[ACCESSES];
 #pragma unroll
             for (int a = 0; a < ACCESSES; ++a) {
-                const int col = left + a * LANES;
                 some[a] = outside;
-                if (beside && col >= 0 && col < p.width) some[a] = *(const Words*)(own + col);
+                if (beside && left + a * LANES >= 0 && left + a * LANES < p.width) some[a] = *(const Words*)(own + a * LANES);
             }
             if (!PAIRS) gather(values, some);
 #pragma unroll
