@@ -9,7 +9,8 @@
 // Sums are float, by fused multiply-adds: over a and b first, then over c. One tap everywhere picks elements, bit for bit.
 // NVRTC defines: TX, TY, TAPS0 to TAPS2 (of an axis; 0: it stays as it is, -1: as many as taps say), VEC, OUTSIDE (1: there are k of -1), INDEX (of
 // elements; unsigned or i64); resize: ALONG; resize_picks: ENTRY_PICKS, LINES; resize_lines: ENTRY_LINES, STRETCH (of a line of y), LINES, ROOM (columns
-// of x for each), WIDE, SPAN, PASSES (of its lanes over a line), ACROSS.
+// of x for each), WIDE, SPAN, PASSES (of its lanes over a line), ACROSS, SHIFT (of two neighbours, by which the second's k are those of the first; -1: by
+// none), BLOCK (threads).
 #include "common.cuh"
 
 struct alignas(8) Sample { int at; float weight; };
@@ -51,24 +52,29 @@ __device__ __forceinline__ INDEX row_at(const Line& line, int a, int b, const Re
 }
 
 #ifdef ENTRY_LINES
-#define WARPS 8
 #define BESIDE (TAPS1 ? TAPS1 : 1)
 #define ROWS ((TAPS0 ? TAPS0 : 1) * BESIDE)  // of x, for a line of y
 #define READS (LINES * SPAN / 32)  // lines that a lane reads
 #define TURNS (LINES * ACROSS / 32)  // lines that it computes at each place
 #define TOGETHER (TURNS < 4 ? TURNS : 4)
+#define HELD (SHIFT < 0 ? VEC * TAPS2 : TAPS2 + SHIFT)  // columns that a lane reads of a line at once
+#if TAPS2 == 4
+#define BOUNDS __launch_bounds__(BLOCK, 1280 / BLOCK)  // so many blocks a multiprocessor; with the registers that cubic weights would take they are fewer
+#else
+#define BOUNDS __launch_bounds__(BLOCK)
+#endif
 struct Row { INDEX at; float weight; };  // a line of x
 
-extern "C" __global__ void __launch_bounds__(32 * WARPS) resize_lines(
+extern "C" __global__ void BOUNDS resize_lines(
     const TX* __restrict__ x, TY* __restrict__ y, const Sample* __restrict__ first, const Sample* __restrict__ second, const Sample* __restrict__ third, Resize p) {
     take_turn();
-    __shared__ __align__(16) float all_columns[WARPS][LINES][ROOM];
-    __shared__ Row all_rows[WARPS][LINES][ROWS];
+    __shared__ __align__(16) float all_columns[BLOCK / 32][LINES][ROOM];
+    __shared__ Row all_rows[BLOCK / 32][LINES][ROWS];
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, taps = count<TAPS2>(p.taps[2]);
     float(*columns)[ROOM] = all_columns[warp];
     Row(*rows)[ROWS] = all_rows[warp];
 
-    const INDEX stretches = (p.out[2] + STRETCH - 1) / STRETCH, lines = (INDEX)p.lines, task = (INDEX)blockIdx.x * WARPS + warp;
+    const INDEX stretches = (p.out[2] + STRETCH - 1) / STRETCH, lines = (INDEX)p.lines, task = (INDEX)blockIdx.x * (BLOCK / 32) + warp;
     const INDEX group = stretches == 1 ? task : task / stretches, top = group * LINES;
     if (top >= lines) return;
     const int begin = (int)(task - group * stretches) * STRETCH, end = begin + STRETCH < p.out[2] ? begin + STRETCH : p.out[2];
@@ -107,7 +113,7 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS) resize_lines(
     const INDEX line = top + lane / ACROSS;
     const int place = begin + lane % ACROSS * VEC;
     y += line * p.out[2] + place;
-    const int apart = 32 / ACROSS * p.out[2];
+    const i64 apart = (i64)(32 / ACROSS) * p.out[2];
 #pragma unroll (TAPS2 > 0 ? 4 : 1)
     for (int step = 0; step < STRETCH; step += ACROSS * VEC) {
         const bool inside = place + step < end;
@@ -117,18 +123,30 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS) resize_lines(
 #endif
 #pragma unroll
         for (int turn = 0; turn < TURNS; turn += TOGETHER) {
+            const float* from_here = own + turn * (32 / ACROSS) * ROOM;
             float sums[TOGETHER][VEC] = {};
+#if TAPS2 > 0
+            float held[TOGETHER][HELD];
+#pragma unroll
+            for (int h = 0; h < HELD; ++h) {
+                const int at = kept.lane[SHIFT < 0 || h < TAPS2 ? h : TAPS2 + h - SHIFT].at;
+#pragma unroll
+                for (int t = 0; t < TOGETHER; ++t) held[t][h] = from_here[at + t * (32 / ACROSS) * ROOM];
+            }
+#endif
 #pragma unroll (TAPS2 < 0 ? 1 : 4)
             for (int k = 0; k < taps; ++k) {
 #pragma unroll
                 for (int v = 0; v < VEC; ++v) {
 #if TAPS2 > 0
-                    const Sample c = kept.lane[v * TAPS2 + k];
+                    const float weight = kept.lane[v * TAPS2 + k].weight;
+#pragma unroll
+                    for (int t = 0; t < TOGETHER; ++t) sums[t][v] = fmaf(weight, held[t][SHIFT < 0 ? v * TAPS2 + k : k + v * SHIFT], sums[t][v]);
 #else
                     const Sample c = table[v * taps + k];
-#endif
 #pragma unroll
-                    for (int t = 0; t < TOGETHER; ++t) sums[t][v] = fmaf(c.weight, own[c.at + (turn + t) * (32 / ACROSS) * ROOM], sums[t][v]);
+                    for (int t = 0; t < TOGETHER; ++t) sums[t][v] = fmaf(c.weight, from_here[c.at + t * (32 / ACROSS) * ROOM], sums[t][v]);
+#endif
                 }
             }
 #pragma unroll
@@ -136,7 +154,7 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS) resize_lines(
                 Pack<TY, VEC> made;
 #pragma unroll
                 for (int v = 0; v < VEC; ++v) write(made.lane[v], sums[t][v]);
-                store(y + (i64)apart * (turn + t) + step, made, inside && line + (turn + t) * (32 / ACROSS) < lines);
+                store(y + apart * (turn + t) + step, made, inside && line + (turn + t) * (32 / ACROSS) < lines);
             }
         }
     }

@@ -120,7 +120,7 @@ def test_channels_last_gives_the_bits_of_planes(backend, stored, mode):
 
 LINES = {
     "grows": ((2, 3, 5, 12), (2, 1.5)), "odd": ((3, 7, 9, 13), (1.7, 1.3)), "of volumes": ((1, 5, 4, 6, 20), (2, 1.5, 1.6)), "shrinks": ((2, 5, 9, 600), (0.7, 0.4)),
-    "long": ((1, 3, 7, 300), (2, 1.1)), "short": ((4, 9, 3), (1.7,)),
+    "long": ((1, 3, 7, 300), (2, 1.1)), "short": ((4, 9, 3), (1.7,)), "twice": ((2, 3, 9, 40), (1.5, 2)),
 }  # fmt: skip
 
 

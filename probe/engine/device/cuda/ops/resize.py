@@ -212,6 +212,7 @@ class Cut:
         pieces: of a line of x, that it reads.
         wide: columns of a piece.
         stored: elements of y that a lane stores at once.
+        shift: elements of x from the first one's window to the second's; -1: not the same for all.
     """
 
     stretch: int
@@ -219,6 +220,7 @@ class Cut:
     pieces: int
     wide: int
     stored: int
+    shift: int
 
     @property
     def fits(self) -> bool:
@@ -231,7 +233,8 @@ class Cut:
         across = max(fewest, min(_WARP, self.stretch // self.stored))
         return (
             ("ENTRY_LINES", 1), ("VEC", self.stored), ("STRETCH", self.stretch), ("LINES", self.lines), ("ROOM", _ROOM // self.lines),
-            ("WIDE", self.wide), ("SPAN", span), ("PASSES", math.ceil(self.pieces / span)), ("ACROSS", across),
+            ("WIDE", self.wide), ("SPAN", span), ("PASSES", math.ceil(self.pieces / span)), ("ACROSS", across), ("SHIFT", self.shift),
+            ("BLOCK", _WARP * _WARPS),
         )  # fmt: skip
 
     def tasks(self, lines: int, extent: int) -> int:
@@ -247,13 +250,23 @@ def _cut(queue: Queue, last: Table, wide: int, rows: int, lines: int) -> Cut | N
     """
     lowest, highest = last.places[:, 0] // wide, last.places[:, -1] // wide
     extent, found = len(last.places), list[Cut]()
+    stored, shift = width(_STORED, extent), _shift(last)
     for stretch in (one for one in _STRETCHES if one < 2 * max(extent, _STRETCHES[0])):
         first = lowest[::stretch]
         pieces = int((np.append(highest[stretch - 1 :: stretch], highest[-1])[: len(first)] - first).max()) + 1
         many = together(queue, min(_MADE // stretch, _ROWS // rows, _WARP), lines, math.ceil(extent / stretch) * _WARP)
-        cuts = (Cut(stretch, many >> less, pieces, wide, width(_STORED, extent)) for less in range(many.bit_length()))
+        cuts = (Cut(stretch, many >> less, pieces, wide, stored, shift) for less in range(many.bit_length()))
         found += [one for one in cuts if one.fits][:1]
     return max(found, key=lambda one: (min(one.stretch, extent) * one.lines, one.stretch), default=None)
+
+
+def _shift(last: Table) -> int:
+    """By how many elements the window of every second one lies behind that of the one before; -1: not the same for all, or by too many."""
+    if len(last.places) % 2 or last.taps not in _KNOWN:
+        return -1
+    ones, others = last.places[::2], last.places[1::2]
+    shifts = (by for by in (0, 1) if np.array_equal(others[:, : last.taps - by], ones[:, by:]))
+    return next(shifts, -1)
 
 
 RESIZES = (Op(("Resize", "Upsample"), resize),)
