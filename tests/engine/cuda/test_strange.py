@@ -24,6 +24,8 @@ _RANDOM = np.random.default_rng(23)
 
 @pytest.mark.parametrize(("place", "case", "precision"), table(*STRANGELY, precisions=("fp32", "fp16", "bf16", "tf32")))
 def test_strange(request, tmp_path, place, case, precision):
+    if precision == "tf32" and "_least" in case.name:
+        pytest.skip("below the normal numbers TF32 has fewer bits than the CPU device keeps of it")
     check(request.getfixturevalue(place), case, precision, tmp_path)
 
 
