@@ -22,6 +22,29 @@ __device__ __forceinline__ void write(u8& y, u8 x) { y = x; }
 __device__ __forceinline__ void write(i8& y, i8 x) { y = x; }
 __device__ __forceinline__ void write(bool& y, bool x) { y = x; }
 
+// A value of global memory, loaded where this stands: weaker loads are moved to where they are waited for, and branched around
+template <class T> __device__ __forceinline__ T load_here(const T* from) {
+#ifdef __CUDA_ARCH__
+    T x;
+    if constexpr (sizeof(T) == 1) {
+        unsigned bits;
+        asm volatile("ld.relaxed.cta.global.u8 %0, [%1];" : "=r"(bits) : "l"(from));
+        (u8&)x = (u8)bits;
+    } else if constexpr (sizeof(T) == 2) {
+        asm volatile("ld.relaxed.cta.global.u16 %0, [%1];" : "=h"((unsigned short&)x) : "l"(from));
+    } else if constexpr (sizeof(T) == 4) {
+        asm volatile("ld.relaxed.cta.global.u32 %0, [%1];" : "=r"((unsigned&)x) : "l"(from));
+    } else if constexpr (sizeof(T) == 8) {
+        asm volatile("ld.relaxed.cta.global.u64 %0, [%1];" : "=l"((unsigned long long&)x) : "l"(from));
+    } else {
+        asm volatile("ld.relaxed.cta.global.v2.u64 {%0, %1}, [%2];" : "=l"(((unsigned long long*)&x)[0]), "=l"(((unsigned long long*)&x)[1]) : "l"(from));
+    }
+    return x;
+#else
+    return *from;
+#endif
+}
+
 // Two values of 16 bits side by side, and one of them
 template <class T> __device__ __forceinline__ unsigned side_by_side(const Pack<T, 2>& both) { return both.lane[0].bits | (unsigned)both.lane[1].bits << 16; }
 template <class T> __device__ __forceinline__ float lower(unsigned both, T) { return widen(T{(unsigned short)both}); }

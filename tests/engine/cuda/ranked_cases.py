@@ -18,6 +18,11 @@ def _top(x: Any, k: int, name: str = "", **attributes: Any) -> Case:
 _RANDOM = np.random.default_rng(5)
 # every element many times, both zeros and both infinities among them
 TIES = _RANDOM.choice(np.array([0.0, -0.0, 1.5, -2.0, 3.0, np.inf, -np.inf], np.float32), (3, 700))
+# where few of a team's threads find all the best: of 32 (if rows are many), of 512
+COMB, LONG_COMB = (
+    (np.where(np.arange(cols) % step < width, 1000, 0) + _RANDOM.integers(0, 9, (rows, cols))).astype(np.float32)
+    for rows, cols, step, width in ((560, 700, 32, 4), (2, 20000, 512, 40))
+)
 LONG = _RANDOM.integers(-5000, 5000, 40000).astype(np.float32)
 
 TOP_K = (
@@ -29,6 +34,8 @@ TOP_K = (
         _top(_RANDOM.integers(-(1 << 62), 1 << 62, (3, 70)) // scale, 60, f"i64_{scale}", largest=largest)
         for scale in (1, 1 << 58) for largest in (0, 1)
     ),
+    _top(COMB, 5, "comb"), _top(-COMB, 9, "comb", largest=0), _top(LONG_COMB, 50, "long_comb"),
+    _top((600, 100), 3), _top((3, 600), 500, largest=0), _top((1, 20000), 128, largest=0),
     _top(np.concatenate([np.array([-(1 << 63), (1 << 63) - 1]), _RANDOM.integers(-9, 9, 5000)]), 300, "i64_long"),
     _top(_RANDOM.integers(-9, 9, 5000), 4000, "i64_lists"), _top(_RANDOM.integers(-(1 << 31), 1 << 31, (2, 500)).astype(np.int32), 40, "i32"),
 )  # fmt: skip

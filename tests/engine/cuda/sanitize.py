@@ -37,8 +37,9 @@ from probe.engine.device.cuda.ops.products.matmul import product
 from probe.engine.device.cuda.ops.products.product import Matrices
 from probe.engine.device.cuda.ops.products.wgmma import ARCH
 from probe.engine.device.cuda.ops.products.wgmma_tactics import TACTICS, Tactic, cycles
+from probe.engine.device.cuda.ops.ranking import Ranking
 from probe.engine.device.cuda.ops.reduce import reduced
-from probe.engine.device.cuda.ops.topk import Ranking, ranked
+from probe.engine.device.cuda.ops.topk import ranked
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.sums.agreement import Agreements
 from probe.engine.device.cuda.sums.counts import Counts

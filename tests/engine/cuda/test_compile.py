@@ -38,7 +38,7 @@ ARCHS = ("sm_80", "sm_86", "sm_89", "sm_90a", "sm_100", "sm_120")
 # One in so many variants for the architecture that is timed, and for the others. Every variant that is launched is compiled on a GPU anyway.
 TIMED, SHARE = (1, 1) if os.environ.get("PROBE_ALL_KERNELS") or THOROUGH else (3, 24)
 FAMILIES = tuple(name for name in TABLES if name != "ATTENTION")  # test_attention_op_compile.py
-# Registers of a thread: so many that at least two blocks fit on a multiprocessor of 65536 (conv_mma's large tile: one).
+# Registers of a thread: so many that at least two blocks fit on a multiprocessor of 65536 (conv_mma's large tile, and radix_pass on sm_100 and sm_120: one).
 # norm_held: rows that a warp holds.
 BUDGETS = {
     "matmul_simt": 176,
@@ -54,11 +54,13 @@ BUDGETS = {
     "pairs_last": 128,
     "grid_sample": 128,
     "topk_sort": 128,
+    "radix_tile": 128,
+    "radix_pass": 144,
 }
 BUDGET = 80
 # Bytes a thread may spill. With 1024 threads a block it has 64 registers, which the compiler for sm_120 does not manage with the longest
 # rows; nobody has timed that architecture yet.
-SPILLS = {**{("topk_select", arch): 36 for arch in ARCHS}, ("integer_product", "sm_120"): 12, ("reduce_integer_columns", "sm_100"): 16,
+SPILLS = {("radix_pass", "sm_120"): 40, ("integer_product", "sm_120"): 12, ("reduce_integer_columns", "sm_100"): 16,
           ("roi_align", "sm_86"): 60, ("roi_align", "sm_89"): 60,
           ("norm_held", "sm_120"): 80, ("softmax_kept", "sm_90a"): 20, ("recurrent", "sm_100"): 8, ("conv_direct", "sm_100"): 48,
           ("conv_transposed", "sm_100"): 48, ("norm_apply", "sm_80"): 20, ("norm_apply", "sm_86"): 20,

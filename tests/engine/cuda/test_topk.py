@@ -7,8 +7,9 @@ import pytest
 
 from probe import ir
 from probe.engine.device.cuda.ops.call import Call
+from probe.engine.device.cuda.ops.ranking import Ranking
 from probe.engine.device.cuda.ops.table import OPS
-from probe.engine.device.cuda.ops.topk import Ranking, ranked
+from probe.engine.device.cuda.ops.topk import ranked
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.tensors.formats import BF16, F16, F32, I64
 from probe.engine.device.cuda.tensors.tensor import host_tensor
@@ -57,11 +58,14 @@ def test_nan_is_larger_than_every_number(backend, cols, k, least, stored):
 @pytest.mark.parametrize(
     ("shape", "k", "launches"),
     [
-        ((4096, 100), 5, {"topk_sort": 1}),
-        ((4096, 50257), 50, {"topk_select": 2}),
-        ((1, 1 << 20), 100, {"topk_select": 3}),
-        ((1, 1 << 20), 1 << 20, {"topk_sort": 1, "topk_merge": 8}),
-        ((1000, 1000), 5, {"topk_select": 1}),
+        ((4096, 60), 5, {"topk_sort": 1}),
+        ((4096, 100), 5, {"topk_few": 1}),
+        ((4096, 50257), 50, {"topk_few": 2}),
+        ((1, 1 << 20), 100, {"topk_few": 2}),
+        ((1000, 1000), 200, {"topk_select": 1}),
+        ((1, 1 << 20), 1000, {"topk_select": 4}),
+        ((1000, 1000), 1000, {"radix_tile": 1}),
+        ((1, 1 << 20), 1 << 20, {"radix_clear": 1, "radix_count": 1, "radix_pass": 4}),
     ],
 )
 def test_which_kernels_take_rows(shape, k, launches):

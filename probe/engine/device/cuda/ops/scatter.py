@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from probe.engine.device.cuda.tensors.tensor import Tensor
 
 _THREADS = 256
+_FEWER = 4  # times fewer places than updates, so that each looks for its first update
 _HOW = {"add": "ADD", "mul": "MUL", "max": "MAX", "min": "MIN"}
 
 
@@ -53,11 +54,16 @@ def combined(
         Source("scatter.cu", "scatter_items", macros), math.ceil(updates / _THREADS), _THREADS, queue.at(indices), queue.at(items), queue.fault(),
         given,
     )  # fmt: skip
-    items = in_order(queue, items)
-    wide = u.size >= 1 << 31
+    items = in_order(queue, items, y.size // inner)
+    wide = max(u.size, y.size) >= 1 << 31
     index = ctypes.c_longlong if wide else ctypes.c_uint
-    types = (("TX", x.format.name), ("TU", u.format.name), ("TY", y.format.name))
+    searched = y.size // inner <= updates // _FEWER
+    threads = y.size // inner if searched else updates
+    macros = (
+        ("TX", x.format.name), ("TU", u.format.name), ("TY", y.format.name), ("HOW", _HOW[how]), ("INDEX", "i64" if wide else "unsigned"),
+        ("SEARCHED", int(searched)), ("ENTRY_COMBINE", 1),
+    )  # fmt: skip
     queue.launch(
-        Source("scatter.cu", "scatter_combine", (*types, ("HOW", _HOW[how]), ("INDEX", "i64" if wide else "unsigned"), ("ENTRY_COMBINE", 1))), math.ceil(u.size / _THREADS), _THREADS,
-        *map(queue.at, (items, x, u, y)), index(updates), index(inner),
+        Source("scatter.cu", "scatter_combine", macros), math.ceil(threads * inner / _THREADS), _THREADS, *map(queue.at, (items, x, u, y)),
+        *map(index, (threads, updates, inner)),
     )  # fmt: skip

@@ -4,60 +4,33 @@ from __future__ import annotations
 
 import ctypes
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from probe.engine.device.cuda.compiling.compile import Source
 from probe.engine.device.cuda.errors import Unsupported
 from probe.engine.device.cuda.numbers import LONGEST, int32
 from probe.engine.device.cuda.ops.call import Call, Op
+from probe.engine.device.cuda.ops.radix import sorted_by_radix
+from probe.engine.device.cuda.ops.ranking import Ranking
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.tensors.copies import lying_of, placed, transposed
-from probe.engine.device.cuda.tensors.formats import I64, Format
+from probe.engine.device.cuda.tensors.formats import I64
 
 if TYPE_CHECKING:
     from probe.engine.device.cuda.tensors.tensor import Tensor
 
-_THREADS = 256  # of topk_merge
-_SHARED = 32 << 10  # bytes of the items that a block sorts
-_SMALLEST = 512  # items that a block sorts at least
-_OWN = (16, 8)  # items that a thread sorts in registers; wide ones
-_SORTED_WHOLE = 256  # elements of a row up to which it is sorted whatever k is
+_SORTED = 512  # items that a block of topk_sort sorts
+_OWN = (4, 3)  # items that a thread of it sorts in registers, as powers of two; wide ones
+_SORTED_WHOLE = 256  # elements of a row up to which it is sorted whatever k is, unless few are wanted
+_SORTED_FEW = 64  # and if few are
 _FEW = 4  # a row is searched, not sorted, where it has this many times k elements
+_FEWEST = 128  # k up to which a team of threads holds its part of a row
+_TEAMS = (32, 64, 128, 256, 512)  # threads
+_HELD = (32, 16)  # elements that a thread of a team holds at most; wide ones
+_WARPS = 4  # teams of a block, where they are warps
+_HELD_OF_FEW = 8  # where there are too few rows for all multiprocessors
+_SPANS = (8192, 4096, 2048)  # elements of a team's part of a row that is too long for one
 _SPAN = 8192  # elements that a block searches; they stay in its L1 cache from digit to digit
 _OPSET_OF_INPUT = 10  # of the standard, from which on k is an input
-
-
-@dataclass(frozen=True, slots=True)
-class Ranking:
-    """What the k best are taken of.
-
-    Attributes:
-        x: dense rows of ``cols`` elements.
-        y: their values, in any float format.
-        places: where they are in their rows.
-        least: the smallest are the best.
-        items: ``x`` holds items (kernels/topk.cu) of 64 bits; what is made of them are items.
-    """
-
-    x: Tensor
-    y: Tensor
-    places: Tensor
-    rows: int
-    cols: int
-    k: int
-    least: bool
-    items: bool = False
-
-    @property
-    def wide(self) -> bool:
-        """Whether an element and its place take more than 64 bits."""
-        return self.x.format is I64 and not self.items
-
-    @property
-    def size(self) -> int:
-        """Items that a block sorts at most."""
-        return _SHARED // (16 if self.wide else 8)
 
 
 def top_k(queue: Queue, call: Call) -> list[Tensor | None]:
@@ -102,48 +75,39 @@ def ranked(queue: Queue, ranking: Ranking) -> None:
         raise Unsupported(f"the best of {cols:,}: more than 31 bits count")
     items: Tensor | None = None
     if one.k > one.size:
-        lists = math.ceil(cols / one.size)
-        items = _items(queue, one.rows * lists * one.size, wide=one.wide)
-        _sort(queue, one, None, items, cols, one.size, lists)
-        _merged(queue, one, items, lists, one.size)
+        sorted_by_radix(queue, one, *_digits(one))
         return
-    while cols > max(_SORTED_WHOLE, min(_FEW * one.k, one.size)):
+    while one.k <= _FEWEST and (items or cols > max(_SORTED_FEW, _FEW * one.k)):
+        parts = _parts_of_few(queue, one, cols)
+        kept = one.empty_items(queue, one.rows * parts * one.k) if parts > 1 else None
+        _few(queue, one, items, kept, cols, parts)
+        if kept is None:
+            return
+        items, cols = kept, parts * one.k
+    while items or cols > max(_SORTED_WHOLE, min(_FEW * one.k, one.size)):
         parts = _parts(queue, one, cols)
-        kept = _items(queue, one.rows * parts * one.k, wide=one.wide) if parts > 1 else None
+        kept = one.empty_items(queue, one.rows * parts * one.k) if parts > 1 else None
         _select(queue, one, items, kept, cols, parts)
         if kept is None:
             return
         items, cols = kept, parts * one.k
-    _sort(queue, one, items, None, cols, one.k, 1)
+    if cols > _SORTED:
+        sorted_by_radix(queue, one, *_digits(one))
+    else:
+        _sort(queue, one)
 
 
-def in_order(queue: Queue, items: Tensor) -> Tensor:
-    """Items, of which no two are equal, the largest first."""
+def in_order(queue: Queue, items: Tensor, places: int) -> Tensor:
+    """Items of the places of a tensor and numbers, both inverted, as they stand, in the order of their numbers: by place and number."""
     one = Ranking(items, items, items, 1, items.size, items.size, least=False, items=True)
-    lists = math.ceil(one.cols / one.size)
-    if lists == 1:
-        made = _items(queue, one.cols, wide=False)
-        _sort(queue, one, items, made, one.cols, one.cols, 1)
-        return made
-    parts = _items(queue, lists * one.size, wide=False)
-    _sort(queue, one, items, parts, one.cols, one.size, lists)
-    return _merged(queue, one, parts, lists, one.size)
+    made = sorted_by_radix(queue, one, 0, max(math.ceil((places - 1).bit_length() / 8), 1))
+    assert made is not None
+    return made
 
 
-def _merged(queue: Queue, ranking: Ranking, items: Tensor, lists: int, length: int) -> Tensor:
-    """Sorted lists of items become one, and its first are the result."""
-    while lists > 1:
-        pairs, kept = math.ceil(lists / 2), min(2 * length, ranking.k)
-        last = pairs == 1 and not ranking.items
-        total = ranking.rows * pairs * 2 * length
-        to = None if last else _items(queue, ranking.rows * pairs * kept, wide=ranking.wide)
-        numbers = (ctypes.c_longlong(one) for one in (lists, length, kept, total))
-        source = _source(ranking, "merge", ("THREADS", _THREADS), ("HELD", 1), first=False, last=last)
-        queue.launch(
-            source, math.ceil(total / _THREADS), _THREADS, queue.at(items), *_results(queue, ranking, to), *numbers
-        )
-        items, lists, length = to or items, pairs, kept
-    return items
+def _digits(ranking: Ranking) -> tuple[int, int]:
+    """Of the keys of elements: how many from the lowest are 0 for all, and how many are not."""
+    return 0 if ranking.wide else 4 - ranking.key_bytes, ranking.key_bytes
 
 
 def _parts(queue: Queue, ranking: Ranking, cols: int) -> int:
@@ -154,74 +118,66 @@ def _parts(queue: Queue, ranking: Ranking, cols: int) -> int:
     return max(cols // span, 1)
 
 
-def _items(queue: Queue, count: int, *, wide: bool) -> Tensor:
-    return queue.empty((count, 2) if wide else (count,), I64)
+def _parts_of_few(queue: Queue, ranking: Ranking, cols: int) -> int:
+    """How many teams share a row: few enough that one can take what they leave, if that does not take more than a row has."""
+    most = _TEAMS[-1] * _HELD[ranking.wide]
+    if cols <= most:
+        return 1
+    fits = [span for span in _SPANS if math.ceil(cols / span) * ranking.k <= most] or _SPANS[:1]
+    enough = (span for span in fits if ranking.rows * cols >= span * queue.backend.multiprocessors)
+    return math.ceil(cols / (next(enough, fits[-1]) >> ranking.wide))
 
 
-def _sort(
-    queue: Queue, ranking: Ranking, items: Tensor | None, to: Tensor | None, cols: int, k: int, parts: int
-) -> None:
-    """Rows, or parts of rows, that a block holds.
-
-    Args:
-        to: where items go; None: they are the result.
-        k: of each part.
-    """
-    size = max(1 << (cols - 1).bit_length(), 2) if parts == 1 else ranking.size
-    count = ranking.rows * parts
-    segments = max(_SMALLEST // size, 1)
-    threads = max(size * segments // _OWN[ranking.wide], 32)
-    source = _source(
-        ranking,
-        "sort",
-        ("THREADS", threads),
-        ("HELD", size),
-        ("SEGMENTS", segments),
-        first=items is None,
-        last=to is None,
-    )
-    numbers = (ctypes.c_longlong(count), ctypes.c_longlong(parts), ctypes.c_longlong(cols), int32(k))
+def _sort(queue: Queue, ranking: Ranking) -> None:
+    """Several short rows by a block."""
+    size = max(1 << (ranking.cols - 1).bit_length(), 2)
+    segments = max(_SORTED // size, 1)
+    own = _OWN[ranking.wide]
+    threads = max(size * segments >> own, 32)
+    sizes = (("THREADS", threads), ("LOG", own), ("HELD", size), ("SEGMENTS", segments))
+    source = ranking.source("topk.cu", "topk_sort", *sizes, first=True, last=True)
+    numbers = (ctypes.c_longlong(ranking.rows), ctypes.c_longlong(ranking.cols), int32(ranking.k))
     queue.launch(
-        source,
-        math.ceil(count / segments),
-        threads,
-        queue.at(items or ranking.x),
-        *_results(queue, ranking, to),
-        *numbers,
-    )
+        source, math.ceil(ranking.rows / segments), threads, queue.at(ranking.x), *ranking.results(queue, None), *numbers
+    )  # fmt: skip
 
 
 def _select(queue: Queue, ranking: Ranking, items: Tensor | None, to: Tensor | None, cols: int, parts: int) -> None:
     """The k best of each part of the rows; sorted when they are the result."""
-    threads = min(max(1 << (cols // parts // 8).bit_length(), 64), 512)
-    size = max(1 << (ranking.k - 1).bit_length(), _OWN[False]) if to is None else _OWN[False]
-    source = _source(ranking, "select", ("THREADS", threads), ("HELD", size), first=items is None, last=to is None)
+    threads = min(max(1 << (cols // parts // 8).bit_length(), 64), 512 if to else 1024)
+    held = 16 if to else max(1 << (ranking.k - 1).bit_length(), 16)
+    own = max((held // threads).bit_length() - 1, 2)
     each, longer = divmod(cols, parts)
+    sizes = (("THREADS", threads), ("LOG", own), ("HELD", held))
+    source = ranking.source("topk_select.cu", "topk_select", *sizes, first=items is None, last=to is None)
     numbers = (int32(parts), ctypes.c_longlong(cols), *map(int32, (each, longer, ranking.k)))
     queue.launch(
-        source, ranking.rows * parts, threads, queue.at(items or ranking.x), *_results(queue, ranking, to), *numbers
-    )
-
-
-def _source(ranking: Ranking, entry: str, *sizes: tuple[str, int], first: bool, last: bool) -> Source:
-    macros = (
-        ("TX", _name(ranking.x.format)), ("TY", _name(ranking.y.format)), ("WIDE", int(ranking.wide)), ("LEAST", int(ranking.least)),
-        ("FIRST", int(first)), ("LAST", int(last)), *sizes, (f"ENTRY_{entry.upper()}", 1),
+        source, ranking.rows * parts, threads, queue.at(items or ranking.x), *ranking.results(queue, to), *numbers
     )  # fmt: skip
-    return Source("topk.cu", f"topk_{entry}", macros)
 
 
-def _name(form: Format | None) -> str:
-    assert form is not None
-    return form.name
-
-
-def _results(queue: Queue, ranking: Ranking, items: Tensor | None) -> tuple[object, ...]:
-    """The kernels' ``RESULTS``."""
-    return (
-        *map(queue.at, (ranking.x, ranking.y, ranking.places, items)),
-        ctypes.c_longlong(ranking.cols),
-    )
+def _few(queue: Queue, ranking: Ranking, items: Tensor | None, to: Tensor | None, cols: int, parts: int) -> None:
+    """The k best of each part of the rows, sorted; k is few."""
+    each, longer = divmod(cols, parts)
+    count, longest = ranking.rows * parts, each + (longer > 0)
+    if count >= 1 << 32:
+        raise Unsupported(f"{count:,} parts of rows: more than 32 bits count")
+    crowded = count >= _FEW * queue.backend.multiprocessors
+    own = _HELD[ranking.wide] if crowded else _HELD_OF_FEW
+    fit = [team for team in _TEAMS if 2 * ranking.k <= team and longest <= team * _HELD[ranking.wide]]
+    team = next((one for one in fit if longest <= one * own), fit[-1])
+    threads = _WARPS * 32 if team == _TEAMS[0] and crowded else team
+    sizes = (
+        ("THREADS", threads), ("TEAM", team), ("OWN", 1 << (math.ceil(longest / team) - 1).bit_length()),
+        ("CANDIDATES", 1 << (3 * ranking.k + 31).bit_length()),
+    )  # fmt: skip
+    source = ranking.source("topk_select.cu", "topk_few", *sizes, first=items is None, last=to is None)
+    numbers = (
+        ctypes.c_uint(count), int32(parts), ctypes.c_longlong(cols), *map(int32, (each, longer, ranking.k)),
+    )  # fmt: skip
+    queue.launch(
+        source, math.ceil(count / (threads // team)), threads, queue.at(items or ranking.x), *ranking.results(queue, to), *numbers
+    )  # fmt: skip
 
 
 TOP_K = (Op(("TopK",), top_k),)
