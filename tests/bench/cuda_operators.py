@@ -101,7 +101,7 @@ def _torch_aligned(count: int, shape: tuple[int, ...]) -> Any:
 
 
 def _suppressed(count: int) -> Any:
-    """300 boxes at most of one class, as a detector proposes them; their number is looked at when the job is made ready, not when it is timed."""
+    """300 boxes at most of a class, as a detector proposes them; their number is looked at when the job is made ready, not when it is timed."""
     made = _node("NonMaxSuppression", 5, {})
     boxes, most = host_tensor(_regions(count, 1, 500)[0][None]), host_tensor(np.array([300]))
     limits = [host_tensor(np.array([one], np.float32)) for one in (0.5, 0.0)]
@@ -140,7 +140,8 @@ def jobs() -> list[Job]:
         ]  # fmt: skip
         if fmt is F32:
             found += [
-                Job(f"NonMaxSuppression of {count}", fmt, _suppressed(count), ((1, 1, count),), 600) for count in (1000, 8400)
+                Job(f"NonMaxSuppression of {classes} x {count}", fmt, _suppressed(count), ((1, classes, count),), 600 * classes)
+                for classes, count in ((1, 1000), (1, 8400), (80, 8400))
             ]  # fmt: skip
             found += [
                 Job(f"quantised {m} x {n} x {k}", fmt, _quantised(m, n, k), ((m, k),), m * n) for m, n, k in ((1024, 768, 3072), (128, 768, 768))

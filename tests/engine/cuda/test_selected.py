@@ -8,6 +8,7 @@ import pytest
 
 from probe.engine.build import compile_model
 from probe.engine.device.cuda.device import CudaDevice
+from probe.engine.device.cuda.ops import selected
 from probe.model import load
 from tests.engine.cuda.assembled import assembled
 from tests.engine.cuda.compared import check, table
@@ -21,6 +22,14 @@ g (float[n] x) => (float[m] y, int64[1,m] i) { a = Abs (x)  r = Relu (x)  i = No
 @pytest.mark.parametrize(("place", "case", "precision"), table(*SELECTED))
 def test_selected(request, tmp_path, place, case, precision):
     check(request.getfixturevalue(place), case, precision, tmp_path)
+
+
+@pytest.mark.parametrize("spans", [(64,), (128, 64)])
+@pytest.mark.parametrize("name", ["classes", "ties", "centres", "all"])
+def test_boxes_are_compared_a_span_at_a_time(tmp_path, backend, monkeypatch, name, spans):
+    monkeypatch.setattr(selected, "_SPANS", spans)
+    case = next(case for case in SELECTED if str(case) == f"NonMaxSuppression_{name}")
+    check(backend, case, "fp32", tmp_path)
 
 
 def test_a_repeated_run_follows_how_much_is_selected(tmp_path, backend):

@@ -13,8 +13,9 @@ from probe.engine.device.cuda.compiling.compile import Source
 from probe.engine.device.cuda.errors import Unsupported
 from probe.engine.device.cuda.numbers import LONGEST, int32
 from probe.engine.device.cuda.ops.call import Call, Op
+from probe.engine.device.cuda.ops.ranking import Ranking
 from probe.engine.device.cuda.ops.scan import added_up
-from probe.engine.device.cuda.ops.topk import Ranking, ranked
+from probe.engine.device.cuda.ops.topk import ranked
 from probe.engine.device.cuda.queue import Queue
 from probe.engine.device.cuda.tensors.formats import F32, I32, I64, U8
 
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 
 _THREADS = 256
 _STRETCH = 16 * _THREADS  # elements of a block
+_TILE, _TILES_OF_BLOCK = 64, 4  # boxes; of suppress_cover
+_WALKING = 512  # threads of suppress_walk
+_SPANS = (2048, 1024, 512, 256, 128, 64)  # boxes of a class that are compared with each other at a time
+_COVERED = 64 << 20  # bytes of who covers whom
 _BOX, _RANK = 4, 3  # numbers of a box; axes of boxes and scores
 
 
@@ -37,7 +42,7 @@ def nonzero(queue: Queue, call: Call) -> list[Tensor | None]:
     if x.size >= 1 << 31:
         raise Unsupported(f"NonZero of {x.size:,} elements: more than 31 bits count")
     blocks = math.ceil(x.size / _STRETCH)
-    macros = (("TX", x.format.name), ("RANK", rank), ("ENTRY_NONZERO", 1))
+    macros = (("TX", x.format.name), ("RANK", rank))
     counts, total = queue.empty((blocks,), I32), ctypes.c_longlong(x.size)
     queue.launch(
         Source("selected.cu", "nonzero_count", (*macros, ("PLACES", 0))),
@@ -80,21 +85,29 @@ def non_max_suppression(queue: Queue, call: Call) -> list[Tensor | None]:
     ordered, places = queue.empty((rows, count), F32), queue.empty((rows, count), I64)
     ranked(queue, Ranking(scores, ordered, places, rows, count, count, least=False))
     gone, chosen, counts = queue.empty((rows, count), U8), queue.empty((rows, most), I32), queue.empty((rows,), I32)
-    macros = (
-        ("CENTRES", call.int("center_point_box", 0)),
-        ("LIMITED", int(call.given(4) is not None)),
-        ("ENTRY_SUPPRESS", 1),
+    span = next((one for one in _SPANS if rows * one * one // 8 <= _COVERED and one < 2 * count), _SPANS[-1])
+    covered = queue.empty((rows, span, span // _TILE), I64)
+    centres, limited = ("CENTRES", call.int("center_point_box", 0)), ("LIMITED", int(call.given(4) is not None))
+    cover = Source(
+        "suppress.cu", "suppress_cover", (centres, limited, ("SPAN", span), ("ENTRY_COVER", 1)), contract=False
     )
-    queue.launch(
-        Source("selected.cu", "suppress", (*macros, ("PLACES", 0)), contract=False), rows, _THREADS,
-        *map(queue.at, (boxes, ordered, places, gone, chosen, counts)), *map(int32, (classes, count, most)),
-        *map(ctypes.c_float, (overlap, least)),
-    )  # fmt: skip
+    walk = Source("suppress.cu", "suppress_walk", (limited, ("SPAN", span), ("ENTRY_WALK", 1)))
+    for begin in range(0, count, span):
+        earlier = math.ceil(min(most, begin) / _TILE)  # tiles of what was chosen before
+        queue.launch(
+            cover, rows * span // _TILE * math.ceil((earlier + span // _TILE) / _TILES_OF_BLOCK), _THREADS,
+            *map(queue.at, (boxes, ordered, places, covered, gone, chosen, counts)), *map(int32, (classes, count, most, begin, earlier)),
+            *map(ctypes.c_float, (overlap, least)),
+        )  # fmt: skip
+        queue.launch(
+            walk, rows, _WALKING, *map(queue.at, (ordered, places, covered, gone, chosen, counts)), *map(int32, (count, most, begin)),
+            ctypes.c_float(least),
+        )  # fmt: skip
     before, found = _counted(queue, counts)
     y = queue.empty((found, 3), I64)
     if found:
         queue.launch(
-            Source("selected.cu", "suppress_place", (("ENTRY_SUPPRESS", 1), ("PLACES", 1))), math.ceil(rows * most / _THREADS), _THREADS,
+            Source("suppress.cu", "suppress_place", (("ENTRY_PLACE", 1),)), math.ceil(rows * most / _THREADS), _THREADS,
             *map(queue.at, (chosen, before, y)), ctypes.c_longlong(rows), *map(int32, (classes, most)),
         )  # fmt: skip
     return [y]
