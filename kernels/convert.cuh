@@ -103,6 +103,19 @@ __device__ __forceinline__ void load_16(unsigned (&x)[4], const void* from) {
     asm volatile("ld.relaxed.cta.global.v4.b32 {%0, %1, %2, %3}, [%4];" : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3]) : "l"(from) : "memory");
 }
 
+// the same of what is read once, where it is `wanted`; zeros where it is not, and nobody reads there
+__device__ __forceinline__ void load_16(unsigned (&x)[4], const void* from, bool wanted) {
+    asm volatile("{ .reg .pred p; setp.ne.b32 p, %5, 0; mov.b32 %0, 0; mov.b32 %1, 0; mov.b32 %2, 0; mov.b32 %3, 0;\n"
+                 "@p ld.relaxed.cta.global.L1::no_allocate.v4.b32 {%0, %1, %2, %3}, [%4]; }"
+                 : "=&r"(x[0]), "=&r"(x[1]), "=&r"(x[2]), "=&r"(x[3]) : "l"(from), "r"((int)wanted) : "memory");
+}
+// the same where a warp reads what lies behind it next: the whole 256 bytes come into the L2 cache
+__device__ __forceinline__ void load_16_on(unsigned (&x)[4], const void* from, bool wanted) {
+    asm volatile("{ .reg .pred p; setp.ne.b32 p, %5, 0; mov.b32 %0, 0; mov.b32 %1, 0; mov.b32 %2, 0; mov.b32 %3, 0;\n"
+                 "@p ld.relaxed.cta.global.L1::no_allocate.L2::256B.v4.b32 {%0, %1, %2, %3}, [%4]; }"
+                 : "=&r"(x[0]), "=&r"(x[1]), "=&r"(x[2]), "=&r"(x[3]) : "l"(from), "r"((int)wanted) : "memory");
+}
+
 // 16 bytes of global memory by one access, whatever the compiler makes of their type
 __device__ __forceinline__ void store_16(void* to, const unsigned (&x)[4]) {
     asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(to), "r"(x[0]), "r"(x[1]), "r"(x[2]), "r"(x[3]) : "memory");

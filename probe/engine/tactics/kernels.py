@@ -1,6 +1,6 @@
 """The tactics that are kernels of the CUDA device. There are too many to list: the grammar of a name says what it stands for.
 
-``wgmma_128x256_pair2_splitk4_turns2_nchw``, ``wgmma_144x128_swapped``, ``mma_64x64_acc16``, ``ffma_128x128_splitk4``, ``simt_32x32``, ``conv_direct``, ``conv_depthwise``. A name
+``wgmma_128x256_pair2_splitk4_turns2_nchw``, ``wgmma_144x128_swapped``, ``mma_64x64_acc16``, ``ffma_128x128_splitk4``, ``few_8_splitk4``, ``simt_32x32``, ``conv_direct``, ``conv_depthwise``. A name
 is read on every machine, so that files open everywhere; which of them there are is the device's business (``engine.device.cuda.ops``).
 """
 
@@ -16,6 +16,7 @@ _WGMMA = re.compile(
 )
 _MMA = re.compile(rf"mma_{_NUMBER}x{_NUMBER}(_acc16)?", re.ASCII)
 _FFMA = re.compile(rf"ffma_{_NUMBER}x{_NUMBER}(?:_splitk{_NUMBER})?", re.ASCII)
+_FEW = re.compile(rf"few_{_NUMBER}(?:_splitk{_NUMBER})?", re.ASCII)
 _SIMT = re.compile(rf"simt_{_NUMBER}x{_NUMBER}", re.ASCII)
 _PRODUCTS = ("MatMul", "Gemm", "Conv")
 _LOW = ("fp16", "bf16")
@@ -35,7 +36,7 @@ def kernel_tactic(name: str) -> Tactic | None:
             name, f"depthwise convolution with channels last: sums in FP32, tap by tap{_WIDE}",
             "|error| <= k u32 S", "fp32", "sequential", ("Conv",), ("fp32", "tf32", *_LOW), device="cuda", layout="last",
         )  # fmt: skip
-    for pattern, made in ((_WGMMA, _wgmma), (_MMA, _mma), (_FFMA, _ffma), (_SIMT, _simt)):
+    for pattern, made in ((_WGMMA, _wgmma), (_MMA, _mma), (_FFMA, _ffma), (_FEW, _few), (_SIMT, _simt)):
         if (found := pattern.fullmatch(name)) is not None:
             return made(name, found)
     return None
@@ -98,6 +99,23 @@ def _ffma(name: str, found: re.Match[str]) -> Tactic | None:
         f"channels last, k tap by tap{_WIDE}",
         f"|error| <= ceil(k / {count}) u32 S + {count} u32 S" if count > 1 else "|error| <= k u32 S",
         "fp32", "splits" if count > 1 else "sequential", _PRODUCTS, ("fp32",), splits=count, device="cuda", layout="last",
+    )  # fmt: skip
+
+
+def _few(name: str, found: re.Match[str]) -> Tactic | None:
+    warps, splits = found.groups()
+    if splits == "1":
+        return None
+    count = int(splits or 1)
+    ranges = int(warps) * count
+    return Tactic(
+        name,
+        f"products of up to 16 rows: the steps of 64 bytes of k are cut into {ranges} contiguous ranges, range i from i steps // {ranges} to (i + 1) steps // "
+        f"{ranges}, whose sums are added in FP32: {warps} in the order of k" + f", then {count} such sums in the order of k" * (count > 1) +
+        "; a range in FP32 by fused multiply-adds, four sums of every fourth 16 bytes, else on tensor cores (mma.sync), half a step at a time in FP32"
+        f"{_WIDE}",
+        f"{_ALIGNED.format(k=f'ceil(k / {ranges})')} + {ranges} u32 S",
+        "fp32", "splits", _PRODUCTS[:2], ("fp32", "tf32", *_LOW), splits=ranges, device="cuda",
     )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ _AT = " @ "
 # Names of every kind, wherever there are such tactics: who denies them on a device that has none has not mistyped
 _KNOWN = (
     *(one.name for one in tactics.TACTICS), "wgmma_128x256", "wgmma_128x256_pair2", "wgmma_64x64_splitk4", "wgmma_64x128_turns2", "wgmma_64x64_nchw", "wgmma_144x128_swapped",
-    "mma_64x64", "mma_64x64_acc16", "ffma_128x128", "ffma_128x128_splitk4", "simt_64x64", "conv_direct", "conv_depthwise", "cublaslt_130100_32f_A66_T20_S36_K1_R0_W0_C0_I0_G2",
+    "mma_64x64", "mma_64x64_acc16", "ffma_128x128", "ffma_128x128_splitk4", "few_8", "few_8_splitk4", "simt_64x64", "conv_direct", "conv_depthwise", "cublaslt_130100_32f_A66_T20_S36_K1_R0_W0_C0_I0_G2",
     "cublaslt_130100_16f_A66_T20_S36_K2_R2_W0_C0_I0_G2", "cudnn_91900_last_E11_k2v0_nT", "cudnn_91900_first_E11_k2v0_nW",
 )  # fmt: skip
 HINT = 'write "TACTIC" or "TACTIC @ LAYER", both regular expressions, or @FILE with a rule a line'

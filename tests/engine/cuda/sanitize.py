@@ -32,7 +32,7 @@ from probe.engine.build import compile_model
 from probe.engine.device.cuda.device import CudaDevice
 from probe.engine.device.cuda.ops.attention.attention_simt import Warps
 from probe.engine.device.cuda.ops.attention.attention_wgmma import Groups, Held
-from probe.engine.device.cuda.ops.products import ffma
+from probe.engine.device.cuda.ops.products import few, ffma
 from probe.engine.device.cuda.ops.products.matmul import product
 from probe.engine.device.cuda.ops.products.product import Matrices
 from probe.engine.device.cuda.ops.products.wgmma import ARCH
@@ -53,6 +53,7 @@ from tests.engine.cuda import attention_cases, conv_problem, volume_cases
 from tests.engine.cuda.attention_problem import run, shapes
 from tests.engine.cuda.null_backend import NullBackend
 from tests.engine.cuda.tables import TABLES
+from tests.engine.cuda.test_few import Case, computed
 from tests.engine.cuda.test_norm_channels import made
 from tests.engine.cuda.test_volumes import u_net
 from tests.engine.cuda.test_wgmma import PROBLEMS, operands
@@ -153,6 +154,11 @@ def programs() -> Iterator[Program]:
             yield Program(f"wgmma {tactic}", str(tactic), lambda backend, _, one=tactic: _product(backend, one))
     for tile in (one for one in ffma.TACTICS if one.splits in (1, 3)):
         yield Program(f"ffma {tile}", str(tile), lambda backend, _, one=tile: _wide_product(backend, one))
+    for tactic, kind, by_n in itertools.product((few.Few(4), few.Few(8, 3)), ("f16", "tf32", "fp32"), (True, False)):
+        for case in (Case(5, 136, 264, by_n=by_n, added=1), Case(16, 67, 101, by_n=by_n)):
+            name = f"{tactic} {kind} {case}"
+            run_it = lambda backend, _, t=tactic, k=kind, c=case: computed(backend, c, k, t)[0]
+            yield Program(name, f"few {tactic} {kind} {by_n}", run_it)
 
 
 def _is_shape(given: Any) -> bool:

@@ -12,7 +12,7 @@ import pytest
 
 from probe import ir
 from probe.engine.device.cuda.ops.call import Call
-from probe.engine.device.cuda.ops.products import wgmma
+from probe.engine.device.cuda.ops.products import few, wgmma
 from probe.engine.device.cuda.ops.products.ending import Ending
 from probe.engine.device.cuda.ops.products.matmul import product
 from probe.engine.device.cuda.ops.products.product import Matrices, describe
@@ -80,7 +80,8 @@ def computed(backend, problem, stored: Format, out: Format, tactic: Tactic | Non
         described = dataclasses.replace(described, b=b)
     assert refusal(described, ARCH) is None
     product(queue, a, b, y, k, added, tile=tactic, tf32=tf32, **scales)
-    assert queue.launches.get("matmul_wgmma")
+    short = tactic is None and few.chosen(described, backend.arch, backend.multiprocessors)
+    assert queue.launches.get("matmul_few" if short else "matmul_wgmma")
     behind = Tensor((math.prod(batch) * m * n + 64,), out, buffer=whole._buffer).array(backend)[-64:]
     assert np.isnan(behind).all(), "something was written behind the result"
     return y.array(backend), exact

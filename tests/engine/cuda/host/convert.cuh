@@ -35,6 +35,11 @@ inline void load_16(unsigned (&x)[4], const void* from) {
     if ((unsigned long long)from % 16) abort();  // the instruction faults
     std::memcpy(x, from, 16);
 }
+inline void load_16(unsigned (&x)[4], const void* from, bool wanted) {
+    if (wanted) load_16(x, from);
+    else std::memset(x, 0, 16);
+}
+inline void load_16_on(unsigned (&x)[4], const void* from, bool wanted) { load_16(x, from, wanted); }
 inline void store_16(void* to, const unsigned (&x)[4], bool wanted = true) {
     if (!wanted) return;
     if ((unsigned long long)to % 16) abort();  // the instruction faults

@@ -15,7 +15,7 @@ from probe.engine.device.cuda.compiling.compile import Source
 from probe.engine.device.cuda.numbers import LONGEST, Struct
 from probe.engine.device.cuda.ops.convolutions import conv_few, conv_image, conv_patches, conv_point, depthwise_mma
 from probe.engine.device.cuda.ops.convolutions.window import Window, conv_problem
-from probe.engine.device.cuda.ops.products import ffma, wgmma
+from probe.engine.device.cuda.ops.products import few, ffma, wgmma
 from probe.engine.device.cuda.ops.products.ending import Ending, storing, through
 from probe.engine.device.cuda.ops.products.ffma import Ffma
 from probe.engine.device.cuda.ops.products.product import Matrices, describe
@@ -56,13 +56,13 @@ def refusal(queue: Queue, call: Call, window: Window) -> str | None:
     if w.format is not x.format or not (x.format in (F16, BF16) or tf32):
         return "operands that are not both FP16, BF16 or TF32"
     volumes = window.slices is not None
-    few = (
+    colours = (
         not volumes
         and x.shape[1] < _LEAST
         and window.kernel[1] <= _LEAST
         and window.dilations[1] == 1 == call.int("group", 1)
     )
-    if len(x.shape) != _AXES + volumes or (x.shape[1] % _LEAST and not few) or w.shape[0] % _LEAST:
+    if len(x.shape) != _AXES + volumes or (x.shape[1] % _LEAST and not colours) or w.shape[0] % _LEAST:
         return f"channels that do not divide by {_LEAST}"
     if is_depthwise(call) and volumes:
         return "groups"
@@ -152,7 +152,10 @@ def conv(
         depth = weights.shape[0]
         left, right = Matrices(images, (), depth, 1), Matrices(weights, (), outputs, 1, fixed)
         product = describe(left, right, added, (math.prod(shape[:-1]), outputs), depth, ending)
-        ffma.launch(queue, product, tactic, None if plain else (images, window))
+        if plain and tactic is None and (own := few.chosen(product, queue.backend.arch, queue.backend.multiprocessors)):
+            few.launch(queue, product, own)
+        else:
+            ffma.launch(queue, product, tactic, None if plain else (images, window))
         return [order.dense_when_asked(queue, one) for one in ending.stored]
     assert not isinstance(tactic, Ffma)
     if x.shape[1] < _LEAST:
@@ -177,6 +180,12 @@ def conv(
         and conv_few.is_chosen(product, queue.backend.arch, queue.backend.multiprocessors)
     ):
         conv_few.launch(queue, product)
+    elif (
+        tactic is None
+        and form == "plain"
+        and (own := few.chosen(product, queue.backend.arch, queue.backend.multiprocessors))
+    ):
+        few.launch(queue, product, own)
     else:
         wgmma.launch(queue, product, tactic, None if form == "plain" else gathered)
     return [order.dense_when_asked(queue, one) for one in ending.stored]

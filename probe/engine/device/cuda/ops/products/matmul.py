@@ -13,8 +13,9 @@ from probe.engine.device.cuda.compiling.compile import Source
 from probe.engine.device.cuda.errors import Unsupported
 from probe.engine.device.cuda.layers.chain import Step
 from probe.engine.device.cuda.ops.call import Call, Op, Readings
-from probe.engine.device.cuda.ops.products import ffma, wgmma
+from probe.engine.device.cuda.ops.products import few, ffma, wgmma
 from probe.engine.device.cuda.ops.products.ending import Ending, storing, through
+from probe.engine.device.cuda.ops.products.few import Few
 from probe.engine.device.cuda.ops.products.ffma import Ffma
 from probe.engine.device.cuda.ops.products.product import Matrices, Product, describe
 from probe.engine.device.cuda.ops.products.product_shape import product_shape
@@ -166,7 +167,7 @@ def product(
     beta: float = 1.0,
     tactic: str = EXACT,
     tf32: bool = False,
-    tile: Tile | Tactic | Ffma | None = None,
+    tile: Tile | Tactic | Ffma | Few | None = None,
 ) -> None:
     """``y = alpha * a @ b + beta * c`` for every matrix of the batch; y dense, [..., m, n].
 
@@ -180,7 +181,7 @@ def product(
     run(queue, whole, tile)
 
 
-def run(queue: Queue, whole: Product, tile: Tile | Tactic | Ffma | None = None) -> None:
+def run(queue: Queue, whole: Product, tile: Tile | Tactic | Ffma | Few | None = None) -> None:
     """Compute a product by the fastest kernel that takes it, or the one that is named.
 
     Raises:
@@ -189,6 +190,11 @@ def run(queue: Queue, whole: Product, tile: Tile | Tactic | Ffma | None = None) 
     if not math.prod(whole.ending.shape):
         return
     multiplied = _multiplied(whole)
+    if tile is None:
+        tile = few.chosen(whole, queue.backend.arch, queue.backend.multiprocessors)
+    if isinstance(tile, Few):
+        few.launch(queue, whole, tile)
+        return
     if not isinstance(tile, (Tile, Ffma)) and wgmma.refusal(whole, queue.backend.arch) is None:
         wgmma.launch(queue, whole, tile)
         return

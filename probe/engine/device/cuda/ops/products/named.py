@@ -10,6 +10,7 @@ from probe.engine.assignment import EXACT
 from probe.engine.device.cuda import library
 from probe.engine.device.cuda.errors import Refused, Unsupported
 from probe.engine.device.cuda.ops.products.family import Convolution, Family
+from probe.engine.device.cuda.ops.products.few_family import FewFamily
 from probe.engine.device.cuda.ops.products.ffma_family import FfmaFamily
 from probe.engine.device.cuda.ops.products.tiled_family import TiledFamily
 from probe.engine.device.cuda.ops.products.wgmma_family import WgmmaFamily
@@ -25,7 +26,7 @@ Problem = "Product | Convolution"
 @cache
 def families() -> tuple[Family, ...]:
     """Everybody who computes products and convolutions under names."""
-    return (WgmmaFamily(), FfmaFamily(), TiledFamily(), *library.families())
+    return (WgmmaFamily(), FewFamily(), FfmaFamily(), TiledFamily(), *library.families())
 
 
 def owner(name: str) -> Family | None:

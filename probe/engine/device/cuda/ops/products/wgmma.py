@@ -142,7 +142,7 @@ def launch(queue: Queue, product: Product, tactic: Tactic | None = None, gathere
     many = queue.backend.multiprocessors
     stored = product.a.tensor.format
     assert stored
-    product = _along_k(queue, product)
+    product = along_k(queue, product)
     if tactic is None:
         sizes = (product.m, product.n, product.k * stored.bytes // 2, product.batches)
         tactic = choose(
@@ -214,8 +214,8 @@ def _turns(product: Product) -> bool:
     return b.fixed or (tf32 and operations * (1 / 175e12 - 1 / 330e12) > 8 * count / 3.4e12 + 3e-6)
 
 
-def _along_k(queue: Queue, product: Product) -> Product:
-    """A product with the lines of b along k, where they must lie so."""
+def along_k(queue: Queue, product: Product) -> Product:
+    """A product with the lines of b along k, where ``matmul_wgmma`` reads them so alone."""
     if product.b.row == 1 or not _turns(product):
         return product
     b, n, k = product.b, product.n, product.k
