@@ -1,9 +1,15 @@
-// Exact sums of products of 8-bit integers, int32 as in ONNX: y i32 [batches, M, N] = sum over k of (a - its zero point) (b - its zero point)
-//   integer_product   a TA [batches of a, M, K], b TB [batches of b, K, N], of which the batches are repeated; TA, TB u8 or i8
-//   integer_patches   [N, channels, H, W] -> [N, channels * KH * KW, pixels], so that a convolution is a product; the zero point is put around
+// What products of 8-bit integers need besides tensor cores (integer_mma.cu), and the product without them:
+//   integer_product   y i32 [batches, M, N] = sum over k of (a - its zero point) (b - its zero point), exact, as in ONNX
+//                     a TA [batches of a, M, K], b TB [batches of b, K, N], of which the batches are repeated; TA, TB u8 or i8
+//   integer_lines     [lines, cols] -> [lines, line], line a multiple of 16, zeros behind cols
+//   integer_patches   [N, channels, H, W] -> [N, channels * KH * KW, line], line the pixels of y and anything behind them, so that a convolution is a
+//                     product; the zero point is put around
+//   integer_range     the least and the largest of a part of x, a part a block
+//   integer_quantise  DynamicQuantizeLinear of x, whose range lies in such parts: y u8, its scale and its zero point
 // Tactic of products: a block 64 x 64, a thread 4 x 4, four neighbours along k an instruction (dp4a). u8 is moved by 128 to become i8; zero points
-// are taken off at the end: sum (a - p)(b - q) = sum ab - p sum b - q sum a + K p q, modulo 2^32.
-// NVRTC defines: integer_product: TA, TB, ROWS_A, COLS_B (1: a zero point for every row of a batch of a, column of b; 0: one); integer_patches: TX.
+// are taken off at the end: sum (a - p)(b - q) = sum ab - p sum b - q sum a + K p q, modulo 2^32. It needs no lines of 16 bytes: for small ones.
+// NVRTC defines: integer_product: TA, TB, ROWS_A, COLS_B (1: a zero point for every row of a batch of a, column of b; 0: one); integer_patches: TX, INDEX
+// (of words: unsigned or i64), TAPS, TAPS_ACROSS (of a window); integer_range, integer_quantise: TX, VEC. integer_quantise without contraction.
 #include "common.cuh"
 
 #ifdef ENTRY_PRODUCT
@@ -77,18 +83,108 @@ extern "C" __global__ void __launch_bounds__(256) integer_product(const TA* __re
 }
 #endif
 
+#ifdef ENTRY_LINES
+struct Lines { i64 pieces; int cols, line; };  // pieces of 16 bytes
+
+extern "C" __global__ void __launch_bounds__(256) integer_lines(const u8* __restrict__ x, u8* __restrict__ y, Lines p) {
+    take_turn();
+    i64 at = (i64)blockIdx.x * 256 + threadIdx.x;
+    if (at >= p.pieces) return;
+    i64 line = at / (p.line / 16);
+    int col = (int)(at - line * (p.line / 16)) * 16;
+    Pack<u8, 16> piece;
+#pragma unroll
+    for (int e = 0; e < 16; ++e) piece.lane[e] = col + e < p.cols ? x[line * p.cols + col + e] : 0;
+    store(y + 16 * at, piece);
+}
+#endif
+
 #ifdef ENTRY_PATCHES
-// of image, kernel, strides, dilations, padding before, out: rows and columns each
-struct Patches { i64 total; int image[2], kernel[2], stride[2], dilation[2], before[2], out[2]; };
+// A thread four pixels of the taps of a row of a window. Of image, strides, dilations, padding before, out: rows and columns each
+struct Patches { i64 words; int line, image[2], stride[2], dilation[2], before[2], out[2]; };
 
 extern "C" __global__ void __launch_bounds__(256) integer_patches(const TX* __restrict__ x, const TX* __restrict__ zero, TX* __restrict__ y, Patches p) {
     take_turn();
-    i64 at = (i64)blockIdx.x * 256 + threadIdx.x, rest = at;
-    if (at >= p.total) return;
-    int col = rest % p.out[1], row = (rest /= p.out[1]) % p.out[0], right = (rest /= p.out[0]) % p.kernel[1], down = (rest /= p.kernel[1]) % p.kernel[0];
-    i64 plane = rest / p.kernel[0];
-    int v = row * p.stride[0] - p.before[0] + down * p.dilation[0], u = col * p.stride[1] - p.before[1] + right * p.dilation[1];
-    bool inside = v >= 0 && v < p.image[0] && u >= 0 && u < p.image[1];
-    y[at] = inside ? x[(plane * p.image[0] + v) * p.image[1] + u] : zero ? *zero : TX(0);
+    INDEX at = (INDEX)blockIdx.x * 256 + threadIdx.x;
+    if (at >= (INDEX)p.words) return;
+    INDEX strip = at / (p.line / 4), plane = strip / (TAPS / TAPS_ACROSS);
+    int pixel = (int)(at - strip * (p.line / 4)) * 4, down = (int)(strip - plane * (TAPS / TAPS_ACROSS)), row = pixel / p.out[1], col = pixel - row * p.out[1];
+    const TX* image = x + (i64)plane * p.image[0] * p.image[1];
+    y += (i64)strip * TAPS_ACROSS * p.line + pixel;
+    TX around = zero ? *zero : TX(0);
+    int from[4], left[4];  // a pixel's line, where it is inside, and its column
+#pragma unroll
+    for (int e = 0; e < 4; ++e) {
+        int v = row * p.stride[0] - p.before[0] + down * p.dilation[0];
+        from[e] = v >= 0 && v < p.image[0] ? v * p.image[1] : -1;
+        left[e] = col * p.stride[1] - p.before[1];
+        if (++col == p.out[1]) col = 0, ++row;
+    }
+#pragma unroll
+    for (int right = 0; right < TAPS_ACROSS; ++right, y += p.line) {
+        Pack<TX, 4> word;
+#pragma unroll
+        for (int e = 0; e < 4; ++e) {
+            int u = left[e] + right * p.dilation[1];
+            word.lane[e] = from[e] >= 0 && (unsigned)u < (unsigned)p.image[1] ? image[from[e] + u] : around;
+        }
+        *(Pack<TX, 4>*)y = word;
+    }
+}
+#endif
+
+#ifdef ENTRY_RANGE
+// x in vectors of VEC; `begin` of block b is b * span, of the last block there may be less
+struct Span { i64 size, span; int parts; };
+
+extern "C" __global__ void __launch_bounds__(256) integer_range(const TX* __restrict__ x, float* __restrict__ low, float* __restrict__ high, Span p) {
+    take_turn();
+    i64 begin = blockIdx.x * p.span, end = begin + p.span < p.size ? begin + p.span : p.size;
+    float least = __uint_as_float(0x7f800000u), most = -least;
+    auto look = [&](float one) { least = Min()(least, one), most = Max()(most, one); };
+    for (i64 at = begin + threadIdx.x * VEC; at < end; at += 256 * VEC) {
+        if (at + VEC <= end) {
+            Pack<TX, VEC> some = *(const Pack<TX, VEC>*)(x + at);
+#pragma unroll
+            for (int e = 0; e < VEC; ++e) look(read(some.lane[e]));
+        } else {
+            for (i64 one = at; one < end; ++one) look(read(x[one]));
+        }
+    }
+    least = block_all<256>(least, least, Min());
+    most = block_all<256>(most, most, Max());
+    if (threadIdx.x == 0) low[blockIdx.x] = least, high[blockIdx.x] = most;
+}
+#endif
+
+#ifdef ENTRY_QUANTISE
+#include "pointwise.cuh"
+
+struct Span { i64 size, span; int parts; };
+
+__device__ __forceinline__ u8 quantised(float x, float scale, float zero) { return u8(op_clip<float>(op_round(x / scale) + zero, 0.f, 255.f)); }
+
+extern "C" __global__ void __launch_bounds__(256) integer_quantise(const TX* __restrict__ x, const float* __restrict__ low, const float* __restrict__ high,
+                                                                   u8* __restrict__ y, float* __restrict__ y_scale, u8* __restrict__ y_zero, Span p) {
+    take_turn();
+    float least = low[0], most = high[0];
+    for (int part = threadIdx.x; part < p.parts; part += 256) least = Min()(least, low[part]), most = Max()(most, high[part]);
+    least = block_all<256>(least, least, Min()), most = block_all<256>(most, most, Max());
+    least = op_min(least, 0.f), most = op_max(most, 0.f);
+    float scale = least == most ? 1.f : (most - least) / 255.f;
+    u8 zero = u8(op_round(op_clip<float>(0.f - least / scale, 0.f, 255.f)));
+    if (blockIdx.x == 0 && threadIdx.x == 0) *y_scale = scale, *y_zero = zero;
+    i64 begin = blockIdx.x * p.span, end = begin + p.span < p.size ? begin + p.span : p.size;
+    for (i64 at = begin + threadIdx.x * VEC; at < end; at += 256 * VEC) {
+        if (at + VEC <= end) {
+            Pack<TX, VEC> some = *(const Pack<TX, VEC>*)(x + at);
+            Pack<u8, VEC> made;
+#pragma unroll
+            for (int e = 0; e < VEC; ++e) made.lane[e] = quantised(read(some.lane[e]), scale, (float)zero);
+            *(Pack<u8, VEC>*)(y + at) = made;
+        } else {
+            for (i64 one = at; one < end; ++one) y[one] = quantised(read(x[one]), scale, (float)zero);
+        }
+    }
 }
 #endif

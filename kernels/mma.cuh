@@ -1,5 +1,5 @@
 // Tensor cores and asynchronous copies, one PTX instruction each, sm_80 and later. Fragments as the PTX manual lays them out:
-//   a (16 x 16): four registers of two values; b (16 x 8): two; c (16 x 8): float c[0..1] in row lane / 4, c[2..3] in row lane / 4 + 8,
+//   a (16 x 16): four registers of two values; b (16 x 8): two; c (16 x 8): c[0..1] in row lane / 4, c[2..3] in row lane / 4 + 8,
 //   columns 2 * (lane % 4) and the next.
 #pragma once
 #include "types.cuh"
@@ -73,3 +73,13 @@ __device__ __forceinline__ void mma(unsigned (&c)[2], const unsigned (&a)[4], un
     asm volatile("mma.sync.aligned.m16n8k16.row.col.f16.f16.f16.f16 {%0, %1}, {%2, %3, %4, %5}, {%6, %7}, {%0, %1};"
                  : "+r"(c[0]), "+r"(c[1]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
+// 8-bit integers: a (16 x 32), b (32 x 8), registers of four neighbours along k; sums modulo 2^32
+#define MMA_OF_INTEGERS(A, B, NAMES)                                                                                              \
+    __device__ __forceinline__ void mma(int (&c)[4], const unsigned (&a)[4], unsigned b0, unsigned b1, A, B) {                     \
+        asm volatile("mma.sync.aligned.m16n8k32.row.col.s32." NAMES ".s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};" \
+                     : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));     \
+    }
+MMA_OF_INTEGERS(u8, u8, "u8.u8")
+MMA_OF_INTEGERS(u8, i8, "u8.s8")
+MMA_OF_INTEGERS(i8, u8, "s8.u8")
+MMA_OF_INTEGERS(i8, i8, "s8.s8")

@@ -111,6 +111,7 @@ def _suppressed(count: int) -> Any:
 def _quantised(m: int, n: int, k: int) -> Any:
     """A linear layer as dynamic quantisation writes it."""
     quantise, multiply = _node("DynamicQuantizeLinear", 1, {}, outputs=3), _node("MatMulInteger", 4, {})
+    ir.Graph(multiply.inputs[:1], multiply.outputs, nodes=[multiply], initializers=[multiply.inputs[1]])
     weight = host_tensor(np.random.default_rng(0).integers(-127, 128, (k, n)).astype(np.int8))
 
     def run(queue: Queue, x: list[Tensor]) -> Any:

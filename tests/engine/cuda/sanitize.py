@@ -30,6 +30,7 @@ import numpy as np
 from probe.engine.assignment import Assignment, Choice
 from probe.engine.build import compile_model
 from probe.engine.device.cuda.device import CudaDevice
+from probe.engine.device.cuda.ops import integer_product
 from probe.engine.device.cuda.ops.attention.attention_simt import Warps
 from probe.engine.device.cuda.ops.attention.attention_wgmma import Groups, Held
 from probe.engine.device.cuda.ops.products import few, ffma
@@ -152,6 +153,8 @@ def programs() -> Iterator[Program]:
         _, m, n, k, *_ = PROBLEMS["edges"]
         if not math.isinf(cycles(tactic, m, n, k, 1, 132)):
             yield Program(f"wgmma {tactic}", str(tactic), lambda backend, _, one=tactic: _product(backend, one))
+    for tile in integer_product.TILES:
+        yield Program(f"integers {tile}", str(tile), lambda backend, _, one=tile: _bytes(backend, one))
     for tile in (one for one in ffma.TACTICS if one.splits in (1, 3)):
         yield Program(f"ffma {tile}", str(tile), lambda backend, _, one=tile: _wide_product(backend, one))
     for tactic, kind, by_n in itertools.product((few.Few(4), few.Few(8, 3)), ("f16", "tf32", "fp32"), (True, False)):
@@ -231,6 +234,14 @@ def _product(backend: Any, tactic: Tactic) -> object:
     y = queue.empty((m, n), F32)
     product(queue, a, b, y, k, tile=tactic)
     return y.array(backend)
+
+
+def _bytes(backend: Any, tile: integer_product.Tile) -> object:
+    random, (m, n, k) = np.random.default_rng(0), (70, 136, 264)
+    a, b = (random.integers(0, 256, one).astype(np.uint8) for one in ((1, m, k), (1, k, n)))
+    zeros = (host_tensor(random.integers(0, 256, one).astype(np.uint8)) for one in (m, n))
+    factors = [integer_product.Bytes(host_tensor(x), *x.shape, zero) for x, zero in zip((a, b), zeros, strict=True)]
+    return integer_product.product(Queue(backend, 18), *factors, 1, tile=tile).array(backend)
 
 
 def _wide_product(backend: Any, tile: ffma.Ffma) -> object:

@@ -56,6 +56,7 @@ BUDGETS = {
     "topk_sort": 128,
     "radix_tile": 128,
     "radix_pass": 144,
+    "integer_mma": 255,
 }
 BUDGET = 80
 # Bytes a thread may spill. With 1024 threads a block it has 64 registers, which the compiler for sm_120 does not manage with the longest
@@ -131,6 +132,24 @@ def test_large_tiles_are_within_their_budget():
     within_budget(found, ("sm_90a",))
     within_budget(found[::2], ("sm_80",))
     within_budget(found[1::2], ("sm_120",))
+
+
+@pytest.mark.parametrize("arch", [ARCHS[3], pytest.param(ARCHS[1], marks=pytest.mark.slow)])
+def test_tiles_of_integers_are_within_their_budget(arch):
+    from probe.engine.device.cuda.ops import integer_product
+    from probe.engine.device.cuda.queue import Queue
+    from probe.engine.device.cuda.tensors.formats import I8, U8
+
+    big = NullBackend()
+    queue = Queue(big, 18)
+    zeros = queue.empty((256,), U8), queue.empty((256,), I8)
+    for tile, both in itertools.product(integer_product.TILES, (False, True)):
+        a = integer_product.Bytes(queue.empty((256, 256), U8), 1, 256, 256, zeros[0])
+        b = integer_product.Bytes(queue.empty((256, 256), I8), 1, 256, 256, zeros[1] if both else None)
+        integer_product.product(queue, a, b, 1, tile=tile)
+    found = list(dict.fromkeys(source for source, _ in big.launched))
+    assert len(found) == 2 * len(integer_product.TILES)
+    within_budget(found, (arch,))
 
 
 @pytest.mark.slow

@@ -112,6 +112,16 @@ static inline int __dp4a(int x, int y, int sum) {
     for (int at = 0; at < 32; at += 8) sum = (int)((unsigned)sum + (unsigned)((int)(signed char)(x >> at) * (int)(signed char)(y >> at)));
     return sum;
 }
+static inline unsigned __dp4a(unsigned x, unsigned y, unsigned sum) {
+    for (int at = 0; at < 32; at += 8) sum += (x >> at & 255) * (y >> at & 255);
+    return sum;
+}
+static inline unsigned __byte_perm(unsigned x, unsigned y, unsigned which) {
+    unsigned long long both = x | (unsigned long long)y << 32;
+    unsigned found = 0;
+    for (int at = 0; at < 32; at += 8) found |= (unsigned)(both >> (8 * (which >> (at / 2) & 7)) & 255) << at;
+    return found;
+}
 static inline int __popc(unsigned x) { return __builtin_popcount(x); }
 static inline long long __double_as_longlong(double x) { long long y; std::memcpy(&y, &x, 8); return y; }
 static inline int __ffs(unsigned x) { return __builtin_ffs((int)x); }

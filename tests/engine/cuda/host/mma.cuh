@@ -91,3 +91,19 @@ static void mma(float (&c)[4], const unsigned (&a)[4], unsigned b0, unsigned b1,
     }
     yield_();
 }
+// 8-bit integers, four a register
+template <class A, class B> static void mma(int (&c)[4], const unsigned (&a)[4], unsigned b0, unsigned b1, A, B) {
+    publish(a, b0, b1);
+    unsigned lane = current % 32, warp = current - lane;
+    for (int i = 0; i < 4; ++i) {
+        int row = lane / 4 + 8 * (i / 2), col = 2 * (lane % 4) + i % 2;
+        unsigned sum = (unsigned)c[i];
+        for (int k = 0; k < 32; ++k) {
+            unsigned x = fragments[warp + row % 8 * 4 + k % 16 / 4][row / 8 + 2 * (k / 16)];
+            unsigned z = fragments[warp + col * 4 + k % 16 / 4][4 + k / 16];
+            sum += (unsigned)((int)(A)(x >> (8 * (k % 4))) * (int)(B)(z >> (8 * (k % 4))));
+        }
+        c[i] = (int)sum;
+    }
+    yield_();
+}
