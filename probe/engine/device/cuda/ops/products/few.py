@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from probe.engine.assignment import EXACT
+from probe.engine.device.cuda.numbers import LONGEST
 from probe.engine.device.cuda.ops.products import wgmma
 from probe.engine.device.cuda.ops.products.ffma import clusters
 from probe.engine.device.cuda.tensors.formats import BF16, F16, F32
@@ -69,6 +70,8 @@ def refusal(product: Product) -> str | None:
         return "operands that are not both FP16, BF16 or FP32"
     if 1 not in (b.row, b.col):
         return "neither axis of the right operand is contiguous"
+    if product.n >= LONGEST:
+        return "more columns than 31 bits count"
     if product.batches * math.ceil(product.n / _COLS) * max(one.splits for one in TACTICS) >= 1 << 31:
         return "more tiles than 32 bits count"
     return None
