@@ -126,7 +126,7 @@ HUGE = (
     Huge("GridSample", ((1, 1, 4, 4), (1, BITS, 1, 2)), kernel="grid_sample"), Huge("GridSample", ((1, 1, 50_000, 50_000), (1, 2, 2, 2)), refused="GridSample of"),
     # products
     Huge("MatMul", ((2, BITS), (BITS, 2)), refused="sums of"), Huge("MatMul", ((MORE, 8), (8, 8)), kernel="matmul_mma"),
-    Huge("MatMul", ((20, 8), (8, MORE)), kernel="matmul_mma"), Huge("MatMul", ((2, 8), (8, MORE)), kernel="matmul_mma"), Huge("MatMul", ((2, 64), (64, 1 << 24)), kernel="matmul_few"), Huge("MatMul", ((BITS, 2, 2), (BITS, 2, 2)), refused="blocks"),
+    Huge("MatMul", ((20, 8), (8, MORE)), kernel="matmul_mma"), Huge("MatMul", ((2, 8), (8, MORE)), kernel="matmul_mma"), Huge("MatMul", ((BITS, 2, 2), (BITS, 2, 2)), refused="blocks"),
     Huge("MatMul", ((70_000, 70_000), (70_000, 8)), kernel="matmul_wgmma"),
     Huge("Gemm", ((8, BITS), (8, 8)), {"transA": 1}, kernel="matmul_mma"),
     Huge("LSTM", ((BITS, 1, 8), (1, 8, 8), (1, 8, 2)), {"hidden_size": 2}, refused="32 bits"),
