@@ -28,7 +28,7 @@ __device__ __forceinline__ int bin(const Item& x, int low) { return 255 - (int)d
 
 // Sums of what threads before this one have
 __device__ __forceinline__ int sum_before(int mine) {
-    __shared__ int sums[WARPS];
+    __shared__ __align__(16) int sums[WARPS];  // whole lines: a wide load of them takes no neighbour along
     int lane = threadIdx.x % 32, up_to = mine, before = 0;
 #pragma unroll
     for (int reach = 1; reach < 32; reach *= 2) {
