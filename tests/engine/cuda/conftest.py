@@ -5,6 +5,10 @@ from __future__ import annotations
 import gc
 import os
 import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -41,3 +45,30 @@ def gpu():
 @pytest.fixture(params=["host", pytest.param("gpu", marks=pytest.mark.gpu)])
 def backend(request):
     return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+def make_room(gpu) -> Iterator[Callable[[int], None]]:
+    """Waits until so many bytes of the GPU are free. One test at a time holds them, whichever process it runs in; skips when others keep them."""
+    import fcntl
+
+    from cuda.bindings import driver
+
+    from probe.engine.device.cuda.graphs import call
+
+    with (Path(tempfile.gettempdir()) / "probe-tests-large.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+
+        def wait(nbytes: int) -> None:
+            gc.collect()  # networks of earlier tests hold tens of gigabytes
+            until = time.monotonic() + 30
+            while (room := gpu.room()) < nbytes:
+                if time.monotonic() > until:
+                    pytest.skip(f"the GPU has {room / 1e9:.0f} GB to spare, {nbytes / 1e9:.0f} are asked for")
+                time.sleep(0.5)
+
+        yield wait
+        gc.collect()
+        gpu.room()  # which gives back to its pool what is no longer used
+        gpu.synchronize()
+        call(driver.cuMemPoolTrimTo(gpu._pool, 0), "emptying the pool")  # other processes have pools of their own

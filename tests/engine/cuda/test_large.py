@@ -5,7 +5,6 @@ Each network treats its rows alike and hands out a few of them, so that the CPU 
 
 from __future__ import annotations
 
-import gc
 import math
 from typing import Any
 
@@ -219,8 +218,6 @@ def test_few_rows(host, tmp_path, name):
         if (one != "tf32" or "Conv" in text) and (one == "fp16" or name not in ONCE)
     ],
 )
-def test_more_than_32_bits_count(gpu, tmp_path, name, precision):
-    gc.collect()  # networks of earlier tests hold tens of gigabytes
-    if gpu.room() < 6 * ROWS * COLUMNS * 4:
-        pytest.skip("not enough memory on the GPU")
+def test_more_than_32_bits_count(gpu, make_room, tmp_path, name, precision):
+    make_room(6 * ROWS * COLUMNS * 4)
     check(tmp_path, name, precision, gpu, ROWS, COLUMNS)
