@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -174,6 +175,16 @@ def torch_seconds(torch: Any, job: Job, precision: str) -> float:
 # --- ours ---------------------------------------------------------------------------------------------------------------
 
 
+def layer_seconds(prepared: Prepared, rounds: int = 20) -> dict[str, float]:
+    """Seconds of each layer within a run, with events between layers: the median over rounds."""
+    found: dict[str, list[float]] = {}
+    once = prepared.timed_layers(time.perf_counter)
+    for _ in range(rounds):
+        for layer, seconds in once().items():
+            found.setdefault(layer, []).append(seconds)
+    return {layer: statistics.median(all_of) for layer, all_of in found.items()}
+
+
 def floor_seconds(engine: Engine, shapes: dict[str, tuple[int, ...]] | None, precision: str) -> float:
     """The least the network could take: of every layer its multiplications at the library's best rate, or its bytes at copy bandwidth.
 
@@ -315,7 +326,7 @@ def measure(job: Job, precision: str, backend: Driver, torch: Any, shown: int) -
         flush=True,
     )
     if shown:
-        by_layer = sorted(prepared.layer_seconds().items(), key=lambda one: -one[1])
+        by_layer = sorted(layer_seconds(prepared).items(), key=lambda one: -one[1])
         total = sum(one for _, one in by_layer)
         kinds: dict[str, list[float]] = {}
         for name, one in by_layer:

@@ -41,7 +41,7 @@ from probe.engine.tuning.fingerprint import fingerprint_of
 from probe.engine.tuning.selector import Deny
 from probe.engine.tuning.timing import Timings
 from probe.model import load
-from tests.bench.cuda_latency import floor_seconds
+from tests.bench.cuda_latency import floor_seconds, layer_seconds
 from tests.bench.network_errors import allowed_error, range_rel
 from tests.bench.network_exports import NETS, Net, chosen, export, file_of, golden
 from tests.bench.network_peers import NONE, Peer, ort_peers, torch_peer
@@ -107,7 +107,7 @@ def ours(net: Net, precision: str, folder: Path, backend: Any) -> Row:
     launched = device.run(feeds, plans)
     same = all(np.array_equal(launched[name], array, equal_nan=True) for name, array in found.items())
     seconds = prepared.time()
-    by_layer = prepared.layer_seconds()
+    by_layer = layer_seconds(prepared)
     named = {layer.name: f"{layer.kind} {layer.pattern}".strip() for layer in engine.layers}
     kinds: dict[str, tuple[int, float]] = {}
     for name, one in by_layer.items():
