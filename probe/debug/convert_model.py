@@ -23,6 +23,7 @@ from probe.results.convert_result import CastAdded, ConvertResult, ExportProof, 
 from probe.results.diff import Criterion, DiffResult, SourceInfo, TensorDiff, Verdict
 from probe.results.run import OutputVerdict
 from probe.runners.protocol import RunnerOptions, open_runner
+from probe.runners.saturation import saturation_note
 from probe.store.feeds import input_infos
 from probe.store.tape import Tape
 
@@ -153,6 +154,9 @@ def convert_network(
             if proving is not None:
                 with timed_phase(seconds, tell, "proof"):
                     result = _proved(result, proving, written)
+                # What is true of the golden's numbers, and of those of the proof where the golden was recorded elsewhere.
+                said = (*result.notes, *notes, *proving.golden.header.notes, saturation_note(written))
+                result = replace(result, notes=tuple(dict.fromkeys(filter(None, said))))
                 if mixed.lifted or mixed.fp32_nodes:
                     with timed_phase(seconds, tell, "hand-over"):
                         result = replace(result, handed_over=_hand_over(proving, mixed, result))
@@ -161,9 +165,7 @@ def convert_network(
             for one in files:
                 one.unlink(missing_ok=True)
             raise
-    return replace(
-        result, notes=(*result.notes, *(notes if options.prove else ())), environment=environment(), seconds=seconds
-    )
+    return replace(result, environment=environment(), seconds=seconds)
 
 
 def resolve_keep(model: Model, options: ConvertOptions) -> tuple[tuple[str, ...], tuple[str, ...]]:

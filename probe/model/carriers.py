@@ -1,4 +1,4 @@
-"""Tiny models that do what ONNX Runtime's Python interface cannot: make values of text and sequences, and take sequences apart."""
+"""Tiny models that do what ONNX Runtime's Python interface cannot: make values of text and sequences, take sequences apart, show how it multiplies bytes."""
 
 from __future__ import annotations
 
@@ -68,6 +68,17 @@ def element_number(name: str) -> int:
         if element_name(number) == name:
             return number
     raise KeyError(name)
+
+
+def byte_product_model() -> bytes:
+    """``a`` uint8 times ``b`` int8 as int32."""
+    import onnx
+
+    ends = [
+        onnx.helper.make_tensor_value_info(name, kind, None)
+        for name, kind in (("a", onnx.TensorProto.UINT8), ("b", onnx.TensorProto.INT8), ("y", onnx.TensorProto.INT32))
+    ]
+    return _serialised([onnx.helper.make_node("MatMulInteger", ["a", "b"], ["y"])], ends[:2], ends[2:])
 
 
 def _serialised(nodes: list[Any], inputs: list[Any], outputs: list[Any], constants: list[Any] | None = None) -> bytes:

@@ -18,6 +18,7 @@ from probe.runners.memory import chunks, default_limit, peak_of_live_tensors, re
 from probe.runners.ort_session import build_session, resolve_providers
 from probe.runners.protocol import DEFAULT_OPTIONS, Array, RunnerOptions, RunnerTensor
 from probe.runners.provenance import environment, row_of
+from probe.runners.saturation import saturation_note
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -73,6 +74,8 @@ class OrtRunner:
         self._parts: dict[tuple[str, ...], _Part] = {}
         self._limited = False  # memory is short
         self._elements: dict[str, tuple[str, ...]] = {}  # rows of the current run that stand for one sequence
+        if saturates := saturation_note(model):
+            self._note(saturates)
         if options.as_is and model.half:
             self._note(
                 f"run as typed: ONNX Runtime's CPU provider computes {model.half} in FP32, so overflow inside is not shown"

@@ -13,6 +13,7 @@ import onnx
 
 from probe import ir
 from probe.engine.device.cpu.casts import constant_node, if_node, rounding_nodes
+from probe.engine.device.cpu.unsigned import SHIFTED, write_unsigned
 from probe.engine.layers import Layer
 from probe.engine.rounding import Form, Sites, is_exact, is_float, multiplies
 
@@ -27,7 +28,7 @@ class Emitted:
     names: dict[int, str] = field(default_factory=dict)  # value (by id) -> what the nodes call it
     weights: dict[str, tuple[ir.Value, str]] = field(
         default_factory=dict
-    )  # initialiser to supply -> (weight, precision or "")
+    )  # initialiser to supply -> (weight, precision, SHIFTED or "")
     shapes: list[onnx.ValueInfoProto] = field(default_factory=list)  # for the graph to declare beside the nodes
 
 
@@ -132,6 +133,7 @@ class LayerEmitter:
     def _node(self, node: ir.Node, out: list[onnx.NodeProto]) -> None:
         proto = onnx.NodeProto(op_type=node.op_type, domain=node.domain, name=node.name or "")
         proto.input.extend(self._used(node, value, out) for value in node.inputs)
+        out += write_unsigned(node, proto, self._fresh, lambda value: self._weight(value, SHIFTED))
         for attribute in node.attributes.values():
             proto.attribute.append(self._attribute(attribute))
         stored: list[tuple[ir.Value, str, str]] = []
@@ -248,7 +250,7 @@ def _undo_inference(node: ir.Node, proto: onnx.NodeProto) -> list[onnx.ValueInfo
 
 
 def weight_name(value: ir.Value, precision: str) -> str:
-    """What a graph calls a weight, as it is ("") or rounded."""
+    """What a graph calls a weight, as it is (""), rounded or shifted."""
     return f"{value.name}|{precision}" if precision else value.name or ""
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -20,6 +21,7 @@ from probe.engine.device.cpu.fallback import ReferenceSession, lacks_kernel, op_
 from probe.engine.device.cpu.nodewise import run_nodewise
 from probe.engine.device.cpu.program import Program
 from probe.engine.device.cpu.session import build
+from probe.engine.device.cpu.unsigned import write_unsigned
 from probe.engine.device.protocol import Fallback, Tapped
 from probe.engine.layers import Layer, all_layers
 from probe.engine.network import Network, bodies_of
@@ -270,13 +272,15 @@ class LayeredExecutor:
             del proto.input[:], proto.output[:]
             proto.input.extend("" if v is None else f"i{at}" for at, v in enumerate(node.inputs))
             proto.output.extend(f"o{at}" if v.name else "" for at, v in enumerate(node.outputs))
+            counter = count()
+            before = write_unsigned(node, proto, lambda: f"t{next(counter)}")
             described = [
                 onnx.helper.make_tensor_value_info(f"i{at}", int(v.dtype or 1), None)
                 for at, v in enumerate(node.inputs)
                 if v is not None
             ]
             graph = onnx.GraphProto(
-                name="node", node=[proto], input=described,
+                name="node", node=[*before, proto], input=described,
                 output=[onnx.ValueInfoProto(name=name) for name in proto.output if name],
             )  # fmt: skip
             model = onnx.ModelProto(ir_version=_IR_VERSION, opset_import=self._opsets, graph=graph)

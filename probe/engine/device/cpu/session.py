@@ -12,6 +12,7 @@ import onnx
 from probe import ir
 from probe.engine.device.cpu.casts import rounding_nodes
 from probe.engine.device.cpu.emit import weight_name
+from probe.engine.device.cpu.unsigned import SHIFTED, shifted
 from probe.errors import InputError
 from probe.ort.session import CPU, session_options
 
@@ -33,14 +34,16 @@ class Weights:
         self._rounders: dict[tuple[str, int], onnxruntime.InferenceSession] = {}
 
     def array(self, value: ir.Value, precision: str = "") -> np.ndarray[Any, Any]:
-        """A weight's numbers; rounded to ``precision`` and held in its own type, unless "".
+        """A weight's numbers; rounded to ``precision`` and held in its own type, unless ""; ``SHIFTED``: int8 as uint8.
 
         Raises:
             InputError: its external data is gone.
         """
         name = weight_name(value, precision)
         if name not in self._arrays:
-            if precision:
+            if precision == SHIFTED:
+                self._arrays[name] = shifted(self.array(value))
+            elif precision:
                 self._arrays[name] = self._rounded(value, precision)
             else:
                 assert value.const_value is not None
@@ -59,7 +62,8 @@ class Weights:
         name = weight_name(value, precision)
         if name not in self._values:
             array = self.array(value, precision)
-            self._values[name] = onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(array, int(value.dtype or 1))
+            element = ir.DataType.UINT8 if precision == SHIFTED else value.dtype
+            self._values[name] = onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(array, int(element or 1))
         return self._values[name]
 
     @property
@@ -95,7 +99,8 @@ class Weights:
                 proto = _inline(self.array(value, precision) if precision else None, tensor)
                 proto.name = name
             else:
-                proto = onnx.TensorProto(name=name, data_type=int(tensor.dtype), dims=tensor.shape.numpy())
+                element = ir.DataType.UINT8 if precision == SHIFTED else tensor.dtype
+                proto = onnx.TensorProto(name=name, data_type=int(element), dims=tensor.shape.numpy())
                 proto.data_location = onnx.TensorProto.EXTERNAL
                 # Nothing is read from there, but ONNX Runtime wants the path to exist below the working directory.
                 for key, text in (("location", "."), ("offset", "0"), ("length", str(tensor.nbytes))):
