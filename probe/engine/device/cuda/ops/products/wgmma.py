@@ -206,6 +206,7 @@ def _turns(product: Product) -> bool:
         or not (tf32 or n % 8)
         or b.col != 1
         or b.row != n
+        or k == 1  # turned, both strides would be 1, and nobody could tell that its lines lie along k
         or count % (k * n)
         or any(one % (k * n) for one in b.batch)
     ):
