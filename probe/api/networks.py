@@ -107,7 +107,7 @@ def run(
         inputs: as for ``dump``; None: those that a recorded golden holds, else realistic data made from ``seed``.
         accept, preset, strict_layers, worst, details: as for ``diff``.
         keep: regular expressions; tensors, layers and nodes whose name one is found in stay FP32.
-        layers: regular expression; only layers it is found in are measured by themselves. All by default.
+        layers: regular expression; only layers it is found in are measured by themselves (``(?!)``: none). All by default.
         observe: run once more without looking inside, and compare.
         repeat, bitwise: run so often (3 by default) and compare every tensor bit by bit; the result is false when one differs.
         try_cure: run again with what the findings would keep in FP32; this also decides which findings are fatal.

@@ -55,7 +55,7 @@ def run(
             "--layers",
             "--select",
             metavar="REGEX|@FILE",
-            help="Measure and show only layers of which a name (of the layer, a node or a tensor) is found so.",
+            help="Measure and show only layers of which a name (of the layer, a node or a tensor) is found so; (?!) means none.",
         ),
     ] = None,
     device: Device = "auto",
