@@ -229,3 +229,28 @@ def test_what_pad_puts_around_by_an_attribute_is_rounded_by_its_reader(tmp_path,
     onnx.save(onnx.parser.parse_model(text), tmp_path / "m.onnx")
     engine = compile_model(load(tmp_path / "m.onnx"), precision=precision, passes="none", fusion="none")
     assert engine({"x": np.ones(2, np.float32)})["y"].tolist() == [-1.0, -1.0, -rounded]
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="a view inside a fused layer is rounded whatever it shows: find keeps both, --keep must name both",
+)
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "tf32"])
+def test_a_view_of_a_kept_tensor_is_kept_inside_a_layer_too(tmp_path, precision):
+    """Keys, kept, are transposed by the layer that computes attention."""
+    text = """<ir_version: 8, opset_import: ["" : 17]>
+    g (float[1,2,8,16] q, float[1,2,8,16] f, float[1,2,8,16] v) => (float[1,2,8,16] y) {
+        keys = Mul (f, f)
+        turned = Transpose <perm = [0, 1, 3, 2]> (keys)
+        scores = MatMul (q, turned)
+        weights = Softmax <axis = -1> (scores)
+        y = MatMul (weights, v)
+    }"""
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "m.onnx")
+    engine = compile_model(load(tmp_path / "m.onnx"), precision=precision, passes="none")
+    random = np.random.default_rng(0)
+    feeds = {name: random.standard_normal((1, 2, 8, 16)).astype(np.float32) for name in "qfv"}
+    alone, both = (
+        engine.run(feeds, engine.assignment.keeping(tensors=names)) for names in (["keys"], ["keys", "turned"])
+    )
+    np.testing.assert_array_equal(alone["y"], both["y"])
