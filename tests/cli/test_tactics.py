@@ -156,7 +156,7 @@ BAD = [
     (("record", "model.onnx", "-o", "x.tactics", "--deny", "acc16 @ fc77"), "it is about no layer of this network"),
     (("record", "model.onnx", "-o", "x.tactics", "--deny", "@none.txt"), "cannot read none.txt"),
     (("record", "model.onnx", "-o", "drawn.tactics"), "'drawn.tactics' exists"),
-    (("record", "model.onnx", "-o", "model.onnx", "--overwrite"), "is the model"),
+    (("record", "model.onnx", "-o", "model.onnx", "--overwrite"), "it will not be overwritten"),
     (("record", "model.onnx", "-o", "no/such/x.tactics"), "its folder does not exist"),
     (("record", "model.onnx", "-o", "x.tactics", "--timing-cache", "drawn.tactics"), "is a probe.tactics/1, not a timing cache"),
     (("record", "model.onnx", "-o", "x.tactics", "--timing-cache", "x.tactics"), "are two files"),

@@ -63,7 +63,7 @@ def test_what_is_offered_is_what_kernels_take(engine):
     assert not any(name.startswith("simt") for name in names), "worth no try where tensor cores multiply"
     assert all(tactic_of(name).device == "cuda" for name in names)
     wide = engine.tuner.offered(first, "fp32", shapes)
-    assert "ffma_32x32" in wide and all(name.startswith("ffma_") for name in wide)
+    assert "ffma_32x32" in wide and all(name.startswith(("ffma_", "few_")) for name in wide)
     assert engine.tuner.offered(first, "fp16", {}) == (), "a shape that is not known"
 
 
@@ -75,7 +75,9 @@ def test_candidates_are_offered_where_precision_and_kept_tensors_allow(engine):
     asked = choose(engine, FEEDS, (Allow("exact|simt_32x32|wgmma_1x1"),))
     assert "simt_32x32" in [one.tactic for one in asked[engine.layers[0].name].candidates], "asked for by name"
     kept = problems_of(engine, FEEDS, engine.assignment.keeping(tensors=["x"]))[0]
-    assert [one.tactic for one in kept.candidates] == ["exact"], "it runs in FP32"
+    names = [one.tactic for one in kept.candidates]
+    assert names[0] == "exact" and "few_4" in names, "it runs in FP32 and in FP16"
+    assert all(name.startswith("few_") for name in names[1:]), "no other family has one name in both"
 
 
 def test_the_cpu_offers_none_of_them(engine):
