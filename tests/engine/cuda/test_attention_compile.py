@@ -93,8 +93,8 @@ def test_attention_is_within_its_budget(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("arch", ARCHS)
 def test_attention_is_within_its_budget_everywhere(arch):
-    """Every case for sm_90a; half of them in turn for the others, all with PROBE_ALL_KERNELS=1."""
-    step = 1 if arch == "sm_90a" or os.environ.get("PROBE_ALL_KERNELS") else 2
+    """Every case for sm_90a; a quarter of them in turn for the others, all with PROBE_ALL_KERNELS=1."""
+    step = 1 if arch == "sm_90a" or os.environ.get("PROBE_ALL_KERNELS") else 4
     for at, name in list(enumerate(TABLE))[ARCHS.index(arch) % step :: step]:
         within_budget(name, arch, F32 if name.startswith("tf32") else (F16, BF16)[at % 2])
 

@@ -36,7 +36,7 @@ except RuntimeError as error:
 
 ARCHS = ("sm_80", "sm_86", "sm_89", "sm_90a", "sm_100", "sm_120")
 # One in so many variants for the architecture that is timed, and for the others. Every variant that is launched is compiled on a GPU anyway.
-TIMED, SHARE = (1, 1) if os.environ.get("PROBE_ALL_KERNELS") or THOROUGH else (3, 24)
+TIMED, SHARE = (1, 1) if os.environ.get("PROBE_ALL_KERNELS") or THOROUGH else (5, 48)
 FAMILIES = tuple(name for name in TABLES if name != "ATTENTION")  # test_attention_op_compile.py
 # Registers of a thread: so many that at least two blocks fit on a multiprocessor of 65536 (conv_mma's large tile, and radix_pass on sm_100 and sm_120: one).
 # norm_held: rows that a warp holds.

@@ -80,7 +80,9 @@ def test_tactics_are_within_their_budget(tactic, tail):
 @pytest.mark.parametrize(("stored", "by"), LAYOUTS, ids=str)
 @pytest.mark.parametrize("tactic", TACTICS, ids=str)
 def test_every_tactic_is_within_its_budget(tactic, stored, by):
-    """Each type in one layout, with a tail where it is FP16; PROBE_ALL_KERNELS=1: everything."""
+    """FP16 in one layout, with a tail and without, BF16, which differs in one instruction, for one in three; PROBE_ALL_KERNELS=1: everything."""
+    if stored is BF16 and TACTICS.index(tactic) % 3 and not os.environ.get("PROBE_ALL_KERNELS"):
+        pytest.skip("one in three; PROBE_ALL_KERNELS=1 compiles all")
     most = MOST_OF_TWO if tactic.groups == 1 else MOST
     for tail in (False, True) if stored is F16 or os.environ.get("PROBE_ALL_KERNELS") else (False,):
         spilled = SPILLED if tail and (tactic.swapped or tactic.turns > 2) else 0
