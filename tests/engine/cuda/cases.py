@@ -115,6 +115,26 @@ F = TensorProto.FLOAT
 _N = (2, 5, 33)
 
 
+def listed(*numbers: int) -> tuple[str, np.ndarray]:
+    """A weight: axes, a shape, repeats."""
+    return "w", np.array(numbers, np.int64)
+
+
+def case_of(
+    op: str,
+    inputs: Mapping[str, Any],
+    attributes: Mapping[str, Any] | None = None,
+    outputs: int = 1,
+    *,
+    about: str,
+    name: str = "",
+    **more: Any,
+) -> Case:
+    """A row named after its operator, what it is ``about`` and its attributes."""
+    options = "".join(f"_{key}{value}" for key, value in (attributes or {}).items()).replace(" ", "")
+    return Case(op, inputs, attributes or {}, outputs, name=f"{op}_{about}{options}{name}", **more)
+
+
 def _unary(op: str, ulps: float = 0.0, **more: Any) -> Case:
     return Case(op, {"x": _N}, ulps=ulps, **more)
 
@@ -238,10 +258,6 @@ REDUCTIONS = (
 )  # fmt: skip
 
 
-def _list(*numbers: int) -> tuple[str, np.ndarray]:
-    return "w", np.array(numbers, np.int64)
-
-
 MOVES = (
     *(
         Case("Transpose", {"x": shape}, {"perm": list(perm)})
@@ -252,21 +268,21 @@ MOVES = (
     ),
     Case("Concat", {"x": (2, 3, 8), "y": (2, 5, 8)}, {"axis": 1}), Case("Concat", {"x": (2, 3), "y": (2, 5), "z": (2, 0)}, {"axis": -1}),
     Case("Concat", {"x": (2, 3, 4), "w": ("w", (1, 3, 4))}, {"axis": 0}),
-    Case("Split", {"x": (4, 10)}, {"axis": 1, "num_outputs": 3}, 3), Case("Split", {"x": (4, 10), "split": _list(2, 8)}, {"axis": 1}, 2),
-    Case("Slice", {"x": (5, 9), "starts": _list(1, -8), "ends": _list(4, 100), "axes": _list(0, 1), "steps": _list(1, 2)}, name="Slice_step"),
-    Case("Slice", {"x": (5, 9), "starts": _list(-1), "ends": _list(-100), "axes": _list(1), "steps": _list(-1)}, name="Slice_back"),
-    Case("Slice", {"x": (5, 9), "starts": _list(7), "ends": _list(2), "axes": _list(1), "steps": _list(-2)}, name="Slice_back2"),
-    Case("Slice", {"x": (4, 3, 16), "starts": _list(8), "ends": _list(16), "axes": _list(2)}, name="Slice_half"),
-    Case("Slice", {"x": (4, 9), "starts": _list(6), "ends": _list(2), "axes": _list(1)}, name="Slice_empty"),
-    Case("Expand", {"x": (3, 1, 4), "shape": _list(2, 3, 5, 4)}), Case("Expand", {"x": (4,), "shape": _list(1)}),
-    Case("Tile", {"x": (2, 3, 4), "repeats": _list(2, 1, 3)}),
-    Case("Pad", {"x": (2, 3, 4), "pads": _list(0, 1, 2, 1, 0, 3)}), Case("Pad", {"x": (2, 8), "pads": _list(0, 3, 0, 1), "value": ("w", np.float32(-1.5))}),
+    Case("Split", {"x": (4, 10)}, {"axis": 1, "num_outputs": 3}, 3), Case("Split", {"x": (4, 10), "split": listed(2, 8)}, {"axis": 1}, 2),
+    Case("Slice", {"x": (5, 9), "starts": listed(1, -8), "ends": listed(4, 100), "axes": listed(0, 1), "steps": listed(1, 2)}, name="Slice_step"),
+    Case("Slice", {"x": (5, 9), "starts": listed(-1), "ends": listed(-100), "axes": listed(1), "steps": listed(-1)}, name="Slice_back"),
+    Case("Slice", {"x": (5, 9), "starts": listed(7), "ends": listed(2), "axes": listed(1), "steps": listed(-2)}, name="Slice_back2"),
+    Case("Slice", {"x": (4, 3, 16), "starts": listed(8), "ends": listed(16), "axes": listed(2)}, name="Slice_half"),
+    Case("Slice", {"x": (4, 9), "starts": listed(6), "ends": listed(2), "axes": listed(1)}, name="Slice_empty"),
+    Case("Expand", {"x": (3, 1, 4), "shape": listed(2, 3, 5, 4)}), Case("Expand", {"x": (4,), "shape": listed(1)}),
+    Case("Tile", {"x": (2, 3, 4), "repeats": listed(2, 1, 3)}),
+    Case("Pad", {"x": (2, 3, 4), "pads": listed(0, 1, 2, 1, 0, 3)}), Case("Pad", {"x": (2, 8), "pads": listed(0, 3, 0, 1), "value": ("w", np.float32(-1.5))}),
     Case("Gather", {"x": ("w", (11, 8)), "i": np.array([[0, 3, -1], [10, 2, 2]])}, name="Gather_rows"),
     Case("Gather", {"x": (4, 6, 5), "i": np.array([5, 0, -6], np.int32)}, {"axis": 1}, name="Gather_axis"),
     Case("Gather", {"x": (4, 6, 5), "i": np.int64(-2)}, {"axis": 1}, name="Gather_scalar"),
     Case("DepthToSpace", {"x": (2, 8, 3, 2)}, {"blocksize": 2}), Case("DepthToSpace", {"x": (2, 8, 3, 2)}, {"blocksize": 2, "mode": "CRD"}),
-    Case("SpaceToDepth", {"x": (2, 3, 4, 6)}, {"blocksize": 2}), Case("Reshape", {"x": (4, 6), "shape": _list(0, -1, 3)}),
-    Case("Squeeze", {"x": (1, 4, 1), "axes": _list(-1)}), Case("Squeeze", {"x": (1, 4, 1)}), Case("Unsqueeze", {"x": (4, 2), "axes": _list(0, -1)}),
+    Case("SpaceToDepth", {"x": (2, 3, 4, 6)}, {"blocksize": 2}), Case("Reshape", {"x": (4, 6), "shape": listed(0, -1, 3)}),
+    Case("Squeeze", {"x": (1, 4, 1), "axes": listed(-1)}), Case("Squeeze", {"x": (1, 4, 1)}), Case("Unsqueeze", {"x": (4, 2), "axes": listed(0, -1)}),
     Case("Flatten", {"x": (2, 3, 4)}, {"axis": 2}), Case("Identity", {"x": (3, 3)}), Case("Dropout", {"x": (3, 3)}),
 )  # fmt: skip
 
@@ -352,5 +368,5 @@ MOVES += (
         )
         for by in ((2, 2), (1.5, 0.6)) for how in ("half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel")
     ),
-    Case("Resize", {"x": (1, 2, 4, 6), "roi": ("w", np.zeros(0, np.float32)), "": (), "sizes": _list(1, 2, 8, 9)}, {"mode": "nearest"}, name="Resize_sizes"),
+    Case("Resize", {"x": (1, 2, 4, 6), "roi": ("w", np.zeros(0, np.float32)), "": (), "sizes": listed(1, 2, 8, 9)}, {"mode": "nearest"}, name="Resize_sizes"),
 )  # fmt: skip

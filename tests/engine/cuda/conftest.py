@@ -24,6 +24,18 @@ def host(request):
 
 
 @pytest.fixture(scope="session")
+def nvrtc():
+    """Skips where kernels cannot be compiled for a GPU."""
+    pytest.importorskip("cuda.bindings.nvrtc", reason="cuda-python is not installed")
+    from probe.engine.device.cuda.compiling.compile import nvrtc_version
+
+    try:
+        nvrtc_version()
+    except RuntimeError as error:
+        pytest.skip(f"NVRTC cannot be loaded: {error}")
+
+
+@pytest.fixture(scope="session")
 def gpu():
     """The GPU, waiting after every launch, so that a fault names its kernel; guard bytes lie around all of its memory, unless PROBE_GUARDS=0."""
     found = find_gpu()

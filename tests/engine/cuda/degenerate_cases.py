@@ -7,27 +7,14 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto
 
-from tests.engine.cuda.cases import Case, F
+from tests.engine.cuda.cases import Case, F, case_of, listed
 
 
-def _list(*numbers: int) -> tuple[str, np.ndarray]:
-    return "w", np.array(numbers, np.int64)
-
-
-def _case(
-    op: str,
-    inputs: dict[str, Any],
-    attributes: dict[str, Any] | None = None,
-    outputs: int = 1,
-    *,
-    name: str = "",
-    **more: Any,
-) -> Case:
+def _case(op: str, inputs: dict[str, Any], *rest: Any, **more: Any) -> Case:
     shapes = "_".join(
         "x".join(map(str, one)) or "scalar" for one in inputs.values() if isinstance(one, tuple) and one[:1] != ("w",)
     )
-    options = "".join(f"_{key}{value}" for key, value in (attributes or {}).items()).replace(" ", "")
-    return Case(op, inputs, attributes or {}, outputs, name=f"{op}_{shapes}{options}{name}", **more)
+    return case_of(op, inputs, *rest, about=shapes, **more)
 
 
 def _floats(*shape: int) -> np.ndarray:
@@ -57,9 +44,9 @@ POINTWISE = (
 )  # fmt: skip
 REDUCED = (
     *(_case(op, {"x": ()}, **({"low": 0.1} if "Log" in op else {}), ulps=4, sum_ulps=2) for op in ("ReduceSum", "ReduceMean", "ReduceMax", "ReduceProd", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp")),
-    *(_case("ReduceSum", {"x": shape, "axes": _list(*axes)}, {"keepdims": keep}, name=f"_{axes}") for shape, axes in (((1, 1), (0,)), (_ONES, (0, 1, 2, 3)), ((0, 4), (1,)), ((4, 0, 3), (0, 2)), ((1, 5), (0,)), ((5, 1), (1,)), ((0,), (0,))) for keep in (0, 1)),
-    *(_case(op, {"x": (0, 4), "axes": _list(1)}) for op in ("ReduceMax", "ReduceMean", "ReduceProd", "ReduceLogSumExp")),
-    _case("ReduceMax", {"x": np.zeros((0, 2), np.int64), "axes": _list(1)}, opset=20, name="i64"), _case("ReduceMin", {"x": np.full((1, 1), 7), "axes": _list(0)}, opset=20, name="i64"),
+    *(_case("ReduceSum", {"x": shape, "axes": listed(*axes)}, {"keepdims": keep}, name=f"_{axes}") for shape, axes in (((1, 1), (0,)), (_ONES, (0, 1, 2, 3)), ((0, 4), (1,)), ((4, 0, 3), (0, 2)), ((1, 5), (0,)), ((5, 1), (1,)), ((0,), (0,))) for keep in (0, 1)),
+    *(_case(op, {"x": (0, 4), "axes": listed(1)}) for op in ("ReduceMax", "ReduceMean", "ReduceProd", "ReduceLogSumExp")),
+    _case("ReduceMax", {"x": np.zeros((0, 2), np.int64), "axes": listed(1)}, opset=20, name="i64"), _case("ReduceMin", {"x": np.full((1, 1), 7), "axes": listed(0)}, opset=20, name="i64"),
     _case("GlobalAveragePool", {"x": (0, 3, 4, 4)}), _case("GlobalAveragePool", {"x": (2, 3, 1, 1)}), _case("GlobalMaxPool", {"x": (1, 1, 1)}),
     _case("GlobalLpPool", {"x": (1, 1, 1, 1)}), _case("GlobalLpPool", {"x": (0, 1, 2, 2)}),
     _case("ArgMax", {"x": (1, 1)}, {"axis": 0}), _case("ArgMin", {"x": (5, 1)}, {"axis": 1}), _case("ArgMax", {"x": (1,)}, {"axis": 0, "keepdims": 0}),
@@ -74,22 +61,22 @@ REDUCED = (
     *(_case("BatchNormalization", {"x": shape, **_affine(3), "m": ("w", (3,)), "v": ("w", np.ones(3, np.float32))}, ulps=4, sum_ulps=4) for shape in ((0, 3, 2), (1, 3), (2, 3, 0, 1))),
     _case("LRN", {"x": (0, 3, 2, 2)}, {"size": 3}), _case("LRN", {"x": (1, 1, 1, 1)}, {"size": 3}, ulps=8), _case("MeanVarianceNormalization", {"x": (0, 2, 3, 3)}), _case("MeanVarianceNormalization", {"x": (2, 1, 2, 1)}, **_NORM),
     *(_case("CumSum", {"x": shape, "axis": ("w", np.int64(axis))}) for shape, axis in (((0,), 0), ((3, 0), 0), ((3, 0), 1), ((1, 1), 1), ((5, 1), 1))),
-    *(_case("TopK", {"x": shape, "k": _list(k)}, {"axis": axis}, 2, name=f"_{k}") for shape, k, axis in (((5, 1), 1, 1), ((1,), 1, 0), ((4, 3), 0, 1), ((3, 0, 2), 0, 1), ((0,), 0, 0), ((1, 7), 7, 1), ((2, 3), 1, 0))),
+    *(_case("TopK", {"x": shape, "k": listed(k)}, {"axis": axis}, 2, name=f"_{k}") for shape, k, axis in (((5, 1), 1, 1), ((1,), 1, 0), ((4, 3), 0, 1), ((3, 0, 2), 0, 1), ((0,), 0, 0), ((1, 7), 7, 1), ((2, 3), 1, 0))),
 )  # fmt: skip
 MOVED = (
     *(_case("Transpose", {"x": shape}, {"perm": list(perm)}) for shape, perm in (((0, 3), (1, 0)), ((1, 1, 1), (2, 0, 1)), ((1, 5), (1, 0)), ((5, 1, 3), (1, 0, 2)), ((1,), (0,)))), _case("Transpose", {"x": ()}),
     _case("Concat", {"x": (0,), "y": (0,)}, {"axis": 0}), _case("Concat", {"x": (0, 3), "y": (2, 3)}, {"axis": 0}), _case("Concat", {"x": (2, 0), "y": (2, 0)}, {"axis": 0}), _case("Concat", {"x": (1,)}, {"axis": 0}),
-    _case("Split", {"x": (0, 4)}, {"axis": 1, "num_outputs": 2}, 2), _case("Split", {"x": (4,), "split": _list(0, 4)}, {"axis": 0}, 2), _case("Split", {"x": (1,), "split": _list(1)}, {"axis": 0}, 1),
-    _case("Split", {"x": (0,), "split": _list(0, 0)}, {"axis": 0}, 2), _case("Split", {"x": (1, 5)}, {"axis": 0, "num_outputs": 1}, 1),
-    *(_case("Slice", {"x": shape, "starts": _list(a), "ends": _list(b), "axes": _list(0), "steps": _list(step)}, name=f"_{a}_{b}_{step}") for shape, a, b, step in (((0,), 0, 9, 1), ((1,), 0, 1, 1), ((5,), 3, 3, 1), ((5,), 9, 2, -1), ((5,), 0, -9, -1), ((0,), -1, -9, -1), ((1,), -1, -9, -1), ((5, 0), 1, 3, 1))),
+    _case("Split", {"x": (0, 4)}, {"axis": 1, "num_outputs": 2}, 2), _case("Split", {"x": (4,), "split": listed(0, 4)}, {"axis": 0}, 2), _case("Split", {"x": (1,), "split": listed(1)}, {"axis": 0}, 1),
+    _case("Split", {"x": (0,), "split": listed(0, 0)}, {"axis": 0}, 2), _case("Split", {"x": (1, 5)}, {"axis": 0, "num_outputs": 1}, 1),
+    *(_case("Slice", {"x": shape, "starts": listed(a), "ends": listed(b), "axes": listed(0), "steps": listed(step)}, name=f"_{a}_{b}_{step}") for shape, a, b, step in (((0,), 0, 9, 1), ((1,), 0, 1, 1), ((5,), 3, 3, 1), ((5,), 9, 2, -1), ((5,), 0, -9, -1), ((0,), -1, -9, -1), ((1,), -1, -9, -1), ((5, 0), 1, 3, 1))),
     _case("Slice", {"x": (3, 4), "starts": ("w", np.zeros(0, np.int64)), "ends": ("w", np.zeros(0, np.int64)), "axes": ("w", np.zeros(0, np.int64))}, name="_no_axis"),
-    *(_case("Expand", {"x": shape, "shape": _list(*to)}, name=f"_{to}") for shape, to in (((1,), (0,)), ((), (2, 3)), ((1, 3), (0, 3)), ((0, 1), (0, 4)), ((1,), (1, 1, 1)))), _case("Expand", {"x": (), "shape": ("w", np.zeros(0, np.int64))}),
-    *(_case("Tile", {"x": shape, "repeats": _list(*times)}, name=f"_{times}") for shape, times in (((0, 3), (2, 2)), ((2, 3), (0, 1)), ((1, 1), (1, 1)), ((1,), (5,)))),
-    *(_case("Pad", {"x": shape, "pads": _list(*pads)}, name=f"_{pads}") for shape, pads in (((0,), (2, 1)), ((0, 3), (1, 0, 0, 2)), ((1,), (0, 0)), ((2, 0), (0, 0, 0, 0)))),
-    *(_case("Pad", {"x": (1, 4), "pads": _list(0, 0, 0, 0)}, {"mode": mode}, opset=19) for mode in ("edge", "reflect", "wrap")), _case("Pad", {"x": (1,), "pads": _list(2, 2)}, {"mode": "edge"}),
+    *(_case("Expand", {"x": shape, "shape": listed(*to)}, name=f"_{to}") for shape, to in (((1,), (0,)), ((), (2, 3)), ((1, 3), (0, 3)), ((0, 1), (0, 4)), ((1,), (1, 1, 1)))), _case("Expand", {"x": (), "shape": ("w", np.zeros(0, np.int64))}),
+    *(_case("Tile", {"x": shape, "repeats": listed(*times)}, name=f"_{times}") for shape, times in (((0, 3), (2, 2)), ((2, 3), (0, 1)), ((1, 1), (1, 1)), ((1,), (5,)))),
+    *(_case("Pad", {"x": shape, "pads": listed(*pads)}, name=f"_{pads}") for shape, pads in (((0,), (2, 1)), ((0, 3), (1, 0, 0, 2)), ((1,), (0, 0)), ((2, 0), (0, 0, 0, 0)))),
+    *(_case("Pad", {"x": (1, 4), "pads": listed(0, 0, 0, 0)}, {"mode": mode}, opset=19) for mode in ("edge", "reflect", "wrap")), _case("Pad", {"x": (1,), "pads": listed(2, 2)}, {"mode": "edge"}),
     *(_case("Gather", {"x": shape, "i": i}, {"axis": axis}, name=f"_{i.shape}".replace(" ", "")) for shape, i, axis in (((5, 3), _ints(0), 0), ((0, 3), _ints(0), 0), ((5, 0), _ints(2), 0), ((5, 3), _ints(0, 2), 1), ((1,), _ints(), 0), ((1,), _ints(1), 0), ((1, 1), _ints(3), 1))),
-    *(_case("Reshape", {"x": shape, "shape": _list(*to)}, {"allowzero": zero}, name=f"_{to}") for shape, to, zero in (((0, 3), (3, 0), 1), ((0,), (5, 0), 1), ((1,), (1, 1), 0), ((0, 2), (0, 2), 0))), _case("Reshape", {"x": (1, 1), "shape": ("w", np.zeros(0, np.int64))}),
-    _case("Squeeze", {"x": _ONES}), _case("Squeeze", {"x": (0, 1), "axes": _list(1)}), _case("Squeeze", {"x": ()}), _case("Unsqueeze", {"x": (), "axes": _list(0)}), _case("Unsqueeze", {"x": (0,), "axes": _list(0, 2)}),
+    *(_case("Reshape", {"x": shape, "shape": listed(*to)}, {"allowzero": zero}, name=f"_{to}") for shape, to, zero in (((0, 3), (3, 0), 1), ((0,), (5, 0), 1), ((1,), (1, 1), 0), ((0, 2), (0, 2), 0))), _case("Reshape", {"x": (1, 1), "shape": ("w", np.zeros(0, np.int64))}),
+    _case("Squeeze", {"x": _ONES}), _case("Squeeze", {"x": (0, 1), "axes": listed(1)}), _case("Squeeze", {"x": ()}), _case("Unsqueeze", {"x": (), "axes": listed(0)}), _case("Unsqueeze", {"x": (0,), "axes": listed(0, 2)}),
     *(_case("Flatten", {"x": shape}, {"axis": axis}) for shape, axis in (((0, 3), 1), ((), 0), ((2, 0, 3), 0), ((1,), 1))), _case("Identity", {"x": ()}), _case("Identity", {"x": (0,)}),
     _case("DepthToSpace", {"x": (0, 4, 2, 2)}, {"blocksize": 2}), _case("DepthToSpace", {"x": (1, 4, 1, 1)}, {"blocksize": 2}), _case("SpaceToDepth", {"x": (1, 1, 2, 2)}, {"blocksize": 2}), _case("SpaceToDepth", {"x": (1, 1, 1, 1)}, {"blocksize": 1}), _case("DepthToSpace", {"x": (1, 4, 0, 2)}, {"blocksize": 2}),
     _case("GatherND", {"x": (3, 4), "i": np.zeros((0, 2), np.int64)}), _case("GatherND", {"x": (3, 0), "i": np.array([[1]])}), _case("GatherND", {"x": (1,), "i": np.array([[0]])}), _case("GatherND", {"x": (0, 3), "i": np.zeros((0, 1), np.int64)}),
@@ -100,7 +87,7 @@ MOVED = (
     _case("ReverseSequence", {"x": (0, 3), "l": np.zeros(3, np.int64)}, {"time_axis": 0, "batch_axis": 1}), _case("ReverseSequence", {"x": (3, 0), "l": np.zeros(0, np.int64)}), _case("ReverseSequence", {"x": (1, 1), "l": np.array([1])}), _case("ReverseSequence", {"x": (3, 2, 0), "l": np.array([1, 2])}),
     _case("NonZero", {"x": (0,)}), _case("NonZero", {"x": np.array([0.0], np.float32)}, name="_none"), _case("NonZero", {"x": np.array([[2.0]], np.float32)}, name="_one"),
     _case("OneHot", {"i": np.zeros((0,), np.int64), "d": ("w", np.int64(3)), "v": ("w", np.array([0, 1], np.float32))}), _case("OneHot", {"i": np.array([0]), "d": ("w", np.int64(1)), "v": ("w", np.array([0, 1], np.float32))}, name="_one"),
-    *(_case("Trilu", {"x": shape}) for shape in ((0, 3), (3, 0), (1, 1), (0, 2, 2))), _case("EyeLike", {"x": (0, 3)}), _case("EyeLike", {"x": (1, 1)}), _case("Range", {"a": np.float32(3), "b": np.float32(1), "c": np.float32(1)}, name="_none"), _case("Range", {"a": np.float32(3), "b": np.float32(4), "c": np.float32(1)}, name="_one"), _case("ConstantOfShape", {"s": _list(0, 3)}), _case("ConstantOfShape", {"s": ("w", np.zeros(0, np.int64))}, name="_scalar"),
+    *(_case("Trilu", {"x": shape}) for shape in ((0, 3), (3, 0), (1, 1), (0, 2, 2))), _case("EyeLike", {"x": (0, 3)}), _case("EyeLike", {"x": (1, 1)}), _case("Range", {"a": np.float32(3), "b": np.float32(1), "c": np.float32(1)}, name="_none"), _case("Range", {"a": np.float32(3), "b": np.float32(4), "c": np.float32(1)}, name="_one"), _case("ConstantOfShape", {"s": listed(0, 3)}), _case("ConstantOfShape", {"s": ("w", np.zeros(0, np.int64))}, name="_scalar"),
 )  # fmt: skip
 MULTIPLIED = (
     *(_case("MatMul", {"a": a, "b": b}, **_SUM) for a, b in (((1, 1), (1, 1)), ((1, 5), (5, 1)), ((5, 1), (1, 5)), ((0, 4), (4, 0)), ((3, 0), (0, 1)), ((0, 0), (0, 3)), ((2, 0, 4), (4, 3)), ((0, 3, 4), (4, 3)), ((2, 3, 4), (2, 4, 0)), ((0, 3, 4), (0, 4, 5)), ((1, 0), (0, 1)), ((1,), (1,)), ((0,), (0,)), ((0,), (0, 3)), ((1, 1, 1, 1), (1, 1, 1, 1)), ((16, 0), (0, 16)), ((64, 1), (1, 64)))),

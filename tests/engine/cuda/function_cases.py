@@ -6,12 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.engine.cuda.cases import Case
-
-
-def _list(*numbers: int) -> tuple[str, np.ndarray]:
-    return "w", np.array(numbers, np.int64)
-
+from tests.engine.cuda.cases import Case, listed
 
 _THETA = np.random.default_rng(5).standard_normal((2, 2, 3)).astype(np.float32)
 _THETA_3D = np.random.default_rng(6).standard_normal((2, 3, 4)).astype(np.float32)
@@ -21,11 +16,11 @@ FUNCTIONS = (
     Case("CastLike", {"x": (3, 4), "like": np.array([1, 2])}, name="CastLike_float_to_i64"),
     Case("CastLike", {"x": (3, 4), "like": np.array([True])}, name="CastLike_float_to_bool"),
     Case("CastLike", {"x": (3, 4), "like": (1,)}, name="CastLike_float"),
-    Case("CenterCropPad", {"x": (20, 10, 3), "shape": _list(10, 7, 3)}, name="CenterCropPad_crop"),
-    Case("CenterCropPad", {"x": (5, 8, 3), "shape": _list(10, 7)}, {"axes": [-3, 1]}, name="CenterCropPad_both"),
-    Case("CenterCropPad", {"x": (2, 7), "shape": _list(5, 10)}, name="CenterCropPad_pad"),
+    Case("CenterCropPad", {"x": (20, 10, 3), "shape": listed(10, 7, 3)}, name="CenterCropPad_crop"),
+    Case("CenterCropPad", {"x": (5, 8, 3), "shape": listed(10, 7)}, {"axes": [-3, 1]}, name="CenterCropPad_both"),
+    Case("CenterCropPad", {"x": (2, 7), "shape": listed(5, 10)}, name="CenterCropPad_pad"),
     *(
-        Case("AffineGrid", {"theta": theta, "size": _list(*size)}, {"align_corners": corners}, opset=20, ulps=4, sum_ulps=8, name=f"AffineGrid_{len(size)}_{corners}")
+        Case("AffineGrid", {"theta": theta, "size": listed(*size)}, {"align_corners": corners}, opset=20, ulps=4, sum_ulps=8, name=f"AffineGrid_{len(size)}_{corners}")
         for theta, size in ((_THETA, (2, 3, 5, 6)), (_THETA_3D, (2, 1, 3, 4, 5))) for corners in (0, 1)
     ),
     Case("TensorScatter", {"past": (2, 3, 8, 4), "x": (2, 3, 2, 4), "first": np.array([0, 6])}, opset=24, name="TensorScatter_linear"),

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.engine.cuda.cases import Case, F
+from tests.engine.cuda.cases import Case, F, listed
 
 
 def _recurrent(
@@ -39,10 +39,6 @@ RECURRENT = (
 )  # fmt: skip
 
 
-def _list(*numbers: int) -> tuple[str, np.ndarray]:
-    return "w", np.array(numbers, np.int64)
-
-
 INDEXED = (
     Case("GatherND", {"x": (4, 5, 6), "i": np.array([[0, 1], [3, -1], [2, 2]])}, name="GatherND_pairs"),
     Case("GatherND", {"x": (4, 5, 8), "i": np.array([[0], [3], [-4]])}, name="GatherND_rows"),
@@ -63,7 +59,7 @@ GENERATED = (
     Case("Range", {"a": np.float32(0.3), "b": np.float32(9), "c": np.float32(0.1)}, name="Range_float"),
     Case("Range", {"a": np.int64(9), "b": np.int64(-4), "c": np.int64(-3)}, name="Range_i64"),
     Case("Range", {"a": np.int32(3), "b": np.int32(3), "c": np.int32(1)}, name="Range_empty"),
-    Case("ConstantOfShape", {"s": _list(2, 3)}, name="ConstantOfShape"),
+    Case("ConstantOfShape", {"s": listed(2, 3)}, name="ConstantOfShape"),
     Case("OneHot", {"i": np.array([[0, 4, -1], [2, 9, 3]]), "d": ("w", np.int64(5)), "v": ("w", np.array([0, 1], np.float32))}, name="OneHot"),
     Case("OneHot", {"i": np.array([0, 3, 2], np.int32), "d": ("w", np.int64(4)), "v": ("w", np.array([7, -2]))}, {"axis": 0}, name="OneHot_0"),
     *(Case("Trilu", {"x": (2, 5, 7), "k": ("w", np.int64(k))}, {"upper": upper}, name=f"Trilu_{upper}_{k}") for upper in (0, 1) for k in (0, 2, -1)),
@@ -78,8 +74,8 @@ GENERATED = (
     ),
     Case("CumProd", {"x": np.arange(-4, 8).reshape(3, 4) * 3 + 1, "axis": ("w", np.int64(1))}, opset=26, name="CumProd_i64", runtime="1.30"),
     Case("EyeLike", {"x": (3, 5)}, {"k": 1}), Case("EyeLike", {"x": (4, 2)}, {"k": -1, "dtype": 7}), Case("EyeLike", {"x": np.arange(6).reshape(2, 3)}, {"dtype": F}, name="EyeLike_i64"),
-    *(Case("Pad", {"x": (2, 5, 6), "pads": _list(0, 2, 3, 0, 1, 4)}, {"mode": mode}, name=f"Pad_{mode}") for mode in ("reflect", "edge")),
-    Case("Pad", {"x": (2, 5), "pads": _list(0, 2, 0, 3)}, {"mode": "wrap"}, opset=19, name="Pad_wrap"),
+    *(Case("Pad", {"x": (2, 5, 6), "pads": listed(0, 2, 3, 0, 1, 4)}, {"mode": mode}, name=f"Pad_{mode}") for mode in ("reflect", "edge")),
+    Case("Pad", {"x": (2, 5), "pads": listed(0, 2, 0, 3)}, {"mode": "wrap"}, opset=19, name="Pad_wrap"),
 )  # fmt: skip
 
 

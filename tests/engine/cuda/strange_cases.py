@@ -3,11 +3,11 @@ ties of BF16, through every family. As cases.py."""
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
 
 import numpy as np
 
-from tests.engine.cuda.cases import Case
+from tests.engine.cuda.cases import case_of, listed
 
 _BITS = np.array([0x7FC00000, 0xFFC00000, 0x7FC12345, 0xFFFFFFFF], np.uint32).view(np.float32)  # NaN
 _EDGES = (
@@ -40,23 +40,7 @@ def _some(*shape: int, odd: float = 0.1, of: np.ndarray = _MILD) -> np.ndarray:
     return made
 
 
-def _case(
-    op: str,
-    inputs: dict[str, Any],
-    attributes: dict[str, Any] | None = None,
-    outputs: int = 1,
-    *,
-    name: str = "",
-    **more: Any,
-) -> Case:
-    options = "".join(f"_{key}{value}" for key, value in (attributes or {}).items()).replace(" ", "")
-    return Case(op, inputs, attributes or {}, outputs, name=f"{op}_strange{options}{name}", **more)
-
-
-def _list(*numbers: int) -> tuple[str, np.ndarray]:
-    return "w", np.array(numbers, np.int64)
-
-
+_case = partial(case_of, about="strange")
 _BOTH = {"x": STRANGE.reshape(-1, 1), "y": STRANGE.reshape(1, -1)}
 POINTWISE = (
     *(_case(op, {"x": STRANGE}) for op in ("Relu", "Abs", "Neg", "Floor", "Ceil", "Round", "Reciprocal", "Sqrt", "Sign", "Identity", "IsNaN", "IsInf")),
@@ -69,16 +53,16 @@ POINTWISE = (
     _case("Pow", {"x": STRANGE, "y": ("w", np.float32(2))}, name="_2"), _case("Pow", {"x": STRANGE, "y": ("w", np.float32(0.5))}, ulps=8, name="_half"), _case("Mean", {"x": STRANGE, "y": STRANGE[::-1].copy()}, ulps=2),
 )  # fmt: skip
 MOVED = (
-    _case("Transpose", {"x": _some(33, 40, of=_SMALL)}, {"perm": [1, 0]}), _case("Concat", {"x": STRANGE, "y": STRANGE}, {"axis": 0}), _case("Slice", {"x": STRANGE, "starts": _list(-1), "ends": _list(-999), "axes": _list(0), "steps": _list(-1)}),
-    _case("Gather", {"x": STRANGE, "i": np.arange(STRANGE.size)[::-1].copy()}), _case("Expand", {"x": STRANGE, "shape": _list(3, STRANGE.size)}), _case("Tile", {"x": STRANGE, "repeats": _list(2)}),
-    *(_case("Pad", {"x": STRANGE, "pads": _list(3, 2), "value": ("w", np.float32(value))}, name=f"_{value}") for value in (np.inf, -np.inf, np.nan, -0.0, 6e-8, 65520.0)),
-    _case("Pad", {"x": STRANGE, "pads": _list(3, 2)}, {"mode": "reflect"}), _case("ScatterElements", {"x": STRANGE, "i": np.array([3, 1]), "u": _SMALL[4:6]}), _case("GatherElements", {"x": STRANGE, "i": np.array([30, 1, 2])}), _case("ReverseSequence", {"x": _some(6, 5, of=_SMALL), "l": np.array([6, 1, 3, 2, 5])}),
+    _case("Transpose", {"x": _some(33, 40, of=_SMALL)}, {"perm": [1, 0]}), _case("Concat", {"x": STRANGE, "y": STRANGE}, {"axis": 0}), _case("Slice", {"x": STRANGE, "starts": listed(-1), "ends": listed(-999), "axes": listed(0), "steps": listed(-1)}),
+    _case("Gather", {"x": STRANGE, "i": np.arange(STRANGE.size)[::-1].copy()}), _case("Expand", {"x": STRANGE, "shape": listed(3, STRANGE.size)}), _case("Tile", {"x": STRANGE, "repeats": listed(2)}),
+    *(_case("Pad", {"x": STRANGE, "pads": listed(3, 2), "value": ("w", np.float32(value))}, name=f"_{value}") for value in (np.inf, -np.inf, np.nan, -0.0, 6e-8, 65520.0)),
+    _case("Pad", {"x": STRANGE, "pads": listed(3, 2)}, {"mode": "reflect"}), _case("ScatterElements", {"x": STRANGE, "i": np.array([3, 1]), "u": _SMALL[4:6]}), _case("GatherElements", {"x": STRANGE, "i": np.array([30, 1, 2])}), _case("ReverseSequence", {"x": _some(6, 5, of=_SMALL), "l": np.array([6, 1, 3, 2, 5])}),
     _case("Resize", {"x": _some(1, 2, 5, 7, of=_SMALL), "": (), "scales": ("w", np.array([1, 1, 2, 3], np.float32))}, {"mode": "nearest"}), _case("Trilu", {"x": _some(9, 9, of=_SMALL)}), _case("DepthToSpace", {"x": _some(1, 4, 3, 3, of=_SMALL)}, {"blocksize": 2}),
 )  # fmt: skip
 REDUCED = (
-    *(_case(op, {"x": _some(40, 70, odd=0.02), "axes": _list(axis)}, name=f"_{axis}", ulps=8, sum_ulps=32) for op in ("ReduceSum", "ReduceMean", "ReduceL1", "ReduceL2", "ReduceLogSumExp") for axis in (0, 1)),
-    *(_case(op, {"x": _some(40, 70, odd=0.02, of=_NUMBERS), "axes": _list(axis)}, name=f"_{axis}") for op in ("ReduceMax", "ReduceMin") for axis in (0, 1)),
-    *(_case(op, {"x": np.full((2, 40), value, np.float32), "axes": _list(1)}, name=f"_{value}", ulps=4, sum_ulps=8) for op in ("ReduceSum", "ReduceMax", "ReduceMean", "ReduceLogSumExp") for value in (-0.0, 6e-8, 1e-40, -np.inf, 65504.0)),
+    *(_case(op, {"x": _some(40, 70, odd=0.02), "axes": listed(axis)}, name=f"_{axis}", ulps=8, sum_ulps=32) for op in ("ReduceSum", "ReduceMean", "ReduceL1", "ReduceL2", "ReduceLogSumExp") for axis in (0, 1)),
+    *(_case(op, {"x": _some(40, 70, odd=0.02, of=_NUMBERS), "axes": listed(axis)}, name=f"_{axis}") for op in ("ReduceMax", "ReduceMin") for axis in (0, 1)),
+    *(_case(op, {"x": np.full((2, 40), value, np.float32), "axes": listed(1)}, name=f"_{value}", ulps=4, sum_ulps=8) for op in ("ReduceSum", "ReduceMax", "ReduceMean", "ReduceLogSumExp") for value in (-0.0, 6e-8, 1e-40, -np.inf, 65504.0)),
     *(_case(op, {"x": _some(40, 70, odd=0.02)}, {"axis": 1}) for op in ("ArgMax", "ArgMin")), _case("ArgMax", {"x": _some(40, 70, odd=0.02)}, {"axis": 0}), _case("Hardmax", {"x": _some(40, 70, odd=0.02, of=_NUMBERS)}),
     *(_case(op, {"x": _some(*shape, odd=0.02)}, {"axis": axis}, ulps=64, sum_ulps=4) for op in ("Softmax", "LogSoftmax") for shape, axis in (((60, 40), 1), ((20, 50), 0), ((3, 9000), 1))),
     _case("Softmax", {"x": np.array([[np.inf, 1, 2], [-np.inf, -np.inf, 3], [np.nan, 0, 1], [3e38, -3e38, 3e38], [-np.inf] * 3], np.float32)}, ulps=64, sum_ulps=4, name="_rows"),
@@ -86,7 +70,7 @@ REDUCED = (
     _case("InstanceNormalization", {"x": _some(12, 3, 4, 5, odd=0.01), "s": ("w", (3,)), "b": ("w", (3,))}, ulps=16, sum_ulps=16), _case("BatchNormalization", {"x": _some(12, 3, 5), "s": ("w", (3,)), "b": ("w", (3,)), "m": ("w", (3,)), "v": ("w", np.ones(3, np.float32))}, ulps=4, sum_ulps=4), _case("LpNormalization", {"x": _some(60, 33, odd=0.01)}, ulps=8),
     _case("LRN", {"x": _some(4, 5, 6, 7, odd=0.05, of=np.array([0.0, 6e-8, 1e-40, 8.0], np.float32))}, {"size": 3}, ulps=16), *(_case(op, {"x": _some(2, 3, 9, 11, odd=0.05)}, {"kernel_shape": [2, 2], "strides": [2, 2]}, ulps=4, sum_ulps=4) for op in ("AveragePool", "LpPool")), _case("GlobalAveragePool", {"x": _some(9, 5, 4, 4, odd=0.02)}, ulps=4, sum_ulps=8), _case("GlobalMaxPool", {"x": _some(9, 5, 4, 4, odd=0.02, of=_NUMBERS)}),
     _case("MaxPool", {"x": _some(2, 3, 9, 11, odd=0.05, of=_NUMBERS)}, {"kernel_shape": [2, 2], "strides": [2, 2]}), _case("MaxPool", {"x": _some(2, 8, 9, 11, odd=0.05, of=_NUMBERS)}, {"kernel_shape": [3, 3]}, name="_overlapping"),
-    *(_case("TopK", {"x": STRANGE[:-4], "k": _list(STRANGE.size // 2)}, {"largest": largest}, 2) for largest in (0, 1)), _case("Det", {"x": _some(12, 3, 3, odd=0.05)}, ulps=64),
+    *(_case("TopK", {"x": STRANGE[:-4], "k": listed(STRANGE.size // 2)}, {"largest": largest}, 2) for largest in (0, 1)), _case("Det", {"x": _some(12, 3, 3, odd=0.05)}, ulps=64),
 )  # fmt: skip
 _LITTLE = (_RANDOM.integers(1, 40, (8, 16)) * 2.0**-24).astype(np.float32)  # below the normal numbers of FP16
 MULTIPLIED = (

@@ -7,7 +7,6 @@ import os
 import numpy as np
 import pytest
 
-from probe.engine.device.cuda.compiling import compile as compiling
 from probe.engine.device.cuda.device import CudaDevice
 from probe.engine.device.cuda.errors import Unsupported
 from probe.engine.device.cuda.layers.attention_run import AttentionRun
@@ -132,12 +131,7 @@ def test_what_is_chosen(monkeypatch, problem: Problem, chosen):
 @pytest.mark.parametrize(
     "arch", ["sm_90a", *(pytest.param(one, marks=pytest.mark.slow) for one in ARCHS if one != "sm_90a")]
 )
-def test_attention_is_within_its_budget(arch):
-    pytest.importorskip("cuda.bindings.nvrtc", reason="cuda-python is not installed")
-    try:
-        compiling.nvrtc_version()
-    except RuntimeError as error:
-        pytest.skip(f"NVRTC cannot be loaded: {error}")
+def test_attention_is_within_its_budget(nvrtc, arch):
     every = arch == "sm_90a" or os.environ.get("PROBE_ALL_KERNELS")
     variants = ((64, Warps(4)), (64, Warps(1, split=4)), (64, Warps(4, 32)), (128, Warps(4)), (128, Warps(1, split=4)))
     for size, variant in variants[: 5 if every else 2]:

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from probe.engine.device.cuda.compiling import compile as compiling
 from probe.engine.device.cuda.layers.chain import Step
 from probe.engine.device.cuda.layers.pointwise import Reading
 from probe.engine.device.cuda.ops.convolutions import conv_few
@@ -319,15 +318,6 @@ def source_of(case: Case, kind: str, tactic: Few, *, tailed: bool, arch: str):
     run(queue, describe(Matrices(a, (), case.k, 1), right, None, shape, case.k, ending, tf32=tf32), tactic)
     ((source, launched),) = backend.launched
     return source, launched
-
-
-@pytest.fixture
-def nvrtc():
-    pytest.importorskip("cuda.bindings.nvrtc", reason="cuda-python is not installed")
-    try:
-        compiling.nvrtc_version()
-    except RuntimeError as error:
-        pytest.skip(f"NVRTC cannot be loaded: {error}")
 
 
 def fine(case: Case, kind: str, tactic: Few, *, tailed: bool, arch: str) -> None:

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from probe import ir
-from probe.engine.device.cuda.compiling import compile as compiling
 from probe.engine.device.cuda.layers.chain import Step
 from probe.engine.device.cuda.layers.pointwise import Reading
 from probe.engine.device.cuda.ops.call import Call
@@ -245,15 +244,6 @@ def fine(tile: Ffma, **how) -> None:
         _, used = assembled(source)
         assert used.spilled_bytes == 0, (tile, how, used)
         assert shape.shared_bytes <= 227 << 10
-
-
-@pytest.fixture
-def nvrtc():
-    pytest.importorskip("cuda.bindings.nvrtc", reason="cuda-python is not installed")
-    try:
-        compiling.nvrtc_version()
-    except RuntimeError as error:
-        pytest.skip(f"NVRTC cannot be loaded: {error}")
 
 
 @pytest.mark.parametrize("tile", [Ffma(128, 256, 8, 16), Ffma(64, 64, 4, 8, 4)], ids=str)

@@ -7,7 +7,6 @@ import re
 import pytest
 
 from probe.engine.build import compile_model
-from probe.engine.device.cuda.compiling import compile as compiling
 from probe.engine.device.cuda.compiling.compile import Source, headers_of, kernel_folder, kernel_text, options_of
 from probe.engine.device.cuda.device import CudaDevice
 from probe.engine.device.cuda.layers.chain import Operand, Step, chain_source, plan_walk
@@ -61,15 +60,6 @@ def ptx_of(source: Source, arch: str) -> list[str]:
     nvrtc.nvrtcGetPTX(program, text)
     nvrtc.nvrtcDestroyProgram(program)
     return text.decode().partition(".entry")[2].splitlines()
-
-
-@pytest.fixture(scope="module")
-def nvrtc():
-    pytest.importorskip("cuda.bindings.nvrtc", reason="cuda-python is not installed")
-    try:
-        compiling.nvrtc_version()
-    except RuntimeError as error:
-        pytest.skip(f"NVRTC cannot be loaded: {error}")
 
 
 @pytest.mark.usefixtures("nvrtc")
